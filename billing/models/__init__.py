@@ -1,0 +1,27 @@
+"""Billing's tables, one file per concept; import them from here."""
+
+from billing.models.ledger import Account, Entry, Transfer
+from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
+from billing.models.prices import PriceVersion, ServiceTier, Sku
+from billing.models.quotas import Quota, RateLimit, ScopeKind
+from billing.models.tenants import SHARDS, CreditGrant, Tenant
+from billing.models.usage_events import UsageEvent
+
+__all__ = [
+    "SHARDS",
+    "Account",
+    "CreditGrant",
+    "Entry",
+    "InvariantCheck",
+    "PriceVersion",
+    "Quota",
+    "RateLimit",
+    "ScopeKind",
+    "ServiceTier",
+    "ShardEpoch",
+    "Sku",
+    "TaskRun",
+    "Tenant",
+    "Transfer",
+    "UsageEvent",
+]

@@ -1,0 +1,67 @@
+"""The ledger: accounts, and balanced append-only transfers of signed entries.
+
+Sign: an entry's amount is positive when it debits its account, negative when it credits it;
+the entries of a transfer sum to zero (deferred trigger), and no row is ever updated.
+"""
+
+from django.db import models
+
+
+class Account(models.Model):
+    class Kind(models.TextChoices):
+        TENANT_CREDIT = "tenant_credit"  # what we owe a tenant: prepaid credit not yet used
+        CASH = "cash"  # money received for top-ups
+        PROMO_EXPENSE = "promo_expense"  # credit given away
+        REVENUE = "revenue"
+        PROVIDER_PAYABLE = "provider_payable"  # what we owe a supplier, in-house included
+        COST_OF_SALES = "cost_of_sales"
+        PROVIDER_WASTE = "provider_waste"  # supplier cost of attempts nobody pays for
+        SUPPLIER_EXPOSURE = "supplier_exposure"  # may still be billed to us: expired holds
+        OVERAGE_REVIEW = "overage_review"  # what a provider reported above the hold
+        ROUNDING = "rounding"
+
+    kind = models.CharField(max_length=32, choices=Kind)
+    tenant = models.ForeignKey(
+        "billing.Tenant", on_delete=models.PROTECT, null=True, blank=True, related_name="accounts"
+    )
+    supplier = models.CharField(max_length=80, blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["kind", "tenant", "supplier"],
+                nulls_distinct=False,
+                name="account_unique",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return ":".join(str(p) for p in (self.kind, self.tenant_id, self.supplier) if p)
+
+
+class Transfer(models.Model):
+    """One balanced, immutable group of entries. `code` says why; a correction names its origin."""
+
+    class Code(models.TextChoices):
+        GRANT = "grant"
+        USAGE = "usage"
+        CORRECTION = "correction"
+
+    code = models.CharField(max_length=16, choices=Code)
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.PROTECT, null=True, blank=True)
+    memo = models.CharField(max_length=200, blank=True)
+    corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True)
+    idempotency_key = models.CharField(max_length=100, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.pk}"
+
+
+class Entry(models.Model):
+    transfer = models.ForeignKey(Transfer, on_delete=models.PROTECT, related_name="entries")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="entries")
+    amount_pico = models.DecimalField(max_digits=38, decimal_places=0)
+
+    def __str__(self) -> str:
+        return f"{self.account} {self.amount_pico}"

@@ -1,0 +1,40 @@
+"""How the money machine itself is doing: shard epochs, invariants, task runs."""
+
+from django.db import models
+
+
+class ShardEpoch(models.Model):
+    """The epoch that Redis must know for this shard; written by a rebuild, and by nothing else."""
+
+    shard = models.PositiveSmallIntegerField(primary_key=True)
+    epoch = models.CharField(max_length=32)
+    rebuilt_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"s{self.shard:02d} {self.epoch}"
+
+
+class InvariantCheck(models.Model):
+    """The latest result of one ledger invariant."""
+
+    name = models.CharField(max_length=60, primary_key=True)
+    holds = models.BooleanField()
+    detail = models.CharField(max_length=400, blank=True)
+    checked_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TaskRun(models.Model):
+    """The latest run of one periodic task: when, how late, how long, and its last failure."""
+
+    name = models.CharField(max_length=80, primary_key=True)
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    lag_ms = models.BigIntegerField(default=0)
+    failed_at = models.DateTimeField(null=True)
+    failure = models.CharField(max_length=400, blank=True)
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,53 @@
+"""The paying party. Everything in billing is keyed by a tenant; nothing here knows vendors."""
+
+from django.db import models
+
+SHARDS = 64
+
+
+class Tenant(models.Model):
+    """One paying party. Its registers, holds and usage stream live in one Redis shard."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "active"
+        SUSPENDED = "suspended"
+
+    slug = models.SlugField(max_length=64, unique=True)
+    name = models.CharField(max_length=120)
+    status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
+    time_zone = models.CharField(max_length=64, default="UTC")
+    # How far below zero the balance may go; zero for prepaid tenants.
+    credit_limit_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
+    # Raised with every change of credit, so that Redis can refuse an older figure.
+    credit_version = models.BigIntegerField(default=0)
+    # Injected as max_tokens where the caller names none, and the cap where it does.
+    max_output_tokens = models.PositiveIntegerField(default=4096)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def shard(self) -> int:
+        return int(self.pk) % SHARDS
+
+
+class CreditGrant(models.Model):
+    """Credit given or bought. Immutable; its transfer moved the money."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="grants")
+    amount_pico = models.DecimalField(max_digits=38, decimal_places=0)
+    reason = models.CharField(max_length=200)
+    transfer = models.OneToOneField("billing.Transfer", on_delete=models.PROTECT)
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=~models.Q(amount_pico=0), name="credit_grant_not_zero"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.amount_pico} to {self.tenant_id}: {self.reason}"

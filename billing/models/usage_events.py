@@ -1,0 +1,74 @@
+"""Usage events: one immutable metered fact per attempt, unique by (request, attempt, day)."""
+
+from django.db import models
+
+
+class UsageEvent(models.Model):
+    """What one attempt used and cost. `detail` is opaque to billing: speed, outcome, routing.
+
+    Token counts are canonical and inclusive: `input_tokens` contains the cache and audio
+    parts, `output_tokens` contains reasoning. `charged_nano` is what Redis debited.
+    """
+
+    class State(models.TextChoices):
+        POSTED = "posted"
+        QUARANTINED = "quarantined"
+
+    class UsageSource(models.TextChoices):
+        PROVIDER = "provider"
+        COUNTED = "counted"
+        ESTIMATED = "estimated"
+        NONE = "none"
+
+    request_id = models.UUIDField()
+    attempt = models.SmallIntegerField()
+    day = models.DateField()
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.PROTECT)
+    team_id = models.BigIntegerField(null=True)
+    api_key_id = models.BigIntegerField(null=True)
+    session_hash = models.CharField(max_length=64, blank=True, default="")
+    sku = models.CharField(max_length=200)
+    price_version = models.ForeignKey("billing.PriceVersion", on_delete=models.PROTECT, null=True)
+    offer_id = models.BigIntegerField(null=True)
+    supplier = models.CharField(max_length=80)
+    model = models.CharField(max_length=200)
+    outcome = models.CharField(max_length=32)
+    usage_source = models.CharField(max_length=16, choices=UsageSource)
+    input_tokens = models.BigIntegerField(default=0)
+    cache_read_tokens = models.BigIntegerField(default=0)
+    cache_write_5m_tokens = models.BigIntegerField(default=0)
+    cache_write_1h_tokens = models.BigIntegerField(default=0)
+    input_audio_tokens = models.BigIntegerField(default=0)
+    input_image_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+    reasoning_tokens = models.BigIntegerField(default=0)
+    output_audio_tokens = models.BigIntegerField(default=0)
+    tenant_cost_pico = models.BigIntegerField(default=0)
+    supplier_cost_pico = models.BigIntegerField(default=0)
+    overage_pico = models.BigIntegerField(default=0)
+    hold_nano = models.BigIntegerField(default=0)
+    charged_nano = models.BigIntegerField(default=0)
+    occurred_at = models.DateTimeField()
+    settled_at = models.DateTimeField()
+    body_hash = models.BinaryField(max_length=32)
+    detail = models.JSONField(default=dict)
+    state = models.CharField(max_length=16, choices=State, default=State.POSTED)
+    quarantine_reason = models.CharField(max_length=200, blank=True, default="")
+    transfer = models.ForeignKey(
+        "billing.Transfer", on_delete=models.PROTECT, null=True, related_name="usage_events"
+    )
+    drained_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["request_id", "attempt", "day"], name="usage_event_unique"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "-occurred_at"]),
+            models.Index(fields=["state"], condition=models.Q(state="quarantined"), name="usage_quarantined"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.request_id}/{self.attempt}"

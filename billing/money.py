@@ -1,0 +1,55 @@
+"""Units of money: integer pico-dollars (1e-12 USD); nano-dollars only inside Redis.
+
+Pure. Formatting for people and for JSON lives here too, so that no float ever holds money.
+"""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+PICO_PER_USD = 10**12
+PICO_PER_NANO = 1000
+NANO_PER_USD = 10**9
+# A pico-dollar per token is a micro-dollar per million tokens.
+PICO_PER_TOKEN_PER_USD_PER_MILLION = 10**6
+# Redis scripts compute in doubles: every register stays below this, asserted there.
+REGISTER_NANO_MAX = 2**52
+
+
+def nano_ceil(pico: int) -> int:
+    """Pico-dollars as nano-dollars, rounded up: a hold or charge never falls short."""
+    return -(-pico // PICO_PER_NANO)
+
+
+def nano_floor(pico: int) -> int:
+    """Pico-dollars as nano-dollars, rounded down: credit and limits are never overstated."""
+    return pico // PICO_PER_NANO
+
+
+def usd(pico: int | Decimal) -> Decimal:
+    """Exact dollars."""
+    return Decimal(int(pico)).scaleb(-12)
+
+
+def pico_from_usd(amount: Decimal | str | int) -> int:
+    """Dollars as pico-dollars; refuses what is not a finite number or not exact in them."""
+    value = Decimal(amount)
+    if not value.is_finite():
+        raise ValueError(f"not an amount of money: {amount}")
+    pico = value.scaleb(12)
+    if pico != pico.to_integral_value():
+        raise ValueError(f"finer than a pico-dollar: {amount}")
+    return int(pico)
+
+
+def pico_per_token(usd_per_million: Decimal) -> int:
+    """A published $/million-token price as integer pico-dollars per token, half away from zero."""
+    scaled = usd_per_million * PICO_PER_TOKEN_PER_USD_PER_MILLION
+    return int(scaled.quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+def usd_json(pico: int) -> bytes:
+    """Pico-dollars as a JSON number without loss: 153228000 -> b"0.000153228"."""
+    sign = "-" if pico < 0 else ""
+    whole, fraction = divmod(abs(pico), PICO_PER_USD)
+    if not fraction:
+        return f"{sign}{whole}".encode()
+    return f"{sign}{whole}.{fraction:012d}".rstrip("0").encode()

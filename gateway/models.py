@@ -1,0 +1,118 @@
+"""Who may call and how their requests are routed: teams, members, API keys, routing policies."""
+
+from django.conf import settings
+from django.db import models
+
+
+class Team(models.Model):
+    """A group of a tenant's members with keys, limits and a policy of its own."""
+
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="teams")
+    slug = models.SlugField(max_length=64)
+    name = models.CharField(max_length=120)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "slug"], name="team_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Member(models.Model):
+    """A person in a tenant, with a role."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner"
+        ADMIN = "admin"
+        DEVELOPER = "developer"
+        VIEWER = "viewer"
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
+    )
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="members")
+    team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True, blank=True)
+    role = models.CharField(max_length=16, choices=Role, default=Role.DEVELOPER)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "tenant"], name="member_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.tenant}"
+
+
+class ApiKey(models.Model):
+    """A credential `tk-<public id>-<secret>`. The secret is shown once and kept as a hash."""
+
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="api_keys")
+    team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True, blank=True)
+    name = models.CharField(max_length=80)
+    public_id = models.CharField(max_length=24, unique=True)
+    # SHA-256 of the whole key: secrets are 256 random bits, so no slow hash is needed.
+    key_hash = models.BinaryField(max_length=32, unique=True)
+    scopes = models.JSONField(default=list)
+    # Empty means every model the tenant may use.
+    models_allowed = models.JSONField(default=list, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    created_by = models.CharField(max_length=150, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.name} (tk-{self.public_id})"
+
+
+class RoutingPolicy(models.Model):
+    """How a tenant's requests choose among offers; a team's own policy wins over the tenant's."""
+
+    class Kind(models.TextChoices):
+        CHEAPEST = "cheapest"
+        FASTEST = "fastest"
+        IN_HOUSE_FIRST = "in_house_first"
+        PINNED = "pinned"
+
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE)
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, null=True, blank=True)
+    kind = models.CharField(max_length=24, choices=Kind, default=Kind.CHEAPEST)
+    # For `pinned`: the offers' skus in order. Otherwise an allow-list of provider slugs.
+    pinned_skus = models.JSONField(default=list, blank=True)
+    providers_allowed = models.JSONField(default=list, blank=True)
+    # Ceilings in pico-dollars per token; null means none.
+    max_input_pico = models.BigIntegerField(null=True, blank=True)
+    max_output_pico = models.BigIntegerField(null=True, blank=True)
+    allow_fallbacks = models.BooleanField(default=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "team"], nulls_distinct=False, name="routing_policy_unique"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} for {self.tenant_id}"
+
+
+class Refusal(models.Model):
+    """A request that was turned away before any attempt: no money moved, but people ask why."""
+
+    request_id = models.UUIDField(unique=True)
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE)
+    api_key_id = models.BigIntegerField(null=True)
+    model = models.CharField(max_length=200)
+    status = models.PositiveSmallIntegerField()
+    code = models.CharField(max_length=64)
+    message = models.CharField(max_length=500)
+    detail = models.JSONField(default=dict)
+    occurred_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["tenant", "-occurred_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.code} {self.request_id}"

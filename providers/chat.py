@@ -1,0 +1,183 @@
+"""The canonical chat request and what comes back: the words that surfaces, routing and wires share.
+
+Pure: no Django, no I/O. A surface parses the client's bytes into a ChatRequest; a wire turns
+it into vendor bytes and the vendor's answer into Chunks; the surface writes those for the
+client. Where both speak the same dialect, bytes pass through unchanged in `raw`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from billing.rating import Price
+from billing.usage import CanonicalUsage
+
+Dialect = Literal["openai", "anthropic"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingFields:
+    """What the caller asks of routing: OpenRouter's `provider` object, models, suffixes."""
+
+    order: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    allow_fallbacks: bool = True
+    sort: str = ""
+    max_input_pico: int | None = None
+    max_output_pico: int | None = None
+    models: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class ChatRequest:
+    """One chat call as received. `body` is never rewritten in place; wires build their own.
+
+    `text_bytes` counts the UTF-8 bytes of all prompt text (tools' JSON included) and bounds
+    the tokens from above; `all_text` is False where the prompt holds anything else.
+    `max_output_tokens` is the caller's, None where it named none.
+    """
+
+    surface: str
+    dialect: Dialect
+    body: bytes
+    fields: dict[str, Any]
+    model: str
+    stream: bool
+    max_output_tokens: int | None
+    n: int
+    text_bytes: int
+    messages: int
+    tools: int
+    all_text: bool
+    needs: frozenset[str] = frozenset()  # capabilities: "tools", "vision", "json_schema", …
+    service_tier: int = 0
+    session_id: str = ""
+    tag: str = ""
+    explain: bool = False
+    routing: RoutingFields = field(default_factory=RoutingFields)
+
+
+@dataclass(frozen=True, slots=True)
+class OfferView:
+    """An offer as the snapshot froze it. `prices` are the versions in force at load."""
+
+    id: int
+    sku: str
+    provider: str
+    provider_name: str
+    model: str
+    upstream_model: str
+    wire: Dialect
+    base_url: str
+    headers: Mapping[str, str]  # authorisation included: never logged
+    context_length: int
+    max_output_tokens: int
+    prices: tuple[Price, ...]
+    in_house: bool
+    demoted: bool = False
+    capabilities: frozenset[str] = frozenset()
+    quantization: str = ""
+    cancel_stops_billing: bool = True
+    salted: bool = False  # takes `cache_salt` and `priority`: in-house workers and vLLM
+    not_routable: str = ""  # why, in words; empty where it can be called
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An eligible offer with the versions pinned for it and its expected and greatest cost."""
+
+    offer: OfferView
+    prices: tuple[Price, ...]
+    expected_pico: int
+    worst_pico: int
+    score: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """Bytes to send. `url` is absolute; the egress client checks it before it connects."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One event of an answer. `raw` is the whole event in the wire's dialect, framing included.
+
+    `text` counts as delivered output; `tool_calls` are deltas in the OpenAI shape.
+    `hidden` marks an event that we asked for and the client did not (a usage-only chunk).
+    """
+
+    raw: bytes
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[dict[str, Any]] | None = None
+    index: int = 0
+    finish_reason: str = ""
+    usage: CanonicalUsage | None = None
+    hidden: bool = False
+    last: bool = False
+
+
+class ResponseReader(Protocol):
+    """Reads one upstream answer. Fed with bytes as they come; keeps only an incomplete tail.
+
+    `finished` is True once a finish reason was seen: an answer that ends without is cut.
+    """
+
+    usage: CanonicalUsage | None
+    usage_extra: dict[str, Any]  # vendor fields beside the counts: speculation, engine_ms
+    finish_reason: str
+    upstream_id: str
+    finished: bool
+
+    def feed(self, data: bytes) -> list[Chunk]: ...
+
+    def end(self) -> list[Chunk]: ...
+
+
+class Wire(Protocol):
+    """How one vendor family is spoken to."""
+
+    dialect: Dialect
+
+    def build(self, request: ChatRequest, offer: OfferView, *, max_output_tokens: int) -> UpstreamCall: ...
+
+    def reader(self, request: ChatRequest) -> ResponseReader: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the client is told at the end: one usage block, whatever the attempts were."""
+
+    request_id: str
+    model: str
+    provider: str
+    sku: str
+    usage: CanonicalUsage
+    usage_source: str
+    cost_pico: int
+    usage_extra: dict[str, Any] = field(default_factory=dict)
+    explanation: dict[str, Any] | None = None
+
+
+class ResponseWriter(Protocol):
+    """Writes one answer in the client's dialect.
+
+    Streamed: `chunk` for each, then `end` (finish, usage with cost, terminator), or `error`.
+    Whole: `whole` with everything that was read.
+    """
+
+    content_type: bytes
+
+    def chunk(self, chunk: Chunk) -> bytes: ...
+
+    def end(self, receipt: Receipt) -> bytes: ...
+
+    def error(self, *, status: int, code: str, message: str, receipt: Receipt | None) -> bytes: ...
+
+    def whole(self, chunks: list[Chunk], receipt: Receipt) -> bytes: ...

@@ -1,0 +1,21 @@
+"""Secrets for calling providers, encrypted at rest. Plain text never leaves `credentials.py`."""
+
+from django.db import models
+
+
+class Credential(models.Model):
+    provider = models.ForeignKey(
+        "providers.Provider", on_delete=models.CASCADE, related_name="credentials"
+    )
+    label = models.CharField(max_length=80)
+    ciphertext = models.BinaryField()
+    # The last four characters, so that a person can tell two keys apart.
+    last_four = models.CharField(max_length=4)
+    active = models.BooleanField(default=True)
+    # Set when the provider answered 401, 402 or 403: dead until an operator replaces it.
+    dead_reason = models.CharField(max_length=200, blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    rotated_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.provider_id} {self.label} …{self.last_four}"
