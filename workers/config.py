@@ -1,0 +1,58 @@
+"""EngineConfig: every limit and choice of the engine in one frozen value.
+
+Nothing in `workers` reads the environment: settings arrive here from the command line or a test.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ENGINE_VERSION = "0.1.0"
+DEFAULT_MODEL_DIR = Path(".tokenhouse/models/smollm2-135m-instruct")
+
+Speculation = Literal["off", "ngram"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Limits of one engine. Counts are tokens unless the name says otherwise."""
+
+    model_dir: Path = DEFAULT_MODEL_DIR
+    threads: int = 1
+    speculation: Speculation = "off"
+    block_size: int = 16
+    kv_blocks: int = 544
+    token_budget: int = 128
+    max_running_requests: int = 16
+    max_waiting_requests: int = 128
+    max_context_length: int = 8192
+    max_output_tokens: int = 4096
+    max_draft_tokens: int = 8
+    ngram_min: int = 2
+    ngram_max: int = 4
+    max_stop_strings: int = 16
+
+    def __post_init__(self) -> None:
+        counts = (
+            self.threads,
+            self.block_size,
+            self.token_budget,
+            self.max_running_requests,
+            self.max_waiting_requests,
+            self.max_context_length,
+            self.max_output_tokens,
+            self.max_draft_tokens,
+        )
+        if min(counts) < 1:
+            raise ValueError("every limit of the engine must be at least 1")
+        if self.kv_blocks < 2:
+            raise ValueError("kv_blocks must be at least 2: block 0 is reserved for padding")
+        if not 1 <= self.ngram_min <= self.ngram_max:
+            raise ValueError("ngram_min must be at least 1 and at most ngram_max")
+        if self.token_budget < self.max_running_requests:
+            raise ValueError("token_budget must give every running request its token")
+
+    @property
+    def kv_capacity(self) -> int:
+        """Tokens that the pool can hold; block 0 is the padding block and is never handed out."""
+        return (self.kv_blocks - 1) * self.block_size
