@@ -1,0 +1,161 @@
+"""What a caller can be told, and the only place where a cause becomes an HTTP status.
+
+    GatewayError
+    ├── InvalidRequest 400              ├── RequestTooLarge 413
+    ├── InvalidApiKey 401               ├── OverBudget 402
+    ├── PermissionDenied 403            ├── RateLimited 429
+    ├── ModelNotFound 404               ├── RouteNotFound 404, MethodNotAllowed 405
+    ├── NoEligibleOffer 503             ├── AllAttemptsFailed (the last attempt's status)
+    └── Unavailable 503                 └── DeadlineExceeded 504
+
+Surfaces render these in the caller's own dialect. Pure: no Django, no I/O. An outage of ours is
+Unavailable, never 401, 402 or 403.
+"""
+
+from typing import Any
+
+
+class GatewayError(Exception):
+    """Base of all refusals. `detail` is shown in the console and, where harmless, to the caller."""
+
+    status = 500
+    type = "api_error"
+    code = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.detail = detail or {}
+        if code:
+            self.code = code
+
+
+class InvalidRequest(GatewayError):
+    """The request itself is wrong; `param` names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class RequestTooLarge(GatewayError):
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class InvalidApiKey(GatewayError):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class PermissionDenied(GatewayError):
+    status = 403
+    type = "permission_error"
+    code = "permission_denied"
+
+
+class RouteNotFound(GatewayError):
+    status = 404
+    type = "not_found_error"
+    code = "not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class ModelNotFound(GatewayError):
+    """`nearest` are names that exist and look like the one asked for."""
+
+    status = 404
+    type = "not_found_error"
+    code = "model_not_found"
+
+    def __init__(self, model: str, *, nearest: tuple[str, ...] = ()) -> None:
+        hint = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
+        super().__init__(
+            f"The model `{model}` does not exist here.{hint}",
+            param="model",
+            detail={"model": model, "nearest": list(nearest)},
+        )
+
+
+class OverBudget(GatewayError):
+    """A spend scope cannot cover the worst case of this request; `detail` names it."""
+
+    status = 402
+    type = "insufficient_quota"
+    code = "over_budget"
+
+
+class RateLimited(GatewayError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class NoEligibleOffer(GatewayError):
+    """The model exists, but no offer of it can serve; `reasons` says why for each."""
+
+    status = 503
+    type = "api_error"
+    code = "no_eligible_offer"
+
+    def __init__(self, message: str, *, reasons: list[dict[str, Any]]) -> None:
+        super().__init__(message, detail={"reasons": reasons})
+        self.reasons = reasons
+
+
+class AllAttemptsFailed(GatewayError):
+    """Every attempt ended before a byte was shown; carries the last one's status."""
+
+    type = "api_error"
+    code = "upstream_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str = "",
+        error_type: str = "",
+        retry_after_s: int | None = None,
+        attempts: list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(
+            message, code=code, retry_after_s=retry_after_s, detail={"attempts": attempts or []}
+        )
+        self.status = status
+        if error_type:
+            self.type = error_type
+
+
+class Unavailable(GatewayError):
+    """Something of ours is away; always with Retry-After."""
+
+    status = 503
+    type = "api_error"
+    code = "service_unavailable"
+
+    def __init__(self, message: str, *, code: str = "", retry_after_s: int = 1) -> None:
+        super().__init__(message, code=code, retry_after_s=retry_after_s)
+
+
+class DeadlineExceeded(GatewayError):
+    status = 504
+    type = "timeout_error"
+    code = "deadline_exceeded"
