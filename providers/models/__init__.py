@@ -2,12 +2,19 @@
 
 from providers.models.catalogue import Model, Offer, Provider
 from providers.models.credentials import Credential
-from providers.models.measurements import Leaderboard, MeasurementRollup
+from providers.models.measurements import (
+    HomeBoard,
+    Leaderboard,
+    MeasurementCursor,
+    MeasurementRollup,
+)
 from providers.models.workers import Worker, WorkerKey
 
 __all__ = [
     "Credential",
+    "HomeBoard",
     "Leaderboard",
+    "MeasurementCursor",
     "MeasurementRollup",
     "Model",
     "Offer",

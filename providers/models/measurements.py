@@ -1,47 +1,74 @@
-"""What was measured: rollups per offer and minute, and the leaderboards computed from them."""
+"""What was measured: rollups per offer and time span, and the boards computed from them."""
 
 from django.db import models
 
 
 class MeasurementRollup(models.Model):
-    """All attempts of one offer in one UTC minute. Percentiles come from the histograms.
+    """All attempts of one offer in one UTC minute, hour or day. Percentiles come from histograms.
 
-    Histograms are integer counts over the log-spaced buckets of `providers.measurements`;
-    times are on the gateway's clock.
+    Each attempt counts once in each span. Histograms are integer counts over the log-spaced
+    buckets of `providers.histograms`; times are on the gateway's clock.
     """
 
+    class Span(models.TextChoices):
+        MINUTE = "minute"
+        HOUR = "hour"
+        DAY = "day"
+
     offer = models.ForeignKey("providers.Offer", on_delete=models.CASCADE)
-    minute = models.DateTimeField()
+    span = models.CharField(max_length=8, choices=Span)
+    start = models.DateTimeField()
     requests = models.IntegerField(default=0)
     succeeded = models.IntegerField(default=0)
     failed = models.IntegerField(default=0)
     cancelled = models.IntegerField(default=0)
     errors = models.JSONField(default=dict)
+    # Minutes with a verdict, and those of them in which an attempt succeeded: uptime.
+    minutes_seen = models.IntegerField(default=0)
+    minutes_up = models.IntegerField(default=0)
     input_tokens = models.BigIntegerField(default=0)
     cached_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
     cost_pico = models.BigIntegerField(default=0)
+    drafted_tokens = models.BigIntegerField(default=0)
+    accepted_tokens = models.BigIntegerField(default=0)
+    target_steps = models.BigIntegerField(default=0)
     ttft_ms_histogram = models.JSONField(default=dict)
     output_tps_histogram = models.JSONField(default=dict)
     e2e_ms_histogram = models.JSONField(default=dict)
+    last_at = models.DateTimeField()
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["offer", "minute"], name="rollup_unique"),
+            models.UniqueConstraint(fields=["offer", "span", "start"], name="rollup_unique"),
         ]
-        indexes = [models.Index(fields=["minute"])]
+        indexes = [models.Index(fields=["span", "start"])]
 
     def __str__(self) -> str:
-        return f"{self.offer_id} {self.minute:%Y-%m-%d %H:%M}"
+        return f"{self.offer_id} {self.span} {self.start:%Y-%m-%d %H:%M}"
+
+
+class MeasurementCursor(models.Model):
+    """The last stream entry of a shard that is in the rollups: a redelivered one counts once."""
+
+    shard = models.PositiveSmallIntegerField(primary_key=True)
+    entry_id = models.CharField(max_length=40)
+
+    def __str__(self) -> str:
+        return f"s{self.shard:02d} {self.entry_id}"
 
 
 class Leaderboard(models.Model):
-    """The latest ranked rows of one board; replaced whole by every refresh."""
+    """The latest ranked rows of one model's board; replaced whole by a refresh.
+
+    The shapes of `mix`, `facts` and `rows` are in docs/leaderboards.md.
+    """
 
     model = models.ForeignKey("providers.Model", on_delete=models.CASCADE)
     window = models.CharField(max_length=4)
     computed_at = models.DateTimeField()
     mix = models.JSONField(default=dict)
+    facts = models.JSONField(default=dict)
     rows = models.JSONField(default=list)
 
     class Meta:
@@ -51,3 +78,13 @@ class Leaderboard(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model_id} {self.window}"
+
+
+class HomeBoard(models.Model):
+    """The leading models, one row each; the first page of the board. There is one row."""
+
+    computed_at = models.DateTimeField()
+    rows = models.JSONField(default=list)
+
+    def __str__(self) -> str:
+        return f"{self.computed_at:%Y-%m-%d %H:%M:%S}"
