@@ -67,6 +67,8 @@ class UsageEvent(models.Model):
         ]
         indexes = [
             models.Index(fields=["tenant", "-occurred_at"]),
+            # The newest event of one tenant, by arrival: what the live pages watch.
+            models.Index(fields=["tenant", "-id"]),
             models.Index(fields=["state"], condition=models.Q(state="quarantined"), name="usage_quarantined"),
         ]
 
