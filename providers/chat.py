@@ -2,15 +2,21 @@
 
 Pure: no Django, no I/O. A surface parses the client's bytes into a ChatRequest; a wire turns
 it into vendor bytes and the vendor's answer into Chunks; the surface writes those for the
-client. Where both speak the same dialect, bytes pass through unchanged in `raw`.
+client. Where both speak the same dialect, bytes pass through unchanged in `raw`. What one
+dialect cannot say in the other goes through the OpenAI shape, which is the common one.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
 
 from billing.rating import Price
 from billing.usage import CanonicalUsage
+
+if TYPE_CHECKING:
+    from providers.errors import ProviderError
 
 Dialect = Literal["openai", "anthropic"]
 
@@ -33,15 +39,17 @@ class RoutingFields:
 class ChatRequest:
     """One chat call as received. `body` is never rewritten in place; wires build their own.
 
-    `text_bytes` counts the UTF-8 bytes of all prompt text (tools' JSON included) and bounds
-    the tokens from above; `all_text` is False where the prompt holds anything else.
-    `max_output_tokens` is the caller's, None where it named none.
+    `fields` are the top-level fields of `body`, undecoded. `text_bytes` counts the JSON bytes
+    of everything that can reach the prompt (messages, tools, schemas) and so bounds the text
+    from above; `all_text` is False where the prompt holds anything else. `max_output_tokens`
+    is the caller's, None where it named none. `needs` names what an offer must be able to do.
+    `cache_salt` and `priority` are set by the pipeline once the tenant is known.
     """
 
     surface: str
     dialect: Dialect
     body: bytes
-    fields: dict[str, Any]
+    fields: Mapping[str, msgspec.Raw]
     model: str
     stream: bool
     max_output_tokens: int | None
@@ -56,6 +64,9 @@ class ChatRequest:
     tag: str = ""
     explain: bool = False
     routing: RoutingFields = field(default_factory=RoutingFields)
+    passed_headers: Mapping[str, str] = field(default_factory=dict)  # same dialect only
+    cache_salt: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +120,12 @@ class Chunk:
     """One event of an answer. `raw` is the whole event in the wire's dialect, framing included.
 
     `text` counts as delivered output; `tool_calls` are deltas in the OpenAI shape.
-    `hidden` marks an event that we asked for and the client did not (a usage-only chunk).
+    `hidden` marks an event that the client is not shown as it came: usage, terminators. What
+    it says reaches the client through the Receipt. `dialect` says whose framing `raw` has.
     """
 
     raw: bytes
+    dialect: str = ""
     text: str = ""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] | None = None
@@ -126,10 +139,15 @@ class Chunk:
 class ResponseReader(Protocol):
     """Reads one upstream answer. Fed with bytes as they come; keeps only an incomplete tail.
 
-    `finished` is True once a finish reason was seen: an answer that ends without is cut.
+    `finished` is True once every choice gave a finish reason: an answer that ends without is
+    cut. `failure` is set where the upstream reported an error inside a 200 answer or sent
+    what cannot be read: nothing that follows counts. `usage` stays None where the counts
+    were missing or did not add up; `usage_problem` then says what was wrong with them.
     """
 
+    failure: "ProviderError | None"
     usage: CanonicalUsage | None
+    usage_problem: str
     usage_extra: dict[str, Any]  # vendor fields beside the counts: speculation, engine_ms
     finish_reason: str
     upstream_id: str
@@ -141,13 +159,21 @@ class ResponseReader(Protocol):
 
 
 class Wire(Protocol):
-    """How one vendor family is spoken to."""
+    """How one vendor family is spoken to.
+
+    `build` raises providers.errors.BadRequest where the request cannot be said in this
+    dialect. `reader` takes the offer because providers of one dialect count differently.
+    """
 
     dialect: Dialect
 
-    def build(self, request: ChatRequest, offer: OfferView, *, max_output_tokens: int) -> UpstreamCall: ...
+    def build(
+        self, request: ChatRequest, offer: OfferView, *, max_output_tokens: int
+    ) -> UpstreamCall: ...
 
-    def reader(self, request: ChatRequest) -> ResponseReader: ...
+    def reader(
+        self, request: ChatRequest, offer: OfferView | None = None
+    ) -> ResponseReader: ...
 
 
 @dataclass(frozen=True, slots=True)
