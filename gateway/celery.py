@@ -1,0 +1,42 @@
+"""The Celery application and its clockwork: which task runs how often, and in which queue.
+
+Celery is transport. A task is a few lines that call a service of the app that owns the data. A beat's
+message expires with its period, so that a worker that was away does not replay the time it missed.
+"""
+
+from typing import Any, Final
+
+from celery import Celery
+from celery.schedules import schedule
+
+from gateway import env
+
+# dotted path of the task -> (period in seconds, queue)
+CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
+    "billing.tasks.drain_usage": (1, "money"),
+    "billing.tasks.expire_holds": (10, "money"),
+    "billing.tasks.check_invariants": (30, "boards"),
+    "providers.tasks.record_measurements": (1, "boards"),
+    "providers.tasks.refresh_leaderboards": (5, "boards"),
+    "providers.tasks.check_offers": (10, "boards"),
+    "providers.tasks.publish_in_house_prices": (300, "boards"),
+    "gateway.tasks.record_refusals": (1, "boards"),
+}
+
+
+def _entry(task: str, period_s: float, queue: str) -> dict[str, Any]:
+    return {
+        "task": task,
+        "schedule": schedule(run_every=period_s),
+        "options": {"queue": queue, "expires": period_s},
+    }
+
+
+env.apply_defaults({"DJANGO_SETTINGS_MODULE": "gateway.settings"})
+app = Celery("tokenhouse")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.conf.task_routes = {task: {"queue": queue} for task, (_, queue) in CLOCKWORK.items()}
+app.conf.beat_schedule = {
+    task: _entry(task, period_s, queue) for task, (period_s, queue) in CLOCKWORK.items()
+}
+app.autodiscover_tasks()

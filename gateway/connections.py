@@ -1,0 +1,38 @@
+"""Addresses of Postgres and Redis in the dialects that Django and Celery want. Pure."""
+
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+STATEMENT_TIMEOUT_MS: Final = 30_000
+LOCK_TIMEOUT_MS: Final = 10_000
+
+
+def django_database(url: str, *, connections_max: int) -> dict[str, Any]:
+    """Turns `postgresql://user@/name?host=/folder` or a TCP address into a `DATABASES` entry."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    host = query.pop("host", None) or parts.hostname or ""
+    timeouts = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": host,
+        "PORT": str(parts.port or ""),
+        "OPTIONS": {
+            "connect_timeout": 5,
+            "options": timeouts,
+            "pool": {"min_size": 0, "max_size": connections_max, "timeout": 5},
+            **query,
+        },
+    }
+
+
+def celery_broker(redis_url: str) -> str:
+    """Celery spells a unix socket `redis+socket://path?virtual_host=N`."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "unix":
+        return redis_url
+    database = dict(parse_qsl(parts.query)).get("db", "0")
+    return f"redis+socket://{parts.path}?virtual_host={database}"

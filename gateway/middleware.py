@@ -1,0 +1,58 @@
+"""Two walls of the console: a strict content security policy, and an address list for the admin.
+
+Pages of the teams run no inline script and no eval. The admin's own framework (Alpine.js) evaluates
+expressions, so its pages, and only they, may; they are behind the address list.
+"""
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Final
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
+
+Respond = Callable[[HttpRequest], HttpResponse]
+
+ADMIN_PREFIX: Final = "/admin/"
+BASE_POLICY: Final = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action 'self'"
+)
+PAGE_POLICY: Final = f"{BASE_POLICY}; script-src 'self'; style-src 'self'"
+ADMIN_POLICY: Final = (
+    f"{BASE_POLICY}; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'"
+)
+
+
+class ContentSecurityPolicy:
+    def __init__(self, get_response: Respond) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self._get_response(request)
+        is_admin = request.path.startswith(ADMIN_PREFIX)
+        response.headers.setdefault(
+            "Content-Security-Policy", ADMIN_POLICY if is_admin else PAGE_POLICY
+        )
+        return response
+
+
+class AdminAddressList:
+    """Refuses admin pages to addresses outside ADMIN_NETWORKS, whoever is logged in."""
+
+    def __init__(self, get_response: Respond) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if request.path.startswith(ADMIN_PREFIX) and not _is_admitted(request):
+            return HttpResponseForbidden("The admin console is not open to this address.\n")
+        return self._get_response(request)
+
+
+def _is_admitted(request: HttpRequest) -> bool:
+    try:
+        address = ip_address(request.META["REMOTE_ADDR"])
+    except (KeyError, ValueError):
+        return False
+    return any(address in network for network in settings.ADMIN_NETWORKS)

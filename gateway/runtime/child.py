@@ -1,0 +1,79 @@
+"""Starting one child process so that it cannot outlive us, and stopping it within a limit.
+
+Each child leads a session of its own, so a Ctrl-C at the terminal reaches only the supervisor, which stops
+the children in order. If the parent dies without a word, the kernel sends the child `death_signal`.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Final
+
+from gateway.runtime.osuser import OsUser
+
+PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def spawn(
+    command: Sequence[str | Path],
+    *,
+    environment: Mapping[str, str],
+    log: IO[bytes],
+    user: OsUser | None = None,
+    death_signal: signal.Signals = signal.SIGTERM,
+    folder: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Must be called on the main thread: the death signal is tied to the thread that forks."""
+    switches = user is not None and user.must_switch
+    return subprocess.Popen(
+        [str(part) for part in command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        cwd=folder,
+        start_new_session=True,
+        user=user.uid if user is not None and switches else None,
+        group=user.gid if user is not None and switches else None,
+        extra_groups=[] if switches else None,
+        preexec_fn=_before_exec(death_signal, parent=os.getpid()),
+    )
+
+
+def stop(
+    process: subprocess.Popen[bytes], *, with_signal: signal.Signals, timeout_s: float
+) -> bool:
+    """Asks, waits, then kills the whole session; True when it left by itself in time."""
+    if process.poll() is None:
+        process.send_signal(with_signal)
+    try:
+        process.wait(timeout_s)
+        left_by_itself = True
+    except subprocess.TimeoutExpired:
+        left_by_itself = False
+    kill_group(process.pid)
+    process.wait()
+    return left_by_itself
+
+
+def kill_group(leader_pid: int) -> None:
+    """Kills what is left of the session that `leader_pid` leads; nothing left is fine."""
+    try:
+        os.killpg(leader_pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _before_exec(death_signal: signal.Signals, *, parent: int) -> Callable[[], None]:
+    def prepare() -> None:
+        # The supervisor may have been started in the background with SIGINT ignored, which exec inherits.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _LIBC.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # The parent died between fork and prctl.
+
+    return prepare

@@ -1,0 +1,308 @@
+"""Django settings: one name per fact, read once from the environment through `gateway/env.py`.
+
+Console, Celery and data plane share this module; the data plane uses it at start only. Every queue,
+timeout and retry has its limit here. Nothing else in the project reads the environment.
+"""
+
+from ipaddress import ip_network
+from pathlib import Path
+
+from kombu import Queue
+
+from gateway import connections, env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- secrets -------------------------------------------------------------------------------------
+SECRET_KEY = env.secret(
+    "TOKENHOUSE_SECRET_KEY", purpose="signs the console's sessions; at least 32 random characters"
+)
+# Fernet keys, newest first: the first encrypts, all decrypt, so a key is rotated by putting a new
+# one in front.
+CREDENTIAL_KEYS = [
+    key.strip()
+    for key in env.secret(
+        "TOKENHOUSE_CREDENTIAL_KEYS",
+        purpose="Fernet keys for providers' credentials, newest first, separated by commas",
+    ).split(",")
+]
+
+# --- where things are ----------------------------------------------------------------------------
+DATABASE_URL = env.url(
+    "DATABASE_URL",
+    purpose="PostgreSQL 14 or newer; `make up` runs its own when this is not set",
+    schemes=("postgresql", "postgres"),
+)
+REDIS_URL = env.url(
+    "REDIS_URL",
+    purpose="Redis 6.2 or newer with an append-only file; `make up` runs its own when not set",
+    schemes=("redis", "rediss", "unix"),
+)
+DATABASES = {
+    "default": connections.django_database(
+        DATABASE_URL,
+        connections_max=env.integer(
+            "TOKENHOUSE_DATABASE_CONNECTIONS",
+            purpose="PostgreSQL connections per process, at most",
+            default=8,
+            minimum=1,
+            maximum=200,
+        ),
+    )
+}
+DATA_DIR = Path(
+    env.text(
+        "TOKENHOUSE_DATA_DIR",
+        purpose="folder for spool, logs and the embedded services' data",
+        default=str(BASE_DIR / ".tokenhouse"),
+    )
+)
+
+# --- addresses -----------------------------------------------------------------------------------
+DATAPLANE_HOST = env.text(
+    "TOKENHOUSE_DATAPLANE_HOST", purpose="address the API listens on", default="127.0.0.1"
+)
+DATAPLANE_PORT = env.integer(
+    "TOKENHOUSE_DATAPLANE_PORT",
+    purpose="port the API listens on",
+    default=8000,
+    minimum=1,
+    maximum=65535,
+)
+DATAPLANE_PROCESSES = env.integer(
+    "TOKENHOUSE_DATAPLANE_PROCESSES",
+    purpose="API processes; one uses one core",
+    default=1,
+    minimum=1,
+    maximum=64,
+)
+CONSOLE_HOST = env.text(
+    "TOKENHOUSE_CONSOLE_HOST", purpose="address the console listens on", default="127.0.0.1"
+)
+CONSOLE_PORT = env.integer(
+    "TOKENHOUSE_CONSOLE_PORT",
+    purpose="port the console listens on",
+    default=8001,
+    minimum=1,
+    maximum=65535,
+)
+PUBLIC_API_URL = env.text(
+    "TOKENHOUSE_PUBLIC_API_URL",
+    purpose="the API's address as clients see it, shown on pages and in examples",
+    default=f"http://{DATAPLANE_HOST}:{DATAPLANE_PORT}",
+)
+PUBLIC_CONSOLE_URL = env.text(
+    "TOKENHOUSE_PUBLIC_CONSOLE_URL",
+    purpose="the console's address as people and workers see it",
+    default=f"http://{CONSOLE_HOST}:{CONSOLE_PORT}",
+)
+ALLOWED_HOSTS = env.words(
+    "TOKENHOUSE_ALLOWED_HOSTS",
+    purpose="host names the console answers to, separated by commas",
+    default="127.0.0.1,localhost,[::1]",
+)
+ADMIN_NETWORKS = [
+    ip_network(network)
+    for network in env.words(
+        "TOKENHOUSE_ADMIN_NETWORKS",
+        purpose="networks from which the admin console may be opened, separated by commas",
+        default="127.0.0.0/8,::1/128",
+    )
+]
+
+# --- data plane limits ---------------------------------------------------------------------------
+DATAPLANE_BODY_BYTES_MAX = env.integer(
+    "TOKENHOUSE_BODY_BYTES_MAX",
+    purpose="largest request body the API reads, in bytes",
+    default=32 * 1024 * 1024,
+    minimum=1024,
+    maximum=1024**3,
+)
+DATAPLANE_CONNECT_TIMEOUT_MS = env.integer(
+    "TOKENHOUSE_CONNECT_TIMEOUT_MS",
+    purpose="how long connecting to a provider may take",
+    default=5_000,
+    minimum=100,
+    maximum=60_000,
+)
+DATAPLANE_FIRST_BYTE_TIMEOUT_MS = env.integer(
+    "TOKENHOUSE_FIRST_BYTE_TIMEOUT_MS",
+    purpose="how long a provider may be silent before its first byte",
+    default=60_000,
+    minimum=100,
+    maximum=600_000,
+)
+DATAPLANE_FIRST_TOKEN_TIMEOUT_MS = env.integer(
+    "TOKENHOUSE_FIRST_TOKEN_TIMEOUT_MS",
+    purpose="how long a provider may take to its first token",
+    default=120_000,
+    minimum=100,
+    maximum=900_000,
+)
+DATAPLANE_TOKEN_GAP_TIMEOUT_MS = env.integer(
+    "TOKENHOUSE_TOKEN_GAP_TIMEOUT_MS",
+    purpose="how long a provider may be silent between two tokens",
+    default=30_000,
+    minimum=100,
+    maximum=600_000,
+)
+DATAPLANE_DEADLINE_MS = env.integer(
+    "TOKENHOUSE_DEADLINE_MS",
+    purpose="when every request is ended, however it goes",
+    default=600_000,
+    minimum=1_000,
+    maximum=3_600_000,
+)
+DATAPLANE_WRITE_STALL_MS = env.integer(
+    "TOKENHOUSE_WRITE_STALL_MS",
+    purpose="how long a client may stop reading before it is cut",
+    default=30_000,
+    minimum=100,
+    maximum=600_000,
+)
+DATAPLANE_STREAM_BYTES_MAX = env.integer(
+    "TOKENHOUSE_STREAM_BYTES_MAX",
+    purpose="bytes in flight per stream, at most",
+    default=256 * 1024,
+    minimum=4096,
+    maximum=64 * 1024 * 1024,
+)
+DATAPLANE_DRAIN_MS = env.integer(
+    "TOKENHOUSE_DRAIN_MS",
+    purpose="how long running requests may go on when the API is told to stop",
+    default=20_000,
+    minimum=0,
+    maximum=600_000,
+)
+DATAPLANE_SPOOL_DIR = DATA_DIR / "spool"
+HOLD_GRACE_MS = 30_000  # a hold outlives its request's deadline by this, for the settle's own way
+LEASE_MS = 15_000  # renewed every third of it
+CLOCK_SKEW_MS_MAX = 500
+
+# --- Django --------------------------------------------------------------------------------------
+DEBUG = env.boolean(
+    "TOKENHOUSE_DEBUG",
+    purpose="error pages with details; never where others can reach",
+    default=False,
+)
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "rest_framework",
+    "drf_spectacular",
+    "django_htmx",
+    "billing",
+    "providers",
+    "gateway",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "gateway.middleware.ContentSecurityPolicy",
+    "gateway.middleware.AdminAddressList",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "gateway.urls"
+ASGI_APPLICATION = "gateway.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
+}
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{validator}"}
+    for validator in ("MinimumLengthValidator", "CommonPasswordValidator")
+]
+LOGIN_URL = "/login/"
+LOGIN_REDIRECT_URL = "/"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+IS_HTTPS = PUBLIC_CONSOLE_URL.startswith("https://")
+SESSION_COOKIE_SECURE = IS_HTTPS
+CSRF_COOKIE_SECURE = IS_HTTPS
+CSRF_TRUSTED_ORIGINS = [PUBLIC_CONSOLE_URL]
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
+
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+LANGUAGE_CODE = "en-us"
+
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
+STATIC_ROOT = DATA_DIR / "static"
+# Served straight from the apps' folders: there is no collection step that could be forgotten.
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_MAX_AGE = 300
+
+REST_FRAMEWORK = {
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
+    "PAGE_SIZE": 50,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Tokenhouse management API",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+}
+UNFOLD = {"SITE_TITLE": "Tokenhouse", "SITE_HEADER": "Tokenhouse", "SITE_SYMBOL": "token"}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+}
+
+# --- Celery (read by gateway/celery.py under the prefix CELERY_) ---------------------------------
+CELERY_BROKER_URL = connections.celery_broker(REDIS_URL)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A message that is not acknowledged in this time is delivered again; longer than any time limit.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600, "global_keyprefix": "celery:"}
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 100_000
+CELERY_TASK_SOFT_TIME_LIMIT = 60
+CELERY_TASK_TIME_LIMIT = 90
+CELERY_TASK_QUEUES = [Queue(name) for name in ("money", "boards", "slow")]
+CELERY_TASK_DEFAULT_QUEUE = "slow"
+CELERY_TASK_CREATE_MISSING_QUEUES = False
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+CELERY_ENABLE_UTC = True
