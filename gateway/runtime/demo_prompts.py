@@ -7,20 +7,29 @@ draft; chat and questions do not. The mix is what makes the comparison on the bo
 from typing import Any, Final
 
 NOTES: Final = (
-    "Order 4411 from Mara Lindqvist: two boxes of filter paper and one brass funnel, to be sent to "
-    "Harbour Street 9. Order 4412 from Jonas Okafor: one kettle, one scale, to be sent to Mill Lane "
-    "31. Order 4413 from Priya Raman: six cups and a grinder, to be sent to Station Road 2."
+    "Order 4411 from Mara Lindqvist: two boxes of filter paper and one brass funnel, to be sent "
+    "to Harbour Street 9. Order 4412 from Jonas Okafor: one kettle, one scale, to be sent to Mill "
+    "Lane 31. Order 4413 from Priya Raman: six cups and a grinder, to be sent to Station Road 2."
 )
-CODE: Final = (
-    "def total(prices, tax):\n    result = 0\n    for price in prices:\n        result = result + price\n"
-    "    result = result * (1 + tax)\n    return result\n\n\ndef average(prices):\n"
-    "    result = 0\n    for price in prices:\n        result = result + price\n"
-    "    return result / len(prices)\n"
-)
+CODE: Final = """\
+def total(prices, tax):
+    result = 0
+    for price in prices:
+        result = result + price
+    result = result * (1 + tax)
+    return result
+
+
+def average(prices):
+    result = 0
+    for price in prices:
+        result = result + price
+    return result / len(prices)
+"""
 ARTICLE: Final = (
     "The harbour was dredged twice in the last ten years, and both times the channel filled again "
-    "within three winters. The council now wants a breakwater of local stone. Fishermen support it, "
-    "because boats wait outside the bar at low tide. The sailing club opposes it, because the "
+    "within three winters. The council now wants a breakwater of local stone. Fishermen support "
+    "it, because boats wait outside the bar at low tide. The sailing club opposes it, because the "
     "breakwater would close the eastern beach. A decision is due in spring."
 )
 
