@@ -1,4 +1,4 @@
-"""The console's ASGI application. The data plane is `gateway.dataplane.app:app`, another process."""
+"""The console's ASGI application; `gateway.dataplane.app:app` is another process."""
 
 from django.core.asgi import get_asgi_application
 

@@ -1,7 +1,8 @@
 """The Celery application and its clockwork: which task runs how often, and in which queue.
 
-Celery is transport. A task is a few lines that call a service of the app that owns the data. A beat's
-message expires with its period, so that a worker that was away does not replay the time it missed.
+Celery is transport. A task is a few lines that call a service of the app that owns the data. A
+beat's message expires with its period, so that a worker that was away does not replay the time it
+missed.
 """
 
 from typing import Any, Final

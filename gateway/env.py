@@ -1,8 +1,9 @@
 """The only reader of the process environment.
 
-Every variable of the gateway is declared here once, with its type, its limits and one line that says
-what it is for; a value that does not fit stops start-up with a message that names the variable.
-Secrets come from NAME or from the file that NAME_FILE points to. Workers have `EngineConfig` instead.
+Every variable of the gateway is declared here once, with its type, its limits and one line that
+says what it is for; a value that does not fit stops start-up with a message that names the
+variable. Secrets come from NAME or from the file that NAME_FILE points to. Workers have
+`EngineConfig` instead.
 """
 
 import os

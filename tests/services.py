@@ -1,7 +1,7 @@
 """A throw-away PostgreSQL and Redis for each pytest session, and the fixtures that hand them out.
 
-They start before Django reads its settings, live in a temporary folder of their own, so that sessions
-running side by side never meet, and end with the session even when it is killed.
+They start before Django reads its settings, live in a temporary folder of their own, so that
+sessions running side by side never meet, and end with the session even when it is killed.
 """
 
 import shutil

@@ -1,7 +1,8 @@
 """Starting one child process so that it cannot outlive us, and stopping it within a limit.
 
-Each child leads a session of its own, so a Ctrl-C at the terminal reaches only the supervisor, which stops
-the children in order. If the parent dies without a word, the kernel sends the child `death_signal`.
+Each child leads a session of its own, so a Ctrl-C at the terminal reaches only the supervisor,
+which stops the children in order. If the parent dies without a word, the kernel sends the child
+`death_signal`.
 """
 
 import ctypes
@@ -70,7 +71,7 @@ def kill_group(leader_pid: int) -> None:
 
 def _before_exec(death_signal: signal.Signals, *, parent: int) -> Callable[[], None]:
     def prepare() -> None:
-        # The supervisor may have been started in the background with SIGINT ignored, which exec inherits.
+        # A supervisor started in the background has SIGINT ignored, and exec inherits that.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         _LIBC.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
         if os.getppid() != parent:

@@ -1,7 +1,7 @@
 """The OS user that embedded services run as: whoever started us, or `tokenhouse` when that is root.
 
-PostgreSQL refuses to run as root, and a database user of its own keeps other users of the machine out by
-ordinary file permissions and by peer authentication.
+PostgreSQL refuses to run as root, and a database user of its own keeps other users of the machine
+out by ordinary file permissions and by peer authentication.
 """
 
 import os

@@ -1,7 +1,8 @@
 """Where a clone keeps its data: `.tokenhouse/` for a user, `/var/lib/tokenhouse/<hash>/` for root.
 
-Root's data lives outside the clone because the database runs as an OS user of its own, which must reach
-its files without anybody opening a private home folder to it. Nothing above the folder is ever chmod-ed.
+Root's data lives outside the clone because the database runs as an OS user of its own, which must
+reach its files without anybody opening a private home folder to it. Nothing above the folder is
+ever chmod-ed.
 """
 
 import hashlib

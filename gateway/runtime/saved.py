@@ -1,7 +1,7 @@
 """What an installation made for itself and must find again: secrets, and the services' addresses.
 
-Files are 0600 in a 0700 folder. Secrets are made once and never replaced: a new credential key would make
-every stored credential unreadable.
+Files are 0600 in a 0700 folder. Secrets are made once and never replaced: a new credential key
+would make every stored credential unreadable.
 """
 
 import base64

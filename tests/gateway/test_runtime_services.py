@@ -1,9 +1,8 @@
 """The embedded Postgres and Redis: real, private, and gone with the session."""
 
+import pytest
 import redis
 from django.db import connection
-
-import pytest
 
 
 @pytest.mark.django_db
