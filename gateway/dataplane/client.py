@@ -1,0 +1,99 @@
+"""The calling side of one request: its headers, its body, and the bytes we give it.
+
+Reads the body within a limit, reports when the caller leaves, and writes with back-pressure:
+`write` returns when the transport has taken the bytes, and a caller that takes none for too long
+is cut. The server swallows what is sent to a caller that has left, so leaving is learned from
+`receive` alone.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from gateway.dataplane import sockets
+from gateway.dataplane.limits import Limits
+from gateway.dataplane.watchdog import ClientLeft, ClientStalled, Watchdog
+from gateway.errors import InvalidRequest, RequestTooLarge
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Client:
+    """See the module. `started` is True once a status line was sent: the point of no return."""
+
+    __slots__ = ("_limits", "_receive", "_scope", "_send", "headers", "started", "watchdog")
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, limits: Limits, watchdog: Watchdog
+    ) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._limits = limits
+        self.watchdog = watchdog
+        self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.started = False
+
+    async def body(self) -> bytes:
+        """The whole body, or RequestTooLarge as soon as it is known to be."""
+        limit = self._limits.body_bytes_max
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.watchdog.wait(
+                self._receive(), limit_s=self._limits.body_timeout_s, reason=ClientStalled
+            )
+            if message["type"] == "http.disconnect":
+                raise ClientLeft
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise _too_large(limit)
+            parts.append(part)
+            if not message.get("more_body"):
+                break
+        self._watch()
+        if not size:
+            raise InvalidRequest("The request has no body; send a JSON object.")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _watch(self) -> None:
+        """From here on `receive` has one thing left to say: that the caller is gone."""
+        leaving = self._receive()
+        if not hasattr(leaving, "add_done_callback"):
+            leaving = asyncio.ensure_future(leaving)
+        leaving.add_done_callback(lambda _: self.watchdog.note_client_left())
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        await self._give({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """Returns when the transport took the bytes; ClientLeft or ClientStalled where not."""
+        await self._give({"type": "http.response.body", "body": data, "more_body": True})
+        if self.watchdog.client_left:
+            raise ClientLeft
+
+    async def end(self, data: bytes) -> None:
+        await self._give({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def _give(self, message: Message) -> None:
+        await self.watchdog.wait(
+            self._send(message), limit_s=self._limits.write_stall_s, reason=ClientStalled
+        )
+
+    def cut(self) -> None:
+        """Close the connection of a caller that reads nothing, and free what it holds back."""
+        peer = self._scope.get("client")
+        if peer:
+            sockets.cut(peer[0], int(peer[1]))
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"The request is larger than {limit} bytes.")

@@ -1,0 +1,46 @@
+"""Every limit of the data plane in one frozen record, so that the hot path reads no settings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in the unit of their name; the defaults are those of `gateway.settings`."""
+
+    body_bytes_max: int = 32 * 1024 * 1024
+    answer_bytes_max: int = 64 * 1024 * 1024  # of one answer that is not streamed
+    stream_bytes_max: int = 256 * 1024  # held back per stream before the first token
+    body_timeout_s: float = 60.0
+    connect_timeout_s: float = 5.0
+    first_byte_timeout_s: float = 60.0
+    first_token_timeout_s: float = 120.0
+    token_gap_timeout_s: float = 30.0
+    deadline_s: float = 600.0
+    write_stall_s: float = 30.0
+    shutdown_s: float = 20.0
+    redis_timeout_s: float = 1.0
+    lease_ms: int = 15_000
+    hold_grace_ms: int = 30_000
+    clock_skew_ms_max: int = 500
+    attempts_max: int = 2
+    spool_dir: Path = Path(".tokenhouse/spool")
+
+    @classmethod
+    def from_settings(cls, settings: Any) -> "Limits":
+        return cls(
+            body_bytes_max=settings.DATAPLANE_BODY_BYTES_MAX,
+            stream_bytes_max=settings.DATAPLANE_STREAM_BYTES_MAX,
+            connect_timeout_s=settings.DATAPLANE_CONNECT_TIMEOUT_MS / 1000,
+            first_byte_timeout_s=settings.DATAPLANE_FIRST_BYTE_TIMEOUT_MS / 1000,
+            first_token_timeout_s=settings.DATAPLANE_FIRST_TOKEN_TIMEOUT_MS / 1000,
+            token_gap_timeout_s=settings.DATAPLANE_TOKEN_GAP_TIMEOUT_MS / 1000,
+            deadline_s=settings.DATAPLANE_DEADLINE_MS / 1000,
+            write_stall_s=settings.DATAPLANE_WRITE_STALL_MS / 1000,
+            shutdown_s=settings.DATAPLANE_DRAIN_MS / 1000,
+            lease_ms=settings.LEASE_MS,
+            hold_grace_ms=settings.HOLD_GRACE_MS,
+            clock_skew_ms_max=settings.CLOCK_SKEW_MS_MAX,
+            spool_dir=settings.DATAPLANE_SPOOL_DIR,
+        )
