@@ -1,0 +1,127 @@
+"""API keys `tk-<public id>-<secret>`: issued once, kept as a hash, revoked everywhere at once.
+
+The hold script reads a key's status from Redis, so that revocation holds at the next call
+whatever a process still has in memory.
+"""
+
+import hashlib
+import secrets
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from billing.holds import set_key_status
+from django.db import transaction
+
+from billing.models import Tenant
+from gateway.models import ApiKey, Team
+from gateway.snapshot_signal import bump, connection
+
+INFERENCE = "inference"
+MANAGEMENT = "management"
+SCOPES = (INFERENCE, MANAGEMENT)
+
+ALPHABET = string.ascii_letters + string.digits
+PUBLIC_ID_LENGTH = 12
+SECRET_LENGTH = 43  # 43 letters out of 62 are 256 bits
+MODELS_ALLOWED_MAX = 200
+
+
+class KeyRefused(ValueError):
+    """What was asked of a new key does not fit; the text is for the person who asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedKey:
+    """A fresh key. `plain` exists only here: show it once and forget it."""
+
+    key: ApiKey
+    plain: str
+
+
+def hash_of(plain: str) -> bytes:
+    return hashlib.sha256(plain.encode()).digest()
+
+
+def random_text(length: int) -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def issue(
+    *,
+    tenant: Tenant,
+    name: str,
+    created_by: str,
+    now: datetime,
+    team: Team | None = None,
+    scopes: Sequence[str] = (INFERENCE,),
+    models_allowed: Sequence[str] = (),
+    expires_at: datetime | None = None,
+) -> IssuedKey:
+    """Make a key and return its plain text, once."""
+    _check(tenant, name, team, scopes, models_allowed, expires_at, now)
+    public_id = random_text(PUBLIC_ID_LENGTH)
+    plain = f"tk-{public_id}-{random_text(SECRET_LENGTH)}"
+    with transaction.atomic():
+        key = ApiKey.objects.create(
+            tenant=tenant,
+            team=team,
+            name=name.strip(),
+            public_id=public_id,
+            key_hash=hash_of(plain),
+            scopes=sorted(set(scopes)),
+            models_allowed=sorted(set(models_allowed)),
+            expires_at=expires_at,
+            created_by=created_by,
+        )
+        bump()
+    return IssuedKey(key=key, plain=plain)
+
+
+def _check(
+    tenant: Tenant,
+    name: str,
+    team: Team | None,
+    scopes: Sequence[str],
+    models_allowed: Sequence[str],
+    expires_at: datetime | None,
+    now: datetime,
+) -> None:
+    if not name.strip() or len(name) > 80:
+        raise KeyRefused("a key needs a name of 1 to 80 characters")
+    unknown = set(scopes) - set(SCOPES)
+    if unknown or not scopes:
+        raise KeyRefused(f"scopes are one or more of {', '.join(SCOPES)}")
+    if team is not None and team.tenant_id != tenant.pk:
+        raise KeyRefused("the team belongs to another tenant")
+    if len(models_allowed) > MODELS_ALLOWED_MAX or any(len(m) > 160 for m in models_allowed):
+        raise KeyRefused(f"at most {MODELS_ALLOWED_MAX} models can be listed")
+    if expires_at is not None and expires_at <= now:
+        raise KeyRefused("the expiry lies in the past")
+
+
+def revoke(*, key: ApiKey, now: datetime) -> None:
+    """Revoke at once and for good; doing it twice changes nothing.
+
+    Redis is written before Postgres commits: if Redis cannot be reached the caller gets the
+    error and nothing changed, and if the commit fails the key is dead until the next rebuild,
+    which is the safe side.
+    """
+    with transaction.atomic():
+        locked = ApiKey.objects.select_for_update().get(pk=key.pk)
+        if locked.revoked_at is None:
+            locked.revoked_at = now
+            locked.save(update_fields=["revoked_at"])
+        set_key_status(connection(), locked.tenant_id, locked.pk, "revoked")
+        bump()
+    key.revoked_at = locked.revoked_at
+
+
+def is_live(key: ApiKey, now: datetime) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > now)
+
+
+def find(plain: str) -> ApiKey | None:
+    """The key with this plain text, whatever its state; not for the hot path."""
+    return ApiKey.objects.select_related("tenant", "team").filter(key_hash=hash_of(plain)).first()

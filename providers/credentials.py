@@ -1,0 +1,81 @@
+"""Secrets for calling providers and workers: encrypted at rest, opened only for the snapshot.
+
+The first key of `settings.CREDENTIAL_KEYS` encrypts; all of them decrypt, so that a key is
+rotated by putting a new one first and calling `rotate_all`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from django.conf import settings
+from django.db import transaction
+
+from providers.models import Credential, Provider, Worker
+from providers.snapshot_signal import bump
+
+SECRET_LENGTH_MAX = 4096
+
+
+class CredentialUnreadable(ValueError):
+    """No configured key opens this ciphertext."""
+
+
+def _cipher() -> MultiFernet:
+    return MultiFernet([Fernet(key) for key in settings.CREDENTIAL_KEYS])
+
+
+def encrypt(secret: str) -> bytes:
+    return _cipher().encrypt(secret.encode())
+
+
+def decrypt(ciphertext: bytes | memoryview) -> str:
+    try:
+        return _cipher().decrypt(bytes(ciphertext)).decode()
+    except InvalidToken:
+        raise CredentialUnreadable("no configured key opens this credential") from None
+
+
+def store(*, provider: Provider, label: str, secret: str) -> Credential:
+    """Add a credential; it becomes the provider's only active one."""
+    secret = secret.strip()
+    if not secret or len(secret) > SECRET_LENGTH_MAX or not secret.isprintable():
+        raise ValueError("a credential is one line of 1 to 4096 printable characters")
+    with transaction.atomic():
+        provider.credentials.filter(active=True).update(active=False)
+        credential = Credential.objects.create(
+            provider=provider, label=label, ciphertext=encrypt(secret), last_four=secret[-4:]
+        )
+        bump()
+    return credential
+
+
+def mark_dead(*, provider_id: int, reason: str) -> None:
+    """Take the provider's active credential out of use until an operator replaces it."""
+    with transaction.atomic():
+        Credential.objects.filter(provider_id=provider_id, active=True).update(
+            dead_reason=reason[:200]
+        )
+        bump()
+
+
+def rotate_all(*, now: datetime) -> int:
+    """Encrypt every stored secret anew with the first key; returns how many."""
+    cipher = _cipher()
+    with transaction.atomic():
+        credentials = list(Credential.objects.select_for_update())
+        for credential in credentials:
+            credential.ciphertext = cipher.rotate(bytes(credential.ciphertext))
+            credential.rotated_at = now
+        Credential.objects.bulk_update(credentials, ["ciphertext", "rotated_at"])
+        workers = list(Worker.objects.select_for_update())
+        for worker in workers:
+            worker.bearer_ciphertext = cipher.rotate(bytes(worker.bearer_ciphertext))
+        Worker.objects.bulk_update(workers, ["bearer_ciphertext"])
+    return len(credentials) + len(workers)
+
+
+def usable() -> Mapping[int, Credential]:
+    """The active, living credential of each provider, by provider id; still encrypted."""
+    rows = Credential.objects.filter(active=True, dead_reason="").order_by("created_at")
+    return {row.provider_id: row for row in rows}

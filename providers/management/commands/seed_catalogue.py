@@ -1,0 +1,18 @@
+"""`manage.py seed_catalogue`: the price catalogue from bundled data, idempotent, no network."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from providers import catalogue
+
+
+class Command(BaseCommand):
+    help = "Seed providers, models, offers and dated prices from the bundled catalogue."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        done = catalogue.seed(recorded_by="seed_catalogue")
+        self.stdout.write(
+            f"catalogue: {done.providers} providers, {done.models} models, {done.offers} offers, "
+            f"{done.prices} price versions added; {len(done.unpriced)} without a token price"
+        )

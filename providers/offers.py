@@ -1,0 +1,161 @@
+"""Offers as the router sees them, and the one place that moves an offer between states.
+
+`views` opens credentials and joins the prices in force; what it returns must never be logged.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Q
+
+from billing import prices
+from billing.rating import Price
+from providers import credentials
+from providers.chat import OfferView
+from providers.models import Credential, Offer, Provider, Worker
+from providers.snapshot_signal import bump
+
+ANTHROPIC_VERSION = "2023-06-01"
+# What a chat call can be sent to; offers without it are listed, never routed.
+CHAT = "chat"
+DEFAULT_CONTEXT_LENGTH = 8_192
+DEFAULT_MAX_OUTPUT_TOKENS = 4_096
+
+NO_PRICE = "no price in force"
+NO_CREDENTIAL = "no credential"
+NO_WIRE = "this provider's API is not spoken yet"
+NOT_CHAT = "not a chat model"
+OFF = "switched off by the operator"
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """How an offer is reached, or why it is not."""
+
+    base_url: str = ""
+    headers: Mapping[str, str] | None = None
+    refusal: str = ""
+
+
+def views(now: datetime) -> list[OfferView]:
+    """Every offer of the catalogue; those that cannot be called say why in `not_routable`."""
+    by_sku = prices.in_force(now)
+    secrets = credentials.usable()
+    workers = {worker.offer_id: worker for worker in Worker.objects.all()}
+    offers = Offer.objects.select_related("provider", "model").order_by("pk")
+    headers: dict[int, _Access] = {}
+    return [_view(offer, by_sku.get(offer.sku, ()), workers, secrets, headers) for offer in offers]
+
+
+def _view(
+    offer: Offer,
+    offer_prices: tuple[Price, ...],
+    workers: Mapping[int, Worker],
+    secrets: Mapping[int, Credential],
+    cache: dict[int, _Access],
+) -> OfferView:
+    in_house = offer.provider.kind == Provider.Kind.IN_HOUSE
+    access = (
+        _worker_access(workers.get(offer.pk))
+        if in_house
+        else _provider_access(offer, secrets, cache)
+    )
+    context_length = offer.context_length or offer.model.context_length or DEFAULT_CONTEXT_LENGTH
+    return OfferView(
+        id=offer.pk,
+        sku=offer.sku,
+        provider=offer.provider.slug,
+        provider_name=offer.provider.name,
+        model=offer.model.slug,
+        upstream_model=offer.upstream_model,
+        wire="anthropic" if offer.provider.wire == Provider.Wire.ANTHROPIC else "openai",
+        base_url=access.base_url,
+        headers=access.headers or {},
+        context_length=context_length,
+        max_output_tokens=min(offer.max_output_tokens or context_length, context_length),
+        prices=offer_prices,
+        in_house=offer.provider.kind != Provider.Kind.EXTERNAL,
+        demoted=offer.state == Offer.State.DEMOTED,
+        capabilities=frozenset(offer.capabilities),
+        quantization=offer.quantization,
+        cancel_stops_billing=offer.provider.cancel_stops_billing,
+        salted=in_house,
+        not_routable=_refusal(offer, offer_prices) or access.refusal,
+    )
+
+
+def _refusal(offer: Offer, offer_prices: tuple[Price, ...]) -> str:
+    if offer.state == Offer.State.DISABLED or not offer.provider.enabled:
+        return offer.state_reason or OFF
+    if offer.state == Offer.State.REMOVED:
+        return f"removed: {offer.state_reason}"
+    if CHAT not in offer.capabilities:
+        return NOT_CHAT
+    if not offer_prices:
+        return NO_PRICE
+    return ""
+
+
+def _worker_access(worker: Worker | None) -> _Access:
+    if worker is None:
+        return _Access(refusal="no worker has registered for this offer")
+    try:
+        bearer = credentials.decrypt(worker.bearer_ciphertext)
+    except credentials.CredentialUnreadable as problem:
+        return _Access(refusal=str(problem))
+    return _Access(base_url=worker.base_url, headers=headers_for(Provider.Wire.OPENAI, bearer))
+
+
+def _provider_access(
+    offer: Offer, secrets: Mapping[int, Credential], cache: dict[int, _Access]
+) -> _Access:
+    provider = offer.provider
+    if provider.pk not in cache:
+        cache[provider.pk] = _open(provider, secrets.get(provider.pk))
+    access = cache[provider.pk]
+    if offer.base_url and not access.refusal:
+        return _Access(base_url=offer.base_url, headers=access.headers)
+    return access
+
+
+def _open(provider: Provider, credential: Credential | None) -> _Access:
+    if not provider.wire:
+        return _Access(refusal=NO_WIRE)
+    if credential is None:
+        if provider.kind == Provider.Kind.POOL:
+            return _Access(base_url=provider.base_url, headers={})
+        return _Access(refusal=NO_CREDENTIAL)
+    try:
+        secret = credentials.decrypt(credential.ciphertext)
+    except credentials.CredentialUnreadable as problem:
+        return _Access(refusal=str(problem))
+    return _Access(base_url=provider.base_url, headers=headers_for(provider.wire, secret))
+
+
+def headers_for(wire: str, secret: str) -> dict[str, str]:
+    """The authorisation headers of a vendor's dialect."""
+    if wire == Provider.Wire.ANTHROPIC:
+        return {"x-api-key": secret, "anthropic-version": ANTHROPIC_VERSION}
+    return {"authorization": f"Bearer {secret}"}
+
+
+def set_state(*, offer_id: int, state: str, reason: str, now: datetime) -> bool:
+    """Move an offer to a state unless it is there or an operator disabled it; True if it moved."""
+    moved = (
+        Offer.objects.filter(pk=offer_id)
+        .exclude(Q(state=state) | Q(state=Offer.State.DISABLED))
+        .update(state=state, state_reason=reason[:200], state_changed_at=now)
+    )
+    if moved:
+        bump()
+    return bool(moved)
+
+
+def set_enabled(*, offer: Offer, enabled: bool, reason: str, now: datetime) -> None:
+    """An operator's switch; enabling an offer that was removed lets the next check decide."""
+    offer.state = Offer.State.LIVE if enabled else Offer.State.DISABLED
+    offer.state_reason = "" if enabled else reason[:200]
+    offer.state_changed_at = now
+    offer.save(update_fields=["state", "state_reason", "state_changed_at"])
+    bump()

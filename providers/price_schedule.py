@@ -1,0 +1,153 @@
+"""Turns one catalogue entry of genai-prices into dated price versions. Pure.
+
+The library's traps are closed here: a tier it does not price gets no version (it would answer with
+the standard price), a model without token prices gets none (it would cost nothing), and prices that
+depend on the hour are taken at their dearest.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+
+from genai_prices.types import (
+    ModelInfo,
+    ModelPrice,
+    StartDateConstraint,
+    TieredPrices,
+    TimeOfDateConstraint,
+)
+
+from billing.models import ServiceTier
+from billing.money import pico_per_token
+from billing.price_import import DatedRates, Rates
+
+CONTEXTS: Mapping[int, Mapping[str, str]] = {
+    ServiceTier.DEFAULT: {},
+    ServiceTier.FLEX: {"service_tier": "flex"},
+    ServiceTier.PRIORITY: {"service_tier": "priority"},
+    ServiceTier.BATCH: {"processing": "batch"},
+}
+# Dearer than this per token is a unit mix-up, not a price: $10,000 per million.
+RATE_PICO_MAX = 10**10
+BEFORE_ALL_DATES = date(2020, 1, 1)
+
+
+def schedule(model: ModelInfo) -> list[DatedRates]:
+    """Every version of every tier, oldest first; empty where no token price is published."""
+    starts = _starts(model)
+    versions: list[DatedRates] = []
+    for tier in CONTEXTS:
+        spans = [_rates_by_threshold(model, tier, start) for start in starts]
+        for threshold in sorted({t for span in spans for t in span}):
+            versions.extend(_versions(tier, threshold, starts, spans))
+    return versions
+
+
+def _versions(
+    tier: int,
+    threshold: int,
+    starts: list[date | None],
+    spans: list[dict[int, Rates]],
+) -> Iterator[DatedRates]:
+    """One run of equal rates is one version; a gap (None) ends it."""
+    run: tuple[date | None, Rates] | None = None
+    for start, span in zip([*starts, None], [*spans, {}], strict=True):
+        rates = span.get(threshold)
+        if run is not None and rates == run[1]:
+            continue
+        if run is not None:
+            yield DatedRates(tier, threshold, _midnight(run[0]), _midnight(start), run[1])
+        run = (start, rates) if rates is not None else None
+
+
+def _starts(model: ModelInfo) -> list[date | None]:
+    conditional = model.prices if isinstance(model.prices, list) else []
+    constraints = [entry.constraint for entry in (*conditional, *(model.price_variants or ()))]
+    dates = {c.start_date for c in constraints if isinstance(c, StartDateConstraint)}
+    return [None, *sorted(dates)]
+
+
+def _midnight(day: date | None) -> datetime | None:
+    return None if day is None else datetime.combine(day, time(), UTC)
+
+
+def _moments(model: ModelInfo, start: date | None) -> list[datetime]:
+    """The times at which the price of that day can differ."""
+    conditional = model.prices if isinstance(model.prices, list) else []
+    hours = {time()} | {
+        c.constraint.start_time.replace(tzinfo=None)
+        for c in conditional
+        if isinstance(c.constraint, TimeOfDateConstraint)
+    }
+    return [datetime.combine(start or BEFORE_ALL_DATES, hour, UTC) for hour in sorted(hours)]
+
+
+def _rates_by_threshold(model: ModelInfo, tier: int, start: date | None) -> dict[int, Rates]:
+    context = CONTEXTS[tier]
+    candidates: list[dict[int, Rates]] = []
+    for moment in _moments(model, start):
+        if context and not _sold(model, context, moment):
+            continue
+        candidates.append(_resolve(model.get_prices(moment, context)))
+    priced = [c for c in candidates if c]
+    return max(priced, key=lambda c: c[0].input_pico + c[0].output_pico) if priced else {}
+
+
+def _sold(model: ModelInfo, context: Mapping[str, str], moment: datetime) -> bool:
+    """Whether the tier has prices of its own then; a tier without is not sold at all."""
+    return any(
+        dict(variant.when) == context
+        and any(value is not None for value in variant.prices.__dict__.values())
+        and (variant.constraint is None or variant.constraint.active(moment))
+        for variant in model.price_variants or ()
+    )
+
+
+def _resolve(price: ModelPrice) -> dict[int, Rates]:
+    stated = {key: value for key, value in price.__dict__.items() if value is not None}
+    if "input_mtok" not in stated or "output_mtok" not in stated:
+        return {}
+    thresholds = {
+        tier.start
+        for value in stated.values()
+        if isinstance(value, TieredPrices)
+        for tier in value.tiers
+    }
+    return {threshold: _rates(stated, threshold) for threshold in {0, *thresholds}}
+
+
+def _rates(stated: Mapping[str, Decimal | TieredPrices], threshold: int) -> Rates:
+    def at(key: str) -> int | None:
+        value = stated.get(key)
+        return None if value is None else _pico(value, threshold)
+
+    plain_input, plain_output = at("input_mtok"), at("output_mtok")
+    assert plain_input is not None
+    assert plain_output is not None
+    write = at("cache_write_mtok")
+    write = plain_input if write is None else write
+    return Rates(
+        input_pico=plain_input,
+        cache_read_pico=_or(at("cache_read_mtok"), plain_input),
+        cache_write_5m_pico=write,
+        cache_write_1h_pico=_or(at("cache_write_1h_mtok"), write),
+        output_pico=plain_output,
+        reasoning_pico=_or(at("output_reasoning_mtok"), plain_output),
+        input_audio_pico=at("input_audio_mtok"),
+        input_image_pico=at("input_image_mtok"),
+        output_audio_pico=at("output_audio_mtok"),
+    )
+
+
+def _or(value: int | None, fallback: int) -> int:
+    return fallback if value is None else value
+
+
+def _pico(value: Decimal | TieredPrices, threshold: int) -> int:
+    if isinstance(value, TieredPrices):
+        reached = [tier for tier in value.tiers if tier.start <= threshold]
+        value = max(reached, key=lambda t: t.start).price if reached else value.base
+    pico = pico_per_token(value)
+    if not 0 <= pico <= RATE_PICO_MAX:
+        raise ValueError(f"not a price per million tokens: {value}")
+    return pico
