@@ -36,7 +36,7 @@ class ConversionFailed(RuntimeError):
 
 
 def packaged_gguf() -> Path:
-    """The GGUF inside the installed package, found without importing it (it needs more to import)."""
+    """The GGUF inside the installed package, which is found but not imported."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ConversionFailed(

@@ -1,0 +1,144 @@
+"""Paged attention over a ragged batch: each request reads its own blocks through its table.
+
+Requests that are alike (similar query count and context) share one bucket: one gather and one SDPA
+call. Heads that share a KV head are folded into the query axis, so grouped-query attention needs
+no copies of keys. Padding reads block 0, which is always zero, and is masked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from workers.kv import PADDING_BLOCK
+
+SHORT_QUERY_MAX = 16
+SMALL_CONTEXT_BLOCKS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One request's part of a step: query tokens [start, start + count) after `context` others."""
+
+    block_ids: list[int]
+    context: int
+    count: int
+
+    def blocks(self, block_size: int) -> int:
+        return -(-(self.context + self.count) // block_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    start: int
+    stop: int
+    rows: int
+    queries: int
+    block_ids: Tensor  # [rows * blocks]
+    key_count: int
+    mask: Tensor | None  # [rows, 1, group * queries, keys], None if every key is visible
+    pad: Tensor | None  # [rows * queries] -> token in [start, stop), None if nothing is padded
+    unpad: Tensor | None  # [stop - start] -> row * queries + query
+
+
+def arrange(spans: Sequence[Span], block_size: int) -> list[list[int]]:
+    """Indices of `spans`, grouped into buckets; the step's tokens must follow this order."""
+    short = [i for i, span in enumerate(spans) if span.count <= SHORT_QUERY_MAX]
+    short.sort(key=lambda i: (spans[i].count > 1, spans[i].blocks(block_size)))
+    groups: list[list[int]] = []
+    for i in short:
+        if groups and _fits(spans[groups[-1][0]], spans[i], block_size):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    groups.extend([i] for i, span in enumerate(spans) if span.count > SHORT_QUERY_MAX)
+    return groups
+
+
+def _fits(first: Span, other: Span, block_size: int) -> bool:
+    """Padding `first`, the shortest of its bucket, to `other` must at most double its reads."""
+    if (first.count > 1) != (other.count > 1):
+        return False
+    limit = max(SMALL_CONTEXT_BLOCKS, 2 * first.blocks(block_size))
+    return other.blocks(block_size) <= limit
+
+
+def build_bucket(spans: Sequence[Span], *, start: int, block_size: int, group: int) -> Bucket:
+    """Index tensors and mask of one bucket whose tokens begin at `start` of the step."""
+    counts = [span.count for span in spans]
+    rows, queries, total = len(spans), max(counts), sum(counts)
+    blocks = max(span.blocks(block_size) for span in spans)
+    if rows == 1:
+        key_count = spans[0].context + queries
+    else:
+        key_count = blocks * block_size
+    table = [PADDING_BLOCK] * (rows * blocks)
+    for row, span in enumerate(spans):
+        used = span.blocks(block_size)
+        table[row * blocks : row * blocks + used] = span.block_ids[:used]
+    pad, unpad = _padding(counts, queries, start) if total != rows * queries else (None, None)
+    mask = None
+    if rows > 1 or queries > 1:
+        mask = _causal_mask(spans, queries, key_count=key_count, group=group)
+    return Bucket(
+        start=start,
+        stop=start + total,
+        rows=rows,
+        queries=queries,
+        block_ids=torch.tensor(table),
+        key_count=key_count,
+        mask=mask,
+        pad=pad,
+        unpad=unpad,
+    )
+
+
+def _padding(counts: list[int], queries: int, start: int) -> tuple[Tensor, Tensor]:
+    pad: list[int] = []
+    unpad: list[int] = []
+    offset = start
+    for row, count in enumerate(counts):
+        pad.extend(offset + min(query, count - 1) for query in range(queries))
+        unpad.extend(row * queries + query for query in range(count))
+        offset += count
+    return torch.tensor(pad), torch.tensor(unpad)
+
+
+def _causal_mask(spans: Sequence[Span], queries: int, *, key_count: int, group: int) -> Tensor:
+    context = torch.tensor([[span.context] for span in spans])
+    # A padded query repeats the last real one, so that no row of the softmax is empty.
+    last = torch.tensor([[span.count - 1] for span in spans])
+    position = context + torch.minimum(torch.arange(queries)[None, :], last)  # [rows, queries]
+    visible = torch.arange(key_count)[None, None, :] <= position[:, :, None]
+    bias = torch.zeros(visible.shape).masked_fill_(~visible, float("-inf"))
+    return bias[:, None, None].expand(-1, 1, group, -1, -1).flatten(2, 3)
+
+
+def attend(query: Tensor, blocks: Tensor, buckets: list[Bucket], out: Tensor) -> None:
+    """Write attention of `query` [tokens, heads, dim] over one layer's `blocks` into `out`."""
+    kv_heads, head_dim = blocks.shape[2] // 2, blocks.shape[3]
+    group = query.shape[1] // kv_heads
+    for bucket in buckets:
+        rows, queries = bucket.rows, bucket.queries
+        gathered = blocks.index_select(0, bucket.block_ids)
+        keys_values = gathered.view(rows, -1, 2 * kv_heads, head_dim)
+        if bucket.key_count != keys_values.shape[1]:
+            keys_values = keys_values[:, : bucket.key_count]
+        if bucket.pad is None:
+            part = query[bucket.start : bucket.stop]
+        else:
+            part = query.index_select(0, bucket.pad)
+        folded = part.view(rows, queries, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4)
+        result = F.scaled_dot_product_attention(
+            folded.reshape(rows, kv_heads, group * queries, head_dim),
+            keys_values[:, :, :kv_heads].transpose(1, 2),
+            keys_values[:, :, kv_heads:].transpose(1, 2),
+            attn_mask=bucket.mask,
+        )
+        flat = result.view(rows, kv_heads, group, queries, head_dim).permute(0, 3, 1, 2, 4)
+        tokens = flat.reshape(rows * queries, kv_heads * group * head_dim)
+        if bucket.unpad is not None:
+            tokens = tokens.index_select(0, bucket.unpad)
+        out[bucket.start : bucket.stop] = tokens

@@ -1,0 +1,102 @@
+"""Matrix products of the decoder: plain, or prepacked once by oneDNN (CPU, full fp32).
+
+`F.linear` repacks its weight at every call with two or more tokens, which makes verifying drafts
+expensive; a weight packed once does not. The packed kind tests itself against the plain one at load
+and stays away where the processor or the build gives anything else.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PACKED_BATCH_HINT = 8
+SELF_TEST_TOKENS = (1, 3, 17)
+SELF_TEST_TOLERANCE = 1e-4
+
+
+class Linear(Protocol):
+    """`x @ W.T`, alone or fused with what the decoder does next."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+    def silu(self, x: Tensor) -> Tensor: ...
+    def times(self, x: Tensor, factor: Tensor) -> Tensor: ...
+    def plus(self, x: Tensor, term: Tensor) -> Tensor: ...
+
+
+MakeLinear = Callable[[Tensor], Linear]
+
+
+class PlainLinear:
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight.contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self._weight)
+
+    def silu(self, x: Tensor) -> Tensor:
+        return F.silu(self(x))
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self(x).mul_(factor)
+
+    def plus(self, x: Tensor, term: Tensor) -> Tensor:
+        return self(x).add_(term)
+
+
+class PackedLinear:
+    def __init__(self, weight: Tensor) -> None:
+        reorder = torch.ops.mkldnn._reorder_linear_weight
+        self._weight = reorder(weight.contiguous(), PACKED_BATCH_HINT)
+        self._unary = torch.ops.mkldnn._linear_pointwise.default
+        self._binary = torch.ops.mkldnn._linear_pointwise.binary
+
+    def __call__(self, x: Tensor) -> Tensor:
+        result: Tensor = self._unary(x, self._weight, None, "none", [], "")
+        return result
+
+    def silu(self, x: Tensor) -> Tensor:
+        result: Tensor = self._unary(x, self._weight, None, "swish", [], "")
+        return result
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        result: Tensor = self._binary(x, factor, self._weight, None, "mul")
+        return result
+
+    def plus(self, x: Tensor, term: Tensor) -> Tensor:
+        result: Tensor = self._binary(x, term, self._weight, None, "add")
+        return result
+
+
+def choose_linear(sample_weight: Tensor) -> MakeLinear:
+    """The fastest kind that reproduces the plain product on this machine."""
+    return PackedLinear if packed_is_correct(sample_weight) else PlainLinear
+
+
+def packed_is_correct(weight: Tensor) -> bool:
+    if not torch.backends.mkldnn.is_available() or weight.dtype != torch.float32:
+        return False
+    try:
+        packed, plain = PackedLinear(weight), PlainLinear(weight)
+        return all(_agree(packed, plain, weight.shape, tokens) for tokens in SELF_TEST_TOKENS)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+
+
+def _agree(packed: Linear, plain: Linear, shape: torch.Size, tokens: int) -> bool:
+    generator = torch.Generator().manual_seed(tokens)
+    x = torch.randn(tokens, shape[1], generator=generator)
+    y = torch.randn(tokens, shape[0], generator=generator)
+    pairs = (
+        (packed(x), plain(x)),
+        (packed.silu(x), plain.silu(x)),
+        (packed.times(x, y), plain.times(x, y)),
+        (packed.plus(x, y), plain.plus(x, y)),
+    )
+    return all(
+        torch.allclose(a, b, rtol=SELF_TEST_TOLERANCE, atol=SELF_TEST_TOLERANCE * scale)
+        for a, b in pairs
+        for scale in (float(b.abs().max()) + 1e-6,)
+    )

@@ -1,0 +1,93 @@
+"""One request inside the engine: its tokens, how far they are computed, what it has been given."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from workers.kv import BlockTable, root_hash
+from workers.sampler import SamplingParams, TokenLogprobs
+from workers.speculation.policy import Acceptance
+from workers.speculation.protocol import NO_DRAFT, Draft, Proposer
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What a caller asks of the engine. `leader` names a request with the same prompt (`n` > 1)."""
+
+    request_id: str
+    prompt: list[int]
+    max_tokens: int
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    salt: str = ""
+    priority: int = 0
+    leader_id: str | None = None
+
+
+@dataclass(slots=True)
+class Sequence:
+    """Mutable state of a request. `tokens` = prompt + accepted output; drafts are kept apart."""
+
+    request: GenerationRequest
+    arrived_at: float
+    table: BlockTable
+    tokens: list[int]
+    leader: "Sequence | None" = None
+    num_computed: int = 0
+    proposed: Draft = NO_DRAFT
+    draft: list[int] = field(default_factory=list)
+    proposer: Proposer | None = None
+    acceptance: Acceptance | None = None
+    finish_reason: FinishReason | None = None
+    admitted_at: float | None = None
+    admission_number: int = 0
+    first_token_at: float | None = None
+    cached_tokens: int | None = None
+    preemptions: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    steps: int = 0
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+    @property
+    def output(self) -> list[int]:
+        return self.tokens[len(self.request.prompt) :]
+
+    @property
+    def output_count(self) -> int:
+        return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def remaining(self) -> int:
+        """Known tokens without a computed key and value."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.remaining == 1 and self.output_count > 0
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finish_reason is not None
+
+    @property
+    def waits_for_leader(self) -> bool:
+        """Copies of one prompt wait for the first, whose blocks they then share."""
+        leader = self.leader
+        return leader is not None and not leader.is_finished and leader.output_count == 0
+
+
+def new_sequence(request: GenerationRequest, *, arrived_at: float) -> Sequence:
+    return Sequence(
+        request=request,
+        arrived_at=arrived_at,
+        table=BlockTable(root=root_hash(request.salt)),
+        tokens=list(request.prompt),
+    )
