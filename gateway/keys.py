@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from billing.holds import set_key_status
+from billing.holds import REVOKED, set_key_status
 from django.db import transaction
 
 from billing.models import Tenant
@@ -113,7 +113,7 @@ def revoke(*, key: ApiKey, now: datetime) -> None:
         if locked.revoked_at is None:
             locked.revoked_at = now
             locked.save(update_fields=["revoked_at"])
-        set_key_status(connection(), locked.tenant_id, locked.pk, "revoked")
+        set_key_status(connection(), locked.tenant_id, locked.pk, REVOKED)
         bump()
     key.revoked_at = locked.revoked_at
 

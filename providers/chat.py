@@ -8,15 +8,13 @@ dialect cannot say in the other goes through the OpenAI shape, which is the comm
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from billing.rating import Price
 from billing.usage import CanonicalUsage
-
-if TYPE_CHECKING:
-    from providers.errors import ProviderError
+from providers.errors import ProviderError
 
 Dialect = Literal["openai", "anthropic"]
 
@@ -96,7 +94,11 @@ class OfferView:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An eligible offer with the versions pinned for it and its expected and greatest cost."""
+    """An eligible offer with the versions pinned for it and its expected and greatest cost.
+
+    The bounds are those that `worst_pico` rests on: `output_bound` is for all choices
+    together, `max_output_tokens` the limit for one, to be sent upstream.
+    """
 
     offer: OfferView
     prices: tuple[Price, ...]
@@ -104,6 +106,9 @@ class Candidate:
     worst_pico: int
     score: float
     why: str
+    input_bound: int = 0
+    output_bound: int = 0
+    max_output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,7 @@ class ResponseReader(Protocol):
     were missing or did not add up; `usage_problem` then says what was wrong with them.
     """
 
-    failure: "ProviderError | None"
+    failure: ProviderError | None
     usage: CanonicalUsage | None
     usage_problem: str
     usage_extra: dict[str, Any]  # vendor fields beside the counts: speculation, engine_ms
@@ -171,9 +176,7 @@ class Wire(Protocol):
         self, request: ChatRequest, offer: OfferView, *, max_output_tokens: int
     ) -> UpstreamCall: ...
 
-    def reader(
-        self, request: ChatRequest, offer: OfferView | None = None
-    ) -> ResponseReader: ...
+    def reader(self, request: ChatRequest, offer: OfferView | None = None) -> ResponseReader: ...
 
 
 @dataclass(frozen=True, slots=True)

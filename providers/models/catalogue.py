@@ -69,9 +69,7 @@ class Offer(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["provider", "model", "variant"], name="offer_unique"
-            ),
+            models.UniqueConstraint(fields=["provider", "model", "variant"], name="offer_unique"),
         ]
 
     def __str__(self) -> str:

@@ -37,6 +37,8 @@ class MeasurementRollup(models.Model):
     output_tps_histogram = models.JSONField(default=dict)
     e2e_ms_histogram = models.JSONField(default=dict)
     last_at = models.DateTimeField()
+    # When the row was written last: a refresh takes up only what is newer than itself.
+    updated_at = models.DateTimeField(db_index=True)
 
     class Meta:
         constraints = [

@@ -37,6 +37,9 @@ class Worker(models.Model):
     calibration = models.JSONField(default=dict)
     load = models.JSONField(default=dict)
     totals = models.JSONField(default=dict)
+    # The totals at the last publication of a price: the next one looks at the difference.
+    priced_totals = models.JSONField(default=dict)
+    priced_at = models.DateTimeField(null=True)
     registered_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField()
     checked_at = models.DateTimeField(null=True)
