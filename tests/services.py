@@ -4,6 +4,7 @@ They start before Django reads its settings, live in a temporary folder of their
 sessions running side by side never meet, and end with the session even when it is killed.
 """
 
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import redis
 
 from gateway import env
 from gateway.runtime import child, osuser, places
+from gateway.runtime.child import Program
 from gateway.runtime.places import Places
 from gateway.runtime.postgres import Postgres
 from gateway.runtime.redis import Redis
@@ -37,24 +39,23 @@ class Services:
         user = osuser.for_services()
         self.postgres = Postgres(places=where, user=user, throw_away=True)
         self.redis = Redis(places=where, user=user, throw_away=True)
-        self._processes: list[tuple[subprocess.Popen[bytes], signal.Signals]] = []
+        self._processes: list[tuple[subprocess.Popen[bytes], Program]] = []
 
     def start(self) -> None:
         _share_binaries(self.root)
-        for name, service, ending in (
-            ("postgres", self.postgres, signal.SIGQUIT),
-            ("redis", self.redis, signal.SIGKILL),
-        ):
+        for service, ending in ((self.postgres, signal.SIGQUIT), (self.redis, signal.SIGKILL)):
             service.prepare()
-            log_path = self.root / f"{name}.log"
+            # Nobody needs a clean shutdown of data that are deleted next.
+            program = dataclasses.replace(service.program(), stop_signal=ending)
+            log_path = self.root / f"{type(service).__name__.lower()}.log"
             with log_path.open("ab") as log:
-                process = service.spawn(log)
-            self._processes.append((process, ending))
+                process = child.spawn(program, log=log)
+            self._processes.append((process, program))
             service.wait_until_ready(process, log_path)
 
     def stop(self) -> None:
-        for process, ending in reversed(self._processes):
-            child.stop(process, with_signal=ending, timeout_s=10)
+        for process, program in reversed(self._processes):
+            child.stop(process, program)
         shutil.rmtree(self.root, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Makes the virtual environments from the lock files. Runs on a bare Python, before anything is there.
+"""Makes the virtual environments from the lock files, on a bare Python.
 
 `python3 -m gateway.runtime.bootstrap gateway|dev|worker`. Standard library only. A stamp with the
 lock's digest makes the second run immediate; an interrupted install leaves no stamp and is resumed.

@@ -1,7 +1,7 @@
 """Starting one child process so that it cannot outlive us, and stopping it within a limit.
 
 Each child leads a session of its own, so a Ctrl-C at the terminal reaches only the supervisor,
-which stops the children in order. If the parent dies without a word, the kernel sends the child
+which stops the children in order. If the parent dies without a word, the kernel sends the child its
 `death_signal`.
 """
 
@@ -9,7 +9,8 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -19,40 +20,42 @@ PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
-def spawn(
-    command: Sequence[str | Path],
-    *,
-    environment: Mapping[str, str],
-    log: IO[bytes],
-    user: OsUser | None = None,
-    death_signal: signal.Signals = signal.SIGTERM,
-    folder: Path | None = None,
-) -> subprocess.Popen[bytes]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What to run, as whom, and which signals mean "please end" to it."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    folder: Path
+    user: OsUser | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 10.0
+
+
+def spawn(program: Program, *, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Must be called on the main thread: the death signal is tied to the thread that forks."""
-    switches = user is not None and user.must_switch
+    user = program.user if program.user is not None and program.user.must_switch else None
     return subprocess.Popen(
-        [str(part) for part in command],
+        program.command,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=dict(environment),
-        cwd=folder,
+        env=dict(program.environment),
+        cwd=program.folder,
         start_new_session=True,
-        user=user.uid if user is not None and switches else None,
-        group=user.gid if user is not None and switches else None,
-        extra_groups=[] if switches else None,
-        preexec_fn=_before_exec(death_signal, parent=os.getpid()),
+        user=None if user is None else user.uid,
+        group=None if user is None else user.gid,
+        extra_groups=None if user is None else [],
+        preexec_fn=_before_exec(program.stop_signal, parent=os.getpid()),
     )
 
 
-def stop(
-    process: subprocess.Popen[bytes], *, with_signal: signal.Signals, timeout_s: float
-) -> bool:
+def stop(process: subprocess.Popen[bytes], program: Program) -> bool:
     """Asks, waits, then kills the whole session; True when it left by itself in time."""
     if process.poll() is None:
-        process.send_signal(with_signal)
+        process.send_signal(program.stop_signal)
     try:
-        process.wait(timeout_s)
+        process.wait(program.stop_timeout_s)
         left_by_itself = True
     except subprocess.TimeoutExpired:
         left_by_itself = False

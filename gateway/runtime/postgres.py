@@ -14,13 +14,14 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 from urllib.parse import quote
 
 import psycopg
 
 from gateway import env
-from gateway.runtime import child, osuser
+from gateway.runtime import osuser
+from gateway.runtime.child import Program
 from gateway.runtime.osuser import OsUser
 from gateway.runtime.places import Places
 
@@ -54,17 +55,18 @@ class Postgres:
         return self.places.install / PACKAGE / VERSION_FOLDER / "bin"
 
     def prepare(self) -> None:
-        """Copies the binaries and makes the cluster, once each; a second call changes nothing."""
+        """Copies the binaries and makes the cluster, once each; made ones are only checked."""
         copy_binaries(self.places.install)
         osuser.own_folder(self.places.sockets, owner=self.user, mode=0o700)
+        self._remove_stale_pid_file()
         if (self.places.postgres_data / "PG_VERSION").exists():
             return
         shutil.rmtree(self.places.postgres_data, ignore_errors=True)
         osuser.own_folder(self.places.postgres_data, owner=self.user, mode=0o700)
         self._make_cluster()
 
-    def spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        self._remove_stale_pid_file()
+    def program(self) -> Program:
+        """The server in the foreground; call `prepare` before it runs."""
         durability = ["-c", "fsync=off", "-c", "full_page_writes=off"] if self.throw_away else []
         options = [
             "-c",
@@ -73,13 +75,14 @@ class Postgres:
             f"unix_socket_directories={self.places.sockets}",
         ]
         options += ["-c", "max_connections=100", "-c", "timezone=UTC", "-c", "log_timezone=UTC"]
-        return child.spawn(
-            [self.binaries / "postgres", "-D", self.places.postgres_data, *options, *durability],
+        server = [str(self.binaries / "postgres"), "-D", str(self.places.postgres_data)]
+        return Program(
+            command=(*server, *options, *durability),
             environment=_environment(),
-            log=log,
-            user=self.user,
-            death_signal=signal.SIGINT,  # "fast shutdown": open transactions are rolled back
             folder=self.places.sockets,
+            user=self.user,
+            stop_signal=signal.SIGINT,  # "fast shutdown": open transactions are rolled back
+            stop_timeout_s=30.0,
         )
 
     def wait_until_ready(self, process: subprocess.Popen[bytes], log_path: Path) -> None:

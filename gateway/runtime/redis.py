@@ -10,11 +10,12 @@ import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import redis
 
-from gateway.runtime import child, osuser
+from gateway.runtime import osuser
+from gateway.runtime.child import Program
 from gateway.runtime.osuser import OsUser
 from gateway.runtime.places import Places
 
@@ -48,7 +49,7 @@ class Redis:
         osuser.own_folder(self.places.sockets, owner=self.user, mode=0o700)
         osuser.own_folder(self.places.redis_data, owner=self.user, mode=0o700)
 
-    def spawn(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    def program(self) -> Program:
         append_only = "no" if self.throw_away else "yes"
         options = {
             "port": "0",
@@ -64,12 +65,12 @@ class Redis:
             "loglevel": "notice",
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-        return child.spawn(
-            [self.binary, *flags],
+        return Program(
+            command=(str(self.binary), *flags),
             environment={"LC_ALL": "C.UTF-8", "TZ": "UTC"},
-            log=log,
-            user=self.user,
             folder=self.places.redis_data,
+            user=self.user,
+            stop_timeout_s=30.0,
         )
 
     def wait_until_ready(self, process: subprocess.Popen[bytes], log_path: Path) -> None:
