@@ -1,0 +1,47 @@
+"""What billing refuses, with facts and never with HTTP.
+
+BillingError(code)
+  Cold                  the shard's Redis does not know its epoch: nothing is granted until rebuilt
+  HoldNotOpen(state)    a hold was settled, voided or expired already
+  PriceRefused          a price version that must not be published
+  LimitRefused          a quota or rate limit that must not be set
+  CreditRefused         an amount that cannot be granted
+  UnbalancedTransfer    entries that do not sum to zero: a bug
+  LockTimeout           somebody else has held the lock for too long
+"""
+
+
+class BillingError(Exception):
+    code = "billing_error"
+
+
+class Cold(BillingError):
+    code = "cold"
+
+
+class HoldNotOpen(BillingError):
+    code = "hold_not_open"
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"the hold is not open: {state or 'unknown'}")
+        self.state = state
+
+
+class PriceRefused(BillingError):
+    code = "price_refused"
+
+
+class LimitRefused(BillingError):
+    code = "limit_refused"
+
+
+class CreditRefused(BillingError):
+    code = "credit_refused"
+
+
+class UnbalancedTransfer(BillingError):
+    code = "unbalanced_transfer"
+
+
+class LockTimeout(BillingError):
+    code = "lock_timeout"

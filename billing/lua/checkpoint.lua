@@ -1,0 +1,17 @@
+-- Renew a hold's lease, and keep what to book should its owner fall silent.
+-- KEYS: epoch clock hold leases. ARGV: epoch now request lease event charge n_finished, then the
+-- events of attempts that are over already.
+if is_cold(KEYS[1], ARGV[1]) then return {'cold'} end
+local now, is_later = latest(KEYS[2], amount(ARGV[2], 'now'))
+local request, charge = ARGV[3], amount(ARGV[6], 'charge')
+local record = redis.call('HMGET', KEYS[3], 'state', 'hold', 'deadline', 'open')
+if record[1] ~= 'open' then return {'gone', record[1] or ''} end
+local lease = amount(ARGV[4], 'lease')
+
+redis.call('HSET', KEYS[3], 'event', ARGV[5],
+  'charge', text(math.min(charge, register(record[2], 'hold'))), 'finished', ARGV[7])
+for i = 1, tonumber(ARGV[7]) do redis.call('HSET', KEYS[3], 'finished' .. i, ARGV[7 + i]) end
+redis.call('ZADD', KEYS[4], text(lease), request)
+for _, key in ipairs(split(record[4])) do redis.call('ZADD', key, text(lease), request) end
+if is_later then redis.call('SET', KEYS[2], text(now)) end
+return {'renewed', text(lease)}

@@ -1,0 +1,92 @@
+-- Shared by every script; put in front of it when it is loaded.
+-- Numbers here are doubles: amounts stay below 2^52, and become text by %.0f only.
+-- A script reads and validates all it needs before its first write.
+local MAX = 4503599627370496
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function whole(value, name)
+  local number = tonumber(value)
+  if number == nil or number ~= math.floor(number) or number >= MAX or number <= -MAX then
+    error('not a whole number below 2^52: ' .. name)
+  end
+  return number
+end
+
+local function amount(value, name)
+  local number = whole(value, name)
+  if number < 0 then error('negative ' .. name) end
+  return number
+end
+
+-- A register that does not exist yet is zero.
+local function register(value, name)
+  if not value then return 0 end
+  return whole(value, name)
+end
+
+local function is_cold(key, epoch)
+  local known = redis.call('GET', key)
+  return epoch == '' or known ~= epoch
+end
+
+-- Time never goes back, whatever the caller's clock says.
+local function latest(key, now)
+  local seen = tonumber(redis.call('GET', key) or '0')
+  if seen > now then return seen, false end
+  return now, seen < now
+end
+
+local function split(packed)
+  local parts = {}
+  for part in string.gmatch(packed or '', '%S+') do parts[#parts + 1] = part end
+  return parts
+end
+
+-- How long from now until then; never zero, which would be an error or a deletion.
+local function lasting(goes_at, now)
+  return text(math.max(goes_at - now, 1000))
+end
+
+-- Free room below every limit at once; packed is "key limit key limit ...", -1 = no limit.
+local function headroom(free, rows)
+  local room = free
+  for _, row in ipairs(rows) do
+    if row.limit >= 0 then room = math.min(room, row.limit - row.spent - row.held) end
+  end
+  return math.max(room, 0)
+end
+
+local function spend_rows(packed)
+  local parts, rows = split(packed), {}
+  for i = 1, #parts, 2 do
+    local found = redis.call('HMGET', parts[i], 'spent', 'held')
+    rows[#rows + 1] = {
+      key = parts[i], limit = whole(parts[i + 1], 'limit'), is_new = not found[1] and not found[2],
+      spent = register(found[1], 'spent'), held = register(found[2], 'held'),
+    }
+  end
+  return rows
+end
+
+local function keys_of(rows)
+  local keys = {}
+  for i, row in ipairs(rows) do keys[i] = row.key end
+  return table.concat(keys, ' ')
+end
+
+-- Leave all sets that count a request as open.
+local function close(request, leases, open)
+  redis.call('ZREM', leases, request)
+  for _, key in ipairs(split(open)) do redis.call('ZREM', key, request) end
+end
+
+-- Correct the minute's token counters by what was not used after all.
+local function give_back(minute, difference)
+  if difference == 0 then return end
+  for _, key in ipairs(split(minute)) do
+    if redis.call('EXISTS', key) == 1 then redis.call('INCRBY', key, text(difference)) end
+  end
+end

@@ -1,0 +1,45 @@
+-- Expire one hold whose lease ran out: release it, charge its last checkpoint, and append the
+-- events of its finished attempts and of the unknown one.
+-- KEYS: epoch clock hold leases stream. ARGV: epoch now request kept_ms.
+if is_cold(KEYS[1], ARGV[1]) then return {'cold'} end
+local now, is_later = latest(KEYS[2], amount(ARGV[2], 'now'))
+local request, kept_ms = ARGV[3], amount(ARGV[4], 'kept_ms')
+local lease = redis.call('ZSCORE', KEYS[4], request)
+if not lease or tonumber(lease) > now then return {'live'} end
+local record = redis.call('HMGET', KEYS[3], 'state', 'tenant', 'hold', 'charge', 'event', 'spend',
+  'open', 'finished')
+if record[1] ~= 'open' then
+  redis.call('ZREM', KEYS[4], request)
+  return {'gone', record[1] or ''}
+end
+local hold = register(record[3], 'hold')
+local charge = math.min(register(record[4], 'charge'), hold)
+local rows = spend_rows(record[6])
+local tenant = redis.call('HMGET', record[2], 'spent', 'held')
+local spent = amount(register(tenant[1], 'spent') + charge, 'spent')
+local held = amount(register(tenant[2], 'held') - hold, 'held')
+for _, row in ipairs(rows) do
+  amount(row.held - hold, 'held')
+  amount(row.spent + charge, 'spent')
+end
+local attempt = cjson.decode(record[5]).attempt
+local spend_keys = keys_of(rows)
+
+for i = 1, register(record[8], 'finished') do
+  redis.call('XADD', KEYS[5], '*', 'e', redis.call('HGET', KEYS[3], 'finished' .. i), 'c', '0',
+    'h', text(hold), 'o', '0', 'k', spend_keys, 'l', '0')
+end
+redis.call('XADD', KEYS[5], '*', 'e', record[5], 'c', text(charge), 'h', text(hold), 'o', '0',
+  'k', spend_keys, 'l', '0', 'x', '1')
+redis.call('HSET', record[2], 'spent', text(spent), 'held', text(held))
+for _, row in ipairs(rows) do
+  redis.call('HSET', row.key, 'spent', text(row.spent + charge), 'held', text(row.held - hold))
+end
+close(request, KEYS[4], record[7])
+-- The marker keeps what a late settle must know: the limits, and what is charged already.
+redis.call('DEL', KEYS[3])
+redis.call('HSET', KEYS[3], 'state', 'expired', 'hold', text(hold), 'spend', record[6],
+  'prior', text(charge), 'attempt', tostring(attempt))
+redis.call('PEXPIRE', KEYS[3], text(kept_ms))
+if is_later then redis.call('SET', KEYS[2], text(now)) end
+return {'expired', text(charge)}

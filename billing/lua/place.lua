@@ -1,0 +1,88 @@
+-- Place a hold over every scope at once, or refuse and write nothing.
+-- KEYS: epoch clock tenant keys hold leases, then spend registers, minute counters, open sets.
+-- ARGV: epoch now request key hold tokens lease deadline event n_spend n_minute n_open, then
+--       per spend register: limit (-1 = count only), goes_at; per counter: amount, limit,
+--       goes_at, gives_back (1 = the settle returns what was not used); per open set: limit.
+local FIXED_KEYS, FIXED_ARGS = 6, 12
+if is_cold(KEYS[1], ARGV[1]) then return {'cold'} end
+local now, is_later = latest(KEYS[2], amount(ARGV[2], 'now'))
+local request, key_id = ARGV[3], ARGV[4]
+local hold, tokens = amount(ARGV[5], 'hold'), amount(ARGV[6], 'tokens')
+local lease, deadline = amount(ARGV[7], 'lease'), amount(ARGV[8], 'deadline')
+local n_spend, n_minute, n_open = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+
+local stored = redis.call('HMGET', KEYS[5], 'state', 'balance')
+if stored[1] == 'open' then return {'placed', stored[2]} end
+if stored[1] then return {'gone', stored[1]} end
+
+local tenant = redis.call('HMGET', KEYS[3], 'credit', 'spent', 'held', 'status')
+if tenant[4] == 'suspended' then return {'refused', 'tenant_suspended', KEYS[3], '0', '0', '0'} end
+if redis.call('HGET', KEYS[4], key_id) == 'revoked' then
+  return {'refused', 'key_revoked', KEYS[4], '0', '0', '0'}
+end
+
+local at_key, at_arg = FIXED_KEYS + n_spend + n_minute, FIXED_ARGS + 2 * n_spend + 4 * n_minute
+local open_keys = {}
+for i = 1, n_open do
+  local key, limit = KEYS[at_key + i], amount(ARGV[at_arg + i], 'concurrency')
+  open_keys[i] = key
+  -- Leases that ran out do not count, swept or not.
+  local open = redis.call('ZCOUNT', key, '(' .. text(now), '+inf')
+  if open >= limit then return {'refused', 'concurrency', key, text(limit), '0', '1000'} end
+end
+
+at_key, at_arg = FIXED_KEYS + n_spend, FIXED_ARGS + 2 * n_spend
+local counters, returning = {}, {}
+for i = 1, n_minute do
+  local key, base = KEYS[at_key + i], at_arg + 4 * (i - 1)
+  local wanted, limit = amount(ARGV[base + 1], 'amount'), amount(ARGV[base + 2], 'rate limit')
+  local used = register(redis.call('GET', key), 'counter')
+  if used + wanted > limit then
+    local left = math.max(limit - used, 0)
+    return {'refused', 'rate_limited', key, text(limit), text(left), text(60000 - now % 60000)}
+  end
+  counters[i] = {key, wanted, amount(ARGV[base + 3], 'goes_at'), used}
+  if ARGV[base + 4] == '1' then returning[#returning + 1] = key end
+end
+
+local credit, spent = register(tenant[1], 'credit'), register(tenant[2], 'spent')
+local held = register(tenant[3], 'held')
+local free = credit - spent - held
+if hold > 0 and hold > free then
+  return {'refused', 'over_budget', KEYS[3], text(credit), text(math.max(free, 0)), '0'}
+end
+amount(held + hold, 'held')
+
+local registers, packed = {}, {}
+for i = 1, n_spend do
+  local key, base = KEYS[FIXED_KEYS + i], FIXED_ARGS + 2 * (i - 1)
+  local limit, goes_at = whole(ARGV[base + 1], 'limit'), amount(ARGV[base + 2], 'goes_at')
+  local row = redis.call('HMGET', key, 'spent', 'held')
+  local row_spent, row_held = register(row[1], 'spent'), register(row[2], 'held')
+  if limit >= 0 and hold > 0 and row_spent + row_held + hold > limit then
+    local left = math.max(limit - row_spent - row_held, 0)
+    return {'refused', 'over_budget', key, text(limit), text(left), '0'}
+  end
+  registers[i] = {key, amount(row_held + hold, 'held'), goes_at, row[2]}
+  packed[2 * i - 1], packed[2 * i] = key, text(limit)
+end
+if redis.call('TYPE', KEYS[6]).ok == 'string' then error('leases is not a set') end
+
+-- Nothing above has written; nothing below can fail.
+local balance = text(free - hold)
+redis.call('HSET', KEYS[5], 'state', 'open', 'tenant', KEYS[3], 'hold', text(hold),
+  'tokens', text(tokens), 'deadline', text(deadline), 'balance', balance, 'event', ARGV[9],
+  'charge', '0', 'spend', table.concat(packed, ' '), 'open', table.concat(open_keys, ' '),
+  'minute', table.concat(returning, ' '))
+redis.call('ZADD', KEYS[6], text(lease), request)
+redis.call('HSET', KEYS[3], 'held', text(held + hold))
+for _, row in ipairs(registers) do
+  redis.call('HSET', row[1], 'held', text(row[2]))
+  if not row[4] and row[3] > 0 then redis.call('PEXPIRE', row[1], lasting(row[3], now)) end
+end
+for _, row in ipairs(counters) do
+  redis.call('SET', row[1], text(row[4] + row[2]), 'PX', lasting(row[3], now))
+end
+for _, key in ipairs(open_keys) do redis.call('ZADD', key, text(lease), request) end
+if is_later then redis.call('SET', KEYS[2], text(now)) end
+return {'placed', balance}
