@@ -76,7 +76,7 @@ def choose_linear(sample_weight: Tensor) -> MakeLinear:
 
 
 def packed_is_correct(weight: Tensor) -> bool:
-    if not torch.backends.mkldnn.is_available() or weight.dtype != torch.float32:
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or weight.dtype != torch.float32:
         return False
     try:
         packed, plain = PackedLinear(weight), PlainLinear(weight)

@@ -144,7 +144,8 @@ class Model:
         for index, layer in enumerate(self._layers):
             normed = self._rms_norm(hidden, layer.input_norm)
             qkv = layer.qkv(normed).view(-1, rotated + config.kv_heads, config.head_dim)
-            pairs = torch.view_as_complex(qkv[:, :rotated].unflatten(-1, (-1, 2)))
+            halves = qkv[:, :rotated].view(-1, rotated, config.head_dim // 2, 2)
+            pairs = torch.view_as_complex(halves)
             pairs.mul_(rotation)
             cache.slots[index].index_copy_(0, batch.slots, qkv[:, config.heads :])
             attend(qkv[:, : config.heads], cache.blocks[index], batch.buckets, attended)

@@ -12,6 +12,8 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RustTokenizer
 
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+
 
 class TemplateRefused(ValueError):
     """The model's chat template cannot express these messages."""
@@ -60,19 +62,23 @@ class Tokenizer:
         except TemplateError as error:
             raise TemplateRefused(str(error)) from error
         if continue_final:
-            # Everything the template puts after the last message would close the turn.
-            content = str(messages[-1]["content"]).rstrip()
-            text = text[: text.rindex(content) + len(content)]
+            text = _without_closing(text, str(messages[-1]["content"]).rstrip())
         return self.encode(text)
+
+
+def _without_closing(text: str, content: str) -> str:
+    """Cut what the template puts after the last message: it would end the turn."""
+    start = text.rfind(content)
+    if not content or start < 0:
+        raise TemplateRefused("the last message has no text that could be continued")
+    return text[: start + len(content)]
 
 
 def _template_source(model_dir: Path, settings: dict[str, Any]) -> str:
     path = model_dir / "chat_template.jinja"
     if path.is_file():
         return path.read_text()
-    template: str = (
-        settings.get("chat_template") or "{% for m in messages %}{{ m.content }}{% endfor %}"
-    )
+    template: str = settings.get("chat_template") or PLAIN_TEMPLATE
     return template
 
 

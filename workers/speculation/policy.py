@@ -31,7 +31,7 @@ class CostCurve:
             self._seconds.append(max(seconds, floor))
 
     @classmethod
-def measured(cls, time_step: TimeStep, *, repeats: int, limit: int) -> "CostCurve":
+    def measured(cls, time_step: TimeStep, *, repeats: int, limit: int) -> "CostCurve":
         """Minimum of `repeats` timings at each size up to `limit` tokens."""
         sizes = [tokens for tokens in CURVE_TOKENS if tokens <= limit]
         return cls([(size, min(time_step(size) for _ in range(repeats))) for size in sizes])
