@@ -5,171 +5,310 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='HomeBoard',
+            name="HomeBoard",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('computed_at', models.DateTimeField()),
-                ('rows', models.JSONField(default=list)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("computed_at", models.DateTimeField()),
+                ("rows", models.JSONField(default=list)),
             ],
         ),
         migrations.CreateModel(
-            name='MeasurementCursor',
+            name="MeasurementCursor",
             fields=[
-                ('shard', models.PositiveSmallIntegerField(primary_key=True, serialize=False)),
-                ('entry_id', models.CharField(max_length=40)),
+                ("shard", models.PositiveSmallIntegerField(primary_key=True, serialize=False)),
+                ("entry_id", models.CharField(max_length=40)),
             ],
         ),
         migrations.CreateModel(
-            name='Model',
+            name="Model",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.CharField(max_length=160, unique=True)),
-                ('name', models.CharField(max_length=160)),
-                ('creator', models.CharField(blank=True, max_length=80)),
-                ('context_length', models.PositiveIntegerField(blank=True, null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("slug", models.CharField(max_length=160, unique=True)),
+                ("name", models.CharField(max_length=160)),
+                ("creator", models.CharField(blank=True, max_length=80)),
+                ("context_length", models.PositiveIntegerField(blank=True, null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Provider',
+            name="Provider",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.SlugField(max_length=80, unique=True)),
-                ('name', models.CharField(max_length=120)),
-                ('kind', models.CharField(choices=[('external', 'External'), ('in_house', 'In House'), ('pool', 'Pool')], default='external', max_length=16)),
-                ('wire', models.CharField(blank=True, choices=[('openai', 'Openai'), ('anthropic', 'Anthropic'), ('', 'None')], default='', max_length=16)),
-                ('base_url', models.URLField(blank=True, max_length=300)),
-                ('website', models.URLField(blank=True)),
-                ('cancel_stops_billing', models.BooleanField(default=True)),
-                ('enabled', models.BooleanField(default=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("slug", models.SlugField(max_length=80, unique=True)),
+                ("name", models.CharField(max_length=120)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("external", "External"),
+                            ("in_house", "In House"),
+                            ("pool", "Pool"),
+                        ],
+                        default="external",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "wire",
+                    models.CharField(
+                        blank=True,
+                        choices=[("openai", "Openai"), ("anthropic", "Anthropic"), ("", "None")],
+                        default="",
+                        max_length=16,
+                    ),
+                ),
+                ("base_url", models.URLField(blank=True, max_length=300)),
+                ("website", models.URLField(blank=True)),
+                ("cancel_stops_billing", models.BooleanField(default=True)),
+                ("enabled", models.BooleanField(default=True)),
             ],
         ),
         migrations.CreateModel(
-            name='WorkerKey',
+            name="WorkerKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('label', models.CharField(max_length=80)),
-                ('public_id', models.CharField(max_length=24, unique=True)),
-                ('secret_hash', models.BinaryField(max_length=32)),
-                ('allowed_network', models.CharField(default='127.0.0.0/8', max_length=64)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("label", models.CharField(max_length=80)),
+                ("public_id", models.CharField(max_length=24, unique=True)),
+                ("secret_hash", models.BinaryField(max_length=32)),
+                ("allowed_network", models.CharField(default="127.0.0.0/8", max_length=64)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Offer',
+            name="Offer",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('variant', models.CharField(blank=True, default='', max_length=80)),
-                ('sku', models.CharField(max_length=200, unique=True)),
-                ('upstream_model', models.CharField(max_length=200)),
-                ('base_url', models.URLField(blank=True, max_length=300)),
-                ('context_length', models.PositiveIntegerField(blank=True, null=True)),
-                ('max_output_tokens', models.PositiveIntegerField(blank=True, null=True)),
-                ('quantization', models.CharField(blank=True, default='', max_length=16)),
-                ('capabilities', models.JSONField(blank=True, default=list)),
-                ('techniques', models.JSONField(blank=True, default=list)),
-                ('state', models.CharField(choices=[('live', 'Live'), ('demoted', 'Demoted'), ('removed', 'Removed'), ('disabled', 'Disabled')], default='live', max_length=16)),
-                ('state_reason', models.CharField(blank=True, default='', max_length=200)),
-                ('state_changed_at', models.DateTimeField(blank=True, null=True)),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='offers', to='providers.model')),
-                ('provider', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='offers', to='providers.provider')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("variant", models.CharField(blank=True, default="", max_length=80)),
+                ("sku", models.CharField(max_length=200, unique=True)),
+                ("upstream_model", models.CharField(max_length=200)),
+                ("base_url", models.URLField(blank=True, max_length=300)),
+                ("context_length", models.PositiveIntegerField(blank=True, null=True)),
+                ("max_output_tokens", models.PositiveIntegerField(blank=True, null=True)),
+                ("quantization", models.CharField(blank=True, default="", max_length=16)),
+                ("capabilities", models.JSONField(blank=True, default=list)),
+                ("techniques", models.JSONField(blank=True, default=list)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("live", "Live"),
+                            ("demoted", "Demoted"),
+                            ("removed", "Removed"),
+                            ("disabled", "Disabled"),
+                        ],
+                        default="live",
+                        max_length=16,
+                    ),
+                ),
+                ("state_reason", models.CharField(blank=True, default="", max_length=200)),
+                ("state_changed_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="offers",
+                        to="providers.model",
+                    ),
+                ),
+                (
+                    "provider",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="offers",
+                        to="providers.provider",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Credential',
+            name="Credential",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('label', models.CharField(max_length=80)),
-                ('ciphertext', models.BinaryField()),
-                ('last_four', models.CharField(max_length=4)),
-                ('active', models.BooleanField(default=True)),
-                ('dead_reason', models.CharField(blank=True, default='', max_length=200)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('rotated_at', models.DateTimeField(blank=True, null=True)),
-                ('provider', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='credentials', to='providers.provider')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("label", models.CharField(max_length=80)),
+                ("ciphertext", models.BinaryField()),
+                ("last_four", models.CharField(max_length=4)),
+                ("active", models.BooleanField(default=True)),
+                ("dead_reason", models.CharField(blank=True, default="", max_length=200)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("rotated_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "provider",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="credentials",
+                        to="providers.provider",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=80, unique=True)),
-                ('base_url', models.URLField(max_length=300)),
-                ('bearer_ciphertext', models.BinaryField()),
-                ('usd_per_hour_pico', models.BigIntegerField()),
-                ('usd_per_hour_source', models.CharField(choices=[('entered', 'Entered'), ('preset', 'Preset'), ('assumed', 'Assumed')], max_length=16)),
-                ('techniques', models.JSONField(default=list)),
-                ('engine', models.JSONField(default=dict)),
-                ('calibration', models.JSONField(default=dict)),
-                ('load', models.JSONField(default=dict)),
-                ('totals', models.JSONField(default=dict)),
-                ('priced_totals', models.JSONField(default=dict)),
-                ('priced_at', models.DateTimeField(null=True)),
-                ('registered_at', models.DateTimeField()),
-                ('heartbeat_at', models.DateTimeField()),
-                ('checked_at', models.DateTimeField(null=True)),
-                ('check_failures', models.PositiveSmallIntegerField(default=0)),
-                ('offer', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, to='providers.offer')),
-                ('key', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='providers.workerkey')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=80, unique=True)),
+                ("base_url", models.URLField(max_length=300)),
+                ("bearer_ciphertext", models.BinaryField()),
+                ("usd_per_hour_pico", models.BigIntegerField()),
+                (
+                    "usd_per_hour_source",
+                    models.CharField(
+                        choices=[
+                            ("entered", "Entered"),
+                            ("preset", "Preset"),
+                            ("assumed", "Assumed"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("techniques", models.JSONField(default=list)),
+                ("engine", models.JSONField(default=dict)),
+                ("calibration", models.JSONField(default=dict)),
+                ("load", models.JSONField(default=dict)),
+                ("totals", models.JSONField(default=dict)),
+                ("priced_totals", models.JSONField(default=dict)),
+                ("priced_at", models.DateTimeField(null=True)),
+                ("registered_at", models.DateTimeField()),
+                ("heartbeat_at", models.DateTimeField()),
+                ("checked_at", models.DateTimeField(null=True)),
+                ("check_failures", models.PositiveSmallIntegerField(default=0)),
+                (
+                    "offer",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT, to="providers.offer"
+                    ),
+                ),
+                (
+                    "key",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, to="providers.workerkey"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Leaderboard',
+            name="Leaderboard",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('window', models.CharField(max_length=4)),
-                ('computed_at', models.DateTimeField()),
-                ('mix', models.JSONField(default=dict)),
-                ('facts', models.JSONField(default=dict)),
-                ('rows', models.JSONField(default=list)),
-                ('model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='providers.model')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("window", models.CharField(max_length=4)),
+                ("computed_at", models.DateTimeField()),
+                ("mix", models.JSONField(default=dict)),
+                ("facts", models.JSONField(default=dict)),
+                ("rows", models.JSONField(default=list)),
+                (
+                    "model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="providers.model"
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('model', 'window'), name='leaderboard_unique')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("model", "window"), name="leaderboard_unique")
+                ],
             },
         ),
         migrations.CreateModel(
-            name='MeasurementRollup',
+            name="MeasurementRollup",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('span', models.CharField(choices=[('minute', 'Minute'), ('hour', 'Hour'), ('day', 'Day')], max_length=8)),
-                ('start', models.DateTimeField()),
-                ('requests', models.IntegerField(default=0)),
-                ('succeeded', models.IntegerField(default=0)),
-                ('failed', models.IntegerField(default=0)),
-                ('cancelled', models.IntegerField(default=0)),
-                ('errors', models.JSONField(default=dict)),
-                ('minutes_seen', models.IntegerField(default=0)),
-                ('minutes_up', models.IntegerField(default=0)),
-                ('input_tokens', models.BigIntegerField(default=0)),
-                ('cached_tokens', models.BigIntegerField(default=0)),
-                ('output_tokens', models.BigIntegerField(default=0)),
-                ('cost_pico', models.BigIntegerField(default=0)),
-                ('drafted_tokens', models.BigIntegerField(default=0)),
-                ('accepted_tokens', models.BigIntegerField(default=0)),
-                ('target_steps', models.BigIntegerField(default=0)),
-                ('ttft_ms_histogram', models.JSONField(default=dict)),
-                ('output_tps_histogram', models.JSONField(default=dict)),
-                ('e2e_ms_histogram', models.JSONField(default=dict)),
-                ('last_at', models.DateTimeField()),
-                ('updated_at', models.DateTimeField(db_index=True)),
-                ('offer', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, to='providers.offer')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "span",
+                    models.CharField(
+                        choices=[("minute", "Minute"), ("hour", "Hour"), ("day", "Day")],
+                        max_length=8,
+                    ),
+                ),
+                ("start", models.DateTimeField()),
+                ("requests", models.IntegerField(default=0)),
+                ("succeeded", models.IntegerField(default=0)),
+                ("failed", models.IntegerField(default=0)),
+                ("cancelled", models.IntegerField(default=0)),
+                ("errors", models.JSONField(default=dict)),
+                ("minutes_seen", models.IntegerField(default=0)),
+                ("minutes_up", models.IntegerField(default=0)),
+                ("input_tokens", models.BigIntegerField(default=0)),
+                ("cached_tokens", models.BigIntegerField(default=0)),
+                ("output_tokens", models.BigIntegerField(default=0)),
+                ("cost_pico", models.BigIntegerField(default=0)),
+                ("drafted_tokens", models.BigIntegerField(default=0)),
+                ("accepted_tokens", models.BigIntegerField(default=0)),
+                ("target_steps", models.BigIntegerField(default=0)),
+                ("ttft_ms_histogram", models.JSONField(default=dict)),
+                ("output_tps_histogram", models.JSONField(default=dict)),
+                ("e2e_ms_histogram", models.JSONField(default=dict)),
+                ("last_at", models.DateTimeField()),
+                ("updated_at", models.DateTimeField(db_index=True)),
+                (
+                    "offer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="providers.offer"
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['span', 'start'], name='providers_m_span_9ae6e1_idx')],
-                'constraints': [models.UniqueConstraint(fields=('offer', 'span', 'start'), name='rollup_unique')],
+                "indexes": [
+                    models.Index(fields=["span", "start"], name="providers_m_span_9ae6e1_idx")
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("offer", "span", "start"), name="rollup_unique")
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='offer',
-            constraint=models.UniqueConstraint(fields=('provider', 'model', 'variant'), name='offer_unique'),
+            model_name="offer",
+            constraint=models.UniqueConstraint(
+                fields=("provider", "model", "variant"), name="offer_unique"
+            ),
         ),
     ]

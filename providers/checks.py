@@ -1,0 +1,125 @@
+"""Are our machines still there? A silent worker is demoted; only failed direct checks remove it.
+
+A heartbeat gap may be the console's fault, so it only moves the offer behind all live ones. Two
+direct checks in a row that fail remove it, one that succeeds restores it. Attached pools send
+no heartbeats and are only asked.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pyreqwest.client import SyncClient, SyncClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+
+from providers import credentials, offers
+from providers.models import Credential, Offer, Provider, Worker
+
+HEARTBEAT_GAP = timedelta(seconds=15)
+FAILURES_MAX = 2
+CHECK_TIMEOUT = timedelta(seconds=3)
+CHECKS_AT_ONCE = 8
+BODY_BYTES_MAX = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One address to ask, and the headers that it wants."""
+
+    offer_id: int
+    url: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    offer_id: int
+    failure: str  # empty: it answered
+
+
+def check_all(*, now: datetime) -> int:
+    """Ask every worker and pool once and move their offers accordingly; returns how many moved."""
+    workers = {worker.offer_id: worker for worker in Worker.objects.select_related("offer")}
+    targets = [*_worker_targets(workers.values()), *_pool_targets()]
+    moved = 0
+    for answer in _ask(targets):
+        worker = workers.get(answer.offer_id)
+        moved += _judge_worker(worker, answer, now) if worker else _judge_pool(answer, now)
+    return moved
+
+
+def _worker_targets(workers: Iterable[Worker]) -> Iterable[Target]:
+    for worker in workers:
+        try:
+            bearer = credentials.decrypt(worker.bearer_ciphertext)
+        except credentials.CredentialUnreadable:
+            continue
+        headers = offers.headers_for(Provider.Wire.OPENAI, bearer)
+        yield Target(worker.offer_id, f"{worker.base_url}/health", headers)
+
+
+def _pool_targets() -> Iterable[Target]:
+    pools = Offer.objects.filter(provider__kind=Provider.Kind.POOL).exclude(
+        state=Offer.State.DISABLED
+    )
+    secrets = credentials.usable()
+    for offer in pools.select_related("provider"):
+        headers = _pool_headers(secrets.get(offer.provider_id))
+        if headers is not None:
+            yield Target(offer.pk, f"{offer.provider.base_url}/models", headers)
+
+
+def _pool_headers(credential: Credential | None) -> dict[str, str] | None:
+    if credential is None:
+        return {}
+    try:
+        secret = credentials.decrypt(credential.ciphertext)
+    except credentials.CredentialUnreadable:
+        return None
+    return offers.headers_for(Provider.Wire.OPENAI, secret)
+
+
+def _ask(targets: list[Target]) -> list[Answer]:
+    with client() as http, ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
+        return list(threads.map(lambda target: _ask_one(http, target), targets))
+
+
+def client() -> SyncClient:
+    return SyncClientBuilder().no_proxy().follow_redirects(False).timeout(CHECK_TIMEOUT).build()
+
+
+def _ask_one(http: SyncClient, target: Target) -> Answer:
+    try:
+        response = http.get(target.url).headers(target.headers).build().send()
+        status = response.status
+    except PyreqwestError as problem:
+        return Answer(target.offer_id, f"no answer: {type(problem).__name__}")
+    return Answer(target.offer_id, "" if status == 200 else f"answered {status}")
+
+
+def _judge_worker(worker: Worker, answer: Answer, now: datetime) -> int:
+    worker.checked_at = now
+    worker.check_failures = worker.check_failures + 1 if answer.failure else 0
+    worker.save(update_fields=["checked_at", "check_failures"])
+    silent = now - worker.heartbeat_at
+    if worker.check_failures >= FAILURES_MAX:
+        state, reason = Offer.State.REMOVED, answer.failure
+    elif silent > HEARTBEAT_GAP:
+        state, reason = Offer.State.DEMOTED, f"no heartbeat for {int(silent.total_seconds())} s"
+    elif answer.failure and worker.offer.state == Offer.State.REMOVED:
+        return 0
+    else:
+        state, reason = Offer.State.LIVE, ""
+    return offers.set_state(offer_id=worker.offer_id, state=state, reason=reason, now=now)
+
+
+def _judge_pool(answer: Answer, now: datetime) -> int:
+    """The first failed check demotes a pool, the second removes it."""
+    if not answer.failure:
+        return offers.set_state(
+            offer_id=answer.offer_id, state=Offer.State.LIVE, reason="", now=now
+        )
+    state = Offer.objects.filter(pk=answer.offer_id).values_list("state", flat=True).get()
+    worse = Offer.State.DEMOTED if state == Offer.State.LIVE else Offer.State.REMOVED
+    return offers.set_state(offer_id=answer.offer_id, state=worse, reason=answer.failure, now=now)

@@ -1,0 +1,41 @@
+"""`manage.py attach_pool NAME BASE_URL --input-usd 0.10 --output-usd 0.40`: attach a server."""
+
+from decimal import Decimal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+from pyreqwest.exceptions import PyreqwestError
+
+from providers import pools
+from providers.addresses import AddressRefused
+
+
+class Command(BaseCommand):
+    help = "Attach an OpenAI-compatible server (vLLM, SGLang, llama.cpp) as a seller."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("name", help="the seller's name, lower case")
+        parser.add_argument(
+            "base_url", help="with its version path, such as http://10.0.0.5:8000/v1"
+        )
+        parser.add_argument("--bearer", default="", help="the server's API key")
+        parser.add_argument("--input-usd", type=Decimal, required=True, help="$ per million")
+        parser.add_argument("--output-usd", type=Decimal, required=True, help="$ per million")
+        parser.add_argument("--cached-usd", type=Decimal, help="$ per million cached tokens")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        terms = pools.Terms(options["input_usd"], options["output_usd"], options["cached_usd"])
+        try:
+            made = pools.attach(
+                name=options["name"],
+                base_url=options["base_url"],
+                bearer=options["bearer"],
+                terms=terms,
+                recorded_by="attach_pool",
+                now=timezone.now(),
+            )
+        except (pools.PoolRefused, AddressRefused, PyreqwestError) as problem:
+            raise CommandError(str(problem)) from None
+        for offer in made:
+            self.stdout.write(f"{offer.sku} sells {offer.model.slug}")

@@ -1,0 +1,92 @@
+"""The OpenAI Chat Completions wire, which most vendors and every in-house server speak.
+
+Same dialect: the client's body, spliced. Usage is always asked for in streams, whatever the
+client asked, and the output limit is always sent, because the hold rests on it.
+"""
+
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from providers.chat import ChatRequest, Dialect, OfferView, ResponseReader, UpstreamCall
+from providers.wires import from_messages, splice
+from providers.wires.openai_reader import StreamReader, WholeReader
+from providers.wires.usage import convention
+
+# Newer models of these refuse max_tokens; everybody else may not know the newer name.
+_NEW_LIMIT_NAME = frozenset({"openai", "azure"})
+_WITH_USAGE = msgspec.Raw(b'{"include_usage":true}')
+_NO_TIER = frozenset({"service_tier"})
+_stream_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+
+
+class OpenAIWire:
+    dialect: Dialect = "openai"
+
+    def build(
+        self, request: ChatRequest, offer: OfferView, *, max_output_tokens: int
+    ) -> UpstreamCall:
+        """BadRequest where a request of another dialect cannot be said in this one."""
+        if request.dialect == "openai":
+            body = _splice(request, offer, max_output_tokens)
+        else:
+            fields = from_messages.chat_body(request.body)
+            fields.update(_ours(request, offer))
+            fields[_limit_name(offer)] = max_output_tokens
+            body = splice.encoded(fields)
+        headers = {"content-type": "application/json", **offer.headers}
+        return UpstreamCall(url=endpoint(offer.base_url), headers=headers, body=body)
+
+    def reader(self, request: ChatRequest, offer: OfferView | None = None) -> ResponseReader:
+        rule = convention(offer.provider if offer is not None else "", "openai")
+        if request.stream:
+            return StreamReader(rule, choices=request.n)
+        return WholeReader(rule)
+
+
+def _splice(request: ChatRequest, offer: OfferView, max_output_tokens: int) -> bytes:
+    replaced = _ours(request, offer)
+    named = [
+        name
+        for name in ("max_tokens", "max_completion_tokens")
+        if name in request.fields and bytes(request.fields[name]) != b"null"
+    ]
+    for name in named or [_limit_name(offer)]:
+        replaced[name] = max_output_tokens
+    if request.stream and "stream_options" in request.fields:
+        asked = _stream_options.decode(request.fields["stream_options"]) or {}
+        replaced["stream_options"] = {**asked, "include_usage": True}
+    dropped: frozenset[str] = frozenset()
+    if request.service_tier == 0 and "service_tier" in request.fields:
+        # Left at "auto" the vendor may serve, and bill, another tier than the one pinned.
+        if offer.provider in _NEW_LIMIT_NAME:
+            replaced["service_tier"] = "default"
+        else:
+            dropped = _NO_TIER
+    return splice.spliced(request, replaced, dropped=dropped)
+
+
+def _ours(request: ChatRequest, offer: OfferView) -> dict[str, Any]:
+    """The fields that we decide, whatever the client's dialect."""
+    fields: dict[str, Any] = {"model": offer.upstream_model}
+    if request.stream:
+        fields["stream"] = True
+        fields["stream_options"] = _WITH_USAGE
+    if offer.salted and request.cache_salt:
+        fields["cache_salt"] = request.cache_salt
+    if offer.salted and request.priority:
+        fields["priority"] = request.priority
+    return fields
+
+
+def _limit_name(offer: OfferView) -> str:
+    return "max_completion_tokens" if offer.provider in _NEW_LIMIT_NAME else "max_tokens"
+
+
+@lru_cache(maxsize=4096)
+def endpoint(base_url: str) -> str:
+    """A base address without a path gets /v1; one with a path already says where its API is."""
+    base = base_url.rstrip("/")
+    return f"{base}{'' if urlsplit(base).path else '/v1'}/chat/completions"

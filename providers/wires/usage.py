@@ -1,0 +1,163 @@
+"""Vendor usage -> canonical usage. The convention is the vendor's, never guessed from a shape.
+
+Canonical counts are inclusive: the input contains cache reads and writes, the output contains
+reasoning. Where a total is given it must be the sum that the convention says; counts that do
+not add up are not usage. None is not 0.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from billing.usage import CanonicalUsage, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """How a (provider, dialect) counts the parts of its OpenAI-shaped usage."""
+
+    cache_additive: bool = False  # prompt_tokens leaves cache reads and writes out
+    reasoning_additive: bool = False  # completion_tokens leaves reasoning out
+
+
+SUBSET = Convention()
+CONVENTIONS: Mapping[tuple[str, str], Convention] = {
+    ("snowflake", "openai"): Convention(cache_additive=True),
+    ("x-ai", "openai"): Convention(reasoning_additive=True),
+    ("google", "openai"): Convention(reasoning_additive=True),
+}
+
+
+def convention(provider: str, dialect: str) -> Convention:
+    return CONVENTIONS.get((provider, dialect), SUBSET)
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class OpenAIUsage(msgspec.Struct):
+    """As OpenAI and its many likenesses send it; other names for the same count included."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
+    prompt_cache_hit_tokens: int | None = None  # DeepSeek
+    num_cached_tokens: int | None = None  # Mistral
+    cached_tokens: int | None = None  # Moonshot, Together
+    cache_read_input_tokens: int | None = None  # Snowflake
+    cache_creation_input_tokens: int | None = None
+
+
+class _CacheCreation(msgspec.Struct):
+    ephemeral_5m_input_tokens: int | None = None
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class _ThinkingDetails(msgspec.Struct):
+    thinking_tokens: int | None = None
+
+
+class AnthropicUsage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_creation: _CacheCreation | None = None
+    output_tokens_details: _ThinkingDetails | None = None
+
+
+def from_openai(usage: OpenAIUsage, rule: Convention) -> CanonicalUsage:
+    """UsageError where a count is missing or the sum is wrong."""
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if prompt is None or completion is None:
+        raise UsageError("prompt_tokens or completion_tokens is missing")
+    inputs = usage.prompt_tokens_details or _PromptDetails()
+    outputs = usage.completion_tokens_details or _CompletionDetails()
+    reads = _first(
+        inputs.cached_tokens,
+        usage.cached_tokens,
+        usage.num_cached_tokens,
+        usage.prompt_cache_hit_tokens,
+        usage.cache_read_input_tokens,
+    )
+    writes = _first(inputs.cache_write_tokens, usage.cache_creation_input_tokens)
+    reasoning = outputs.reasoning_tokens or 0
+    if rule.cache_additive:
+        prompt += reads + writes
+    if rule.reasoning_additive and prompt + completion != usage.total_tokens:
+        completion += reasoning  # some of their models count it inside: the total tells
+    canonical = CanonicalUsage(
+        input_tokens=prompt,
+        output_tokens=completion,
+        cache_read_tokens=reads,
+        cache_write_5m_tokens=writes,
+        input_audio_tokens=inputs.audio_tokens or 0,
+        reasoning_tokens=reasoning,
+        output_audio_tokens=outputs.audio_tokens or 0,
+    )
+    return _checked(canonical, usage.total_tokens)
+
+
+def from_anthropic(usage: AnthropicUsage) -> CanonicalUsage:
+    """Cache reads and writes stand beside input_tokens and are added to it."""
+    if usage.input_tokens is None or usage.output_tokens is None:
+        raise UsageError("input_tokens or output_tokens is missing")
+    reads = usage.cache_read_input_tokens or 0
+    split = usage.cache_creation or _CacheCreation()
+    one_hour = split.ephemeral_1h_input_tokens or 0
+    named = split.ephemeral_5m_input_tokens
+    writes = usage.cache_creation_input_tokens
+    if writes is None:
+        writes = one_hour + (named or 0)
+    five_minutes = writes - one_hour
+    if named is not None and named != five_minutes:
+        raise UsageError(f"cache writes of {named} and {one_hour} do not make {writes}")
+    details = usage.output_tokens_details or _ThinkingDetails()
+    canonical = CanonicalUsage(
+        input_tokens=usage.input_tokens + reads + writes,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=reads,
+        cache_write_5m_tokens=five_minutes,
+        cache_write_1h_tokens=one_hour,
+        reasoning_tokens=details.thinking_tokens or 0,
+    )
+    return _checked(canonical, None)
+
+
+def _checked(usage: CanonicalUsage, total: int | None) -> CanonicalUsage:
+    usage.check()
+    if total is not None and total != usage.input_tokens + usage.output_tokens:
+        raise UsageError(
+            f"total_tokens is {total}, but {usage.input_tokens} and {usage.output_tokens} "
+            f"make {usage.input_tokens + usage.output_tokens}"
+        )
+    return usage
+
+
+def _first(*counts: int | None) -> int:
+    """The first count that is more than nothing: vendors name one figure several ways."""
+    return next((count for count in counts if count), 0)
+
+
+_COUNTED = frozenset(
+    OpenAIUsage.__struct_fields__
+    + AnthropicUsage.__struct_fields__
+    + ("cost", "cost_details", "is_byok", "usage_source")
+)
+
+
+def extra(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a vendor says in its usage beside the counts; prices of others are left out."""
+    return {name: value for name, value in usage.items() if name not in _COUNTED}
