@@ -110,6 +110,30 @@ ADMIN_NETWORKS = [
     )
 ]
 
+# --- in-house workers that `make up` starts --------------------------------------------------------
+WORKERS_ENABLED = env.boolean(
+    "TOKENHOUSE_WORKERS", purpose="whether `make up` starts its two in-house workers", default=True
+)
+WORKER_PORT = env.integer(
+    "TOKENHOUSE_WORKER_PORT",
+    purpose="port of the first in-house worker; the second one takes the next",
+    default=8101,
+    minimum=1,
+    maximum=65534,
+)
+WORKER_THREADS = env.integer(
+    "TOKENHOUSE_WORKER_THREADS",
+    purpose="threads of each in-house worker; 0 shares the machine's cores among them",
+    default=0,
+    minimum=0,
+    maximum=256,
+)
+WORKER_USD_PER_HOUR = env.text(
+    "TOKENHOUSE_WORKER_USD_PER_HOUR",
+    purpose="what this machine costs per hour and worker; empty: assumed, and the board says so",
+    default="",
+)
+
 # --- data plane limits ---------------------------------------------------------------------------
 DATAPLANE_BODY_BYTES_MAX = env.integer(
     "TOKENHOUSE_BODY_BYTES_MAX",

@@ -51,9 +51,18 @@ def spawn(program: Program, *, log: IO[bytes]) -> subprocess.Popen[bytes]:
 
 
 def stop(process: subprocess.Popen[bytes], program: Program) -> bool:
-    """Asks, waits, then kills the whole session; True when it left by itself in time."""
+    """Asks, waits, then kills; True when it left by itself in time."""
+    ask_to_stop(process, program)
+    return wait_or_kill(process, program)
+
+
+def ask_to_stop(process: subprocess.Popen[bytes], program: Program) -> None:
     if process.poll() is None:
         process.send_signal(program.stop_signal)
+
+
+def wait_or_kill(process: subprocess.Popen[bytes], program: Program) -> bool:
+    """Waits for one that was asked, and kills what is left of its session in any case."""
     try:
         process.wait(program.stop_timeout_s)
         left_by_itself = True

@@ -23,10 +23,10 @@ def secret_environment(where: Places) -> dict[str, str]:
     where.secrets.chmod(0o700)
     fernet_key = base64.urlsafe_b64encode(random_source.token_bytes(32)).decode()
     return {
-        "TOKENHOUSE_SECRET_KEY": _keep(
+        "TOKENHOUSE_SECRET_KEY": keep(
             where.secrets / "secret_key", random_source.token_urlsafe(48)
         ),
-        "TOKENHOUSE_CREDENTIAL_KEYS": _keep(where.secrets / "credential_keys", fernet_key),
+        "TOKENHOUSE_CREDENTIAL_KEYS": keep(where.secrets / "credential_keys", fernet_key),
     }
 
 
@@ -56,7 +56,8 @@ def write_private(path: Path, content: str) -> None:
     partial.rename(path)
 
 
-def _keep(path: Path, fresh: str) -> str:
+def keep(path: Path, fresh: str) -> str:
+    """What the file holds; `fresh` is written first where there is none yet."""
     try:
         kept = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:

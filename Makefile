@@ -1,0 +1,28 @@
+# The two commands are `make up` and `make test`. Everything else is a part of them.
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+VENV := .venv/bin/python
+
+.PHONY: up down demo test check install lock
+
+up: install
+	@exec $(VENV) -m gateway.runtime.up
+
+down:
+	@exec $(VENV) -m gateway.runtime.down
+
+demo:
+	@exec $(VENV) -m gateway.runtime.demo
+
+install:
+	@$(PYTHON) -m gateway.runtime.bootstrap gateway
+
+test:
+	@$(PYTHON) -m gateway.runtime.bootstrap dev worker
+	@exec .ci/test
+
+check:
+	@$(PYTHON) -m gateway.runtime.bootstrap dev
+	@exec .ci/check
+
+lock:
+	@exec $(VENV) -m gateway.runtime.locks
