@@ -11,9 +11,9 @@ from typing import Final, Protocol
 
 from billing import lua_scripts, registers
 from billing.errors import Cold, HoldNotOpen
+from billing.lua_scripts import Argument, Call, Script
 from billing.money import REGISTER_NANO_MAX
 from billing.registers import shard_tag
-from billing.lua_scripts import Argument, Call, Script
 
 __all__ = [
     "Call",

@@ -73,16 +73,16 @@ def _optional(tokens: int, pico: int | None, unit: str) -> int:
     return tokens * pico
 
 
-def worst_case(prices: Sequence[Price], *, service_tier: int, input_bound: int, output_bound: int) -> int:
+def worst_case(
+    prices: Sequence[Price], *, service_tier: int, input_bound: int, output_bound: int
+) -> int:
     """The dearest that a request within these bounds can cost at one offer, in pico-dollars.
 
     Takes the dearest context tier that the input bound can reach, and the dearest of the
     input rates (a prompt may be read from or written to a cache) and of the output rates.
     """
     reachable = [
-        p
-        for p in prices
-        if p.service_tier == service_tier and _over(input_bound, p.context_over)
+        p for p in prices if p.service_tier == service_tier and _over(input_bound, p.context_over)
     ]
     if not reachable:
         raise PriceNotFound(f"no price for tier {service_tier}")

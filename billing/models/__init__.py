@@ -3,7 +3,7 @@
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
 from billing.models.prices import PriceVersion, ServiceTier, Sku
-from billing.models.quotas import Quota, RateLimit, ScopeKind
+from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.tenants import SHARDS, CreditGrant, Tenant
 from billing.models.usage_events import UsageEvent
 
@@ -16,6 +16,7 @@ __all__ = [
     "PriceVersion",
     "Quota",
     "RateLimit",
+    "RevokedKey",
     "ScopeKind",
     "ServiceTier",
     "ShardEpoch",

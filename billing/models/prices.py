@@ -2,6 +2,7 @@
 
 from django.contrib.postgres.fields import DateTimeRangeField
 from django.db import models
+from django.db.models import Q
 
 
 class Sku(models.Model):
@@ -18,6 +19,36 @@ class ServiceTier(models.IntegerChoices):
     FLEX = 1
     PRIORITY = 2
     BATCH = 3
+
+
+# Text rates, then the rest: a version that charges for none of them must say that it is free.
+RATES = (
+    "input_pico",
+    "cache_read_pico",
+    "cache_write_5m_pico",
+    "cache_write_1h_pico",
+    "output_pico",
+    "reasoning_pico",
+    "input_audio_pico",
+    "input_image_pico",
+    "output_audio_pico",
+    "request_pico",
+)
+
+
+def _not_negative() -> Q:
+    condition = Q(context_over__gte=0)
+    for rate in RATES:
+        condition &= Q(**{f"{rate}__gte": 0}) | Q(**{f"{rate}__isnull": True})
+    return condition
+
+
+def _free_or_paid() -> Q:
+    some_rate = Q()
+    for rate in RATES:
+        # Without the second half, a null rate would make the whole check unknown, which passes.
+        some_rate |= Q(**{f"{rate}__gt": 0, f"{rate}__isnull": False})
+    return Q(free=True) | some_rate
 
 
 class PriceVersion(models.Model):
@@ -52,6 +83,10 @@ class PriceVersion(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["sku", "service_tier", "context_over"])]
+        constraints = [
+            models.CheckConstraint(condition=_not_negative(), name="price_not_negative"),
+            models.CheckConstraint(condition=_free_or_paid(), name="price_zero_only_if_free"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.sku} v{self.pk}"

@@ -28,7 +28,9 @@ class Quota(models.Model):
             models.UniqueConstraint(
                 fields=["scope_kind", "scope_id", "window"], name="quota_unique"
             ),
-            models.CheckConstraint(condition=models.Q(limit_pico__gte=0), name="quota_not_negative"),
+            models.CheckConstraint(
+                condition=models.Q(limit_pico__gte=0), name="quota_not_negative"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -54,3 +56,13 @@ class RateLimit(models.Model):
 
     def __str__(self) -> str:
         return f"{self.scope_kind} {self.scope_id}"
+
+
+class RevokedKey(models.Model):
+    """An API key that must never hold again: what a rebuild tells Redis about keys."""
+
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
+    api_key_id = models.BigIntegerField(unique=True)
+
+    def __str__(self) -> str:
+        return f"key {self.api_key_id}"

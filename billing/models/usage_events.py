@@ -7,7 +7,10 @@ class UsageEvent(models.Model):
     """What one attempt used and cost. `detail` is opaque to billing: speed, outcome, routing.
 
     Token counts are canonical and inclusive: `input_tokens` contains the cache and audio
-    parts, `output_tokens` contains reasoning. `charged_nano` is what Redis debited.
+    parts, `output_tokens` contains reasoning. `rated_pico` is usage × price;
+    `tenant_cost_pico` is what the tenant pays of it, `overage_pico` what the house pays.
+    `charged_nano` is what Redis debited. A negative attempt, -(n + 1), is the expiry of attempt
+    n: what was charged when its owner fell silent; a late settle then posts the difference.
     """
 
     class State(models.TextChoices):
@@ -43,6 +46,7 @@ class UsageEvent(models.Model):
     output_tokens = models.BigIntegerField(default=0)
     reasoning_tokens = models.BigIntegerField(default=0)
     output_audio_tokens = models.BigIntegerField(default=0)
+    rated_pico = models.BigIntegerField(default=0)
     tenant_cost_pico = models.BigIntegerField(default=0)
     supplier_cost_pico = models.BigIntegerField(default=0)
     overage_pico = models.BigIntegerField(default=0)
@@ -50,6 +54,8 @@ class UsageEvent(models.Model):
     charged_nano = models.BigIntegerField(default=0)
     occurred_at = models.DateTimeField()
     settled_at = models.DateTimeField()
+    # The stream entry it came from: the same entry again is a redelivery, another a duplicate.
+    stream_id = models.CharField(max_length=40)
     body_hash = models.BinaryField(max_length=32)
     detail = models.JSONField(default=dict)
     state = models.CharField(max_length=16, choices=State, default=State.POSTED)
@@ -69,7 +75,11 @@ class UsageEvent(models.Model):
             models.Index(fields=["tenant", "-occurred_at"]),
             # The newest event of one tenant, by arrival: what the live pages watch.
             models.Index(fields=["tenant", "-id"]),
-            models.Index(fields=["state"], condition=models.Q(state="quarantined"), name="usage_quarantined"),
+            models.Index(
+                fields=["state"],
+                condition=models.Q(state="quarantined"),
+                name="usage_quarantined",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A tenant's money desk for tests: places, settles and expires on a real Redis, on a given clock."""
+"""A tenant at the money desk: places, settles and expires on a real Redis, on a given clock."""
 
 import uuid
 from dataclasses import dataclass
