@@ -1,0 +1,21 @@
+"""Writing server-sent events. Reading them is providers.wires.sse."""
+
+from typing import Any
+
+import msgspec
+
+DONE = b"data: [DONE]\n\n"
+CONTENT_TYPE = b"text/event-stream; charset=utf-8"
+KEEP_ALIVE = b": tokenhouse\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def data(document: Any) -> bytes:
+    """One unnamed event."""
+    return b"data: " + _encode(document) + b"\n\n"
+
+
+def event(name: str, document: Any) -> bytes:
+    """One named event."""
+    return b"event: " + name.encode() + b"\ndata: " + _encode(document) + b"\n\n"

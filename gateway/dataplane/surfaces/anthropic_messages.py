@@ -1,0 +1,196 @@
+"""Anthropic Messages as clients speak it: validation, what the request needs, errors.
+
+Unknown fields are kept: they go upstream where the upstream speaks this dialect too, and
+count as prompt text.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from gateway.dataplane.surfaces import reading
+from gateway.dataplane.surfaces.anthropic_writer import AnthropicWriter
+from gateway.dataplane.surfaces.reading import Name, Names, Probability, TokenLimit
+from gateway.errors import GatewayError, InvalidRequest
+from providers.chat import ChatRequest, ResponseWriter
+
+NAME = "anthropic_messages"
+PATH = "/v1/messages"
+
+_NOT_PROMPT = frozenset(
+    "model models stream max_tokens temperature top_p top_k stop_sequences metadata provider "
+    "session_id service_tier inference_geo speed".split()
+)
+_TEXT_BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
+_BLOCK_NEEDS = {"image": "vision"}
+_PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
+# The vendor's names for causes; the SDKs choose their exception by status.
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+class _Block(msgspec.Struct):
+    type: str
+    text: str | None = None
+    id: str | None = None
+    name: str | None = None
+    tool_use_id: str | None = None
+    content: "str | list[_Block] | None" = None
+
+
+class _Message(msgspec.Struct):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[_Block]
+
+
+class _Tool(msgspec.Struct):
+    name: Name
+    type: str | None = None
+
+
+class _Thinking(msgspec.Struct):
+    type: str
+    budget_tokens: TokenLimit | None = None
+
+
+class _Format(msgspec.Struct):
+    type: str
+
+
+class _OutputConfig(msgspec.Struct):
+    format: _Format | None = None
+
+
+class _Body(msgspec.Struct):
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=10_000)]
+    max_tokens: TokenLimit
+    model: Name | None = None
+    models: Names | None = None
+    system: str | list[_Block] | None = None
+    stream: bool | None = None
+    temperature: Probability | None = None
+    top_p: Probability | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+    stop_sequences: (
+        Annotated[list[Annotated[str, msgspec.Meta(max_length=1000)]], msgspec.Meta(max_length=64)]
+        | None
+    ) = None
+    tools: Annotated[list[_Tool], msgspec.Meta(max_length=1024)] | None = None
+    tool_choice: msgspec.Raw | None = None
+    thinking: _Thinking | None = None
+    output_config: _OutputConfig | None = None
+    mcp_servers: list[msgspec.Raw] | None = None
+    container: msgspec.Raw | None = None
+    service_tier: str | None = None
+    session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    provider: reading.Provider | None = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
+    """The canonical request, or InvalidRequest naming the field. Header names are lower case."""
+    typed, fields = reading.decode(body, _decoder)
+    model, sort = reading.model_and_sort(typed.model, typed.models)
+    needs, all_text = _needs(typed)
+    return ChatRequest(
+        surface=NAME,
+        dialect="anthropic",
+        body=body,
+        fields=fields,
+        model=model,
+        stream=bool(typed.stream),
+        max_output_tokens=typed.max_tokens,
+        n=1,
+        text_bytes=reading.bytes_outside(fields, _NOT_PROMPT),
+        messages=len(typed.messages) + (typed.system is not None),
+        tools=len(typed.tools or ()),
+        all_text=all_text,
+        needs=frozenset(needs),
+        service_tier=reading.tier(typed.service_tier),
+        session_id=typed.session_id or reading.text(headers, b"x-session-id", length_max=256),
+        tag=reading.text(headers, b"x-tokenhouse-tag"),
+        explain=reading.flag(headers, b"x-tokenhouse-explain"),
+        routing=reading.routing(typed.provider, typed.models, sort=sort),
+        passed_headers={
+            name.decode(): headers[name].decode("latin-1")
+            for name in _PASSED_HEADERS
+            if name in headers
+        },
+    )
+
+
+def _needs(typed: _Body) -> tuple[set[str], bool]:
+    """What an offer must be able to do, and whether the prompt is nothing but text."""
+    needs: set[str] = set()
+    all_text = True
+    for at, message in enumerate(typed.messages):
+        if not isinstance(message.content, str):
+            path = f"messages[{at}].content"
+            all_text = _blocks_need(message.content, needs, path) and all_text
+    if isinstance(typed.system, list):
+        all_text = _blocks_need(typed.system, needs, "system") and all_text
+    if typed.tools:
+        needs.add("tools")
+    server_tools = any(tool.type not in (None, "custom") for tool in typed.tools or ())
+    if server_tools or typed.mcp_servers or typed.container is not None:
+        needs.add("server_tools")
+        all_text = False
+    if typed.output_config is not None and typed.output_config.format is not None:
+        needs.add(typed.output_config.format.type)
+    return needs, all_text
+
+
+def _blocks_need(blocks: list[_Block], needs: set[str], path: str) -> bool:
+    """Add what these blocks need; True where they are text only."""
+    all_text = True
+    for at, block in enumerate(blocks):
+        if block.type == "text" and block.text is None:
+            raise _missing(f"{path}[{at}].text")
+        if block.type == "tool_use" and not (block.id and block.name):
+            raise _missing(f"{path}[{at}].{'name' if block.id else 'id'}")
+        if block.type == "tool_result":
+            if not block.tool_use_id:
+                raise _missing(f"{path}[{at}].tool_use_id")
+            if isinstance(block.content, list):
+                inner = f"{path}[{at}].content"
+                all_text = _blocks_need(block.content, needs, inner) and all_text
+        elif block.type not in _TEXT_BLOCKS:
+            all_text = False
+            needs.add(_BLOCK_NEEDS.get(block.type, "files"))
+    return all_text
+
+
+def _missing(param: str) -> InvalidRequest:
+    return InvalidRequest(f"`{param}` is required.", param=param, code="missing_field")
+
+
+def writer(request: ChatRequest, *, request_id: str, created_s: int) -> ResponseWriter:
+    return AnthropicWriter(request, request_id=request_id)
+
+
+def render_error(error: GatewayError, request_id: str) -> bytes:
+    """The body of an error answer in Anthropic's shape; code, param and detail are additions."""
+    words: dict[str, object] = {
+        "type": _TYPES.get(error.status, "api_error"),
+        "message": error.message,
+        "code": error.code,
+    }
+    if error.param:
+        words["param"] = error.param
+    if error.detail:
+        words["metadata"] = error.detail
+    return msgspec.json.encode({"type": "error", "error": words, "request_id": request_id})

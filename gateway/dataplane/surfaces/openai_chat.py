@@ -1,0 +1,222 @@
+"""OpenAI Chat Completions as clients speak it: validation, what the request needs, errors.
+
+Unknown fields are kept: they go upstream where the upstream speaks this dialect too, and
+count as prompt text. OpenRouter's routing fields are understood and never sent on.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from gateway.dataplane.surfaces import reading
+from gateway.dataplane.surfaces.openai_writer import OpenAIWriter
+from gateway.dataplane.surfaces.reading import Name, Names, Probability, TokenLimit
+from gateway.errors import GatewayError, InvalidRequest
+from providers.chat import ChatRequest, ResponseWriter
+
+NAME = "openai_chat"
+PATH = "/v1/chat/completions"
+
+# Fields that no template or vendor puts into the prompt.
+_NOT_PROMPT = frozenset(
+    "model models stream stream_options max_tokens max_completion_tokens n temperature top_p "
+    "top_k min_p stop seed presence_penalty frequency_penalty repetition_penalty logit_bias "
+    "logprobs top_logprobs user metadata provider session_id prompt_cache_key service_tier "
+    "store parallel_tool_calls safety_identifier reasoning_effort verbosity usage route "
+    "transforms".split()
+)
+_FUNCTION_TOOLS = frozenset({"function", "custom"})
+_PART_NEEDS = {"image_url": "vision", "input_audio": "audio"}
+
+Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+Stop = Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class _Part(msgspec.Struct):
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class _Called(msgspec.Struct):
+    name: str
+    arguments: str = ""
+
+
+class _ToolCall(msgspec.Struct):
+    id: str
+    type: str = "function"
+    function: _Called | None = None
+
+
+class _Message(msgspec.Struct):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[_Part] | None = None
+    tool_calls: list[_ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: _Called | None = None
+    audio: msgspec.Raw | None = None
+
+
+class _Function(msgspec.Struct):
+    name: Name
+
+
+class _Tool(msgspec.Struct):
+    type: str = "function"
+    function: _Function | None = None
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: str
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Body(msgspec.Struct):
+    messages: Annotated[list[_Message], msgspec.Meta(min_length=1, max_length=10_000)]
+    model: Name | None = None
+    models: Names | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    top_p: Probability | None = None
+    min_p: Probability | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1, le=1_000_000)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    stop: Stop | Annotated[list[Stop], msgspec.Meta(max_length=16)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
+    tools: Annotated[list[_Tool], msgspec.Meta(max_length=1024)] | None = None
+    functions: list[_Function] | None = None
+    response_format: _ResponseFormat | None = None
+    modalities: list[str] | None = None
+    web_search_options: msgspec.Raw | None = None
+    service_tier: str | None = None
+    session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    prompt_cache_key: str | None = None
+    user: str | None = None
+    provider: reading.Provider | None = None
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
+    """The canonical request, or InvalidRequest naming the field. Header names are lower case."""
+    typed, fields = reading.decode(body, _decoder)
+    model, sort = reading.model_and_sort(typed.model, typed.models)
+    needs, all_text = _needs(typed)
+    tools = len(typed.tools or ()) + len(typed.functions or ())
+    return ChatRequest(
+        surface=NAME,
+        dialect="openai",
+        body=body,
+        fields=fields,
+        model=model,
+        stream=bool(typed.stream),
+        max_output_tokens=_limit(typed),
+        n=typed.n or 1,
+        text_bytes=reading.bytes_outside(fields, _NOT_PROMPT),
+        messages=len(typed.messages),
+        tools=tools,
+        all_text=all_text,
+        needs=frozenset(needs),
+        service_tier=reading.tier(typed.service_tier),
+        session_id=_session(typed, headers),
+        tag=reading.text(headers, b"x-tokenhouse-tag"),
+        explain=reading.flag(headers, b"x-tokenhouse-explain"),
+        routing=reading.routing(typed.provider, typed.models, sort=sort),
+    )
+
+
+def _limit(typed: _Body) -> int | None:
+    limits = [n for n in (typed.max_tokens, typed.max_completion_tokens) if n is not None]
+    return min(limits) if limits else None
+
+
+def _session(typed: _Body, headers: Mapping[bytes, bytes]) -> str:
+    return (
+        typed.session_id
+        or reading.text(headers, b"x-session-id", length_max=256)
+        or (typed.prompt_cache_key or "")[:256]
+    )
+
+
+def _needs(typed: _Body) -> tuple[set[str], bool]:
+    """What an offer must be able to do, and whether the prompt is nothing but text."""
+    needs: set[str] = set()
+    all_text = True
+    for at, message in enumerate(typed.messages):
+        all_text = _message_needs(at, message, needs) and all_text
+    if typed.tools or typed.functions:
+        needs.add("tools")
+    if typed.functions:
+        needs.add("functions")
+    server_tools = any(tool.type not in _FUNCTION_TOOLS for tool in typed.tools or ())
+    if server_tools or typed.web_search_options is not None:
+        needs.add("server_tools")
+        all_text = False
+    if typed.response_format is not None and typed.response_format.type != "text":
+        needs.add(typed.response_format.type)
+    if typed.n is not None and typed.n > 1:
+        needs.add("n")
+    if typed.logprobs:
+        needs.add("logprobs")
+    if typed.modalities is not None and "audio" in typed.modalities:
+        needs.add("audio")
+    return needs, all_text
+
+
+def _message_needs(at: int, message: _Message, needs: set[str]) -> bool:
+    """Add what one message needs; True where it is text only."""
+    if message.role == "tool" and not message.tool_call_id:
+        raise _missing(f"messages[{at}].tool_call_id")
+    content = message.content
+    if content is None:
+        if message.role != "assistant":
+            raise _missing(f"messages[{at}].content")
+        return message.audio is None
+    if isinstance(content, str):
+        return message.audio is None
+    all_text = message.audio is None
+    for number, part in enumerate(content):
+        if part.type == "text":
+            if part.text is None:
+                raise _missing(f"messages[{at}].content[{number}].text")
+        elif part.type != "refusal":
+            all_text = False
+            needs.add(_PART_NEEDS.get(part.type, "files"))
+    return all_text
+
+
+def _missing(param: str) -> InvalidRequest:
+    return InvalidRequest(f"`{param}` is required.", param=param, code="missing_field")
+
+
+def writer(request: ChatRequest, *, request_id: str, created_s: int) -> ResponseWriter:
+    return OpenAIWriter(request, request_id=request_id, created_s=created_s)
+
+
+def render_error(error: GatewayError, request_id: str) -> bytes:
+    """The body of an error answer in OpenAI's shape."""
+    words: dict[str, object] = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+        "request_id": request_id,
+    }
+    if error.detail:
+        words["metadata"] = error.detail
+    return msgspec.json.encode({"error": words})

@@ -1,0 +1,186 @@
+"""Reading a request body: what every surface refuses alike, and the fields routing looks at.
+
+Bodies are decoded twice, both in C: into a typed struct that validates, and into top-level
+fields left as bytes that a wire can splice without touching a long prompt.
+"""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from gateway.errors import InvalidRequest
+from providers.chat import RoutingFields
+
+T = TypeVar("T")
+
+DEPTH_MAX = 64
+TAG_MAX = 64
+PER_MILLION_USD_MAX = Decimal(1_000_000)
+PICO_PER_TOKEN_PER_USD_PER_MILLION = 1_000_000
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Names = Annotated[list[Name], msgspec.Meta(max_length=50)]
+TokenLimit = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+_PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+_MISSING = re.compile(r"^Object missing required field `([^`]+)`")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+TIERS = {"auto": 0, "default": 0, "standard": 0, "standard_only": 0, "flex": 1, "priority": 2}
+
+
+class Sort(msgspec.Struct):
+    by: str | None = None
+
+
+class MaxPrice(msgspec.Struct):
+    """US dollars per million tokens, as numbers or strings."""
+
+    prompt: Decimal | None = None
+    completion: Decimal | None = None
+
+
+class Provider(msgspec.Struct):
+    """OpenRouter's `provider` object, as far as it is acted on."""
+
+    order: Names | None = None
+    only: Names | None = None
+    ignore: Names | None = None
+    allow_fallbacks: bool | None = None
+    sort: str | Sort | None = None
+    max_price: MaxPrice | None = None
+
+
+def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> tuple[T, Mapping[str, msgspec.Raw]]:
+    """The typed body and its top-level fields, or InvalidRequest naming the field."""
+    try:
+        if not body.isascii():
+            body.decode()  # msgspec does not look into strings that it skips
+        typed = decoder.decode(body)
+        fields = _fields.decode(body)
+    except msgspec.ValidationError as wrong:
+        raise _invalid(str(wrong)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        raise InvalidRequest(f"The body is not valid JSON: {wrong}", code="invalid_json") from None
+    except RecursionError:
+        raise _too_deep() from None
+    if not depth_within(body, DEPTH_MAX):
+        raise _too_deep()
+    return typed, fields
+
+
+def _invalid(text: str) -> InvalidRequest:
+    path = _PATH.search(text)
+    param = path.group(1) if path else ""
+    words = _PATH.sub("", text)
+    missing = _MISSING.match(text)
+    if missing:
+        param = f"{param}.{missing.group(1)}" if param else missing.group(1)
+        return InvalidRequest(f"`{param}` is required.", param=param, code="missing_field")
+    where = f"`{param}`: " if param else "The body: "
+    return InvalidRequest(f"{where}{words}.", param=param or None, code="invalid_value")
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(
+        f"The body is nested more than {DEPTH_MAX} levels deep.", code="too_deeply_nested"
+    )
+
+
+def depth_within(body: bytes, depth_max: int) -> bool:
+    """Whether valid JSON nests at most so deep: innermost brackets are peeled, level by level."""
+    if body.count(b"[") + body.count(b"{") <= depth_max:
+        return True
+    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    for _ in range(depth_max):
+        if not brackets:
+            return True
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return not brackets
+
+
+def routing(
+    provider: Provider | None, models: list[str] | None, *, sort: str = ""
+) -> RoutingFields:
+    """What the caller asks of routing; `sort` is what a model suffix asked for."""
+    chosen = provider or Provider()
+    by = chosen.sort.by if isinstance(chosen.sort, Sort) else chosen.sort
+    price = chosen.max_price or MaxPrice()
+    if by is not None and by not in ("price", "throughput", "latency"):
+        raise InvalidRequest(
+            "`provider.sort`: expected price, throughput or latency.",
+            param="provider.sort",
+            code="invalid_value",
+        )
+    return RoutingFields(
+        order=tuple(chosen.order or ()),
+        only=tuple(chosen.only or ()),
+        ignore=tuple(chosen.ignore or ()),
+        allow_fallbacks=chosen.allow_fallbacks is not False,
+        sort=sort or by or "",
+        max_input_pico=_ceiling("prompt", price.prompt),
+        max_output_pico=_ceiling("completion", price.completion),
+        models=tuple(models or ()),
+    )
+
+
+def _ceiling(name: str, usd_per_million: Decimal | None) -> int | None:
+    """A ceiling in pico-dollars per token, rounded down."""
+    if usd_per_million is None:
+        return None
+    if not usd_per_million.is_finite() or not 0 <= usd_per_million <= PER_MILLION_USD_MAX:
+        param = f"provider.max_price.{name}"
+        raise InvalidRequest(
+            f"`{param}`: expected US dollars per million tokens.",
+            param=param,
+            code="invalid_value",
+        )
+    return int(usd_per_million * PICO_PER_TOKEN_PER_USD_PER_MILLION)
+
+
+def model_and_sort(model: str | None, models: list[str] | None) -> tuple[str, str]:
+    """The model without a routing suffix, and the sort that the suffix stands for."""
+    name = model or (models[0] if models else "")
+    if not name:
+        raise InvalidRequest("`model` is required.", param="model", code="missing_field")
+    if name.endswith(":floor"):
+        return name.removesuffix(":floor"), "price"
+    if name.endswith(":nitro"):
+        return name.removesuffix(":nitro"), "throughput"
+    return name, ""
+
+
+def tier(service_tier: str | None) -> int:
+    if service_tier is None:
+        return 0
+    number = TIERS.get(service_tier)
+    if number is None:
+        raise InvalidRequest(
+            f"`service_tier`: expected one of {', '.join(TIERS)}.",
+            param="service_tier",
+            code="invalid_value",
+        )
+    return number
+
+
+def flag(headers: Mapping[bytes, bytes], name: bytes) -> bool:
+    return headers.get(name, b"").strip().lower() in (b"1", b"true", b"yes")
+
+
+def text(headers: Mapping[bytes, bytes], name: bytes, *, length_max: int = TAG_MAX) -> str:
+    """A header as printable text of bounded length."""
+    value = headers.get(name)
+    if value is None:
+        return ""
+    return "".join(c for c in value.decode("latin-1") if c.isprintable())[:length_max]
+
+
+def bytes_outside(fields: Mapping[str, Any], not_prompt: frozenset[str]) -> int:
+    """JSON bytes of every field that is not known to stay out of the prompt."""
+    return sum(len(memoryview(raw)) for name, raw in fields.items() if name not in not_prompt)

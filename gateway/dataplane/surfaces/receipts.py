@@ -1,0 +1,79 @@
+"""The one usage block that a client sees, in either dialect, with its exact cost.
+
+`cost` is a JSON number written from integer pico-dollars: it never was a float.
+"""
+
+from typing import Any
+
+import msgspec
+
+from billing.money import usd_json
+from billing.usage import CanonicalUsage
+from providers.chat import Receipt
+
+_encode = msgspec.json.Encoder().encode
+
+
+def openai_usage(receipt: Receipt) -> dict[str, Any]:
+    """OpenAI counts parts as subsets of their parents, as the canonical usage does."""
+    usage = receipt.usage
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cache_read_tokens,
+            "cache_write_tokens": usage.cache_write_5m_tokens + usage.cache_write_1h_tokens,
+            "audio_tokens": usage.input_audio_tokens,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": usage.output_audio_tokens,
+        },
+        **_shared(receipt),
+    }
+
+
+def anthropic_usage(receipt: Receipt) -> dict[str, Any]:
+    """Anthropic counts cache reads and writes beside the input, not inside it."""
+    usage = receipt.usage
+    writes = usage.cache_write_5m_tokens + usage.cache_write_1h_tokens
+    return {
+        "input_tokens": usage.input_tokens - usage.cache_read_tokens - writes,
+        "output_tokens": usage.output_tokens,
+        "cache_read_input_tokens": usage.cache_read_tokens,
+        "cache_creation_input_tokens": writes,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write_5m_tokens,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h_tokens,
+        },
+        **_reasoning(usage),
+        **_shared(receipt),
+    }
+
+
+def _reasoning(usage: CanonicalUsage) -> dict[str, Any]:
+    if not usage.reasoning_tokens:
+        return {}
+    return {"output_tokens_details": {"thinking_tokens": usage.reasoning_tokens}}
+
+
+def _shared(receipt: Receipt) -> dict[str, Any]:
+    """What is ours: cost, where the counts come from if not from the provider, its extras."""
+    shared: dict[str, Any] = {"cost": msgspec.Raw(usd_json(receipt.cost_pico))}
+    if receipt.usage_source not in ("", "provider"):
+        shared["usage_source"] = receipt.usage_source
+    for name, value in receipt.usage_extra.items():
+        shared.setdefault(name, value)
+    return shared
+
+
+def own_fields(receipt: Receipt) -> dict[str, Any]:
+    """Top-level fields of ours in an answer's last part."""
+    if receipt.explanation is None:
+        return {}
+    return {"tokenhouse": {"explanation": receipt.explanation}}
+
+
+def raw(document: Any) -> msgspec.Raw:
+    return msgspec.Raw(_encode(document))

@@ -1,0 +1,75 @@
+"""How many tokens a request can cost at most, and how many it probably will. Pure.
+
+The input bound rests on one fact: a token of text is at least one byte of it. To the JSON
+bytes of the prompt it adds what chat templates and tool preambles may add themselves. A
+prompt that is not all text is bounded by nothing but the model's context. The output bound
+is what we send upstream as the limit, so it holds because it is enforced.
+"""
+
+from providers.chat import ChatRequest, OfferView
+
+REQUEST_OVERHEAD_TOKENS = 64  # template prologue, default system prompt
+MESSAGE_OVERHEAD_TOKENS = 16  # role and turn markers
+TOOLS_OVERHEAD_TOKENS = 600  # the preamble that vendors put before tool definitions
+TOOL_OVERHEAD_TOKENS = 64
+BYTES_PER_TOKEN_EXPECTED = 4
+# Only a prompt that is too long even at this many bytes per token is refused by the router.
+BYTES_PER_TOKEN_MOST = 6
+OUTPUT_TOKENS_EXPECTED = 256
+
+
+def text_bound(request: ChatRequest) -> int:
+    """The most input tokens that the text of this request can be, whatever the tokenizer."""
+    tokens = (
+        REQUEST_OVERHEAD_TOKENS + request.text_bytes + MESSAGE_OVERHEAD_TOKENS * request.messages
+    )
+    if request.tools:
+        tokens += TOOLS_OVERHEAD_TOKENS + TOOL_OVERHEAD_TOKENS * request.tools
+    return tokens
+
+
+def input_bound(request: ChatRequest, offer: OfferView) -> int:
+    """The most input tokens that this offer can bill for this request."""
+    if not request.all_text:
+        return offer.context_length
+    bound = text_bound(request)
+    return min(bound, offer.context_length) if offer.context_length else bound
+
+
+def input_expected(request: ChatRequest) -> int:
+    """The input tokens that a request of this size usually has; ranks, never bills."""
+    return max(1, request.text_bytes // BYTES_PER_TOKEN_EXPECTED)
+
+
+def input_least(request: ChatRequest) -> int:
+    """So few tokens that hardly any text of this size has fewer."""
+    return request.text_bytes // BYTES_PER_TOKEN_MOST
+
+
+def max_output_tokens(request: ChatRequest, offer: OfferView, *, cap: int) -> int:
+    """The limit for one choice that goes upstream: the caller's, else one that fits.
+
+    `cap` is the key's own; 0 means none. A limit that the caller named is lowered to the
+    model's and the key's, and left for the upstream to refuse where prompt and output do
+    not fit together. One that we inject leaves room for the prompt.
+    """
+    context = offer.context_length
+    limits = [limit for limit in (cap, offer.max_output_tokens, context) if limit]
+    if request.max_output_tokens is not None:
+        return min(request.max_output_tokens, *limits) if limits else request.max_output_tokens
+    if context and request.all_text:
+        limits.append(max(context - text_bound(request), (context - _likely(request)) // 2, 1))
+    return min(limits) if limits else OUTPUT_TOKENS_EXPECTED
+
+
+def _likely(request: ChatRequest) -> int:
+    return input_expected(request) + MESSAGE_OVERHEAD_TOKENS * request.messages
+
+
+def output_bound(request: ChatRequest, offer: OfferView, *, cap: int) -> int:
+    """The most output tokens that this request can have here, over all its choices."""
+    return request.n * max_output_tokens(request, offer, cap=cap)
+
+
+def output_expected(output_bound_tokens: int, n: int) -> int:
+    return min(output_bound_tokens, n * OUTPUT_TOKENS_EXPECTED)

@@ -1,0 +1,96 @@
+"""The policies: what each one puts first. Pure; a smaller key is a better offer.
+
+A policy scores offers that already passed every filter. Ties are broken by expected cost,
+then by sku, so that the same request on the same snapshot always ranks the same way.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from billing.money import usd_json
+from providers.chat import OfferView
+
+CHEAPEST = "cheapest"
+FASTEST = "fastest"
+LOWEST_TTFT = "lowest_ttft"
+IN_HOUSE_FIRST = "in_house_first"
+PINNED = "pinned"
+
+# With fewer samples a measured speed says nothing yet.
+SPEED_SAMPLE_MIN = 5
+UNMEASURED = float("inf")
+
+
+class Speed(Protocol):
+    """How fast an offer was lately, on the gateway's clock."""
+
+    @property
+    def ttft_ms_p50(self) -> float | None: ...
+
+    @property
+    def output_tps_p50(self) -> float | None: ...
+
+    @property
+    def sample(self) -> int: ...
+
+
+Speeds = Mapping[int, Speed]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyView:
+    """A tenant's or team's policy as the snapshot froze it. Ceilings are per token."""
+
+    kind: str = CHEAPEST
+    pinned_skus: tuple[str, ...] = ()
+    providers_allowed: frozenset[str] = frozenset()
+    max_input_pico: int | None = None
+    max_output_pico: int | None = None
+    allow_fallbacks: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What a policy looks at beside the offer: the request's size and the measured speeds."""
+
+    output_expected: int
+    speeds: Speeds
+    pinned: Mapping[str, int]
+
+
+def score(kind: str, offer: OfferView, expected_pico: int, scoring: Scoring) -> tuple[float, str]:
+    """The primary key of an offer under a policy, and the reason in words."""
+    if kind in (FASTEST, LOWEST_TTFT):
+        return _speed(kind, offer, scoring)
+    cost = f"costs about ${usd_json(expected_pico).decode()}"
+    if kind == IN_HOUSE_FIRST:
+        return (0.0, f"in-house, {cost}") if offer.in_house else (1.0, f"external, {cost}")
+    if kind == PINNED:
+        position = scoring.pinned[offer.sku]
+        return float(position), f"pinned as number {position + 1}, {cost}"
+    return float(expected_pico), cost
+
+
+def _speed(kind: str, offer: OfferView, scoring: Scoring) -> tuple[float, str]:
+    speed = scoring.speeds.get(offer.id)
+    if speed is None or speed.sample < SPEED_SAMPLE_MIN or speed.ttft_ms_p50 is None:
+        samples = 0 if speed is None else speed.sample
+        return UNMEASURED, f"speed not known yet ({samples} of {SPEED_SAMPLE_MIN} samples)"
+    ttft_ms = speed.ttft_ms_p50
+    if kind == LOWEST_TTFT:
+        return ttft_ms, f"first token after {ttft_ms:,.0f} ms at the median"
+    if not speed.output_tps_p50:
+        return UNMEASURED, "output speed not known yet"
+    whole_ms = ttft_ms + 1000 * scoring.output_expected / speed.output_tps_p50
+    return whole_ms, (
+        f"about {whole_ms:,.0f} ms for {scoring.output_expected} tokens "
+        f"(first token {ttft_ms:,.0f} ms, {speed.output_tps_p50:,.1f} tokens/s)"
+    )
+
+
+def effective(policy: PolicyView, sort: str) -> str:
+    """The policy in force: the caller's `sort` may replace it, but never lift a pin."""
+    if policy.kind == PINNED or not sort:
+        return policy.kind
+    return {"price": CHEAPEST, "throughput": FASTEST, "latency": LOWEST_TTFT}.get(sort, policy.kind)

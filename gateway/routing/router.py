@@ -1,0 +1,291 @@
+"""Request and snapshot in, ranking out: who may serve, in which order, and why not the others.
+
+Pure and synchronous: no I/O, no clock, no randomness, so that every decision can be replayed
+from its arguments. Filters come first and each names its reason with figures; what is left
+is scored by the policy. Offers whose heartbeat is overdue are ranked after all others.
+"""
+
+from dataclasses import dataclass
+
+from billing import rating
+from billing.money import usd_json
+from billing.rating import Price
+from gateway.routing import bounds, names, policies
+from gateway.routing.breaker import Breaker
+from gateway.routing.policies import PolicyView, Scoring, Speeds
+from providers.chat import Candidate, ChatRequest, OfferView
+from providers.wires import registry
+
+TIER_NAMES = ("default", "flex", "priority", "batch")
+# Listing any of these says that the list is complete; else nothing is ruled out by it.
+FEATURES = frozenset({"tools", "vision", "json_schema", "text_only"})
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An offer that will not be tried: `code` for machines, `reason` in words with figures."""
+
+    sku: str
+    provider: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Candidates in the order in which they are tried. `known` is False for an unknown model."""
+
+    model: str
+    policy: str
+    known: bool
+    candidates: tuple[Candidate, ...]
+    rejections: tuple[Rejection, ...]
+    input_expected: int
+    output_expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the caller's key allows. Empty `models` means every model; 0 means no cap."""
+
+    output_cap: int = 0
+    models: frozenset[str] = frozenset()
+
+
+class _Rejected(Exception):
+    """Carries the reason out of a filter."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One request's view of the filters, worked out once for all offers."""
+
+    request: ChatRequest
+    policy: PolicyView
+    kind: str
+    limits: Limits
+    breaker: Breaker
+    now_ms: int
+    input_expected: int
+    input_least: int
+    max_input_pico: int | None
+    max_output_pico: int | None
+    scoring: Scoring
+
+
+def rank(
+    request: ChatRequest,
+    *,
+    offers_by_model: names.OffersByModel,
+    policy: PolicyView,
+    limits: Limits,
+    speeds: Speeds,
+    breaker: Breaker,
+    now_ms: int,
+) -> Ranking:
+    """Filter, score and order every offer of the models that the request names."""
+    question = _question(request, policy, limits, speeds, breaker, now_ms)
+    ranked: list[tuple[tuple[object, ...], Candidate]] = []
+    rejections: list[Rejection] = []
+    seen: set[int] = set()
+    for model_position, name in enumerate(_models(request)):
+        for offer in names.resolve(name, offers_by_model):
+            if offer.id in seen:
+                continue
+            seen.add(offer.id)
+            try:
+                candidate = _candidate(question, offer)
+                key = _order_key(question, candidate, model_position)
+            except _Rejected as no:
+                rejections.append(Rejection(offer.sku, offer.provider, no.code, no.reason))
+            else:
+                ranked.append((key, candidate))
+    ranked.sort(key=lambda pair: pair[0])
+    candidates = [candidate for _, candidate in ranked]
+    if not (policy.allow_fallbacks and request.routing.allow_fallbacks):
+        rejections += [_no_fallback(c) for c in candidates[1:]]
+        del candidates[1:]
+    return Ranking(
+        model=request.model,
+        policy=question.kind,
+        known=bool(seen),
+        candidates=tuple(candidates),
+        rejections=tuple(rejections),
+        input_expected=question.input_expected,
+        output_expected=question.scoring.output_expected,
+    )
+
+
+def _models(request: ChatRequest) -> tuple[str, ...]:
+    """The asked model, then the caller's fallback models, each once."""
+    return tuple(dict.fromkeys((request.model, *request.routing.models)))
+
+
+def _question(
+    request: ChatRequest,
+    policy: PolicyView,
+    limits: Limits,
+    speeds: Speeds,
+    breaker: Breaker,
+    now_ms: int,
+) -> _Question:
+    asked = request.max_output_tokens or bounds.OUTPUT_TOKENS_EXPECTED
+    return _Question(
+        request=request,
+        policy=policy,
+        kind=policies.effective(policy, request.routing.sort),
+        limits=limits,
+        breaker=breaker,
+        now_ms=now_ms,
+        input_expected=bounds.input_expected(request),
+        input_least=bounds.input_least(request),
+        max_input_pico=_lower(policy.max_input_pico, request.routing.max_input_pico),
+        max_output_pico=_lower(policy.max_output_pico, request.routing.max_output_pico),
+        scoring=Scoring(
+            output_expected=bounds.output_expected(request.n * asked, request.n),
+            speeds=speeds,
+            pinned={sku: at for at, sku in enumerate(policy.pinned_skus)},
+        ),
+    )
+
+
+def _lower(left: int | None, right: int | None) -> int | None:
+    if left is None or right is None:
+        return right if left is None else left
+    return min(left, right)
+
+
+def _candidate(question: _Question, offer: OfferView) -> Candidate:
+    """The offer with its prices pinned and its costs bounded, or _Rejected."""
+    request = question.request
+    _check_allowed(question, offer)
+    _check_able(question, offer)
+    input_bound = bounds.input_bound(request, offer)
+    limit = bounds.max_output_tokens(request, offer, cap=question.limits.output_cap)
+    output_bound = request.n * limit
+    prices, expected_pico, worst_pico = _costs(question, offer, input_bound, output_bound)
+    score, why = policies.score(question.kind, offer, expected_pico, question.scoring)
+    if offer.demoted:
+        why = f"last: its heartbeat is overdue; {why}"
+    return Candidate(
+        offer=offer,
+        prices=prices,
+        expected_pico=expected_pico,
+        worst_pico=worst_pico,
+        score=score,
+        why=why,
+        input_bound=input_bound,
+        output_bound=output_bound,
+        max_output_tokens=limit,
+    )
+
+
+def _check_allowed(question: _Question, offer: OfferView) -> None:
+    """Whether operator, tenant, key and caller let this offer be used."""
+    if offer.not_routable:
+        raise _Rejected("not_routable", offer.not_routable)
+    policy, routing = question.policy, question.request.routing
+    if question.limits.models and offer.model not in question.limits.models:
+        raise _Rejected("model_not_allowed", f"the key may not use {offer.model}")
+    if question.kind == policies.PINNED and offer.sku not in question.scoring.pinned:
+        raise _Rejected("not_pinned", "not among the offers that the policy pins")
+    if policy.providers_allowed and offer.provider not in policy.providers_allowed:
+        raise _Rejected("provider_not_allowed", f"{offer.provider} is not on the allow-list")
+    if routing.only and not any(names.matches(token, offer) for token in routing.only):
+        raise _Rejected("not_in_only", f"not in provider.only: {', '.join(routing.only)}")
+    if any(names.matches(token, offer) for token in routing.ignore):
+        raise _Rejected("ignored", "named in provider.ignore")
+
+
+def _check_able(question: _Question, offer: OfferView) -> None:
+    """Whether this offer can serve such a request, now."""
+    request = question.request
+    if not question.breaker.allow(offer.id, question.now_ms):
+        raise _Rejected("breaker_open", question.breaker.why(offer.id, question.now_ms))
+    context = offer.context_length
+    if context and request.all_text and question.input_least > context:
+        raise _Rejected(
+            "context_too_short",
+            f"a prompt of at least {question.input_least:,} tokens does not fit into "
+            f"a context of {context:,}",
+        )
+    if not context and not request.all_text:
+        raise _Rejected("context_unknown", "a prompt that is not all text has no bound here")
+    if not request.needs:
+        return
+    if offer.wire != request.dialect:
+        missing = request.needs & registry.lacks(request.dialect, offer.wire)
+        if missing:
+            raise _Rejected("dialect", f"{', '.join(sorted(missing))} cannot be said in its API")
+    if not FEATURES.isdisjoint(offer.capabilities):
+        missing = (request.needs & FEATURES) - offer.capabilities
+        if missing:
+            raise _Rejected("capability", f"does not support {', '.join(sorted(missing))}")
+
+
+def _costs(
+    question: _Question, offer: OfferView, input_bound: int, output_bound: int
+) -> tuple[tuple[Price, ...], int, int]:
+    """The prices pinned for this tier, the expected and the greatest cost."""
+    tier = question.request.service_tier
+    prices = tuple(p for p in offer.prices if p.service_tier == tier)
+    try:
+        price = rating.choose(prices, service_tier=tier, input_tokens=question.input_expected)
+        worst_pico = rating.worst_case(
+            prices, service_tier=tier, input_bound=input_bound, output_bound=output_bound
+        )
+    except rating.PriceNotFound:
+        raise _Rejected(
+            "no_price", f"no price in force for service tier {TIER_NAMES[tier]}"
+        ) from None
+    _check_ceiling("input", price.input_pico, question.max_input_pico)
+    _check_ceiling("output", price.output_pico, question.max_output_pico)
+    expected_pico = (
+        question.input_expected * price.input_pico
+        + min(question.scoring.output_expected, output_bound) * price.output_pico
+        + price.request_pico
+    )
+    return prices, expected_pico, worst_pico
+
+
+def _check_ceiling(side: str, price_pico: int, ceiling_pico: int | None) -> None:
+    if ceiling_pico is not None and price_pico > ceiling_pico:
+        raise _Rejected(
+            "over_price_ceiling",
+            f"{side} at ${_per_million(price_pico)} per million tokens is above "
+            f"the ceiling of ${_per_million(ceiling_pico)}",
+        )
+
+
+def _per_million(pico_per_token: int) -> str:
+    return usd_json(pico_per_token * 1_000_000).decode()
+
+
+def _order_key(
+    question: _Question, candidate: Candidate, model_position: int
+) -> tuple[object, ...]:
+    """Heartbeat, then the caller's own order of models and sellers, then the policy."""
+    offer, order = candidate.offer, question.request.routing.order
+    at = next((i for i, token in enumerate(order) if names.matches(token, offer)), len(order))
+    if order and at == len(order) and not question.request.routing.allow_fallbacks:
+        raise _Rejected("not_in_order", "not in provider.order, and fallbacks are off")
+    return (
+        offer.demoted,
+        model_position,
+        at,
+        candidate.score,
+        candidate.expected_pico,
+        offer.sku,
+    )
+
+
+def _no_fallback(candidate: Candidate) -> Rejection:
+    offer = candidate.offer
+    return Rejection(
+        offer.sku, offer.provider, "fallbacks_off", "eligible, but only the first is tried"
+    )

@@ -1,0 +1,282 @@
+"""Reading what an Anthropic-like server answers, streamed or whole.
+
+Input counts come with `message_start`, output counts with `message_delta`, which may also
+correct the former. An answer counts as finished once a stop reason came.
+"""
+
+from typing import Any
+
+import msgspec
+
+from billing.usage import CanonicalUsage, UsageError
+from providers.chat import Chunk
+from providers.errors import ProtocolError, ProviderError
+from providers.wires import failures, usage
+from providers.wires.sse import Event, Splitter
+
+MALFORMED_MAX = 100
+WHOLE_BYTES_MAX = 64 * 1024 * 1024
+DIALECT = "anthropic"
+
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+class _Block(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+
+
+class _Message(msgspec.Struct):
+    id: str | None = None
+    content: list[_Block] | None = None
+    stop_reason: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    index: int = 0
+    message: _Message | None = None
+    content_block: _Block | None = None
+    delta: _Delta | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+class _Whole(_Message):
+    type: str = ""
+    error: Any = None
+
+
+_event = msgspec.json.Decoder(_Event).decode
+_whole = msgspec.json.Decoder(_Whole).decode
+
+
+class _Reader:
+    """What streamed and whole answers have in common: usage and the finish."""
+
+    def __init__(self) -> None:
+        self.failure: ProviderError | None = None
+        self.usage: CanonicalUsage | None = None
+        self.usage_problem = ""
+        self.usage_extra: dict[str, Any] = {}
+        self.finish_reason = ""
+        self.upstream_id = ""
+        self.finished = False
+        self._counts: dict[str, Any] = {}
+
+    def _merge_usage(self, counts: dict[str, Any] | None) -> None:
+        """Later counts are totals and replace earlier ones; a null replaces nothing."""
+        for name, value in (counts or {}).items():
+            if value is not None:
+                self._counts[name] = value
+
+    def _settle_usage(self) -> None:
+        if not self._counts:
+            return
+        try:
+            counts = msgspec.convert(self._counts, usage.AnthropicUsage)
+            self.usage = usage.from_anthropic(counts)
+            self.usage_problem = ""
+        except (UsageError, msgspec.ValidationError) as problem:
+            self.usage = None
+            self.usage_problem = str(problem)
+            return
+        self.usage_extra = usage.extra(self._counts)
+
+    def _stop(self, reason: str | None) -> str:
+        """The canonical finish reason; empty where there is none yet."""
+        if not reason:
+            return ""
+        self.finish_reason = FINISH_REASONS.get(reason, "stop")
+        self.finished = True
+        return self.finish_reason
+
+
+class StreamReader(_Reader):
+    def __init__(self) -> None:
+        super().__init__()
+        self._splitter = Splitter()
+        self._malformed = 0
+        self._tools: dict[int, int] = {}  # content block -> number of the tool call
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """The chunks that are complete now; nothing once a failure is known."""
+        if self.failure is not None:
+            return []
+        try:
+            return self._read(self._splitter.feed(data))
+        except ProtocolError as problem:
+            self.failure = problem
+            return []
+
+    def end(self) -> list[Chunk]:
+        """What was left when the connection closed; a body that is no stream is read whole."""
+        if self.failure is not None:
+            return []
+        if self._splitter.tail.lstrip().startswith(b"{"):
+            return self._read_whole(self._splitter.tail)
+        return self._read(self._splitter.end())
+
+    def _read(self, events: list[Event]) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        for event in events:
+            if event.data:
+                chunk = self._chunk(event)
+                if chunk is not None:
+                    chunks.append(chunk)
+            if self.failure is not None:
+                break
+        return chunks
+
+    def _chunk(self, event: Event) -> Chunk | None:
+        try:
+            typed = _event(event.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self._malformed += 1
+            if self._malformed > MALFORMED_MAX:
+                self.failure = ProtocolError(f"more than {MALFORMED_MAX} events are not JSON")
+            return None
+        chunk = Chunk(event.raw, DIALECT)
+        if typed.type == "content_block_delta":
+            self._block_delta(typed, chunk)
+        elif typed.type == "content_block_start":
+            self._block_start(typed, chunk)
+        elif typed.type == "message_start":
+            self._message_start(typed)
+        elif typed.type == "message_delta":
+            self._message_delta(typed, chunk)
+        elif typed.type == "message_stop":
+            chunk.hidden = chunk.last = True
+        elif typed.type == "error":
+            self.failure = failures.in_stream(typed.error)
+            return None
+        return chunk
+
+    def _message_start(self, event: _Event) -> None:
+        if event.message is not None:
+            self.upstream_id = event.message.id or ""
+            # The output count of this event is a placeholder, not a count.
+            counts = {**(event.message.usage or {}), "output_tokens": None}
+            self._merge_usage(counts)
+
+    def _message_delta(self, event: _Event, chunk: Chunk) -> None:
+        self._merge_usage(event.usage)
+        self._settle_usage()
+        chunk.usage = self.usage
+        if event.delta is not None:
+            chunk.finish_reason = self._stop(event.delta.stop_reason)
+        chunk.hidden = True
+
+    def _block_start(self, event: _Event, chunk: Chunk) -> None:
+        block = event.content_block
+        if block is None:
+            return
+        if block.type == "tool_use":
+            number = self._tools.setdefault(event.index, len(self._tools))
+            chunk.tool_calls = [_tool_call(number, block, arguments="")]
+        chunk.text = block.text or ""
+        chunk.reasoning = block.thinking or ""
+
+    def _block_delta(self, event: _Event, chunk: Chunk) -> None:
+        delta = event.delta
+        if delta is None:
+            return
+        chunk.text = delta.text or ""
+        chunk.reasoning = delta.thinking or ""
+        number = self._tools.get(event.index)
+        if delta.partial_json and number is not None:
+            chunk.tool_calls = [{"index": number, "function": {"arguments": delta.partial_json}}]
+
+    def _read_whole(self, body: bytes) -> list[Chunk]:
+        """Asked for a stream, it answered in one piece; it counts all the same."""
+        whole = WholeReader()
+        whole.feed(body)
+        chunks = whole.end()
+        self.failure, self.finished = whole.failure, whole.finished
+        self.usage, self.usage_problem = whole.usage, whole.usage_problem
+        self.usage_extra, self.upstream_id = whole.usage_extra, whole.upstream_id
+        self.finish_reason = whole.finish_reason
+        for chunk in chunks:
+            chunk.dialect, chunk.raw = "", b""
+        return chunks
+
+
+class WholeReader(_Reader):
+    """An answer in one JSON document; the chunk comes at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+        self._length = 0
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        self._length += len(data)
+        if self._length > WHOLE_BYTES_MAX:
+            self._parts.clear()
+            self.failure = ProtocolError(f"the answer is longer than {WHOLE_BYTES_MAX:,} bytes")
+        elif self.failure is None:
+            self._parts.append(data)
+        return []
+
+    def end(self) -> list[Chunk]:
+        if self.failure is not None:
+            return []
+        body = b"".join(self._parts)
+        try:
+            answer = _whole(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+            self.failure = ProtocolError(f"the answer is not a message: {wrong}")
+            return []
+        if answer.type == "error":
+            self.failure = failures.in_stream(answer.error)
+            return []
+        self.upstream_id = answer.id or ""
+        self._merge_usage(answer.usage)
+        self._settle_usage()
+        blocks = answer.content or []
+        tools = [block for block in blocks if block.type == "tool_use"]
+        return [
+            Chunk(
+                body,
+                DIALECT,
+                text="".join(block.text or "" for block in blocks),
+                reasoning="".join(block.thinking or "" for block in blocks),
+                tool_calls=[
+                    _tool_call(number, block, arguments=bytes(block.input).decode())
+                    for number, block in enumerate(tools)
+                ]
+                or None,
+                finish_reason=self._stop(answer.stop_reason),
+                usage=self.usage,
+            )
+        ]
+
+
+def _tool_call(number: int, block: _Block, *, arguments: str) -> dict[str, Any]:
+    return {
+        "index": number,
+        "id": block.id or f"call_{number}",
+        "type": "function",
+        "function": {"name": block.name or "", "arguments": arguments},
+    }
