@@ -61,7 +61,7 @@ def in_folder(root: Path) -> Places:
 def data_root() -> Path:
     chosen = env.lookup("TOKENHOUSE_DATA_DIR")
     if chosen is not None:
-        return Path(chosen).absolute()
+        return CLONE / chosen
     if os.geteuid() != 0:
         return CLONE / ".tokenhouse"
     return Path("/var/lib/tokenhouse") / clone_hash()
