@@ -73,6 +73,19 @@ class DaySpend:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferUsage:
+    """What a tenant used of one offer over a span of time."""
+
+    model: str
+    sku: str
+    requests: int
+    input_tokens: int
+    cache_read_tokens: int
+    output_tokens: int
+    cost_pico: int
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """`cache_saved_pico`: what the cached input would have cost more as uncached input."""
 
@@ -190,6 +203,35 @@ def spend_by_day(tenant_id: int, *, since: datetime, until: datetime) -> list[Da
     ]
 
 
+def used_by_offer(tenant_id: int, *, since: datetime, until: datetime) -> list[OfferUsage]:
+    """What was used and paid per offer, by model and sku."""
+    found = (
+        _between(tenant_id, since, until)
+        .filter(tenant_cost_pico__gt=0)
+        .values("model", "sku")
+        .annotate(
+            requests=Count("request_id", distinct=True),
+            input=Sum("input_tokens"),
+            cached=Sum("cache_read_tokens"),
+            output=Sum("output_tokens"),
+            cost=Sum("tenant_cost_pico"),
+        )
+        .order_by("model", "sku")
+    )
+    return [
+        OfferUsage(
+            model=row["model"],
+            sku=row["sku"],
+            requests=row["requests"],
+            input_tokens=int(row["input"]),
+            cache_read_tokens=int(row["cached"]),
+            output_tokens=int(row["output"]),
+            cost_pico=int(row["cost"]),
+        )
+        for row in found
+    ]
+
+
 def totals(tenant_id: int, *, since: datetime, until: datetime) -> Totals:
     """Sums over a span of time. Tokens are those of attempts that somebody pays for."""
     found = _between(tenant_id, since, until).aggregate(
@@ -234,14 +276,30 @@ def filter_choices(tenant_id: int, *, since: datetime) -> dict[str, list[str]]:
     }
 
 
-def last_used(tenant_id: int) -> dict[int, datetime]:
-    """When each API key of the tenant was last used, by key id."""
+def last_used(tenant_id: int, *, since: datetime) -> dict[int, datetime]:
+    """When each API key of the tenant was last used since then, by key id."""
     found = (
-        UsageEvent.objects.filter(tenant_id=tenant_id, api_key_id__isnull=False)
+        UsageEvent.objects.filter(
+            tenant_id=tenant_id, occurred_at__gte=since, api_key_id__isnull=False
+        )
         .values("api_key_id")
         .annotate(at=Max("occurred_at"))
     )
     return {row["api_key_id"]: row["at"] for row in found}
+
+
+# The column that a scope's spend is summed by.
+SCOPE_COLUMNS = {"tenant": "tenant_id", "team": "team_id", "key": "api_key_id"}
+
+
+def spent(tenant_id: int, *, scope_kind: str, scope_id: int, since: datetime | None) -> int:
+    """What a scope of the tenant has spent since then, or in all."""
+    found = UsageEvent.objects.filter(
+        **{"tenant_id": tenant_id, SCOPE_COLUMNS[scope_kind]: scope_id}
+    )
+    if since is not None:
+        found = found.filter(occurred_at__gte=since)
+    return _int(found.aggregate(cost=Sum("tenant_cost_pico"))["cost"])
 
 
 def first_request_at(tenant_id: int) -> datetime | None:

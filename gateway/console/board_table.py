@@ -1,0 +1,183 @@
+"""The board as a table: which figure ranks, how rows sort, what the charts draw. Pure.
+
+Rows are the dictionaries of docs/leaderboards.md. A row without the ranked figure keeps its
+place at the end and has no rank.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+Row = Mapping[str, Any]
+
+WINDOWS: Final = ("5m", "1h", "24h", "7d", "30d")
+DEFAULT_WINDOW: Final = "24h"
+OUTSIDE_COLOURS: Final = 7
+
+
+def _nested(row: Row, name: str, part: str) -> Any:
+    inner = row.get(name)
+    return None if inner is None else inner.get(part)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """A figure to rank by."""
+
+    slug: str
+    label: str
+    unit: str
+    pico: Callable[[Row], Any]
+
+
+BASES: Final = (
+    Basis("effective", "Effective", "$/M output", lambda r: _nested(r, "effective", "pico")),
+    Basis("3-1", "List 3:1", "$/M blended", lambda r: r.get("blended_3_1_pico")),
+    Basis("7-2-1", "List 7:2:1", "$/M blended", lambda r: r.get("blended_7_2_1_pico")),
+)
+
+COLUMNS: Final[dict[str, Callable[[Row], Any]]] = {
+    "offer": lambda r: (r["provider_name"].lower(), r["variant"]),
+    "list": lambda r: _nested(r, "list", "output_pico"),
+    "cached": lambda r: _nested(r, "list", "cached_pico"),
+    "paid": lambda r: r.get("paid_pico"),
+    "ttft": lambda r: _nested(r, "ttft_ms", "p50"),
+    "speed": lambda r: _nested(r, "output_tps", "p50"),
+    "uptime": lambda r: _nested(r, "uptime", "percent"),
+    "requests": lambda r: r["requests"],
+    "age": lambda r: r.get("last_at"),
+}
+# Where more is better, the first click on the column puts the most on top.
+MOST_FIRST: Final = frozenset({"speed", "uptime", "requests", "age"})
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One row as drawn: its place by the chosen basis, and the bar under the ranked figure."""
+
+    row: Row
+    place: int | None
+    ranked_pico: Any
+    share: float
+    own: bool
+    colour: int
+
+
+def basis_of(slug: str) -> Basis:
+    return next((basis for basis in BASES if basis.slug == slug), BASES[0])
+
+
+def lines(rows: Sequence[Row], *, basis: Basis, sort: str, descending: bool) -> list[Line]:
+    """All rows with their place by `basis`, ordered by the column `sort` (the rank by default)."""
+    by_price = sorted((r for r in rows if basis.pico(r) is not None), key=basis.pico)
+    dearest = basis.pico(by_price[-1]) if by_price else 0
+    places = {r["sku"]: place for place, r in enumerate(by_price, start=1)}
+    colours = _colours(by_price)
+    made = [
+        Line(
+            row=row,
+            place=places.get(row["sku"]),
+            ranked_pico=basis.pico(row),
+            share=_share(basis.pico(row), dearest),
+            own=is_own(row),
+            colour=colours.get(row["sku"], 8),
+        )
+        for row in rows
+    ]
+    return _sorted(made, sort, descending)
+
+
+def is_own(row: Row) -> bool:
+    return bool(row["kind"] != "external")
+
+
+def _share(pico: Any, dearest: Any) -> float:
+    return 0.0 if not pico or not dearest else round(100 * float(pico) / float(dearest), 1)
+
+
+def _colours(by_price: Sequence[Row]) -> dict[str, int]:
+    """Own offers have the first colour; the others take the rest in order, then the last."""
+    colours: dict[str, int] = {}
+    outside = 0
+    for row in by_price:
+        if is_own(row):
+            colours[row["sku"]] = 1
+        else:
+            colours[row["sku"]] = min(2 + outside, 8)
+            outside += 1
+    return colours
+
+
+def _sorted(made: list[Line], sort: str, descending: bool) -> list[Line]:
+    key = COLUMNS.get(sort)
+
+    def value(line: Line) -> Any:
+        return line.place if key is None else key(line.row)
+
+    known = [line for line in made if value(line) is not None]
+    unknown = [line for line in made if value(line) is None]
+    return sorted(known, key=value, reverse=descending) + unknown
+
+
+def name_of(row: Row) -> str:
+    return f"{row['provider_name']} · {row['variant']}" if row["variant"] else row["provider_name"]
+
+
+def speed_chart(made: Sequence[Line]) -> dict[str, Any]:
+    """Price against speed, of the rows where both are measured, and the Pareto front."""
+    points = [
+        {
+            "name": name_of(line.row),
+            "speed": line.row["output_tps"]["p50"],
+            "usd": float(line.ranked_pico) / 1e6,
+            "n": line.row["output_tps"]["n"],
+            "colour": line.colour,
+            "own": line.own,
+        }
+        for line in made
+        if line.ranked_pico is not None and line.row.get("output_tps")
+    ]
+    return {"points": points, "front": pareto([(p["speed"], p["usd"]) for p in points])}
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The offers that none other beats in both speed and price, from the fastest down."""
+    front: list[tuple[float, float]] = []
+    for speed, usd in sorted(points, key=lambda p: (-p[0], p[1])):
+        if not front or usd < front[-1][1]:
+            front.append((speed, usd))
+    return front
+
+
+CSV_HEAD: Final = (
+    "rank offer provider variant kind state routable effective_usd_per_m basis "
+    "list_input_usd_per_m list_cached_usd_per_m list_output_usd_per_m paid_usd_per_m "
+    "ttft_ms_p50 ttft_ms_p95 output_tps_p50 uptime_percent requests last_at"
+).split()
+
+
+def csv_row(line: Line) -> list[Any]:
+    row = line.row
+
+    def usd(pico: Any) -> Any:
+        return "" if pico is None else f"{float(pico) / 1e6:.6f}".rstrip("0").rstrip(".")
+
+    return [
+        line.place or "",
+        row["sku"],
+        row["provider_name"],
+        row["variant"],
+        row["kind"],
+        row["state"],
+        row["routable"],
+        usd(_nested(row, "effective", "pico")),
+        _nested(row, "effective", "basis") or "",
+        *(usd(_nested(row, "list", f"{part}_pico")) for part in ("input", "cached", "output")),
+        usd(row.get("paid_pico")),
+        _nested(row, "ttft_ms", "p50"),
+        _nested(row, "ttft_ms", "p95"),
+        _nested(row, "output_tps", "p50"),
+        _nested(row, "uptime", "percent"),
+        row["requests"],
+        row.get("last_at") or "",
+    ]

@@ -1,0 +1,83 @@
+"""Server-sent events that say only that something changed; the page then fetches itself.
+
+However many pages watch one thing, it is read once per interval and process. A feed holds no
+database connection while it waits, ends by itself after a while (the browser comes back), and
+their number is limited.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+OPEN_MAX: Final = 500
+TOPICS_MAX: Final = 5_000
+LIFETIME_S: Final = 600
+# The browser calls a feed stale when it hears nothing for 15 s.
+REPEAT_S: Final = 5.0
+RECONNECT_MS: Final = 2_000
+
+
+@dataclass(slots=True)
+class _Topic:
+    mark: str = ""
+    read_at: float = float("-inf")
+    reading: bool = False
+
+
+class Feed:
+    """Watches one kind of thing; `read` gives the mark of a topic, which grows as it changes."""
+
+    def __init__(self, read: Callable[[int], str], *, interval_s: float) -> None:
+        self._read = read
+        self._interval_s = interval_s
+        self._topics: dict[int, _Topic] = {}
+        self._open = 0
+
+    def respond(self, topic: int) -> HttpResponseBase:
+        if self._open >= OPEN_MAX:
+            return HttpResponse("Too many live pages.\n", status=503, headers={"Retry-After": "30"})
+        response = StreamingHttpResponse(self._events(topic), content_type="text/event-stream")
+        response["Cache-Control"] = "no-store"
+        response["X-Accel-Buffering"] = "no"
+        return response
+
+    async def _events(self, topic: int) -> AsyncIterator[bytes]:
+        self._open += 1
+        ends_at = time.monotonic() + LIFETIME_S
+        said, said_at = None, float("-inf")
+        try:
+            yield f"retry: {RECONNECT_MS}\n\n".encode()
+            while (now := time.monotonic()) < ends_at:
+                mark = await self._mark(topic)
+                if mark != said or now - said_at >= REPEAT_S:
+                    yield f"event: mark\ndata: {mark}\n\n".encode()
+                    said, said_at = mark, now
+                await asyncio.sleep(self._interval_s)
+        finally:
+            self._open -= 1
+
+    async def _mark(self, topic: int) -> str:
+        if len(self._topics) > TOPICS_MAX:
+            self._topics.clear()
+        seen = self._topics.setdefault(topic, _Topic())
+        if seen.reading or time.monotonic() - seen.read_at < self._interval_s:
+            return seen.mark
+        seen.reading = True
+        try:
+            seen.mark = await sync_to_async(self._fetch, thread_sensitive=False)(topic)
+        finally:
+            seen.reading = False
+            seen.read_at = time.monotonic()
+        return seen.mark
+
+    def _fetch(self, topic: int) -> str:
+        try:
+            return self._read(topic)
+        finally:
+            connections.close_all()

@@ -1,0 +1,147 @@
+"""The forms of the dashboard. They read what people typed; services decide whether it may be."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from django import forms
+
+from billing.money import pico_from_usd
+from gateway import keys
+from gateway.models import ApiKey, RoutingPolicy, Team
+
+EXPIRIES: Final = (("", "Never"), ("7", "In 7 days"), ("30", "In 30 days"), ("90", "In 90 days"))
+LIMIT_USD_MAX: Final = Decimal(4_000_000)
+
+
+class PlainForm(forms.Form):
+    """Marks fields with errors for assistive technology and drops Django's label colons."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, label_suffix="", **kwargs)
+
+
+class KeyForm(PlainForm):
+    name = forms.CharField(
+        max_length=80, help_text="What the key is for: “nightly evals”, “web app”."
+    )
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, scope) for scope in keys.SCOPES],
+        initial=[keys.INFERENCE],
+        widget=forms.CheckboxSelectMultiple,
+        help_text="inference calls models; management uses the management API.",
+    )
+    expires = forms.ChoiceField(choices=EXPIRIES, required=False)
+    team = forms.ModelChoiceField(Team.objects.none(), required=False, empty_label="No team")
+    models_allowed = forms.CharField(
+        required=False,
+        label="Models",
+        max_length=8_000,
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="One per line. Empty allows every model.",
+    )
+
+    def __init__(self, *args: Any, teams: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if teams is not None:
+            field = self.fields["team"]
+            assert isinstance(field, forms.ModelChoiceField)
+            field.queryset = teams
+
+    def expires_at(self, now: datetime) -> datetime | None:
+        days = self.cleaned_data["expires"]
+        return now + timedelta(days=int(days)) if days else None
+
+    def models_named(self) -> list[str]:
+        return [line.strip() for line in self.cleaned_data["models_allowed"].splitlines() if line.strip()]
+
+
+class ScopeForm(PlainForm):
+    """Something a limit applies to: the whole tenant, a team or a key of it."""
+
+    scope = forms.ChoiceField(label="Applies to")
+
+    def __init__(self, *args: Any, scopes: list[tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["scope"]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = scopes
+
+    def scope_chosen(self) -> tuple[str, int]:
+        kind, _, scope_id = self.cleaned_data["scope"].partition(":")
+        return kind, int(scope_id)
+
+
+class QuotaForm(ScopeForm):
+    window = forms.ChoiceField(
+        choices=[("day", "per day"), ("month", "per month"), ("lifetime", "in all")]
+    )
+    limit_usd = forms.DecimalField(
+        label="Limit, $",
+        required=False,
+        min_value=0,
+        max_value=LIMIT_USD_MAX,
+        max_digits=19,
+        decimal_places=12,
+        help_text="Calls that could pass it are refused. Empty removes the limit.",
+    )
+
+    def limit_pico(self) -> int | None:
+        limit = self.cleaned_data["limit_usd"]
+        return None if limit is None else pico_from_usd(limit)
+
+
+class RateLimitForm(ScopeForm):
+    rpm = forms.IntegerField(
+        label="Requests per minute", required=False, min_value=1, max_value=10_000_000
+    )
+    tpm = forms.IntegerField(
+        label="Tokens per minute", required=False, min_value=1, max_value=2_000_000_000
+    )
+    concurrency = forms.IntegerField(
+        label="Open at once", required=False, min_value=1, max_value=100_000
+    )
+
+
+class PolicyForm(PlainForm):
+    kind = forms.ChoiceField(choices=RoutingPolicy.Kind.choices, widget=forms.RadioSelect)
+    pinned_skus = forms.CharField(
+        label="Pinned offers",
+        required=False,
+        max_length=8_000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="For “pinned”: one offer per line, tried in this order.",
+    )
+    providers_allowed = forms.CharField(
+        label="Only these sellers",
+        required=False,
+        max_length=2_000,
+        help_text="Separated by commas. Empty allows every seller.",
+    )
+    max_input_usd = forms.DecimalField(
+        label="Ceiling for input, $/M", required=False, min_value=0, max_value=100_000,
+        max_digits=11, decimal_places=6,
+    )
+    max_output_usd = forms.DecimalField(
+        label="Ceiling for output, $/M", required=False, min_value=0, max_value=100_000,
+        max_digits=11, decimal_places=6,
+    )
+    allow_fallbacks = forms.BooleanField(
+        label="Try the next offer if the first one fails", required=False
+    )
+
+    def skus(self) -> list[str]:
+        return [line.strip() for line in self.cleaned_data["pinned_skus"].splitlines() if line.strip()]
+
+    def sellers(self) -> list[str]:
+        named = self.cleaned_data["providers_allowed"].split(",")
+        return [name.strip() for name in named if name.strip()]
+
+
+def pico_per_token_of(usd_per_million: Decimal | None) -> int | None:
+    """A ceiling as typed; the field allows six places, so nothing is lost."""
+    return None if usd_per_million is None else int(usd_per_million.scaleb(6))
+
+
+def key_choices(found: Any) -> list[tuple[str, str]]:
+    return [(f"key:{key.pk}", f"Key {key.name}") for key in found if isinstance(key, ApiKey)]

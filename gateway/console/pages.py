@@ -1,0 +1,53 @@
+"""The frame around every page: navigation, tenant, balance, theme."""
+
+from typing import Any, Final
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from redis.exceptions import RedisError
+
+from billing import credit
+from gateway.console.access import choose_member, memberships
+from gateway.models import Member
+
+THEME_COOKIE: Final = "theme"
+THEMES: Final = ("system", "light", "dark")
+THEME_COOKIE_AGE_S: Final = 365 * 86_400
+
+
+def render_page(
+    request: HttpRequest,
+    template: str,
+    context: dict[str, Any],
+    *,
+    nav: str,
+    member: Member | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    """Render a page inside the frame; `nav` names the current entry of the navigation."""
+    member = member or choose_member(request)
+    frame = {
+        "nav": nav,
+        "member": member,
+        "memberships": memberships(request.user) if isinstance(request.user, User) else [],
+        "left_pico": None if member is None else _left(member),
+        "theme": theme_of(request),
+        "next_theme": THEMES[(THEMES.index(theme_of(request)) + 1) % len(THEMES)],
+        "api_url": settings.PUBLIC_API_URL,
+    }
+    return render(request, template, {**frame, **context}, status=status)
+
+
+def _left(member: Member) -> int | None:
+    """What is left of the credit; unknown, not zero, while Redis is away."""
+    try:
+        return credit.balance(member.tenant).left_pico
+    except RedisError:
+        return None
+
+
+def theme_of(request: HttpRequest) -> str:
+    chosen = request.COOKIES.get(THEME_COOKIE, "system")
+    return chosen if chosen in THEMES else "system"

@@ -1,0 +1,89 @@
+"""The public leaderboard: its home, the page of one model, and both as CSV."""
+
+import csv
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Final
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from gateway.console import board_table, home_table, price_steps
+from gateway.console.pages import render_page
+from providers import leaderboards
+
+HISTORY: Final = timedelta(days=365)
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    table = home_table.read(request.GET)
+    return render_page(request, "board/home.html", {"table": table}, nav="board")
+
+
+@require_safe
+def home_csv(request: HttpRequest) -> HttpResponse:
+    table = home_table.read(request.GET)
+    rows = (home_table.csv_row(row) for row in table.rows)
+    return _csv("models.csv", home_table.CSV_HEAD, rows)
+
+
+@require_safe
+def model(request: HttpRequest, slug: str) -> HttpResponse:
+    board = _board(request, slug)
+    basis = board_table.basis_of(request.GET.get("by", ""))
+    lines = _lines(request, board)
+    now = timezone.now()
+    context = {
+        "board": board,
+        "basis": basis,
+        "bases": board_table.BASES,
+        "windows": board_table.WINDOWS,
+        "lines": lines,
+        "sort": request.GET.get("sort", ""),
+        "speed_chart": board_table.speed_chart(lines),
+        "steps": price_steps.read(slug, since=now - HISTORY, now=now),
+    }
+    return render_page(request, "board/model.html", context, nav="board")
+
+
+@require_safe
+def model_csv(request: HttpRequest, slug: str) -> HttpResponse:
+    lines = _lines(request, _board(request, slug))
+    return _csv(f"{slug}.csv", board_table.CSV_HEAD, map(board_table.csv_row, lines))
+
+
+@require_safe
+def history_csv(request: HttpRequest, slug: str) -> HttpResponse:
+    now = timezone.now()
+    steps = price_steps.read(slug, since=now - HISTORY, now=now)
+    return _csv(f"{slug}-prices.csv", price_steps.CSV_HEAD, steps.csv_rows())
+
+
+def _board(request: HttpRequest, slug: str) -> Any:
+    window = request.GET.get("window", board_table.DEFAULT_WINDOW)
+    if window not in board_table.WINDOWS:
+        window = board_table.DEFAULT_WINDOW
+    board = leaderboards.board(slug, window)
+    if board is None:
+        raise Http404("no such model")
+    return board
+
+
+def _lines(request: HttpRequest, board: Any) -> list[board_table.Line]:
+    return board_table.lines(
+        board.rows,
+        basis=board_table.basis_of(request.GET.get("by", "")),
+        sort=request.GET.get("sort", ""),
+        descending=request.GET.get("dir") == "desc",
+    )
+
+
+def _csv(name: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> HttpResponse:
+    response = HttpResponse(content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{name.replace("/", "-")}"'
+    writer = csv.writer(response)
+    writer.writerow(head)
+    writer.writerows(rows)
+    return response

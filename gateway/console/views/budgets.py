@@ -1,0 +1,86 @@
+"""Budgets and limits of a tenant, its teams and its keys."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.http import require_POST, require_safe
+
+from billing import quotas
+from billing.errors import BillingError
+from gateway.console import budget_rows
+from gateway.console.access import MANAGERS, require, tenant_page
+from gateway.console.forms import QuotaForm, RateLimitForm, ScopeForm
+from gateway.console.pages import render_page
+from gateway.models import Member
+
+
+@require_safe
+@tenant_page
+def budgets(request: HttpRequest, member: Member) -> HttpResponse:
+    return _page(request, member)
+
+
+@require_POST
+@tenant_page
+def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, MANAGERS)
+    form = QuotaForm(request.POST, scopes=budget_rows.scopes(member.tenant))
+    if not form.is_valid():
+        return _page(request, member, quota_form=form)
+    kind, scope_id = form.scope_chosen()
+    try:
+        quotas.set_quota(
+            tenant=member.tenant,
+            scope_kind=kind,
+            scope_id=scope_id,
+            window=form.cleaned_data["window"],
+            limit_pico=form.limit_pico(),
+        )
+    except BillingError as refused:
+        form.add_error(None, str(refused))
+        return _page(request, member, quota_form=form)
+    messages.success(request, "Saved. It holds from the next request on.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def set_rate_limit(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, MANAGERS)
+    form = RateLimitForm(request.POST, scopes=budget_rows.scopes(member.tenant))
+    if not form.is_valid():
+        return _page(request, member, rate_form=form)
+    kind, scope_id = form.scope_chosen()
+    quotas.set_rate_limit(
+        tenant=member.tenant,
+        scope_kind=kind,
+        scope_id=scope_id,
+        rpm=form.cleaned_data["rpm"],
+        tpm=form.cleaned_data["tpm"],
+        concurrency=form.cleaned_data["concurrency"],
+    )
+    messages.success(request, "Saved. It holds from the next request on.")
+    return redirect("budgets")
+
+
+def _page(
+    request: HttpRequest,
+    member: Member,
+    *,
+    quota_form: ScopeForm | None = None,
+    rate_form: ScopeForm | None = None,
+) -> HttpResponse:
+    scopes = budget_rows.scopes(member.tenant)
+    context = {
+        "quotas": budget_rows.quota_rows(member.tenant, timezone.now()),
+        "rate_limits": budget_rows.rate_rows(member.tenant),
+        "balance": budget_rows.balance_or_none(member.tenant),
+        "quota_form": quota_form or QuotaForm(scopes=scopes),
+        "rate_form": rate_form or RateLimitForm(scopes=scopes),
+        "may_change": member.role in MANAGERS,
+    }
+    status = 422 if quota_form or rate_form else 200
+    return render_page(
+        request, "console/budgets.html", context, nav="budgets", member=member, status=status
+    )

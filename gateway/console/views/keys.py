@@ -1,0 +1,100 @@
+"""API keys: list, make (the secret is shown once), revoke."""
+
+from datetime import timedelta
+from typing import Final
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_POST, require_safe
+from redis.exceptions import RedisError
+
+from billing import usage_queries
+from gateway import keys
+from gateway.console.access import BUILDERS, access_key, require, tenant_page
+from gateway.console.forms import KeyForm
+from gateway.console.first_request import curl_line, example_model
+from gateway.console.pages import render_page
+from gateway.models import ApiKey, Member, Team
+
+USE_LOOKS_BACK: Final = timedelta(days=90)
+
+
+@require_safe
+@tenant_page
+def key_list(request: HttpRequest, member: Member) -> HttpResponse:
+    return _list(request, member, KeyForm(teams=_teams(member)))
+
+
+@never_cache
+@require_POST
+@tenant_page
+def create_key(request: HttpRequest, member: Member) -> HttpResponse:
+    """Answers with the secret itself, not with a redirect: it is never stored, not even briefly."""
+    require(member, BUILDERS)
+    form = KeyForm(request.POST, teams=_teams(member))
+    if not form.is_valid():
+        return _list(request, member, form, status=422)
+    now = timezone.now()
+    try:
+        issued = keys.issue(
+            tenant=member.tenant,
+            team=form.cleaned_data["team"],
+            name=form.cleaned_data["name"],
+            created_by=member.user.get_username(),
+            now=now,
+            scopes=form.cleaned_data["scopes"],
+            models_allowed=form.models_named(),
+            expires_at=form.expires_at(now),
+        )
+    except keys.KeyRefused as refused:
+        form.add_error(None, str(refused))
+        return _list(request, member, form, status=422)
+    return _show_once(request, member, issued)
+
+
+def _show_once(request: HttpRequest, member: Member, issued: keys.IssuedKey) -> HttpResponse:
+    model = example_model(issued.key.models_allowed)
+    context = {"issued": issued, "curl": curl_line(issued.plain, model), "model": model}
+    return render_page(
+        request, "console/key_created.html", context, nav="keys", member=member, status=201
+    )
+
+
+@require_POST
+@tenant_page
+def revoke_key(request: HttpRequest, member: Member, key_id: int) -> HttpResponse:
+    require(member, BUILDERS)
+    key = access_key(member.tenant, key_id)
+    try:
+        keys.revoke(key=key, now=timezone.now())
+    except RedisError:
+        messages.error(request, f"{key.name} was not revoked: Redis does not answer. Try again.")
+    else:
+        messages.success(request, f"{key.name} is revoked. Calls with it fail from now on.")
+    return redirect("keys")
+
+
+def _list(
+    request: HttpRequest, member: Member, form: KeyForm, *, status: int = 200
+) -> HttpResponse:
+    now = timezone.now()
+    found = ApiKey.objects.filter(tenant=member.tenant).select_related("team")
+    used = usage_queries.last_used(member.tenant_id, since=now - USE_LOOKS_BACK)
+    context = {
+        "form": form,
+        "rows": [
+            (key, keys.is_live(key, now), used.get(key.pk))
+            for key in found.order_by("revoked_at", "-created_at")
+        ],
+        "may_change": member.role in BUILDERS,
+    }
+    return render_page(
+        request, "console/keys.html", context, nav="keys", member=member, status=status
+    )
+
+
+def _teams(member: Member) -> object:
+    return Team.objects.filter(tenant=member.tenant).order_by("name")

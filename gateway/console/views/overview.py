@@ -1,0 +1,48 @@
+"""The overview: what a span of time cost, on what, what it will come to, what would be cheaper."""
+
+from datetime import timedelta
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from billing import usage_queries
+from gateway.console import overview_figures, repricing, request_list
+from gateway.console.access import tenant_page
+from gateway.console.pages import render_page
+from gateway.console.periods import DEFAULT_SPAN, SPANS, period_of
+from gateway.models import Member
+
+REQUESTS_SHOWN = 8
+
+
+@require_safe
+@tenant_page
+def overview(request: HttpRequest, member: Member) -> HttpResponse:
+    if usage_queries.first_request_at(member.tenant_id) is None:
+        return redirect("start")
+    now = timezone.now()
+    period = period_of(request.GET.get("span", DEFAULT_SPAN), now)
+    everything = request_list.asked_in({})
+    uses = repricing.recent_use(member.tenant_id, now=now)
+    context = {
+        "period": period,
+        "spans": SPANS,
+        "figures": overview_figures.read(member.tenant, period),
+        "savings": repricing.savings(uses)[:5],
+        "used_models": len(uses),
+        "rows": request_list.read(member.tenant_id, everything, limit=REQUESTS_SHOWN).rows,
+        "now": now,
+    }
+    return render_page(request, "console/overview.html", context, nav="overview", member=member)
+
+
+@require_safe
+@tenant_page
+def spend_csv(request: HttpRequest, member: Member) -> HttpResponse:
+    now = timezone.now()
+    spends = usage_queries.spend_by_day(
+        member.tenant_id, since=now - timedelta(days=400), until=now
+    )
+    return overview_figures.csv_response(spends)

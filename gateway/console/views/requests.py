@@ -1,0 +1,58 @@
+"""Requests: the live list, and one request whole."""
+
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from billing import usage_queries
+from gateway.console import cost_lines, refusal_queries, request_list, waterfall
+from gateway.console.access import tenant_page
+from gateway.console.pages import render_page
+from gateway.models import ApiKey, Member
+
+FILTERS_LOOK_BACK: Final = timedelta(days=30)
+
+
+@require_safe
+@tenant_page
+def requests(request: HttpRequest, member: Member) -> HttpResponse:
+    since = timezone.now() - FILTERS_LOOK_BACK
+    context = {
+        "page": request_list.read(member.tenant_id, request_list.asked_in(request.GET)),
+        "choices": usage_queries.filter_choices(member.tenant_id, since=since),
+        "keys": ApiKey.objects.filter(tenant=member.tenant).order_by("name"),
+    }
+    return render_page(request, "console/requests.html", context, nav="requests", member=member)
+
+
+@require_safe
+@tenant_page
+def one_request(request: HttpRequest, member: Member, request_id: UUID) -> HttpResponse:
+    record = usage_queries.one_request(member.tenant_id, request_id)
+    if record is None:
+        return _refused(request, member, request_id)
+    first = record.row.attempts[0]
+    key = ApiKey.objects.filter(tenant=member.tenant, pk=first.api_key_id).first()
+    context = {
+        "record": record,
+        "row": request_list.listed(record.row),
+        "last": record.row.last,
+        "ranking": first.detail.get("ranking"),
+        "waterfall": waterfall.draw(record.row.attempts),
+        "bills": [(event, cost_lines.bill_of(event)) for event in record.row.attempts],
+        "key": key,
+    }
+    return render_page(request, "console/request.html", context, nav="requests", member=member)
+
+
+def _refused(request: HttpRequest, member: Member, request_id: UUID) -> HttpResponse:
+    refusal = refusal_queries.one(member.tenant_id, request_id)
+    if refusal is None:
+        raise Http404("no such request")
+    key = ApiKey.objects.filter(tenant=member.tenant, pk=refusal.api_key_id).first()
+    context = {"refusal": refusal, "key": key}
+    return render_page(request, "console/refusal.html", context, nav="requests", member=member)

@@ -1,0 +1,77 @@
+"""Signing in and out, choosing the tenant and the theme."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.views import LoginView
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_POST
+from redis.exceptions import RedisError
+
+from gateway.console import sign_in_limit
+from gateway.console.access import SESSION_TENANT, memberships, tenant_page
+from gateway.console.pages import THEME_COOKIE, THEME_COOKIE_AGE_S, THEMES, theme_of
+from gateway.models import Member
+
+
+class SignInView(LoginView):
+    """Django's login with a limit on tries; the admin's own login leads here too."""
+
+    template_name = "registration/login.html"
+    redirect_authenticated_user = True
+
+    def get_default_redirect_url(self) -> str:
+        return reverse("overview")
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(theme=theme_of(self.request), nav="sign-in", **kwargs)
+
+    def post(self, request: HttpRequest, *args: str, **kwargs: Any) -> HttpResponse:
+        address = request.META.get("REMOTE_ADDR", "")
+        try:
+            allowed = sign_in_limit.count_try(
+                address=address, username=request.POST.get("username", "")
+            )
+        except RedisError:
+            return self._refuse(request, 503, "Signing in is not possible right now. Try again.")
+        if not allowed:
+            return self._refuse(request, 429, "Too many tries. Wait five minutes and try again.")
+        return super().post(request, *args, **kwargs)
+
+    def _refuse(self, request: HttpRequest, status: int, why: str) -> HttpResponse:
+        form = self.get_form_class()(request)
+        response = self.render_to_response(self.get_context_data(form=form, refused=why))
+        response.status_code = status
+        response["Retry-After"] = str(sign_in_limit.WINDOW_S if status == 429 else 5)
+        return response
+
+
+@require_POST
+@tenant_page
+def choose_tenant(request: HttpRequest, member: Member) -> HttpResponse:
+    wanted = request.POST.get("tenant", "")
+    mine = {str(m.tenant_id): m for m in memberships(member.user)}
+    chosen = mine.get(wanted)
+    if chosen is None:
+        messages.error(request, "You are not a member of that tenant.")
+    else:
+        request.session[SESSION_TENANT] = chosen.tenant_id
+    return redirect("overview")
+
+
+@require_POST
+def choose_theme(request: HttpRequest) -> HttpResponse:
+    """Kept in a cookie, so that it holds before signing in and without a script."""
+    target = request.POST.get("next", "/")
+    if not url_has_allowed_host_and_scheme(target, allowed_hosts={request.get_host()}):
+        target = "/"
+    response = redirect(target)
+    theme = request.POST.get("theme", "")
+    if theme in THEMES:
+        response.set_cookie(
+            THEME_COOKIE, theme, max_age=THEME_COOKIE_AGE_S, httponly=True, samesite="Lax"
+        )
+    return response

@@ -1,0 +1,46 @@
+"""Table heads that sort by a link, so that the order stands in the URL and needs no script."""
+
+from typing import Any
+
+from django import template
+from django.http import QueryDict
+from django.template import Context
+from django.utils import timezone
+
+from gateway.console import sparkline
+
+register = template.Library()
+
+
+@register.inclusion_tag("parts/sort_head.html", takes_context=True)
+def sort_head(
+    context: Context,
+    column: str,
+    label: str,
+    unit: str = "",
+    *,
+    kind: str = "num",
+    most_first: bool = False,
+) -> dict[str, Any]:
+    """`column` empty is the page's own order, the rank. A second click turns the order round."""
+    query: QueryDict = context["request"].GET.copy()
+    is_sorted = query.get("sort", "") == column
+    descending = query.get("dir") == "desc"
+    next_descending = not descending if is_sorted and column else most_first
+    query["sort"] = column
+    query["dir"] = "desc" if next_descending else "asc"
+    query.pop("before", None)
+    return {
+        "column": column,
+        "label": label,
+        "unit": unit,
+        "kind": kind,
+        "url": f"?{query.urlencode()}",
+        "is_sorted": is_sorted,
+        "descending": descending,
+    }
+
+
+@register.filter
+def spark(steps: list[tuple[str, float]]) -> str:
+    return sparkline.path(steps, timezone.now())

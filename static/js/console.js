@@ -1,0 +1,18 @@
+// Everything that a page does beyond links and forms. Each part works alone, and every page
+// can be read without any of them.
+import { startLive } from "./live.js";
+import { startCopying } from "./copy.js";
+
+for (const field of document.querySelectorAll("[data-submit-on-change]")) {
+  field.addEventListener("change", () => field.form.requestSubmit());
+}
+startCopying();
+startLive();
+if (document.querySelector("[data-chart]")) {
+  const { startCharts } = await import("./charts.js");
+  startCharts();
+}
+if (document.querySelector("[data-playground]")) {
+  const { startPlayground } = await import("./playground.js");
+  startPlayground();
+}
