@@ -133,7 +133,7 @@ def as_example_file() -> str:
     """The text of `.env.example`: every declared variable, its purpose and its default."""
     lines = [
         "# Every variable that the gateway reads, with its default. Generated from gateway/env.py:",
-        "#   .venv/bin/python manage.py env_example > .env.example",
+        "#   .venv/bin/python -m gateway.runtime.env_example > .env.example",
         "# `make up` needs none of them. A secret NAME can also be given as a file in NAME_FILE.",
     ]
     for variable in DECLARED.values():

@@ -50,12 +50,10 @@ DATABASES = {
         ),
     )
 }
-DATA_DIR = Path(
-    env.text(
-        "TOKENHOUSE_DATA_DIR",
-        purpose="folder for spool, logs and the embedded services' data",
-        default=str(BASE_DIR / ".tokenhouse"),
-    )
+DATA_DIR = BASE_DIR / env.text(
+    "TOKENHOUSE_DATA_DIR",
+    purpose="folder for spool, logs and the embedded services' data; relative to the clone",
+    default=".tokenhouse",
 )
 
 # --- addresses -----------------------------------------------------------------------------------

@@ -62,6 +62,11 @@ def data_root() -> Path:
     chosen = env.lookup("TOKENHOUSE_DATA_DIR")
     if chosen is not None:
         return CLONE / chosen
+    return natural_root()
+
+
+def natural_root() -> Path:
+    """Where this clone keeps its data unless an operator chose another place."""
     if os.geteuid() != 0:
         return CLONE / ".tokenhouse"
     return Path("/var/lib/tokenhouse") / clone_hash()

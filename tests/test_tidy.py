@@ -1,0 +1,212 @@
+"""Style as a test: what a linter does not know about this project's own rules.
+
+ALLOWED is the ratchet. It names what may break a rule, and why; it should only ever get shorter.
+"""
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+CLONE: Final = Path(__file__).resolve().parents[1]
+SOURCE_PACKAGES: Final = ("gateway", "billing", "providers", "workers", "bench")
+FILE_LINES_MAX: Final = 500
+FUNCTION_LINES_MAX: Final = 70
+PARAMETERS_MAX: Final = 8
+BANNED_STEMS: Final = {"utils", "util", "helpers", "helper", "manager", "handler", "data", "misc"}
+BANNED_WORDS: Final = ("TO" + "DO", "FIX" + "ME", "X" * 3)
+TIME_UNITS: Final = ("_ms", "_s", "_tps")
+FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+
+# (rule, path relative to the clone, what) -> why it may stay
+ALLOWED: Final[dict[tuple[str, str, str], str]] = {}
+
+
+def files(*folders: str) -> list[Path]:
+    """Python files of the repository, those not committed yet included."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "--", *(f"{f}/" for f in folders)]
+    listed = subprocess.run(command, cwd=CLONE, capture_output=True, text=True, check=True)
+    paths = [CLONE / line for line in listed.stdout.splitlines() if line.endswith(".py")]
+    return [path for path in paths if path.exists() and "migrations" not in path.parts]
+
+
+def parsed(*folders: str) -> Iterator[tuple[str, ast.Module, str]]:
+    for path in files(*folders):
+        text = path.read_text(encoding="utf-8")
+        yield str(path.relative_to(CLONE)), ast.parse(text), text
+
+
+def functions(tree: ast.AST) -> Iterator[FunctionNode]:
+    return (node for node in ast.walk(tree) if isinstance(node, FunctionNode))
+
+
+def without_allowed(rule: str, found: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(path, what) for path, what in found if (rule, path, what) not in ALLOWED]
+
+
+def test_files_are_short() -> None:
+    found = [
+        (path, f"{text.count(chr(10))} lines")
+        for path, _, text in parsed(*SOURCE_PACKAGES, "tests")
+        if text.count("\n") > FILE_LINES_MAX
+    ]
+    assert without_allowed("file", found) == []
+
+
+def test_functions_are_short() -> None:
+    found = [
+        (path, node.name)
+        for path, tree, _ in parsed(*SOURCE_PACKAGES, "tests")
+        for node in functions(tree)
+        if (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES_MAX
+    ]
+    assert without_allowed("function", found) == []
+
+
+def test_functions_take_few_parameters() -> None:
+    found = [
+        (path, node.name)
+        for path, tree, _ in parsed(*SOURCE_PACKAGES)
+        for node in functions(tree)
+        if len(node.args.posonlyargs + node.args.args + node.args.kwonlyargs) > PARAMETERS_MAX
+    ]
+    assert without_allowed("parameters", found) == []
+
+
+def test_imports_stand_at_the_top() -> None:
+    found = [
+        (path, node.name)
+        for path, tree, _ in parsed(*SOURCE_PACKAGES)
+        for node in functions(tree)
+        if any(isinstance(inner, ast.Import | ast.ImportFrom) for inner in ast.walk(node))
+    ]
+    assert without_allowed("local import", found) == []
+
+
+def test_package_files_are_empty() -> None:
+    found = [
+        (path, "not empty")
+        for path, _, text in parsed(*SOURCE_PACKAGES, "tests")
+        if path.endswith("__init__.py") and text.strip() and "/models/" not in path
+    ]
+    assert without_allowed("init", found) == []
+
+
+def test_modules_say_what_they_own() -> None:
+    found = [
+        (path, "no docstring")
+        for path, tree, _ in parsed(*SOURCE_PACKAGES)
+        if not path.endswith("__init__.py") and ast.get_docstring(tree) is None
+    ]
+    assert without_allowed("docstring", found) == []
+
+
+def test_modules_have_telling_names() -> None:
+    found = [(path, "") for path, _, _ in parsed(*SOURCE_PACKAGES) if stem(path) in BANNED_STEMS]
+    assert without_allowed("name", found) == []
+
+
+def stem(path: str) -> str:
+    return Path(path).stem
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    def reads(tree: ast.Module) -> bool:
+        return any(
+            (isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv", "environb"})
+            or (isinstance(node, ast.alias) and node.name in {"environ", "getenv"})
+            for node in ast.walk(tree)
+        )
+
+    found = [(path, "") for path, tree, _ in parsed(*SOURCE_PACKAGES) if reads(tree)]
+    assert without_allowed("environment", found) == [("gateway/env.py", "")]
+
+
+@pytest.mark.parametrize("word", BANNED_WORDS)
+def test_nothing_is_left_for_later(word: str) -> None:
+    found = [
+        (path, word)
+        for path, _, text in parsed(*SOURCE_PACKAGES, "tests")
+        if any(word in line.split() or f"{word}:" in line for line in text.splitlines())
+    ]
+    assert without_allowed("word", found) == []
+
+
+def test_money_is_never_a_float() -> None:
+    found = [
+        (path, f"line {getattr(node, 'lineno', 0)}")
+        for path, tree, _ in parsed("billing")
+        for node in nodes_but_times(tree)
+        if is_float(node)
+    ]
+    assert without_allowed("float", found) == []
+
+
+def nodes_but_times(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes, except annotations of names whose unit is a time or a speed."""
+    for child in ast.iter_child_nodes(tree):
+        yield child
+        is_time = isinstance(child, ast.AnnAssign) and ast.unparse(child.target).endswith(
+            TIME_UNITS
+        )
+        if not is_time:
+            yield from nodes_but_times(child)
+
+
+def is_float(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, float)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        joins_a_path = isinstance(node.right, ast.JoinedStr) or (
+            isinstance(node.right, ast.Constant) and isinstance(node.right.value, str)
+        )
+        return not joins_a_path
+    if isinstance(node, ast.AugAssign):
+        return isinstance(node.op, ast.Div)
+    return isinstance(node, ast.Name) and node.id == "float"
+
+
+def test_no_global_statement() -> None:
+    found = [
+        (path, ", ".join(node.names))
+        for path, tree, _ in parsed(*SOURCE_PACKAGES)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Global)
+    ]
+    assert without_allowed("global", found) == []
+
+
+def test_imports_form_no_cycle() -> None:
+    modules = {module_name(path): tree for path, tree, _ in parsed(*SOURCE_PACKAGES)}
+    graph = {name: set(imported(tree, modules)) - {name} for name, tree in modules.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as cycle:
+        pytest.fail(" -> ".join(cycle.args[1]))
+
+
+def module_name(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imported(tree: ast.Module, modules: dict[str, ast.Module]) -> Iterator[str]:
+    """Imports at module level, `TYPE_CHECKING` blocks left out."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                if submodule in modules:
+                    yield submodule
+                elif node.module in modules:
+                    yield node.module
+
+
+def test_the_ratchet_names_only_what_is_there() -> None:
+    gone = [path for _, path, _ in ALLOWED if not (CLONE / path).exists()]
+    assert gone == []
