@@ -24,7 +24,16 @@ Send = Callable[[Message], Awaitable[None]]
 class Client:
     """See the module. `started` is True once a status line was sent: the point of no return."""
 
-    __slots__ = ("_limits", "_receive", "_scope", "_send", "headers", "started", "watchdog")
+    __slots__ = (
+        "_limits",
+        "_receive",
+        "_scope",
+        "_send",
+        "cut_off",
+        "headers",
+        "started",
+        "watchdog",
+    )
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, *, limits: Limits, watchdog: Watchdog
@@ -36,6 +45,7 @@ class Client:
         self.watchdog = watchdog
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.started = False
+        self.cut_off = False
 
     async def body(self) -> bytes:
         """The whole body, or RequestTooLarge as soon as it is known to be."""
@@ -83,6 +93,12 @@ class Client:
     async def end(self, data: bytes) -> None:
         await self._give({"type": "http.response.body", "body": data, "more_body": False})
 
+    async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """A complete response."""
+        length = (b"content-length", str(len(body)).encode())
+        await self.start(status, [*headers, length])
+        await self.end(body)
+
     async def _give(self, message: Message) -> None:
         await self.watchdog.wait(
             self._send(message), limit_s=self._limits.write_stall_s, reason=ClientStalled
@@ -90,6 +106,7 @@ class Client:
 
     def cut(self) -> None:
         """Close the connection of a caller that reads nothing, and free what it holds back."""
+        self.cut_off = True
         peer = self._scope.get("client")
         if peer:
             sockets.cut(peer[0], int(peer[1]))

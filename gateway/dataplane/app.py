@@ -1,0 +1,120 @@
+"""The data plane's ASGI application: a plain callable, path → surface → pipeline.
+
+    granian --interface asgi gateway.dataplane.app:app
+
+Django is set up for its settings and its tables, and plays no part in a request.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import django
+
+from gateway import env
+
+env.overrule({"DJANGO_SETTINGS_MODULE": "gateway.dataplane.settings"})
+django.setup()
+
+# Only now: what follows reads settings and tables.
+from django.conf import settings  # noqa: E402
+
+from gateway.dataplane import pages  # noqa: E402
+from gateway.dataplane.client import Client, Receive, Scope, Send  # noqa: E402
+from gateway.dataplane.limits import Limits  # noqa: E402
+from gateway.dataplane.plane import Plane  # noqa: E402
+from gateway.dataplane.request_id import new_request_id  # noqa: E402
+from gateway.dataplane.snapshot_loader import DatabaseSource  # noqa: E402
+from gateway.dataplane.stopwatch import SystemClock  # noqa: E402
+from gateway.dataplane.surfaces import openai_chat  # noqa: E402
+from gateway.dataplane.surfaces.registry import SURFACES, Surface  # noqa: E402
+from gateway.dataplane.watchdog import Interrupted, Watchdog  # noqa: E402
+from gateway.errors import (  # noqa: E402
+    GatewayError,
+    MethodNotAllowed,
+    Unavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Application:
+    """Serves requests once its lifespan has begun."""
+
+    def __init__(self) -> None:
+        self._plane: Plane | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._plane = Plane(
+                    redis_url=settings.REDIS_URL,
+                    limits=Limits.from_settings(settings),
+                    source=DatabaseSource(),
+                    clock=SystemClock(),
+                )
+                await self._plane.start()
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                if self._plane:
+                    await self._plane.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        plane = self._plane
+        assert plane is not None, "the server runs no lifespan"
+        task = asyncio.current_task()
+        assert task is not None
+        plane.serving(task)
+        watchdog = Watchdog(deadline_s=plane.limits.deadline_s)
+        client = Client(scope, receive, send, limits=plane.limits, watchdog=watchdog)
+        request_id = new_request_id(plane.clock.now_ms())
+        surface = SURFACES.get(scope["path"])
+        try:
+            if surface is None:
+                await pages.serve(plane, client, scope["method"], scope["path"])
+            else:
+                await self._chat(plane, surface, client, scope["method"], request_id)
+        except Interrupted:
+            logger.debug("the client of %s left before there was an answer", request_id)
+        except GatewayError as error:
+            await _refuse(surface or openai_chat, client, error, request_id)
+        except Exception:
+            logger.exception("request %s failed", request_id)
+            failed = GatewayError("Something went wrong on our side; the request id says where.")
+            await _refuse(surface or openai_chat, client, failed, request_id)
+        finally:
+            watchdog.close()
+
+    async def _chat(
+        self, plane: Plane, surface: Surface, client: Client, method: str, request_id: str
+    ) -> None:
+        if method != "POST":
+            raise MethodNotAllowed("Use POST here.")
+        if plane.stopping:
+            raise Unavailable("This process is stopping. Try again.")
+        await plane.pipeline.serve(surface, client, request_id=request_id)
+
+
+async def _refuse(surface: Any, client: Client, error: GatewayError, request_id: str) -> None:
+    """Tell the caller in its own dialect; silently nothing where it is gone or was answered."""
+    if client.started or client.watchdog.client_left:
+        return
+    head = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+    if error.retry_after_s is not None:
+        head.append((b"retry-after", str(error.retry_after_s).encode()))
+    try:
+        await client.answer(error.status, head, surface.render_error(error, request_id))
+    except Interrupted:
+        client.cut()
+
+
+app = Application()

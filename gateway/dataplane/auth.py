@@ -1,0 +1,116 @@
+"""Whose call this is: from the key's hash to a Principal, from memory.
+
+A key that the snapshot does not know is looked up in Postgres once for all who ask at the same
+time, and remembered as unknown for a while. Revocation is not decided here: the hold script
+reads the key's status, so that it takes effect at the next call in every process. Postgres
+away is our outage, never a wrong key.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from billing.holds import RateScope, SpendScope
+from gateway.errors import InvalidApiKey, PermissionDenied, Unavailable
+from gateway.routing.policies import PolicyView
+
+INFERENCE = "inference"
+KEY_PREFIX = b"tk-"
+KEY_BYTES_MAX = 200
+UNKNOWN_KEYS_MAX = 10_000
+UNKNOWN_FOR_S = 10.0
+ASKED_AT_ONCE_MAX = 200
+
+KeyHash = bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated key with everything that a call of it is checked against."""
+
+    key_id: int
+    public_id: str
+    name: str
+    tenant_id: int
+    tenant_slug: str
+    team_id: int | None
+    scopes: frozenset[str]
+    models_allowed: frozenset[str]  # empty: every model
+    expires_at_ms: int | None
+    max_output_tokens: int
+    cache_salt: str
+    spend: tuple[SpendScope, ...]
+    rates: tuple[RateScope, ...]
+    policy: PolicyView
+
+
+Lookup = Callable[[KeyHash], Awaitable[Principal | None]]
+
+
+class UnknownKeys:
+    """Looks up what the snapshot does not hold: single-flight, and bounded in what it remembers."""
+
+    def __init__(self, lookup: Lookup, *, monotonic: Callable[[], float]) -> None:
+        self._lookup = lookup
+        self._monotonic = monotonic
+        self._unknown: OrderedDict[KeyHash, float] = OrderedDict()
+        self._asking: dict[KeyHash, asyncio.Task[Principal | None]] = {}
+
+    async def find(self, key_hash: KeyHash) -> Principal | None:
+        until = self._unknown.get(key_hash)
+        if until is not None and self._monotonic() < until:
+            return None
+        asking = self._asking.get(key_hash)
+        if asking is None:
+            if len(self._asking) >= ASKED_AT_ONCE_MAX:
+                raise Unavailable("Too many unknown keys are being checked. Try again shortly.")
+            asking = asyncio.create_task(self._ask(key_hash))
+            self._asking[key_hash] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(key_hash, None))
+        return await asyncio.shield(asking)
+
+    def forget(self) -> None:
+        """Keys may have been made since: called when a new snapshot is in force."""
+        self._unknown.clear()
+
+    async def _ask(self, key_hash: KeyHash) -> Principal | None:
+        found = await self._lookup(key_hash)
+        if found is None:
+            self._unknown[key_hash] = self._monotonic() + UNKNOWN_FOR_S
+            while len(self._unknown) > UNKNOWN_KEYS_MAX:
+                self._unknown.popitem(last=False)
+        return found
+
+
+def key_hash_of(headers: Mapping[bytes, bytes]) -> KeyHash:
+    """The hash of the presented key; InvalidApiKey where there is none or it has no key's form."""
+    presented = _presented(headers)
+    if not presented:
+        raise InvalidApiKey(
+            "No API key was sent. Put it into the header `Authorization: Bearer tk-…` "
+            "or `x-api-key: tk-…`.",
+            code="missing_api_key",
+        )
+    if not presented.startswith(KEY_PREFIX) or len(presented) > KEY_BYTES_MAX:
+        raise InvalidApiKey("This is not an API key of this gateway; they begin with `tk-`.")
+    return hashlib.sha256(presented).digest()
+
+
+def _presented(headers: Mapping[bytes, bytes]) -> bytes:
+    authorization = headers.get(b"authorization", b"")
+    if authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip()
+    return headers.get(b"x-api-key", b"").strip()
+
+
+def check_principal(principal: Principal | None, *, now_ms: int) -> Principal:
+    """The principal if it may use the API at all."""
+    if principal is None:
+        raise InvalidApiKey("This API key does not exist or was revoked.")
+    if principal.expires_at_ms is not None and principal.expires_at_ms <= now_ms:
+        raise InvalidApiKey("This API key has expired.", code="expired_api_key")
+    if INFERENCE not in principal.scopes:
+        raise PermissionDenied("This API key may not be used for inference.", code="missing_scope")
+    return principal

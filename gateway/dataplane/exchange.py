@@ -1,0 +1,94 @@
+"""One request in flight: what was asked, what was planned, what each attempt came to.
+
+Data only. The pipeline fills it from top to bottom; settlement and leases read it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.dataplane.auth import Principal
+from gateway.dataplane.client import Client
+from gateway.dataplane.stopwatch import Stopwatch
+from gateway.routing.router import Ranking
+from providers.chat import Candidate, ChatRequest, Chunk, ResponseReader, ResponseWriter
+from providers.errors import ProviderError
+
+OK = "ok"
+CLIENT_CANCELLED = "client_cancelled"
+CLIENT_STALLED = "client_stalled"
+UPSTREAM_ERROR = "upstream_error"
+UPSTREAM_CUT = "upstream_cut"
+REFUSED = "refused"
+DEADLINE = "deadline"
+UNKNOWN = "unknown"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Content that passed by: what bounds or estimates tokens where a provider gives no count."""
+
+    size: int = 0
+    chunks: int = 0
+
+    def add(self, chunk: Chunk) -> None:
+        size = len(chunk.text) + len(chunk.reasoning)
+        if chunk.tool_calls:
+            size += sum(len(str(call.get("function", ""))) for call in chunk.tool_calls)
+        if size:
+            self.size += size
+            self.chunks += 1
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one candidate. `shown` is what the client's transport took of what was `read`."""
+
+    number: int
+    candidate: Candidate
+    reader: ResponseReader
+    stopwatch: Stopwatch
+    outcome: str = ""
+    failure: ProviderError | None = None
+    status: int = 0
+    cancel_applied: str = ""
+    read: Tally = field(default_factory=Tally)
+    shown: Tally = field(default_factory=Tally)
+
+    @property
+    def over(self) -> bool:
+        return bool(self.outcome)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """See the module. `candidates` are those that may be tried; the hold covers the dearest."""
+
+    request_id: str
+    started_ms: int
+    deadline_ms: int
+    principal: Principal
+    request: ChatRequest
+    client: Client
+    writer: ResponseWriter
+    ranking: Ranking
+    candidates: tuple[Candidate, ...]
+    hold_nano: int
+    tokens: int
+    attempts: list[Attempt] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)  # of an answer that is not streamed
+
+    @property
+    def last(self) -> Attempt:
+        return self.attempts[-1]
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What became of each try, for an error's detail."""
+        return [
+            {
+                "offer": attempt.candidate.offer.sku,
+                "outcome": attempt.outcome,
+                "error": attempt.failure.code if attempt.failure else "",
+                "message": attempt.failure.message if attempt.failure else "",
+            }
+            for attempt in self.attempts
+        ]

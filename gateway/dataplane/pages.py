@@ -1,0 +1,126 @@
+"""What the data plane answers beside chat: models, the key's own state, liveness, readiness."""
+
+from typing import Any
+
+import msgspec
+
+from billing.money import usd_json
+from gateway.dataplane.auth import Principal
+from gateway.dataplane.client import Client
+from gateway.dataplane.plane import Plane
+from gateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
+from gateway.routing import names
+from providers.chat import OfferView
+
+JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+MODELS_PATH = "/v1/models"
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
+    """Answer one of the small pages, or RouteNotFound."""
+    if path not in ("/health", "/ready", "/v1/key", MODELS_PATH) and not path.startswith(
+        f"{MODELS_PATH}/"
+    ):
+        raise RouteNotFound(f"There is nothing at {path}.")
+    if method not in ("GET", "HEAD"):
+        raise MethodNotAllowed("Use GET here.")
+    if path == "/health":
+        await client.answer(200, JSON, b'{"status":"ok"}')
+        return
+    if path == "/ready":
+        reason = plane.unready()
+        body = _encode({"ready": not reason, "reason": reason, "open": len(plane.leases)})
+        await client.answer(503 if reason else 200, JSON, body)
+        return
+    principal = await plane.pipeline.authenticate(client)
+    if path == "/v1/key":
+        document = _key(principal)
+    elif path == MODELS_PATH:
+        document = _models(plane, principal)
+    else:
+        document = _model(plane, principal, path.removeprefix(f"{MODELS_PATH}/"))
+    await client.answer(200, JSON, _encode(document))
+
+
+def _key(principal: Principal) -> dict[str, Any]:
+    """OpenRouter's shape. Spend is the console's to tell: no register is read for it here."""
+    limits = [
+        cap.limit_nano
+        for cap in principal.spend
+        if cap.kind == "key" and cap.window == "lifetime" and cap.limit_nano is not None
+    ]
+    rpm = [rate.rpm for rate in principal.rates if rate.rpm is not None]
+    return {
+        "data": {
+            "label": principal.name,
+            "limit": msgspec.Raw(usd_json(limits[0] * 1000)) if limits else None,
+            "is_free_tier": False,
+            "rate_limit": {"requests": min(rpm), "interval": "1m"} if rpm else None,
+            "models": sorted(principal.models_allowed),
+        }
+    }
+
+
+def _models(plane: Plane, principal: Principal) -> dict[str, Any]:
+    """Every model that this key could call now, cheapest offer's terms first."""
+    rows = [
+        _row(model, offers)
+        for model, offers in sorted(plane.snapshots.current.offers_by_model.items())
+        if _usable(principal, model, offers)
+    ]
+    return {
+        "object": "list",
+        "data": rows,
+        "has_more": False,
+        "first_id": rows[0]["id"] if rows else None,
+        "last_id": rows[-1]["id"] if rows else None,
+    }
+
+
+def _model(plane: Plane, principal: Principal, name: str) -> dict[str, Any]:
+    by_model = plane.snapshots.current.offers_by_model
+    offers = names.resolve(name, by_model)
+    if not offers or not _usable(principal, offers[0].model, offers):
+        raise ModelNotFound(name, nearest=names.nearest(name, by_model))
+    return _row(offers[0].model, offers)
+
+
+def _usable(principal: Principal, model: str, offers: tuple[OfferView, ...]) -> bool:
+    if principal.models_allowed and model not in principal.models_allowed:
+        return False
+    return any(not offer.not_routable for offer in offers)
+
+
+def _row(model: str, offers: tuple[OfferView, ...]) -> dict[str, Any]:
+    """One model in a shape that OpenAI's, Anthropic's and OpenRouter's clients all read."""
+    routable = [offer for offer in offers if not offer.not_routable] or list(offers)
+    cheapest = min(routable, key=_list_price)
+    row: dict[str, Any] = {
+        "id": model,
+        "object": "model",
+        "type": "model",
+        "name": model,
+        "display_name": model,
+        "created": 0,
+        "created_at": "1970-01-01T00:00:00Z",
+        "owned_by": cheapest.provider,
+        "context_length": cheapest.context_length,
+        "offers": [offer.sku for offer in routable],
+    }
+    if cheapest.prices:
+        price = cheapest.prices[0]
+        row["pricing"] = {
+            "prompt": usd_json(price.input_pico).decode(),
+            "completion": usd_json(price.output_pico).decode(),
+            "input_cache_read": usd_json(price.cache_read_pico).decode(),
+        }
+    return row
+
+
+def _list_price(offer: OfferView) -> tuple[int, str]:
+    if not offer.prices:
+        return (2**62, offer.sku)
+    price = offer.prices[0]
+    return (3 * price.input_pico + price.output_pico, offer.sku)

@@ -1,0 +1,167 @@
+"""The spine: one chat call, from the caller's bytes to settled money. Read this page first.
+
+authenticate → parse → rank → plan → hold → attempts → settle → end. Each step is one file, and
+nothing is decided elsewhere behind its back. Until something was shown to the client whatever
+goes wrong is raised as a GatewayError; afterwards the answer ends with an error event.
+"""
+
+from dataclasses import dataclass
+
+from gateway.dataplane import admission, auth, refusals, relay, verdicts
+from gateway.dataplane.auth import Principal, UnknownKeys
+from gateway.dataplane.client import Client
+from gateway.dataplane.exchange import OK, Exchange
+from gateway.dataplane.leases import Leases
+from gateway.dataplane.limits import Limits
+from gateway.dataplane.redis_pipe import RedisPipe
+from gateway.dataplane.relay import Relay
+from gateway.dataplane.settler import Settler
+from gateway.dataplane.snapshot import Snapshots
+from gateway.dataplane.stopwatch import Clock
+from gateway.dataplane.surfaces.registry import Surface
+from gateway.dataplane.watchdog import ClientLeft, ClientStalled
+from gateway.errors import GatewayError
+from gateway.routing import router
+from gateway.routing.breaker import Breaker
+from gateway.routing.router import Ranking
+from providers.chat import ChatRequest, Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The parts that every request of this process shares."""
+
+    pipe: RedisPipe
+    snapshots: Snapshots
+    unknown_keys: UnknownKeys
+    settler: Settler
+    leases: Leases
+    relay: Relay
+    breaker: Breaker
+    limits: Limits
+    clock: Clock
+
+    async def serve(self, surface: Surface, client: Client, *, request_id: str) -> None:
+        """Answer one call, and book it."""
+        principal = await self.authenticate(client)
+        exchange = await self._admit(surface, client, principal, request_id)
+        receipt = await self._carry_out(exchange)
+        await self._end(exchange, receipt)
+
+    async def authenticate(self, client: Client) -> Principal:
+        """Whose call it is: from the snapshot, else from Postgres."""
+        key_hash = auth.key_hash_of(client.headers)
+        principal = self.snapshots.current.keys.get(key_hash)
+        if principal is None:
+            principal = await self.unknown_keys.find(key_hash)
+        return auth.check_principal(principal, now_ms=self.clock.now_ms())
+
+    async def _admit(
+        self, surface: Surface, client: Client, principal: Principal, request_id: str
+    ) -> Exchange:
+        """Parse, rank, plan and hold; who is turned away here was charged nothing."""
+        model = ""
+        try:
+            request = surface.parse(await client.body(), client.headers)
+            model = request.model
+            request.cache_salt = principal.cache_salt
+            ranking = self._rank(request, principal)
+            exchange = self._plan(surface, client, principal, request, ranking, request_id)
+            await admission.place(
+                exchange, pipe=self.pipe, snapshots=self.snapshots, settler=self.settler
+            )
+        except GatewayError as error:
+            refusals.note(
+                self.pipe,
+                principal,
+                error,
+                request_id=request_id,
+                model=model,
+                at_ms=self.clock.now_ms(),
+            )
+            raise
+        return exchange
+
+    def _rank(self, request: ChatRequest, principal: Principal) -> Ranking:
+        """Who may serve, in which order, and why not the others. Pure."""
+        snapshot = self.snapshots.current
+        return router.rank(
+            request,
+            offers_by_model=snapshot.offers_by_model,
+            policy=principal.policy,
+            limits=router.Limits(
+                output_cap=principal.max_output_tokens, models=principal.models_allowed
+            ),
+            speeds=snapshot.speeds,
+            breaker=self.breaker,
+            now_ms=self.clock.now_ms(),
+        )
+
+    def _plan(
+        self,
+        surface: Surface,
+        client: Client,
+        principal: Principal,
+        request: ChatRequest,
+        ranking: Ranking,
+        request_id: str,
+    ) -> Exchange:
+        """The candidates that may be tried, and what to hold for the dearest of them."""
+        candidates = admission.plan(
+            ranking,
+            self.snapshots.current.offers_by_model,
+            attempts_max=self.limits.attempts_max,
+        )
+        hold_nano, tokens = admission.hold_of(candidates)
+        now_ms = self.clock.now_ms()
+        exchange = Exchange(
+            request_id=request_id,
+            started_ms=now_ms,
+            deadline_ms=now_ms + int(self.limits.deadline_s * 1000),
+            principal=principal,
+            request=request,
+            client=client,
+            writer=surface.writer(request, request_id=request_id, created_s=now_ms // 1000),
+            ranking=ranking,
+            candidates=candidates,
+            hold_nano=hold_nano,
+            tokens=tokens,
+        )
+        exchange.attempts.append(
+            relay.new_attempt(exchange, candidates[0], number=1, clock=self.clock)
+        )
+        return exchange
+
+    async def _carry_out(self, exchange: Exchange) -> Receipt:
+        """Every attempt, then the settle: it runs whatever became of them, and of the client."""
+        if exchange.client.watchdog.client_left:
+            await self.settler.void(exchange)
+            raise ClientLeft
+        self.leases.add(exchange)
+        try:
+            await self.relay.run(exchange)
+        finally:
+            self.leases.remove(exchange)
+            receipt = await self.settler.settle(exchange)
+        return receipt
+
+    async def _end(self, exchange: Exchange, receipt: Receipt) -> None:
+        """The last bytes: what it cost is booked by now, and the client may know."""
+        client, attempt = exchange.client, exchange.last
+        if client.watchdog.client_left:
+            return
+        try:
+            if attempt.outcome == OK and exchange.request.stream:
+                if not client.started:
+                    await client.start(200, relay.head_of(exchange))
+                await client.end(exchange.writer.end(receipt))
+            elif attempt.outcome == OK:
+                await client.answer(200, *verdicts.whole(exchange, receipt))
+            elif not client.started:
+                raise verdicts.error_of(exchange)
+            elif not client.cut_off:
+                await client.end(verdicts.broken(exchange, receipt))
+        except ClientLeft:
+            return
+        except ClientStalled:
+            client.cut()

@@ -1,0 +1,283 @@
+"""Pumps one answer from a candidate to the client: the attempts, the fallback, the pump.
+
+Nothing reaches the client before the first content of an answer; until then another candidate
+may take over, after it never. What went wrong is written on the attempt, not raised: only a
+cancellation from outside passes through. An answer without its finish is a broken one, and a
+client is never shown it as a good one.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from gateway.dataplane.exchange import (
+    CLIENT_CANCELLED,
+    CLIENT_STALLED,
+    DEADLINE,
+    OK,
+    REFUSED,
+    UPSTREAM_CUT,
+    UPSTREAM_ERROR,
+    Attempt,
+    Exchange,
+)
+from gateway.dataplane.limits import Limits
+from gateway.dataplane.stopwatch import Clock, Stopwatch
+from gateway.dataplane.upstream import Answer, Upstream
+from gateway.dataplane.watchdog import (
+    ClientLeft,
+    ClientStalled,
+    DeadlinePassed,
+    Interrupted,
+    Silent,
+)
+from gateway.routing.breaker import Breaker
+from providers.chat import Candidate, Chunk
+from providers.errors import BadRequest, ProtocolError, ProviderError, StreamBroken, Timeout
+from providers.wires.failures import failure
+from providers.wires.registry import wire_for
+
+ERROR_BODY_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What an attempt needs beside the exchange."""
+
+    upstream: Upstream
+    breaker: Breaker
+    limits: Limits
+    clock: Clock
+
+    async def run(self, exchange: Exchange) -> None:
+        """Try the candidates in order until one has shown something or succeeded."""
+        for number, candidate in enumerate(exchange.candidates, start=1):
+            if number > 1:
+                exchange.attempts.append(
+                    new_attempt(exchange, candidate, number=number, clock=self.clock)
+                )
+            attempt = exchange.last
+            await self._try(exchange, attempt)
+            if not _may_fall_back(exchange, attempt):
+                return
+
+    async def _try(self, exchange: Exchange, attempt: Attempt) -> None:
+        """One attempt, from the first byte sent to an outcome."""
+        answer: Answer | None = None
+        offer = attempt.candidate.offer
+        self.breaker.begin(offer.id, self.clock.now_ms())
+        attempt.stopwatch = Stopwatch(self.clock)
+        try:
+            answer = await self._open(exchange, attempt)
+            await self._pump(exchange, attempt, answer)
+            self._succeed(exchange, attempt)
+        except ProviderError as problem:
+            _fail(attempt, problem)
+        except Silent:
+            _fail(attempt, Timeout(f"{offer.provider_name} sent nothing for too long"))
+        except DeadlinePassed:
+            attempt.outcome = DEADLINE
+            attempt.failure = Timeout("the request used up all of its time")
+        except (ClientLeft, ClientStalled) as reason:
+            await self._let_go(exchange, attempt, answer, reason)
+        except asyncio.CancelledError:
+            attempt.outcome = DEADLINE
+            attempt.failure = Timeout("the gateway was stopped")
+            raise
+        finally:
+            if answer is not None:
+                await answer.close()
+            self._report(attempt)
+
+    def _succeed(self, exchange: Exchange, attempt: Attempt) -> None:
+        """A whole answer is shown at once, or not at all where the client left meanwhile."""
+        attempt.outcome = OK
+        if exchange.request.stream:
+            return
+        if exchange.client.watchdog.client_left:
+            attempt.outcome, attempt.cancel_applied = CLIENT_CANCELLED, "drain"
+        else:
+            attempt.shown = attempt.read
+
+    async def _open(self, exchange: Exchange, attempt: Attempt) -> Answer:
+        """Send the request; an answer that is not 200 is raised as what it means."""
+        request, candidate = exchange.request, attempt.candidate
+        offer = candidate.offer
+        call = wire_for(offer.wire).build(
+            request, offer, max_output_tokens=candidate.max_output_tokens
+        )
+        limits = self.limits
+        # A whole answer sends its first byte when it is complete.
+        limit_s = limits.first_byte_timeout_s if request.stream else limits.deadline_s
+        answer = await exchange.client.watchdog.wait(
+            self.upstream.open(call, approved=offer.in_house),
+            limit_s=limit_s,
+            reason=Silent,
+            client_matters=offer.cancel_stops_billing,
+        )
+        attempt.status = answer.status
+        if answer.status == 200:
+            return answer
+        try:
+            body = await self._error_body(exchange, answer)
+        finally:
+            await answer.close()
+        if 300 <= answer.status < 400:
+            raise ProtocolError(f"a redirect was not followed ({answer.status})")
+        raise failure(answer.status, answer.headers(), body, offer.wire)
+
+    async def _error_body(self, exchange: Exchange, answer: Answer) -> bytes:
+        body = b""
+        while len(body) < ERROR_BODY_BYTES_MAX:
+            try:
+                data = await exchange.client.watchdog.wait(
+                    answer.read(), limit_s=self.limits.token_gap_timeout_s, reason=Silent
+                )
+            except (StreamBroken, Silent):
+                break
+            if data is None:
+                break
+            body += data
+        return body
+
+    async def _pump(self, exchange: Exchange, attempt: Attempt, answer: Answer) -> None:
+        """Read to the end, handing on what is for the client; StreamBroken without a finish."""
+        reader = attempt.reader
+        held: list[Chunk] = []
+        held_bytes = read_bytes = 0
+        while True:
+            data = await self._read(exchange, attempt, answer)
+            chunks = reader.end() if data is None else reader.feed(data)
+            _count(attempt, chunks)
+            if reader.failure is not None:
+                raise reader.failure
+            if not exchange.request.stream:
+                exchange.chunks += chunks
+                read_bytes += len(data or b"")
+                if read_bytes > self.limits.answer_bytes_max:
+                    raise ProtocolError("the answer is larger than allowed")
+            else:
+                held += chunks
+                held_bytes += len(data or b"")
+                too_much = held_bytes > self.limits.stream_bytes_max
+                if held and (attempt.read.chunks or reader.finished or too_much):
+                    await self._show(exchange, attempt, held)
+                    held, held_bytes = [], 0
+            if data is None:
+                break
+        if not reader.finished:
+            raise StreamBroken(
+                "the answer ended before its finish", after_first_byte=bool(attempt.read.chunks)
+            )
+
+    async def _read(self, exchange: Exchange, attempt: Attempt, answer: Answer) -> bytes | None:
+        """The next bytes. After a finish reason silence or a cut is an end like any other."""
+        limits = self.limits
+        is_started = attempt.stopwatch.first is not None
+        limit_s = limits.token_gap_timeout_s if is_started else limits.first_token_timeout_s
+        try:
+            return await exchange.client.watchdog.wait(
+                answer.read(),
+                limit_s=limit_s if exchange.request.stream else limits.deadline_s,
+                reason=Silent,
+                client_matters=attempt.candidate.offer.cancel_stops_billing,
+            )
+        except (StreamBroken, Silent):
+            if attempt.reader.finished:
+                return None
+            raise
+
+    async def _show(self, exchange: Exchange, attempt: Attempt, chunks: list[Chunk]) -> None:
+        """Write chunks to the client; what its transport took is shown, and will be billed."""
+        client = exchange.client
+        data = b"".join([exchange.writer.chunk(chunk) for chunk in chunks])
+        if not client.started:
+            await client.start(200, head_of(exchange))
+        if data:
+            await client.write(data)
+        for chunk in chunks:
+            attempt.shown.add(chunk)
+
+    async def _let_go(
+        self, exchange: Exchange, attempt: Attempt, answer: Answer | None, reason: Interrupted
+    ) -> None:
+        """The client is gone: hang up where that stops the bill, else read to the end."""
+        stalled = isinstance(reason, ClientStalled)
+        attempt.outcome = CLIENT_STALLED if stalled else CLIENT_CANCELLED
+        if stalled:
+            exchange.client.cut()
+        if answer is None or attempt.candidate.offer.cancel_stops_billing:
+            attempt.cancel_applied = "abort"
+            return
+        attempt.cancel_applied = "drain"
+        try:
+            while (data := await self._read_alone(exchange, answer)) is not None:
+                for chunk in attempt.reader.feed(data):
+                    attempt.read.add(chunk)
+            for chunk in attempt.reader.end():
+                attempt.read.add(chunk)
+        except (ProviderError, Interrupted) as problem:
+            attempt.cancel_applied = f"drain: {type(problem).__name__}"
+
+    async def _read_alone(self, exchange: Exchange, answer: Answer) -> bytes | None:
+        return await exchange.client.watchdog.wait(
+            answer.read(),
+            limit_s=self.limits.token_gap_timeout_s,
+            reason=Silent,
+            client_matters=False,
+        )
+
+    def _report(self, attempt: Attempt) -> None:
+        """Tell the breaker how the offer did; the client's own doings do not count."""
+        offer_id, now_ms = attempt.candidate.offer.id, self.clock.now_ms()
+        problem = attempt.failure
+        if problem is None or isinstance(problem, BadRequest):
+            if attempt.outcome in (OK, REFUSED):
+                self.breaker.success(offer_id, now_ms)
+            return
+        self.breaker.failure(
+            offer_id,
+            now_ms,
+            reason=problem.code,
+            permanent=problem.permanent,
+            retry_after_ms=int((problem.retry_after_s or 0) * 1000),
+        )
+
+
+def _count(attempt: Attempt, chunks: list[Chunk]) -> None:
+    before = attempt.read.chunks
+    for chunk in chunks:
+        attempt.read.add(chunk)
+    if attempt.read.chunks != before:
+        attempt.stopwatch.token()
+
+
+def new_attempt(exchange: Exchange, candidate: Candidate, *, number: int, clock: Clock) -> Attempt:
+    offer = candidate.offer
+    reader = wire_for(offer.wire).reader(exchange.request, offer)
+    return Attempt(number, candidate, reader, Stopwatch(clock))
+
+
+def head_of(exchange: Exchange) -> list[tuple[bytes, bytes]]:
+    """The answer's headers; the offer is the one that serves."""
+    return [
+        (b"content-type", exchange.writer.content_type),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", exchange.request_id.encode()),
+        (b"x-tokenhouse-offer", exchange.last.candidate.offer.sku.encode()),
+    ]
+
+
+def _fail(attempt: Attempt, problem: ProviderError) -> None:
+    attempt.failure = problem
+    if isinstance(problem, BadRequest):
+        attempt.outcome = REFUSED
+    else:
+        attempt.outcome = UPSTREAM_CUT if attempt.read.chunks else UPSTREAM_ERROR
+
+
+def _may_fall_back(exchange: Exchange, attempt: Attempt) -> bool:
+    """Only before the first byte, and only for what another offer may do better."""
+    if exchange.client.started or exchange.client.watchdog.client_left:
+        return False
+    problem = attempt.failure
+    return problem is not None and problem.retryable and attempt.outcome != DEADLINE

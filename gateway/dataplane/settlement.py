@@ -1,0 +1,229 @@
+"""What each attempt cost whom, and the one settle that books it.
+
+The tenant pays for what was delivered: in full after a good answer, input and the shown output
+when the client left or the answer broke off, nothing where nothing was shown because of the
+upstream. Rating is `billing.rating`, under the price versions pinned at admission. The settle is
+never lost: what Redis does not take goes to the spool.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from billing import events, rating
+from billing.events import AttemptDetail, AttemptEvent
+from billing.money import PICO_PER_NANO, nano_ceil
+from billing.rating import PriceNotFound
+from billing.usage import CanonicalUsage, UsageError
+from gateway.dataplane.exchange import (
+    CLIENT_CANCELLED,
+    CLIENT_STALLED,
+    OK,
+    UNKNOWN,
+    Attempt,
+    Exchange,
+)
+from gateway.routing import explain
+from providers.chat import Receipt
+
+BYTES_PER_TOKEN = 4
+CLIENT_ENDED = frozenset({CLIENT_CANCELLED, CLIENT_STALLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """The rated result of one attempt. `price` is None where nothing could be rated."""
+
+    usage: CanonicalUsage | None = None
+    source: str = "none"
+    price: int | None = None
+    tenant_pico: int = 0
+    supplier_pico: int = 0
+    charge_nano: int = 0
+    billable: bool = False
+
+
+def charge_of(exchange: Exchange, attempt: Attempt) -> Charge:
+    """What this attempt costs the tenant and us, as far as it got."""
+    usage, source = _usage(exchange, attempt)
+    whole = attempt.reader.usage or usage
+    supplier_pico = _supplier_pico(exchange, attempt, whole)
+    if not _billable(attempt):
+        return Charge(usage=attempt.reader.usage, source=source, supplier_pico=supplier_pico)
+    if usage is None:
+        return Charge(source="none", charge_nano=exchange.hold_nano, billable=True)
+    try:
+        price = rating.choose(
+            attempt.candidate.prices,
+            service_tier=exchange.request.service_tier,
+            input_tokens=usage.input_tokens,
+        )
+        tenant_pico = rating.rate(usage, price)
+    except (PriceNotFound, UsageError):
+        # Quarantined by the drain; until somebody decides, the whole hold stays charged.
+        return Charge(usage=usage, source=source, charge_nano=exchange.hold_nano, billable=True)
+    return Charge(
+        usage=usage,
+        source=source,
+        price=price.version,
+        tenant_pico=tenant_pico,
+        supplier_pico=max(supplier_pico, tenant_pico),
+        charge_nano=nano_ceil(tenant_pico),
+        billable=True,
+    )
+
+
+def _billable(attempt: Attempt) -> bool:
+    if attempt.outcome in (OK, *CLIENT_ENDED):
+        return True
+    return attempt.shown.chunks > 0
+
+
+def _usage(exchange: Exchange, attempt: Attempt) -> tuple[CanonicalUsage | None, str]:
+    """The usage the tenant pays for, and where it comes from."""
+    reported = attempt.reader.usage
+    shown_all = attempt.reader.finished and attempt.shown.size == attempt.read.size
+    if attempt.outcome == OK or (shown_all and reported is not None):
+        return reported, "provider" if reported is not None else "none"
+    if reported is None:
+        return (
+            CanonicalUsage(
+                input_tokens=_input_estimate(exchange, attempt),
+                output_tokens=_shown_tokens(attempt),
+            ),
+            "estimated",
+        )
+    output_tokens = _shown_tokens(attempt)
+    if attempt.reader.finished:
+        size = max(attempt.read.size, 1)
+        output_tokens = -(-reported.output_tokens * attempt.shown.size // size)
+    output_tokens = min(output_tokens, attempt.candidate.output_bound)
+    return (
+        CanonicalUsage(
+            input_tokens=reported.input_tokens,
+            output_tokens=output_tokens,
+            cache_read_tokens=reported.cache_read_tokens,
+            cache_write_5m_tokens=reported.cache_write_5m_tokens,
+            cache_write_1h_tokens=reported.cache_write_1h_tokens,
+            input_audio_tokens=reported.input_audio_tokens,
+            input_image_tokens=reported.input_image_tokens,
+        ),
+        "estimated",
+    )
+
+
+def _input_estimate(exchange: Exchange, attempt: Attempt) -> int:
+    """A client that leaves early pays the bound: aborting is not a discount. Others an estimate."""
+    bound = attempt.candidate.input_bound
+    if attempt.outcome in CLIENT_ENDED:
+        return bound
+    return min(bound, exchange.ranking.input_expected)
+
+
+def _shown_tokens(attempt: Attempt) -> int:
+    """Each shown chunk held a token at least; four bytes are one in most languages."""
+    shown = attempt.shown
+    tokens = max(shown.chunks, -(-shown.size // BYTES_PER_TOKEN))
+    return min(tokens, attempt.candidate.output_bound)
+
+
+def _supplier_pico(exchange: Exchange, attempt: Attempt, usage: CanonicalUsage | None) -> int:
+    """What the whole attempt costs us at list price, shown or not; 0 where nothing is known."""
+    if usage is None or (attempt.failure is not None and not attempt.failure.charged):
+        return 0
+    try:
+        price = rating.choose(
+            attempt.candidate.prices,
+            service_tier=exchange.request.service_tier,
+            input_tokens=usage.input_tokens,
+        )
+        return rating.rate(usage, price)
+    except (PriceNotFound, UsageError):
+        return 0
+
+
+def event_of(
+    exchange: Exchange, attempt: Attempt, charge: Charge, *, now_ms: int, template: bool = False
+) -> bytes:
+    """The attempt as the immutable event that goes to the stream; a template has no ranking."""
+    offer = attempt.candidate.offer
+    principal = exchange.principal
+    session = exchange.request.session_id
+    return events.encode(
+        AttemptEvent(
+            request_id=exchange.request_id,
+            attempt=attempt.number,
+            tenant=principal.tenant_id,
+            key=principal.key_id,
+            team=principal.team_id,
+            session=hashlib.sha256(session.encode()).hexdigest() if session else "",
+            sku=offer.sku,
+            price=charge.price,
+            prices=tuple(price.version for price in attempt.candidate.prices),
+            service_tier=exchange.request.service_tier,
+            offer=offer.id,
+            supplier=offer.provider,
+            model=offer.model,
+            outcome=attempt.outcome or UNKNOWN,
+            usage=charge.usage,
+            usage_source=charge.source,
+            billable=charge.billable,
+            tenant_cost_pico=charge.tenant_pico,
+            supplier_cost_pico=charge.supplier_pico,
+            occurred_ms=attempt.stopwatch.started_ms,
+            settled_ms=now_ms,
+            detail=AttemptDetail() if template else _detail(exchange, attempt, charge),
+        )
+    )
+
+
+def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDetail:
+    watch, reader, request = attempt.stopwatch, attempt.reader, exchange.request
+    output_tokens = charge.usage.output_tokens if charge.usage else 0
+    engine_ms = reader.usage_extra.get("engine_ms")
+    queue_ms = engine_ms.get("queue") if isinstance(engine_ms, dict) else None
+    speculation = reader.usage_extra.get("speculation")
+    return AttemptDetail(
+        surface=request.surface,
+        stream=request.stream,
+        policy=exchange.ranking.policy,
+        status=attempt.status,
+        error=attempt.failure.code if attempt.failure else "",
+        finish_reason=reader.finish_reason,
+        ttft_ms=watch.ttft_ms if request.stream else None,
+        e2e_ms=watch.e2e_ms,
+        queue_ms=queue_ms,
+        output_tps=watch.output_tps(output_tokens) if request.stream else None,
+        tpot_ms=watch.tpot_ms(output_tokens) if request.stream else None,
+        upstream_id=reader.upstream_id,
+        tag=request.tag,
+        cancel_applied=attempt.cancel_applied,
+        speculation=speculation if isinstance(speculation, dict) else None,
+        ranking=explain.explanation(exchange.ranking) if attempt.number == 1 else None,
+    )
+
+
+def receipt_of(exchange: Exchange, attempt: Attempt, charge: Charge) -> Receipt:
+    """What the client is told. The cost is what is debited: never above the hold."""
+    offer = attempt.candidate.offer
+    explanation = None
+    if exchange.request.explain:
+        notes = [
+            explain.AttemptNote(
+                each.candidate.offer.sku,
+                each.outcome,
+                each.failure.message if each.failure else "",
+            )
+            for each in exchange.attempts
+        ]
+        explanation = explain.explanation(exchange.ranking, attempts=notes)
+    return Receipt(
+        request_id=exchange.request_id,
+        model=offer.model,
+        provider=offer.provider,
+        sku=offer.sku,
+        usage=charge.usage or CanonicalUsage(input_tokens=0, output_tokens=0),
+        usage_source=charge.source,
+        cost_pico=min(charge.tenant_pico, exchange.hold_nano * PICO_PER_NANO),
+        usage_extra=attempt.reader.usage_extra,
+        explanation=explanation,
+    )

@@ -1,0 +1,167 @@
+"""Books what the attempts of a request cost: one settle, never lost, never interrupted.
+
+Each settle runs in a task of its own that is referenced here, so that it goes on when the caller
+is gone. What Redis does not take goes to the spool and is replayed by id.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from hiredis import ReplyError
+
+from billing import holds
+from billing.errors import Cold, HoldNotOpen
+from billing.holds import SettledAttempt
+from billing.registers import shard_of
+from gateway.dataplane import settlement
+from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.redis_pipe import RedisAway, RedisPipe
+from gateway.dataplane.snapshot import Snapshots
+from gateway.dataplane.spool import SettleRecord, Spool, SpoolFull
+from gateway.dataplane.stopwatch import Clock
+from providers.chat import Receipt
+
+logger = logging.getLogger(__name__)
+
+REPLAY_EVERY_S = 2.0
+
+
+class Settler:
+    """See the module."""
+
+    def __init__(
+        self, *, pipe: RedisPipe, snapshots: Snapshots, spool: Spool, clock: Clock
+    ) -> None:
+        self._pipe = pipe
+        self._snapshots = snapshots
+        self._spool = spool
+        self._clock = clock
+        self._running: set[asyncio.Task[Any]] = set()
+        self._replaying: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._replaying = asyncio.create_task(self._replay_for_ever())
+
+    async def close(self) -> None:
+        """Wait for what is being booked; the spool takes what Redis does not."""
+        if self._replaying:
+            self._replaying.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def settle(self, exchange: Exchange) -> Receipt:
+        """Book every attempt; returns what the caller is told. Shielded from cancellation."""
+        now_ms = self._clock.now_ms()
+        charges = [settlement.charge_of(exchange, attempt) for attempt in exchange.attempts]
+        events = [
+            (settlement.event_of(exchange, attempt, charge, now_ms=now_ms), charge.charge_nano)
+            for attempt, charge in zip(exchange.attempts, charges, strict=True)
+        ]
+        usage = charges[-1].usage
+        record = SettleRecord(
+            tenant=exchange.principal.tenant_id,
+            key=exchange.principal.key_id,
+            request_id=exchange.request_id,
+            now_ms=now_ms,
+            tokens=usage.input_tokens + usage.output_tokens if usage else None,
+            events=events,
+        )
+        await self._shielded(self._book(record, exchange.principal.spend))
+        return settlement.receipt_of(exchange, exchange.last, charges[-1])
+
+    async def void(self, exchange: Exchange) -> None:
+        """Release a hold of which nothing was dispatched, or which may not even exist."""
+        record = SettleRecord(
+            tenant=exchange.principal.tenant_id,
+            key=exchange.principal.key_id,
+            request_id=exchange.request_id,
+            now_ms=self._clock.now_ms(),
+        )
+        await self._shielded(self._book(record, ()))
+
+    async def _shielded(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        await asyncio.shield(task)
+
+    async def _book(self, record: SettleRecord, spend: tuple[holds.SpendScope, ...]) -> None:
+        if await self._send(record, spend):
+            return
+        logger.warning("settle of %s goes to the spool", record.request_id)
+        try:
+            await self._spool.append(record)
+        except (OSError, SpoolFull):
+            # Nobody can book it now: the hold's expiry will, from the last checkpoint.
+            logger.exception("settle of %s could not be spooled", record.request_id)
+
+    async def _send(self, record: SettleRecord, spend: tuple[holds.SpendScope, ...] = ()) -> bool:
+        """True once Redis has taken it; a cold shard is tried once more under a fresh epoch."""
+        for is_second in (False, True):
+            epoch = self._snapshots.current.epochs.get(shard_of(record.tenant))
+            try:
+                if epoch is not None and await self._send_once(record, spend, epoch):
+                    return True
+            except RedisAway:
+                return False
+            except ReplyError:
+                logger.exception("Redis refused the settle of %s", record.request_id)
+                return False
+            if not is_second:
+                await self._snapshots.reload()
+        return False
+
+    async def _send_once(
+        self, record: SettleRecord, spend: tuple[holds.SpendScope, ...], epoch: str
+    ) -> bool:
+        try:
+            if not record.events:
+                voiding = holds.void_call(
+                    tenant=record.tenant,
+                    request_id=record.request_id,
+                    now_ms=record.now_ms,
+                    epoch=epoch,
+                )
+                holds.read_void(await self._pipe.run(voiding, repeatable=True))
+                return True
+            call = holds.settle_call(
+                tenant=record.tenant,
+                request_id=record.request_id,
+                now_ms=record.now_ms,
+                attempts=[SettledAttempt(event, nano) for event, nano in record.events],
+                epoch=epoch,
+                spend=spend,
+                tokens=record.tokens,
+            )
+            settled = holds.read_settle(await self._pipe.run(call, repeatable=True))
+        except Cold:
+            return False
+        except HoldNotOpen:
+            # A void of a hold that never was or is over: there is nothing left to release.
+            return True
+        if settled.late or settled.overage_nano:
+            logger.warning(
+                "settle of %s: late=%s overage=%d nano-dollars",
+                record.request_id,
+                settled.late,
+                settled.overage_nano,
+            )
+        return True
+
+    async def replay(self) -> int:
+        """Replay the spool once, if Redis is there."""
+        if not self._pipe.connected:
+            return 0
+        return await self._spool.replay(self._send)
+
+    async def _replay_for_ever(self) -> None:
+        while True:
+            try:
+                taken = await self.replay()
+                if taken:
+                    logger.info("%d spooled settles were taken by Redis", taken)
+            except OSError:
+                logger.exception("the spool could not be replayed")
+            await asyncio.sleep(REPLAY_EVERY_S)

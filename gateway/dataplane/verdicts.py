@@ -1,0 +1,60 @@
+"""How an exchange ends for the client: the whole answer, an error, or an error event. Pure."""
+
+from billing.money import usd_json
+from gateway.dataplane.exchange import DEADLINE, Exchange
+from gateway.dataplane.relay import head_of
+from gateway.errors import AllAttemptsFailed, DeadlineExceeded, GatewayError, InvalidRequest
+from providers.chat import Receipt
+from providers.errors import BadRequest, Overloaded, ProviderError, RateLimited, Timeout
+
+Head = list[tuple[bytes, bytes]]
+
+
+def whole(exchange: Exchange, receipt: Receipt) -> tuple[Head, bytes]:
+    """Headers and body of an answer that is not streamed."""
+    body = exchange.writer.whole(exchange.chunks, receipt)
+    head = head_of(exchange)
+    head.append((b"x-tokenhouse-cost", usd_json(receipt.cost_pico)))
+    return head, body
+
+
+def broken(exchange: Exchange, receipt: Receipt) -> bytes:
+    """The last event of a stream that did not reach its finish."""
+    error = error_of(exchange)
+    return exchange.writer.error(
+        status=error.status, code=error.code, message=error.message, receipt=receipt
+    )
+
+
+def error_of(exchange: Exchange) -> GatewayError:
+    """What the last attempt's failure means to the caller."""
+    attempt = exchange.last
+    problem = attempt.failure
+    if attempt.outcome == DEADLINE or problem is None:
+        return DeadlineExceeded("The request was ended before it was complete.")
+    if isinstance(problem, BadRequest):
+        return InvalidRequest(problem.message, code=problem.code, param=problem.param)
+    status, error_type = _status_of(problem)
+    retry_after_s = None if problem.retry_after_s is None else max(1, round(problem.retry_after_s))
+    if status in (429, 503):
+        retry_after_s = retry_after_s or 1
+    seller = attempt.candidate.offer.provider_name
+    return AllAttemptsFailed(
+        f"{seller}: {problem.message}",
+        status=status,
+        code=problem.code,
+        error_type=error_type,
+        retry_after_s=retry_after_s,
+        attempts=exchange.notes(),
+    )
+
+
+def _status_of(problem: ProviderError) -> tuple[int, str]:
+    """An upstream's refusal of our credential is our outage, never the caller's wrong key."""
+    if isinstance(problem, RateLimited):
+        return 429, "rate_limit_error"
+    if isinstance(problem, Timeout):
+        return 504, "timeout_error"
+    if isinstance(problem, Overloaded) or problem.permanent:
+        return 503, "api_error"
+    return 502, "api_error"
