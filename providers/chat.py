@@ -92,8 +92,7 @@ class OfferView:
     not_routable: str = ""  # why, in words; empty where it can be called
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """An eligible offer with the versions pinned for it and its expected and greatest cost.
 
     The bounds are those that `worst_pico` rests on: `output_bound` is for all choices
@@ -120,8 +119,7 @@ class UpstreamCall:
     body: bytes
 
 
-@dataclass(slots=True)
-class Chunk:
+class Chunk(msgspec.Struct):
     """One event of an answer. `raw` is the whole event in the wire's dialect, framing included.
 
     `text` counts as delivered output; `tool_calls` are deltas in the OpenAI shape.

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from billing.money import usd_json
 from providers.chat import OfferView
 
@@ -50,8 +52,7 @@ class PolicyView:
     allow_fallbacks: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Scoring:
+class Scoring(msgspec.Struct, frozen=True):
     """What a policy looks at beside the offer: the request's size and the measured speeds."""
 
     output_expected: int
@@ -64,12 +65,12 @@ def score(kind: str, offer: OfferView, expected_pico: int, scoring: Scoring) -> 
     if kind in (FASTEST, LOWEST_TTFT):
         return _speed(kind, offer, scoring)
     cost = f"costs about ${usd_json(expected_pico).decode()}"
+    if kind == CHEAPEST:
+        return float(expected_pico), cost
     if kind == IN_HOUSE_FIRST:
         return (0.0, f"in-house, {cost}") if offer.in_house else (1.0, f"external, {cost}")
-    if kind == PINNED:
-        position = scoring.pinned[offer.sku]
-        return float(position), f"pinned as number {position + 1}, {cost}"
-    return float(expected_pico), cost
+    position = scoring.pinned[offer.sku]
+    return float(position), f"pinned as number {position + 1}, {cost}"
 
 
 def _speed(kind: str, offer: OfferView, scoring: Scoring) -> tuple[float, str]:

@@ -7,6 +7,8 @@ is scored by the policy. Offers whose heartbeat is overdue are ranked after all 
 
 from dataclasses import dataclass
 
+import msgspec
+
 from billing import rating
 from billing.money import usd_json
 from billing.rating import Price
@@ -21,8 +23,7 @@ TIER_NAMES = ("default", "flex", "priority", "batch")
 FEATURES = frozenset({"tools", "vision", "json_schema", "text_only"})
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True):
     """An offer that will not be tried: `code` for machines, `reason` in words with figures."""
 
     sku: str
@@ -31,8 +32,7 @@ class Rejection:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
+class Ranking(msgspec.Struct, frozen=True):
     """Candidates in the order in which they are tried. `known` is False for an unknown model."""
 
     model: str
@@ -61,8 +61,7 @@ class _Rejected(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(msgspec.Struct, frozen=True):
     """One request's view of the filters, worked out once for all offers."""
 
     request: ChatRequest
@@ -162,9 +161,9 @@ def _lower(left: int | None, right: int | None) -> int | None:
 
 def _candidate(question: _Question, offer: OfferView) -> Candidate:
     """The offer with its prices pinned and its costs bounded, or _Rejected."""
-    request = question.request
     _check_allowed(question, offer)
     _check_able(question, offer)
+    request = question.request
     input_bound = bounds.input_bound(request, offer)
     limit = bounds.max_output_tokens(request, offer, cap=question.limits.output_cap)
     output_bound = request.n * limit
@@ -198,7 +197,7 @@ def _check_allowed(question: _Question, offer: OfferView) -> None:
         raise _Rejected("provider_not_allowed", f"{offer.provider} is not on the allow-list")
     if routing.only and not any(names.matches(token, offer) for token in routing.only):
         raise _Rejected("not_in_only", f"not in provider.only: {', '.join(routing.only)}")
-    if any(names.matches(token, offer) for token in routing.ignore):
+    if routing.ignore and any(names.matches(token, offer) for token in routing.ignore):
         raise _Rejected("ignored", "named in provider.ignore")
 
 
@@ -233,9 +232,11 @@ def _costs(
 ) -> tuple[tuple[Price, ...], int, int]:
     """The prices pinned for this tier, the expected and the greatest cost."""
     tier = question.request.service_tier
-    prices = tuple(p for p in offer.prices if p.service_tier == tier)
+    prices = offer.prices
+    if len(prices) != 1:
+        prices = tuple(p for p in prices if p.service_tier == tier)
     try:
-        price = rating.choose(prices, service_tier=tier, input_tokens=question.input_expected)
+        price = _price_expected(prices, tier, question.input_expected)
         worst_pico = rating.worst_case(
             prices, service_tier=tier, input_bound=input_bound, output_bound=output_bound
         )
@@ -243,8 +244,10 @@ def _costs(
         raise _Rejected(
             "no_price", f"no price in force for service tier {TIER_NAMES[tier]}"
         ) from None
-    _check_ceiling("input", price.input_pico, question.max_input_pico)
-    _check_ceiling("output", price.output_pico, question.max_output_pico)
+    if question.max_input_pico is not None:
+        _check_ceiling("input", price.input_pico, question.max_input_pico)
+    if question.max_output_pico is not None:
+        _check_ceiling("output", price.output_pico, question.max_output_pico)
     expected_pico = (
         question.input_expected * price.input_pico
         + min(question.scoring.output_expected, output_bound) * price.output_pico
@@ -253,8 +256,14 @@ def _costs(
     return prices, expected_pico, worst_pico
 
 
-def _check_ceiling(side: str, price_pico: int, ceiling_pico: int | None) -> None:
-    if ceiling_pico is not None and price_pico > ceiling_pico:
+def _price_expected(prices: tuple[Price, ...], tier: int, input_tokens: int) -> Price:
+    if len(prices) == 1 and prices[0].service_tier == tier and not prices[0].context_over:
+        return prices[0]  # the usual case, at a third of the cost of choosing
+    return rating.choose(prices, service_tier=tier, input_tokens=input_tokens)
+
+
+def _check_ceiling(side: str, price_pico: int, ceiling_pico: int) -> None:
+    if price_pico > ceiling_pico:
         raise _Rejected(
             "over_price_ceiling",
             f"{side} at ${_per_million(price_pico)} per million tokens is above "
@@ -271,9 +280,11 @@ def _order_key(
 ) -> tuple[object, ...]:
     """Heartbeat, then the caller's own order of models and sellers, then the policy."""
     offer, order = candidate.offer, question.request.routing.order
-    at = next((i for i, token in enumerate(order) if names.matches(token, offer)), len(order))
-    if order and at == len(order) and not question.request.routing.allow_fallbacks:
-        raise _Rejected("not_in_order", "not in provider.order, and fallbacks are off")
+    at = 0
+    if order:
+        at = next((i for i, token in enumerate(order) if names.matches(token, offer)), len(order))
+        if at == len(order) and not question.request.routing.allow_fallbacks:
+            raise _Rejected("not_in_order", "not in provider.order, and fallbacks are off")
     return (
         offer.demoted,
         model_position,
