@@ -6,7 +6,7 @@ alone. Single prices are published by `billing.prices`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.db import transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
@@ -14,7 +14,9 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from billing.models import PriceVersion, Sku
 
 BATCH_SIZE = 1_000
-Slot = tuple[int, int, datetime | None]  # service tier, context threshold, valid from
+# Stands for "since before the data begins" in histories that do not say when a price began.
+HISTORY_BEGINS = datetime(2020, 1, 1, tzinfo=UTC)
+Slot = tuple[int, int, datetime]  # service tier, context threshold, valid from
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,11 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class DatedRates:
-    """Rates from a moment (None: from before the data begins) until the next version."""
+    """Rates from a moment until the next version, or for good."""
 
     service_tier: int
     context_over: int
-    valid_from: datetime | None
+    valid_from: datetime
     valid_to: datetime | None
     rates: Rates
 

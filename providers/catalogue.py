@@ -6,7 +6,7 @@ states, credentials, hand-made prices. What has no token price is listed and say
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import genai_prices
 from django.db import transaction
@@ -15,6 +15,7 @@ from genai_prices.types import ModelInfo
 from genai_prices.types import Provider as PublishedProvider
 
 from billing import price_import
+from billing.models import ServiceTier
 from billing.price_import import DatedRates
 from providers.model_names import Name, creator_of, name_of, title_of
 from providers.models import Model, Offer, Provider
@@ -25,6 +26,7 @@ from providers.snapshot_signal import bump
 
 SOURCE = f"genai-prices {genai_prices.__version__}"
 BATCH_SIZE = 1_000
+BATCH_SUFFIX = ":batch"
 NOT_CHAT = re.compile(
     r"embed|bge-|gte-|whisper|tts|transcri|speech|audio|voxtral|orpheus|moderation|rerank|ocr|"
     r"realtime|dall-e|image|imagen|sora|veo|lyria|guard|live|sonic|eleven|m2m100|indictrans|"
@@ -74,7 +76,10 @@ def listings(providers: Iterable[PublishedProvider]) -> Iterable[Listing]:
     """Every entry once, with a variant where one seller has the same weights twice."""
     for provider in providers:
         taken: set[tuple[str, str]] = set()
+        entries = {model.id: model for model in provider.models}
         for model, name in _distinct(provider):
+            if model.id.endswith(BATCH_SUFFIX) and _base(model) in entries:
+                continue
             variant = name.variant
             if (name.slug, variant) in taken:
                 variant = "-".join(part for part in (variant, name.quantization) if part)
@@ -82,7 +87,18 @@ def listings(providers: Iterable[PublishedProvider]) -> Iterable[Listing]:
                 variant = re.sub(r"[^a-z0-9.]+", "-", model.id.lower())[:80]
             taken.add((name.slug, variant))
             sku = f"{provider.id}/{model.id}".lower()
-            yield Listing(provider.id, model, name, variant, sku, schedule(model))
+            versions = [*schedule(model), *_batch_versions(entries.get(model.id + BATCH_SUFFIX))]
+            yield Listing(provider.id, model, name, variant, sku, versions)
+
+
+def _base(model: ModelInfo) -> str:
+    return model.id.removesuffix(BATCH_SUFFIX)
+
+
+def _batch_versions(model: ModelInfo | None) -> list[DatedRates]:
+    """A listing of its own for batches is the same offer in another service tier."""
+    versions = schedule(model) if model is not None else []
+    return [replace(version, service_tier=ServiceTier.BATCH) for version in versions]
 
 
 def _distinct(provider: PublishedProvider) -> list[tuple[ModelInfo, Name]]:

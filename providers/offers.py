@@ -3,7 +3,7 @@
 `views` opens credentials and joins the prices in force; what it returns must never be logged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,6 +48,18 @@ def views(now: datetime) -> list[OfferView]:
     return [_view(offer, by_sku.get(offer.sku, ()), workers, secrets, headers) for offer in offers]
 
 
+def refusals(offers: Iterable[Offer], *, priced: Container[str]) -> dict[int, str]:
+    """Why each of these offers cannot be called, in words; empty where it can."""
+    secrets = credentials.usable()
+    workers = {worker.offer_id: worker for worker in Worker.objects.all()}
+    cache: dict[int, _Access] = {}
+    return {
+        offer.pk: _refusal(offer, is_priced=offer.sku in priced)
+        or _access(offer, workers, secrets, cache).refusal
+        for offer in offers
+    }
+
+
 def _view(
     offer: Offer,
     offer_prices: tuple[Price, ...],
@@ -55,12 +67,7 @@ def _view(
     secrets: Mapping[int, Credential],
     cache: dict[int, _Access],
 ) -> OfferView:
-    in_house = offer.provider.kind == Provider.Kind.IN_HOUSE
-    access = (
-        _worker_access(workers.get(offer.pk))
-        if in_house
-        else _provider_access(offer, secrets, cache)
-    )
+    access = _access(offer, workers, secrets, cache)
     context_length = offer.context_length or offer.model.context_length or DEFAULT_CONTEXT_LENGTH
     return OfferView(
         id=offer.pk,
@@ -80,21 +87,32 @@ def _view(
         capabilities=frozenset(offer.capabilities),
         quantization=offer.quantization,
         cancel_stops_billing=offer.provider.cancel_stops_billing,
-        salted=in_house,
-        not_routable=_refusal(offer, offer_prices) or access.refusal,
+        salted=offer.provider.kind == Provider.Kind.IN_HOUSE,
+        not_routable=_refusal(offer, is_priced=bool(offer_prices)) or access.refusal,
     )
 
 
-def _refusal(offer: Offer, offer_prices: tuple[Price, ...]) -> str:
+def _refusal(offer: Offer, *, is_priced: bool) -> str:
     if offer.state == Offer.State.DISABLED or not offer.provider.enabled:
         return offer.state_reason or OFF
     if offer.state == Offer.State.REMOVED:
         return f"removed: {offer.state_reason}"
     if CHAT not in offer.capabilities:
         return NOT_CHAT
-    if not offer_prices:
+    if not is_priced:
         return NO_PRICE
     return ""
+
+
+def _access(
+    offer: Offer,
+    workers: Mapping[int, Worker],
+    secrets: Mapping[int, Credential],
+    cache: dict[int, _Access],
+) -> _Access:
+    if offer.provider.kind == Provider.Kind.IN_HOUSE:
+        return _worker_access(workers.get(offer.pk))
+    return _provider_access(offer, secrets, cache)
 
 
 def _worker_access(worker: Worker | None) -> _Access:

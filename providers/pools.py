@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 from django.db import transaction
 
@@ -56,6 +57,8 @@ def attach(
     if not NAME.fullmatch(name):
         raise PoolRefused("a pool's name is lower-case letters, digits and dashes")
     checked = addresses.checked_base_url(base_url, network=None)
+    if not urlsplit(checked).path:
+        checked = f"{checked}/v1"
     served = served_models(base_url=checked, bearer=bearer)
     if not served:
         raise PoolRefused("the server lists no model")

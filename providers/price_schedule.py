@@ -19,7 +19,7 @@ from genai_prices.types import (
 
 from billing.models import ServiceTier
 from billing.money import pico_per_token
-from billing.price_import import DatedRates, Rates
+from billing.price_import import HISTORY_BEGINS, DatedRates, Rates
 
 CONTEXTS: Mapping[int, Mapping[str, str]] = {
     ServiceTier.DEFAULT: {},
@@ -29,7 +29,6 @@ CONTEXTS: Mapping[int, Mapping[str, str]] = {
 }
 # Dearer than this per token is a unit mix-up, not a price: $10,000 per million.
 RATE_PICO_MAX = 10**10
-BEFORE_ALL_DATES = date(2020, 1, 1)
 
 
 def schedule(model: ModelInfo) -> list[DatedRates]:
@@ -56,7 +55,8 @@ def _versions(
         if run is not None and rates == run[1]:
             continue
         if run is not None:
-            yield DatedRates(tier, threshold, _midnight(run[0]), _midnight(start), run[1])
+            begins = _midnight(run[0]) or HISTORY_BEGINS
+            yield DatedRates(tier, threshold, begins, _midnight(start), run[1])
         run = (start, rates) if rates is not None else None
 
 
@@ -79,7 +79,7 @@ def _moments(model: ModelInfo, start: date | None) -> list[datetime]:
         for c in conditional
         if isinstance(c.constraint, TimeOfDateConstraint)
     }
-    return [datetime.combine(start or BEFORE_ALL_DATES, hour, UTC) for hour in sorted(hours)]
+    return [datetime.combine(start or HISTORY_BEGINS.date(), hour, UTC) for hour in sorted(hours)]
 
 
 def _rates_by_threshold(model: ModelInfo, tier: int, start: date | None) -> dict[int, Rates]:

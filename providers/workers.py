@@ -104,7 +104,9 @@ def join_line(*, console_url: str, plain_key: str) -> str:
 def register(*, key: WorkerKey, registration: Registration, now: datetime) -> Worker:
     """Make or renew a worker and its offer, or say in WorkerRefused or AddressRefused why not."""
     _check(registration)
-    base_url = addresses.checked_base_url(registration.base_url, network=key.allowed_network)
+    base_url = addresses.checked_base_url(
+        registration.base_url.rstrip("/").removesuffix("/v1"), network=key.allowed_network
+    )
     worker = Worker.objects.select_for_update().filter(name=registration.name).first()
     if worker is not None and worker.key_id != key.pk:
         raise WorkerRefused(f"the name {registration.name} belongs to another worker key")

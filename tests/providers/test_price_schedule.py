@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from genai_prices.data import providers as published
 
 from billing.models import ServiceTier
-from billing.price_import import DatedRates
+from billing.price_import import HISTORY_BEGINS, DatedRates
 from providers.price_schedule import schedule
 
 
@@ -21,7 +21,7 @@ def test_a_price_cut_becomes_two_adjoining_versions() -> None:
 
     # then
     cut = datetime(2025, 6, 10, tzinfo=UTC)
-    assert (old.valid_from, old.valid_to) == (None, cut)
+    assert (old.valid_from, old.valid_to) == (HISTORY_BEGINS, cut)
     assert (new.valid_from, new.valid_to) == (cut, None)
     assert (old.rates.input_pico, old.rates.output_pico) == (10_000_000, 40_000_000)
     assert (new.rates.input_pico, new.rates.output_pico) == (2_000_000, 8_000_000)
@@ -97,5 +97,4 @@ def test_versions_of_one_slot_never_overlap() -> None:
             for versions in slots.values():
                 for earlier, later in zip(versions, versions[1:], strict=False):
                     assert earlier.valid_to is not None
-                    assert later.valid_from is not None
                     assert earlier.valid_to <= later.valid_from

@@ -1,0 +1,277 @@
+"""One board's figures: the reference mix, every row re-priced on it, the ranks. Pure.
+
+What each figure means is written in docs/leaderboards.md. Prices stay exact until the last
+step, where an effective price is rounded to a whole pico-dollar per token.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from billing.price_queries import ListPrice
+from providers import histograms
+from providers.models import Offer, Provider, Worker
+from providers.windows import Measured
+
+SAMPLES_LEAST = 20
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """The tokens that every offer of a board is priced on."""
+
+    uncached_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    requests: int
+    source: str
+
+    @property
+    def input_tokens(self) -> int:
+        return self.uncached_tokens + self.cached_tokens
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "source": self.source,
+            "requests": self.requests,
+            "uncached_tokens": self.uncached_tokens,
+            "cached_tokens": self.cached_tokens,
+            "output_tokens": self.output_tokens,
+            "input_per_output": round(self.input_tokens / self.output_tokens, 2),
+            "cache_share": round(self.cached_tokens / self.input_tokens, 3),
+        }
+
+
+STANDARD_MIX = Mix(3 * MILLION, 0, MILLION, 0, "standard")
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """All that is known of one offer when its row is made."""
+
+    offer: Offer
+    price: ListPrice | None
+    measured: Measured
+    worker: Worker | None
+    not_routable: str
+
+
+def mix_of(measured: Iterable[Measured]) -> Mix:
+    """All served requests of a window as one mix; the standard one where there are too few."""
+    counts = [m.counts for m in measured]
+    requests = sum(c["requests"] for c in counts)
+    cached = sum(c["cached_tokens"] for c in counts)
+    total_input = sum(c["input_tokens"] for c in counts)
+    output = sum(c["output_tokens"] for c in counts)
+    if requests < SAMPLES_LEAST or not output or not total_input:
+        return STANDARD_MIX
+    return Mix(total_input - cached, cached, output, requests, "traffic")
+
+
+def effective_pico(mix: Mix, price: ListPrice, *, cached: int, of_input: int) -> int:
+    """The mix at this price with this cache-hit rate (cached ÷ of_input), per output token."""
+    share = Fraction(cached, of_input) if of_input else Fraction(0)
+    cost = (
+        mix.input_tokens * (1 - share) * price.input_pico
+        + mix.input_tokens * share * price.cache_read_pico
+        + mix.output_tokens * price.output_pico
+        + mix.requests * price.request_pico
+    )
+    return round_half_up(cost / mix.output_tokens)
+
+
+def round_half_up(value: Fraction) -> int:
+    return int(value + Fraction(1, 2))
+
+
+def rows(sellers: Sequence[Seller], mix: Mix) -> list[dict[str, Any]]:
+    """The rows of a board, ranked by effective price, offers without one last."""
+    made = [_row(seller, mix) for seller in sellers]
+    made.sort(key=_order)
+    rank = 0
+    for row in made:
+        if row["effective"] is not None:
+            rank += 1
+            row["rank"] = rank
+    return made
+
+
+def _order(row: Mapping[str, Any]) -> tuple[bool, int, str]:
+    effective = row["effective"]
+    return (effective is None, effective["pico"] if effective else 0, row["sku"])
+
+
+def _row(seller: Seller, mix: Mix) -> dict[str, Any]:
+    return {
+        **_who(seller),
+        "rank": None,
+        **_prices(seller, mix),
+        **_measurements(seller.measured),
+        "speculation": _speculation(seller.measured),
+        "hourly": _hourly(seller.worker),
+    }
+
+
+def _who(seller: Seller) -> dict[str, Any]:
+    offer = seller.offer
+    return {
+        "offer_id": offer.pk,
+        "sku": offer.sku,
+        "provider": offer.provider.slug,
+        "provider_name": offer.provider.name,
+        "kind": offer.provider.kind,
+        "variant": offer.variant,
+        "upstream_model": offer.upstream_model,
+        "techniques": offer.techniques,
+        "quantization": offer.quantization,
+        "context_length": offer.context_length,
+        "state": offer.state,
+        "state_reason": offer.state_reason,
+        "routable": not seller.not_routable,
+        "not_routable": seller.not_routable,
+    }
+
+
+def _prices(seller: Seller, mix: Mix) -> dict[str, Any]:
+    price, counts = seller.price, seller.measured.counts
+    paid = Fraction(counts["cost_pico"], counts["output_tokens"] or 1)
+    shown = {"paid_pico": round_half_up(paid) if counts["output_tokens"] else None}
+    if price is None:
+        return shown | dict.fromkeys(
+            ("list", "blended_3_1_pico", "blended_7_2_1_pico", "effective")
+        )
+    return shown | {
+        "list": {
+            "input_pico": price.input_pico,
+            "cached_pico": price.cache_read_pico,
+            "output_pico": price.output_pico,
+            "price_version": price.version,
+            "since": price.since.isoformat(),
+            "source": price.source,
+            "free": price.free,
+        },
+        "blended_3_1_pico": round_half_up(Fraction(3 * price.input_pico + price.output_pico, 4)),
+        "blended_7_2_1_pico": round_half_up(
+            Fraction(7 * price.cache_read_pico + 2 * price.input_pico + price.output_pico, 10)
+        ),
+        "effective": _effective(seller, price, mix),
+    }
+
+
+def _effective(seller: Seller, price: ListPrice, mix: Mix) -> dict[str, Any]:
+    counts = seller.measured.counts
+    is_measured = is_enough(seller.measured)
+    cached = counts["cached_tokens"] if is_measured else 0
+    of_input = counts["input_tokens"] if is_measured else 0
+    return {
+        "pico": effective_pico(mix, price, cached=cached, of_input=of_input),
+        "basis": "measured" if is_measured else "list",
+        "cache_share": round(cached / of_input, 3) if of_input else 0.0,
+    }
+
+
+def is_enough(measured: Measured) -> bool:
+    """Whether an offer's own cache-hit rate says something."""
+    return measured.counts["requests"] >= SAMPLES_LEAST and measured.counts["input_tokens"] > 0
+
+
+def _measurements(measured: Measured) -> dict[str, Any]:
+    counts = measured.counts
+    figures = {
+        "ttft_ms": _percentiles(measured, "ttft_ms_histogram", p50=0.5, p95=0.95),
+        "output_tps": _percentiles(measured, "output_tps_histogram", p50=0.5, p5=0.05),
+        "e2e_ms": _percentiles(measured, "e2e_ms_histogram", p50=0.5, p95=0.95),
+        "uptime": _uptime(counts),
+    }
+    return {
+        **{name: counts[name] for name in ("requests", "succeeded", "failed", "cancelled")},
+        "errors": measured.errors,
+        "tokens": {
+            "input": counts["input_tokens"],
+            "cached": counts["cached_tokens"],
+            "output": counts["output_tokens"],
+        },
+        **figures,
+        "too_few": [name for name, figure in figures.items() if figure is None],
+        "last_at": measured.last_at.isoformat() if measured.last_at else None,
+    }
+
+
+def _percentiles(measured: Measured, name: str, **shares: float) -> dict[str, Any] | None:
+    histogram = measured.histograms[name]
+    sample = histograms.size(histogram)
+    if sample < SAMPLES_LEAST:
+        return None
+    figures = {key: histograms.percentile(histogram, share) for key, share in shares.items()}
+    return {key: round(value or 0, 1) for key, value in figures.items()} | {"n": sample}
+
+
+def _uptime(counts: Mapping[str, int]) -> dict[str, Any] | None:
+    if counts["succeeded"] + counts["failed"] < SAMPLES_LEAST:
+        return None
+    percent = 100 * counts["minutes_up"] / counts["minutes_seen"]
+    return {"percent": round(percent, 2), "minutes": counts["minutes_seen"]}
+
+
+def _speculation(measured: Measured) -> dict[str, Any] | None:
+    counts = measured.counts
+    if not counts["drafted_tokens"] or not counts["target_steps"]:
+        return None
+    return {
+        "acceptance_rate": round(counts["accepted_tokens"] / counts["drafted_tokens"], 3),
+        "acceptance_length": round(1 + counts["accepted_tokens"] / counts["target_steps"], 3),
+    }
+
+
+def _hourly(worker: Worker | None) -> dict[str, Any] | None:
+    """What an hour costs, and what a token costs with the machine as little used as it was."""
+    if worker is None:
+        return None
+    totals = {name: float(value) for name, value in worker.totals.items() if _is_number(value)}
+    busy_s = totals.get("input_seconds", 0.0) + totals.get("output_seconds", 0.0)
+    uptime_s, output = totals.get("uptime_s", 0.0), totals.get("output_tokens", 0.0)
+    actual = None
+    if busy_s and uptime_s and output:
+        share = totals["output_seconds"] / busy_s
+        actual = round(worker.usd_per_hour_pico * uptime_s / 3600 * share / output)
+    return {
+        "usd_per_hour_pico": worker.usd_per_hour_pico,
+        "source": worker.usd_per_hour_source,
+        "actual_output_pico": actual,
+        "utilisation": round(busy_s / uptime_s, 3) if uptime_s else None,
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def speculation_fact(made: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What speculation saves on this mix: the cheapest measured offers of both kinds compared."""
+    own = [
+        row
+        for row in made
+        if row["kind"] == Provider.Kind.IN_HOUSE
+        and row["effective"] is not None
+        and row["effective"]["basis"] == "measured"
+        and row["effective"]["pico"] > 0
+    ]
+    plain = [row for row in own if not _speculates(row)]
+    fast = [row for row in own if _speculates(row)]
+    if not plain or not fast:
+        return None
+    before, after = plain[0]["effective"]["pico"], fast[0]["effective"]["pico"]
+    return {
+        "percent": round(100 * (before - after) / before, 1),
+        "plain_sku": plain[0]["sku"],
+        "fast_sku": fast[0]["sku"],
+        "plain_effective_pico": before,
+        "fast_effective_pico": after,
+        "n": plain[0]["requests"] + fast[0]["requests"],
+    }
+
+
+def _speculates(row: Mapping[str, Any]) -> bool:
+    return any(technique.endswith("-speculation") for technique in row["techniques"])

@@ -1,0 +1,190 @@
+"""The boards: kept up to date from rollups, read by pages and by the public API.
+
+A refresh computes again only the boards that can have changed: new rollups, new prices, an offer
+that moved, or a window that slid over traffic. A board without traffic is computed when it is read.
+What the figures mean and how rows look is in docs/leaderboards.md.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Max, Q
+from django.utils import timezone
+
+from billing import price_queries
+from providers import board_rows, home_board, offers
+from providers.board_rows import Mix, Seller
+from providers.home_board import HomeRow
+from providers.measurements import start_of
+from providers.models import Leaderboard, MeasurementRollup, Model, Offer, Provider, Worker
+from providers.windows import DEFAULT_WINDOW, WINDOWS, Measured, Window, measured
+
+# Rows committed by a transaction that began before the last refresh must not be missed.
+OVERLAP = timedelta(seconds=15)
+KIND_ORDER = (Provider.Kind.IN_HOUSE, Provider.Kind.POOL, Provider.Kind.EXTERNAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """One model's ranked offers in one window."""
+
+    model: str
+    name: str
+    creator: str
+    window: str
+    computed_at: datetime
+    mix: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One offer's list price of output over time; each step holds until the next."""
+
+    sku: str
+    provider_name: str
+    kind: str
+    steps: list[tuple[str, int]]
+
+
+def board(
+    model_slug: str, window: str = DEFAULT_WINDOW, *, now: datetime | None = None
+) -> Board | None:
+    """The board of a model; None where there is no such model or window."""
+    model = Model.objects.filter(slug=model_slug).first()
+    if model is None or window not in WINDOWS:
+        return None
+    stored = Leaderboard.objects.filter(model=model, window=window).first()
+    if stored is None:
+        stored = compute(model, WINDOWS[window], now=now or timezone.now())
+    return Board(
+        model=model.slug,
+        name=model.name,
+        creator=model.creator,
+        window=window,
+        computed_at=stored.computed_at,
+        mix=stored.mix,
+        facts=stored.facts,
+        rows=stored.rows,
+    )
+
+
+def home(*, now: datetime | None = None) -> list[HomeRow]:
+    """The leading models; see docs/leaderboards.md."""
+    return home_board.rows(now=now or timezone.now())
+
+
+def compute(model: Model, window: Window, *, now: datetime, mix: Mix | None = None) -> Leaderboard:
+    """A board as it is now, not saved. `mix` stands in for the window's own, as in "my mix"."""
+    found = list(
+        Offer.objects.filter(model=model)
+        .exclude(state=Offer.State.DISABLED)
+        .select_related("provider", "model")
+    )
+    sums = measured(window, now=now, offers=[offer.pk for offer in found])
+    mix = mix or board_rows.mix_of(sums.values())
+    made = board_rows.rows(_sellers(found, sums, now), mix)
+    return Leaderboard(
+        model=model,
+        window=window.name,
+        computed_at=now,
+        mix=mix.as_json(),
+        facts={
+            "requests": sum(row["requests"] for row in made),
+            "sellers": len(made),
+            "routable": sum(row["routable"] for row in made),
+            "speculation": board_rows.speculation_fact(made),
+        },
+        rows=made,
+    )
+
+
+def _sellers(found: list[Offer], sums: Mapping[int, Measured], now: datetime) -> list[Seller]:
+    listed = price_queries.in_force(now, [offer.sku for offer in found])
+    refusals = offers.refusals(found, priced=listed)
+    workers = {worker.offer_id: worker for worker in Worker.objects.filter(offer__in=found)}
+    return [
+        Seller(
+            offer=offer,
+            price=listed.get(offer.sku),
+            measured=sums.get(offer.pk) or Measured(),
+            worker=workers.get(offer.pk),
+            not_routable=refusals[offer.pk],
+        )
+        for offer in found
+    ]
+
+
+def refresh(*, now: datetime) -> int:
+    """Compute again every board that can have changed since the last time; returns how many."""
+    last = Leaderboard.objects.aggregate(at=Max("computed_at"))["at"]
+    touched = _touched_models(last - OVERLAP if last else None)
+    due = {(model_id, window) for model_id in touched for window in WINDOWS}
+    if last is not None:
+        due |= _slid(last, now)
+    models = Model.objects.in_bulk({model_id for model_id, _ in due})
+    fresh = [
+        compute(models[model_id], WINDOWS[window], now=now)
+        for model_id, window in sorted(due)
+        if model_id in models
+    ]
+    Leaderboard.objects.bulk_create(
+        fresh,
+        update_conflicts=True,
+        unique_fields=["model", "window"],
+        update_fields=["computed_at", "mix", "facts", "rows"],
+    )
+    home_board.refresh(now=now, is_stale=bool(touched))
+    return len(fresh)
+
+
+def _touched_models(since: datetime | None) -> set[int]:
+    """Models with new rollups, offers that moved, or in-house offers and new prices of them."""
+    if since is None:
+        own = Offer.objects.exclude(provider__kind=Provider.Kind.EXTERNAL)
+        measured_offers = MeasurementRollup.objects.values("offer")
+        return _models_of(own) | _models_of(Offer.objects.filter(pk__in=measured_offers))
+    rolled = MeasurementRollup.objects.filter(updated_at__gte=since).values("offer")
+    moved = Offer.objects.filter(Q(pk__in=rolled) | Q(state_changed_at__gte=since))
+    repriced = price_queries.changed_since(since)
+    kept = Leaderboard.objects.values("model")
+    return _models_of(moved) | _models_of(Offer.objects.filter(sku__in=repriced, model__in=kept))
+
+
+def _models_of(found: Iterable[Offer]) -> set[int]:
+    return {offer.model_id for offer in found}
+
+
+def _slid(last: datetime, now: datetime) -> set[tuple[int, str]]:
+    """Boards with traffic whose window has moved on by one of its rollups."""
+    moved = [
+        window.name
+        for window in WINDOWS.values()
+        if start_of(window.span, last) != start_of(window.span, now)
+    ]
+    kept = Leaderboard.objects.filter(window__in=moved, facts__requests__gt=0)
+    return set(kept.values_list("model_id", "window"))
+
+
+def price_history(model_slug: str, since: datetime) -> list[Series]:
+    """The list price of output over time, one series per offer, in-house first."""
+    found = Offer.objects.filter(model__slug=model_slug).exclude(state=Offer.State.DISABLED)
+    by_sku = {offer.sku: offer for offer in found.select_related("provider")}
+    series = [
+        Series(
+            sku=sku,
+            provider_name=by_sku[sku].provider.name,
+            kind=by_sku[sku].provider.kind,
+            steps=[
+                (max(price.since, since).isoformat(), price.output_pico)
+                for price in versions
+                if not price.free and price.since <= timezone.now()
+            ],
+        )
+        for sku, versions in price_queries.history(since, by_sku).items()
+    ]
+    kept = [one for one in series if one.steps]
+    return sorted(kept, key=lambda one: (KIND_ORDER.index(one.kind), one.steps[-1][1], one.sku))
