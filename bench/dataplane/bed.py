@@ -80,6 +80,11 @@ class Bed:
         self._running.append((process, program))
         return process
 
+    def move_aside(self, pid: int) -> None:
+        """To the second core, with the children it will have."""
+        if self.other_core is not None:
+            os.sched_setaffinity(pid, {self.other_core})
+
     def log_path(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 

@@ -27,6 +27,7 @@ class Subject:
     port: int
     pid: int
     api_key: str = "none"
+    redis_pid: int | None = None  # where it meters
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Run:
     count: Count
     cpu: cpu.CpuTime
     wall_s: float
+    redis_s: float = 0.0
 
     @property
     def us_per_request(self) -> float:
@@ -89,11 +91,14 @@ def measure(
     *,
     progress: Callable[[str], None],
 ) -> list[Run]:
-    """All shapes, each for `plan.rounds` rounds of every subject; the order turns each round."""
+    """All shapes, each for `plan.rounds` rounds of every subject; the order turns each round.
+
+    Round 0 is the warm-up.
+    """
     runs = []
     for shape in shapes:
         for subject in subjects:
-            _run(subject, shape, plan, number=0, seconds=WARM_UP_S)
+            runs.append(_run(subject, shape, plan, number=0, seconds=WARM_UP_S))
         for number in range(1, plan.rounds + 1):
             order = subjects if number % 2 else list(reversed(subjects))
             for subject in order:
@@ -109,7 +114,9 @@ def measure(
 
 def _run(subject: Subject, shape: Shape, plan: Plan, *, number: int, seconds: int) -> Run:
     pids = cpu.tree_of(subject.pid)
+    beside = [] if subject.redis_pid is None else [subject.redis_pid]
     before, began = cpu.cpu_of(pids), time.perf_counter()
+    redis_before = cpu.cpu_of(beside)
     count = load.run(
         shape,
         port=subject.port,
@@ -123,4 +130,5 @@ def _run(subject: Subject, shape: Shape, plan: Plan, *, number: int, seconds: in
     if count.errors or not count.requests:
         raise BenchFailed(f"{subject.name}, {shape.name}: {count.errors} errors, {count}")
     wall_s = time.perf_counter() - began - AFTERMATH_S
-    return Run(subject.name, shape, number, count, used, wall_s)
+    redis_s = (cpu.cpu_of(beside) - redis_before).total_s
+    return Run(subject.name, shape, number, count, used, wall_s, redis_s)

@@ -3,8 +3,9 @@
  *   mock PORT EVENTS INTERVAL_US
  *
  * A body with "stream":true gets EVENTS server-sent events, one every INTERVAL_US microseconds, then a
- * finish, a usage block and [DONE]; any other body gets one completion. It serves benches on the loopback
- * address only: it checks nothing but Content-Length, and an oversized request closes the connection.
+ * finish, a usage block and [DONE]; any other POST gets one completion, a GET the list of models. It
+ * serves benches on the loopback address only: it checks nothing but Content-Length, and an oversized
+ * request closes the connection.
  */
 
 #define _GNU_SOURCE
@@ -37,8 +38,8 @@ struct connection {
 static struct connection *connections[CONNECTIONS_MAX];
 /* Every stream waits the same interval, so a queue in order of arrival is also in order of time. */
 static struct connection *due_first, *due_last;
-static char whole[ANSWER_MAX], stream_head[ANSWER_MAX], stream_event[ANSWER_MAX], stream_end[ANSWER_MAX];
-static size_t whole_size, head_size, event_size, end_size;
+static char models[ANSWER_MAX], whole[ANSWER_MAX], stream_head[ANSWER_MAX], stream_event[ANSWER_MAX], stream_end[ANSWER_MAX];
+static size_t models_size, whole_size, head_size, event_size, end_size;
 static int epoll_fd, events_per_stream;
 static uint64_t interval_us;
 
@@ -51,6 +52,13 @@ static uint64_t now_us(void) {
 static size_t append_event(char *target, size_t used, const char *json) {
     size_t length = strlen(json) + 8; /* "data: " and the blank line */
     return used + (size_t)sprintf(target + used, "%zx\r\ndata: %s\n\n\r\n", length, json);
+}
+
+static size_t json_answer(char *target, const char *body) {
+    return (size_t)snprintf(target, ANSWER_MAX,
+                            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                            "Content-Length: %zu\r\n\r\n%s",
+                            strlen(body), body);
 }
 
 static void prepare_answers(void) {
@@ -71,10 +79,9 @@ static void prepare_answers(void) {
              "boats leave before the fog has lifted.\",\"refusal\":null},\"logprobs\":null,"
              "\"finish_reason\":\"stop\"}],\"usage\":%s}",
              usage);
-    whole_size = (size_t)snprintf(whole, sizeof whole,
-                                  "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                                  "Content-Length: %zu\r\n\r\n%s",
-                                  strlen(body), body);
+    whole_size = json_answer(whole, body);
+    models_size = json_answer(models, "{\"object\":\"list\",\"data\":[{\"id\":\"bench-model\","
+                                      "\"object\":\"model\",\"max_model_len\":32768}]}");
     head_size = (size_t)sprintf(stream_head, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
                                              "Cache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n");
     snprintf(body, sizeof body, chunk, "\"content\":\" harbour\"", "null", "null");
@@ -128,6 +135,10 @@ static void wait_for_turn(struct connection *c, uint64_t now) {
 }
 
 static int answer(struct connection *c) {
+    if (!strncmp(c->request, "GET ", 4)) {
+        c->out = models, c->out_left = models_size;
+        return flush_out(c);
+    }
     char *body = strstr(c->request, "\r\n\r\n") + 4;
     if (!strstr(body, "\"stream\":true") && !strstr(body, "\"stream\": true")) {
         c->out = whole, c->out_left = whole_size;

@@ -32,10 +32,9 @@ class Answers:
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
         body = _packed(_answer("chat.completion", [choice], usage))
         self.events = events
-        self.whole = (
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
+        served = {"id": "bench-model", "object": "model", "max_model_len": 32_768}
+        self.models = _json_answer(_packed({"object": "list", "data": [served]}))
+        self.whole = _json_answer(body)
         self.event = _chunk_of(_packed(_delta({"content": " harbour"}, None)))
         self.end = (
             _chunk_of(_packed(_delta({}, "stop")))
@@ -66,8 +65,11 @@ class Connection(asyncio.Protocol):
         expected = end + 4 + (int(rest.split(b"\r\n")[0]) if found else 0)
         if len(self._received) < expected or self._transport is None:
             return
-        body = bytes(self._received[end + 4 : expected])
+        is_get, body = self._received.startswith(b"GET "), bytes(self._received[end + 4 : expected])
         self._received.clear()
+        if is_get:
+            self._transport.write(self._answers.models)
+            return
         if b'"stream":true' not in body and b'"stream": true' not in body:
             self._transport.write(self._answers.whole)
             return
@@ -105,6 +107,11 @@ def _delta(delta: dict[str, str], finish: str | None) -> dict[str, Any]:
 
 def _packed(value: dict[str, Any]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _json_answer(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return head % len(body) + body
 
 
 def _chunk_of(data: bytes) -> bytes:
