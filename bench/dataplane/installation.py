@@ -46,9 +46,8 @@ def start(bed: Bed, *, upstream_port: int) -> Installation:
     postgres = Postgres(places=where, user=user, throw_away=True)
     store = Redis(places=where, user=user)
     share_binaries(where)
-    pids = [
-        _start_service(bed, name, it) for name, it in (("postgres", postgres), ("redis", store))
-    ]
+    _start_service(bed, "postgres", postgres)
+    redis_pid = _start_service(bed, "redis", store)
     port = free_port()
     environment = {
         **child_environment(),

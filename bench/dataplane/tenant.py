@@ -18,7 +18,7 @@ CREDIT_PICO: Final = 1_000_000 * 10**12
 
 
 def make(*, upstream_port: int) -> dict[str, object]:
-    """Returns the key, the tenant, and the very command with which `make up` starts a data plane."""
+    """Returns key and tenant, and the very command with which `make up` starts a data plane."""
     now = timezone.now()
     tenant = Tenant.objects.create(slug="bench", name="Bench")
     credit.grant(tenant=tenant, amount_pico=CREDIT_PICO, reason="bench", created_by="bench")
