@@ -69,10 +69,17 @@ def record(client: redis.Redis, *, now: datetime) -> int:
     """Take up one batch from every shard's stream; returns how many entries were read."""
     read = 0
     for shard, entries in _read(client).items():
-        _apply(shard, entries, now)
-        client.xack(_stream(shard), registers.GROUP_MEASUREMENTS, *(id for id, _ in entries))
+        _take_up(client, shard, entries, now)
         read += len(entries)
     return read
+
+
+@transaction.atomic
+def _take_up(client: redis.Redis, shard: int, entries: list[Entry], now: datetime) -> None:
+    """Acknowledged only after commit, whoever owns the transaction."""
+    _apply(shard, entries, now)
+    ids = [entry_id for entry_id, _ in entries]
+    transaction.on_commit(lambda: client.xack(_stream(shard), registers.GROUP_MEASUREMENTS, *ids))
 
 
 def _stream(shard: int) -> str:
@@ -110,7 +117,6 @@ def _order(entry_id: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-@transaction.atomic
 def _apply(shard: int, entries: Iterable[Entry], now: datetime) -> None:
     cursor, _ = MeasurementCursor.objects.select_for_update().get_or_create(
         shard=shard, defaults={"entry_id": "0-0"}

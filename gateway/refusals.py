@@ -1,0 +1,79 @@
+"""Takes refused requests from the data plane's stream into Postgres, so that people can ask why.
+
+No money moved for any of them. The stream is bounded: under a flood the oldest are lost.
+"""
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import redis
+from django.db import transaction
+
+from billing.models import Tenant
+from gateway.models import Refusal
+
+STREAM = "refusals"
+BATCH_SIZE = 2_000
+
+log = logging.getLogger(__name__)
+
+
+class RefusedRequest(msgspec.Struct, frozen=True):
+    """One entry as the data plane writes it."""
+
+    request_id: str
+    tenant: int
+    key: int | None
+    model: str
+    status: int
+    code: str
+    message: str
+    at_ms: int
+    detail: dict[str, Any] = {}
+
+
+@transaction.atomic
+def record(client: redis.Redis) -> int:
+    """Move one batch from the stream into Postgres; returns how many entries were read."""
+    entries = client.xrange(STREAM, count=BATCH_SIZE)
+    if not entries:
+        return 0
+    _save([found for _, fields in entries if (found := _decoded(fields)) is not None])
+    ids = [entry_id for entry_id, _ in entries]
+    transaction.on_commit(lambda: client.xdel(STREAM, *ids))
+    return len(entries)
+
+
+def _decoded(fields: Mapping[bytes, bytes]) -> RefusedRequest | None:
+    try:
+        return msgspec.json.decode(fields.get(b"r", b""), type=RefusedRequest)
+    except msgspec.MsgspecError:
+        log.warning("a refusal that cannot be read was dropped")
+        return None
+
+
+def _save(found: list[RefusedRequest]) -> None:
+    tenants = set(
+        Tenant.objects.filter(pk__in={r.tenant for r in found}).values_list("pk", flat=True)
+    )
+    Refusal.objects.bulk_create(
+        [_row(refused) for refused in found if refused.tenant in tenants], ignore_conflicts=True
+    )
+
+
+def _row(refused: RefusedRequest) -> Refusal:
+    return Refusal(
+        request_id=UUID(refused.request_id),
+        tenant_id=refused.tenant,
+        api_key_id=refused.key,
+        model=refused.model[:200],
+        status=refused.status,
+        code=refused.code[:64],
+        message=refused.message[:500],
+        detail=refused.detail,
+        occurred_at=datetime.fromtimestamp(refused.at_ms / 1000, tz=UTC),
+    )
