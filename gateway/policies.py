@@ -4,7 +4,7 @@ A team's own policy wins over the tenant's; without either, the cheapest offer s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from django.db import transaction
 
@@ -22,16 +22,15 @@ class PolicyRefused(ValueError):
     """A policy that could not route anything as meant; the text is for the person who set it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyTerms:
-    """What a policy says. Ceilings are pico-dollars per token; None means none."""
+class PolicyTerms(TypedDict, total=False):
+    """What a policy says; what is left out has its default. Ceilings are pico-dollars per token."""
 
-    kind: str = Kind.CHEAPEST
-    pinned_skus: Sequence[str] = ()
-    providers_allowed: Sequence[str] = ()
-    max_input_pico: int | None = None
-    max_output_pico: int | None = None
-    allow_fallbacks: bool = True
+    kind: str
+    pinned_skus: Sequence[str]
+    providers_allowed: Sequence[str]
+    max_input_pico: int | None
+    max_output_pico: int | None
+    allow_fallbacks: bool
 
 
 def policy_of(tenant: Tenant, team: Team | None = None) -> RoutingPolicy:
@@ -43,21 +42,20 @@ def policy_of(tenant: Tenant, team: Team | None = None) -> RoutingPolicy:
 
 
 @transaction.atomic
-def set_policy(*, tenant: Tenant, team: Team | None, terms: PolicyTerms) -> RoutingPolicy:
+def set_policy(
+    *, tenant: Tenant, team: Team | None = None, **terms: Unpack[PolicyTerms]
+) -> RoutingPolicy:
     """Replace the policy of a tenant (team None) or of one of its teams."""
-    _check(tenant, team, terms)
-    policy, _ = RoutingPolicy.objects.update_or_create(
-        tenant=tenant,
-        team=team,
-        defaults={
-            "kind": terms.kind,
-            "pinned_skus": list(terms.pinned_skus),
-            "providers_allowed": list(terms.providers_allowed),
-            "max_input_pico": terms.max_input_pico,
-            "max_output_pico": terms.max_output_pico,
-            "allow_fallbacks": terms.allow_fallbacks,
-        },
-    )
+    policy = RoutingPolicy.objects.filter(tenant=tenant, team=team).first()
+    policy = policy or RoutingPolicy(tenant=tenant, team=team)
+    policy.kind = terms.get("kind", Kind.CHEAPEST)
+    policy.pinned_skus = list(terms.get("pinned_skus", ()))
+    policy.providers_allowed = list(terms.get("providers_allowed", ()))
+    policy.max_input_pico = terms.get("max_input_pico")
+    policy.max_output_pico = terms.get("max_output_pico")
+    policy.allow_fallbacks = terms.get("allow_fallbacks", True)
+    _check(policy)
+    policy.save()
     bump()
     return policy
 
@@ -68,17 +66,17 @@ def reset_policy(*, tenant: Tenant, team: Team | None) -> None:
     bump()
 
 
-def _check(tenant: Tenant, team: Team | None, terms: PolicyTerms) -> None:
-    if team is not None and team.tenant_id != tenant.pk:
+def _check(policy: RoutingPolicy) -> None:
+    if policy.team is not None and policy.team.tenant_id != policy.tenant_id:
         raise PolicyRefused("the team belongs to another tenant")
-    if terms.kind not in Kind.values:
+    if policy.kind not in Kind.values:
         raise PolicyRefused(f"a policy is one of {', '.join(Kind.values)}")
-    if terms.kind == Kind.PINNED and not terms.pinned_skus:
+    if policy.kind == Kind.PINNED and not policy.pinned_skus:
         raise PolicyRefused("a pinned policy names at least one offer")
-    _check_known("offers", terms.pinned_skus, PINNED_MAX, _skus(terms.pinned_skus))
+    _check_known("offers", policy.pinned_skus, PINNED_MAX, _skus(policy.pinned_skus))
     known = set(Provider.objects.values_list("slug", flat=True))
-    _check_known("providers", terms.providers_allowed, PROVIDERS_MAX, known)
-    for ceiling in (terms.max_input_pico, terms.max_output_pico):
+    _check_known("providers", policy.providers_allowed, PROVIDERS_MAX, known)
+    for ceiling in (policy.max_input_pico, policy.max_output_pico):
         if ceiling is not None and not 0 <= ceiling < 2**63:
             raise PolicyRefused("a price ceiling is not negative")
 

@@ -63,17 +63,21 @@ def _ceil(pico: Decimal, tokens: Decimal) -> int:
 
 
 def calibrated_work(calibration: Mapping[str, object]) -> Work:
-    """A worker's saturation run as work; CalibrationRefused where it makes no sense."""
-    seconds = _positive(calibration, "seconds")
+    """One saturated hour by a worker's calibration, which states tokens per second of engine time.
+
+    CalibrationRefused where the figures make no sense.
+    """
     share = _number(calibration, "input_time_share")
     if not 0 < share < 1:
         raise CalibrationRefused("input_time_share must lie between 0 and 1")
+    input_seconds = SECONDS_PER_HOUR * share
+    output_seconds = SECONDS_PER_HOUR - input_seconds
     work = Work(
-        input_tokens_uncached=int(_positive(calibration, "input_tokens_per_s") * seconds),
+        input_tokens_uncached=int(_number(calibration, "input_tokens_per_s") * input_seconds),
         input_tokens_cached=0,
-        output_tokens=int(_positive(calibration, "output_tokens_per_s") * seconds),
-        input_seconds=seconds * share,
-        output_seconds=seconds * (1 - share),
+        output_tokens=int(_number(calibration, "output_tokens_per_s") * output_seconds),
+        input_seconds=input_seconds,
+        output_seconds=output_seconds,
     )
     if not work.input_tokens_uncached or not work.output_tokens:
         raise CalibrationRefused("the calibration saw no tokens")
@@ -90,13 +94,6 @@ def _number(calibration: Mapping[str, object], name: str) -> Decimal:
         raise CalibrationRefused(f"calibration.{name} is not a number") from None
     if not number.is_finite() or not 0 <= number <= 10**9:
         raise CalibrationRefused(f"calibration.{name} is out of range")
-    return number
-
-
-def _positive(calibration: Mapping[str, object], name: str) -> Decimal:
-    number = _number(calibration, name)
-    if number == 0:
-        raise CalibrationRefused(f"calibration.{name} is zero")
     return number
 
 

@@ -94,10 +94,7 @@ def _hash(secret: str) -> bytes:
 
 def join_line(*, console_url: str, plain_key: str) -> str:
     """What an operator runs in a clone of this project on another machine, at its own $/hour."""
-    return (
-        ".venv-worker/bin/python -m workers.server --host 0.0.0.0 --port 8101 "
-        f"--gateway {console_url} --worker-key {plain_key} --usd-per-hour 0.50"
-    )
+    return f"make worker GATEWAY={console_url} WORKER_KEY={plain_key} NAME=my-gpu USD_PER_HOUR=1.20"
 
 
 @transaction.atomic
