@@ -4,10 +4,13 @@ They start before Django reads its settings, live in a temporary folder of their
 sessions running side by side never meet, and end with the session even when it is killed.
 """
 
+import atexit
 import dataclasses
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +27,15 @@ from gateway.runtime.places import Places
 from gateway.runtime.postgres import Postgres
 from gateway.runtime.redis import Redis
 
-SERVICES: Final = pytest.StashKey["Services"]()
-
 
 class Services:
     """The two servers of one test session."""
 
     def __init__(self) -> None:
+        self._processes: list[tuple[subprocess.Popen[bytes], Program]] = []
+        self._owner = os.getpid()
+
+    def start(self) -> None:
         # /tmp, not pytest's tmp_path: a unix socket's path must stay short, and the servers' own
         # OS user must be able to enter.
         self.root = Path(tempfile.mkdtemp(prefix="tokenhouse-test-"))
@@ -39,10 +44,7 @@ class Services:
         user = osuser.for_services()
         self.postgres = Postgres(places=where, user=user, throw_away=True)
         self.redis = Redis(places=where, user=user, throw_away=True)
-        self._processes: list[tuple[subprocess.Popen[bytes], Program]] = []
-
-    def start(self) -> None:
-        _share_binaries(self.root)
+        share_binaries(self.root)
         for service, ending in ((self.postgres, signal.SIGQUIT), (self.redis, signal.SIGKILL)):
             service.prepare()
             # Nobody needs a clean shutdown of data that are deleted next.
@@ -54,27 +56,33 @@ class Services:
             service.wait_until_ready(process, log_path)
 
     def stop(self) -> None:
+        if os.getpid() != self._owner:
+            return  # A test has forked; the servers are its parent's.
         for process, program in reversed(self._processes):
             child.stop(process, program)
         shutil.rmtree(self.root, ignore_errors=True)
 
 
-def _share_binaries(root: Path) -> None:
+SESSION: Final = Services()
+
+
+def share_binaries(root: Path) -> None:
     """All sessions of a clone use one copy of the servers' binaries; only data are their own."""
     installed = places.of_clone().install
-    installed.mkdir(parents=True, exist_ok=True)
+    osuser.make_enterable(installed)
     (root / "services").symlink_to(installed)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure(config: pytest.Config) -> None:
-    services = Services()
-    config.stash[SERVICES] = services
-    try:
-        services.start()
-    except BaseException:
-        services.stop()
-        raise
+def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
+    """Starts everything when this file becomes a plugin: conftest files below import models."""
+    if plugin is sys.modules[__name__]:
+        SESSION.start()
+        atexit.register(SESSION.stop)
+        _point_django_at(SESSION)
+        manager.import_plugin("tests.people")
+
+
+def _point_django_at(services: Services) -> None:
     env.overrule(
         {
             "DJANGO_SETTINGS_MODULE": "gateway.settings",
@@ -87,21 +95,12 @@ def pytest_configure(config: pytest.Config) -> None:
         }
     )
     django.setup()
-    # Only now: the standing people are fixtures that import models.
-    config.pluginmanager.import_plugin("tests.people")
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
-    services = config.stash.get(SERVICES, None)
-    if services is not None:
-        services.stop()
 
 
 @pytest.fixture(scope="session")
-def services(request: pytest.FixtureRequest) -> Services:
+def services() -> Services:
     """The servers themselves, for tests that need their addresses, folders or process."""
-    return request.config.stash[SERVICES]
+    return SESSION
 
 
 @pytest.fixture

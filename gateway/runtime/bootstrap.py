@@ -54,7 +54,7 @@ def install(name: str) -> None:
     started = time.monotonic()
     python = _make_environment(folder)
     _say(f"installing {target.lock} into {target.folder}")
-    requirements = _requirement_blocks(lock.read_text(encoding="utf-8"))
+    requirements = requirement_blocks(lock.read_text(encoding="utf-8"))
     torch = [block for package, block in requirements if package == "torch"]
     if torch and _torch_is_cpu_build(python, torch[0]):
         _say("torch: found a CPU build, leaving out CUDA")
@@ -100,7 +100,7 @@ def _pip_from_apt(python: Path) -> "subprocess.CompletedProcess[str]":
     return _run([str(python), "-m", "ensurepip", "--upgrade"])
 
 
-def _requirement_blocks(lock: str) -> list[tuple[str, str]]:
+def requirement_blocks(lock: str) -> list[tuple[str, str]]:
     """Splits a lock into (package, its pin with marker and hashes); a package may have several."""
     blocks: list[tuple[str, str]] = []
     for line in lock.splitlines():

@@ -49,6 +49,36 @@ def own_folder(path: Path, *, owner: OsUser, mode: int) -> None:
     path.chmod(mode)
 
 
+def make_enterable(folder: Path) -> None:
+    """Makes a folder and its missing parents 0755; those that exist keep their mode."""
+    for path in reversed((folder, *folder.parents)):
+        if not path.exists():
+            path.mkdir()
+            path.chmod(0o755)
+
+
+def open_for_reading(tree: Path) -> None:
+    """Lets others read a copy of ours, whatever umask its source was installed under."""
+    for path in (tree, *tree.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if mode & 0o100 else 0o444))
+
+
+def require_reach(path: Path, user: OsUser) -> None:
+    """Refuses a folder that the service user could not enter, instead of opening its parents."""
+    if not user.must_switch:
+        return
+    for parent in (path, *path.parents):
+        status = parent.stat()
+        is_own = status.st_uid == user.uid and status.st_mode & 0o100
+        if not is_own and not status.st_mode & 0o001:
+            raise PermissionError(
+                f"the OS user {user.name} cannot enter {parent}, and nothing above the data is "
+                "opened for it; set TOKENHOUSE_DATA_DIR to a folder elsewhere"
+            )
+
+
 def _make_service_user() -> None:
     command = ["useradd", "--system", "--user-group", "--no-create-home"]
     command += ["--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", SERVICE_USER]

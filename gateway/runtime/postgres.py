@@ -56,6 +56,7 @@ class Postgres:
 
     def prepare(self) -> None:
         """Copies the binaries and makes the cluster, once each; made ones are only checked."""
+        osuser.require_reach(self.places.root, self.user)
         copy_binaries(self.places.install)
         osuser.own_folder(self.places.sockets, owner=self.user, mode=0o700)
         self._remove_stale_pid_file()
@@ -174,6 +175,7 @@ def copy_binaries(install: Path) -> None:
             symlinks=True,
             ignore=shutil.ignore_patterns("include"),
         )
+        osuser.open_for_reading(partial)
         try:
             partial.rename(target)
         except OSError:  # Another process was faster, and its copy is as good as ours.

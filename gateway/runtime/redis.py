@@ -45,6 +45,7 @@ class Redis:
         return self.places.install / "redis-server"
 
     def prepare(self) -> None:
+        osuser.require_reach(self.places.root, self.user)
         copy_binary(self.places.install)
         osuser.own_folder(self.places.sockets, owner=self.user, mode=0o700)
         osuser.own_folder(self.places.redis_data, owner=self.user, mode=0o700)
@@ -99,4 +100,5 @@ def copy_binary(install: Path) -> None:
     install.mkdir(parents=True, exist_ok=True)
     partial = install / f"redis-server.partial-{time.monotonic_ns()}"
     shutil.copy2(Path(spec.origin).parent / "bin" / "redis-server", partial)
+    partial.chmod(0o755)
     partial.rename(target)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway.runtime import child
+from gateway.runtime import child, osuser
 from gateway.runtime.places import Places
 from gateway.runtime.saved import write_private
 
@@ -41,7 +41,7 @@ class Lock:
     """Held by the running supervisor; the file's text is its pid."""
 
     def __init__(self, where: Places) -> None:
-        where.root.mkdir(parents=True, exist_ok=True)
+        osuser.make_enterable(where.root)
         self._path = where.root / "supervisor.lock"
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
@@ -75,7 +75,7 @@ def note(where: Places, children: Iterable[Entry]) -> None:
 
 def sweep(where: Places) -> list[str]:
     """Ends what an earlier supervisor left behind; returns the names of what was still there."""
-    left = [entry for entry in _noted(where) if _members(entry)]
+    left = [entry for entry in noted(where) if _members(entry)]
     deadline = time.monotonic() + LEAVE_BY_ITSELF_S
     for entry in left:
         _ask(entry)
@@ -91,7 +91,7 @@ def entry_for(name: str, pid: int) -> Entry:
     return Entry(name=name, pid=pid, started_ticks=_started_ticks(pid) or 0)
 
 
-def _noted(where: Places) -> list[Entry]:
+def noted(where: Places) -> list[Entry]:
     try:
         content = json.loads(_path(where).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

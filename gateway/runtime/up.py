@@ -211,7 +211,7 @@ def main() -> None:
             up.run()
         except StopAsked:
             display.note("Stopped.")
-        except (StartFailed, PostgresFailed, RedisFailed) as problem:
+        except (StartFailed, PostgresFailed, RedisFailed, PermissionError) as problem:
             display.note(f"tokenhouse: {problem}")
             sys.exit(1)
 

@@ -1,0 +1,331 @@
+"""The supervisor restarts what crashes, stops in order, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway import env
+from gateway.runtime import child, logs, roster
+from gateway.runtime.child import Program
+from gateway.runtime.places import CLONE, Places
+from gateway.runtime.supervisor import Service, Stage, Supervisor
+
+WAIT_S = 20.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Waits for another process; the limit only ends a test that has failed."""
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
+
+
+def exists(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() and roster.entry_for("", pid).started_ticks > 0
+
+
+def shell(script: str, tmp_path: Path, *, stop_timeout_s: float = 10.0) -> Program:
+    return Program(
+        command=("/bin/sh", "-c", script),
+        environment={"PATH": env.inherited()["PATH"]},
+        folder=tmp_path,
+        stop_timeout_s=stop_timeout_s,
+    )
+
+
+def service(name: str, program: Program, *, stage: Stage = Stage.CONSOLE) -> Service:
+    return Service(name=name, stage=stage, program=program)
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Places:
+    return Places(root=tmp_path, sockets=tmp_path / "run")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def reports() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def supervisor(where: Places, clock: Clock, reports: list[str]) -> Iterator[Supervisor]:
+    supervisor = Supervisor(where, clock=clock, report=reports.append)
+    yield supervisor
+    supervisor.stop_all(progress=reports.append)
+
+
+def test_a_crashed_child_is_started_again_after_growing_pauses(
+    supervisor: Supervisor, where: Places, clock: Clock, reports: list[str], tmp_path: Path
+) -> None:
+    # given
+    started = tmp_path / "started"
+    process = supervisor.start(service("flaky", shell(f"echo x >> {started}; exit 3", tmp_path)))
+    process.wait(WAIT_S)
+
+    # when
+    for starts in range(1, 9):
+        eventually(lambda: started.read_text().count("x") == starts)  # noqa: B023
+        eventually(lambda: (supervisor.tick(), len(reports) == starts)[1])  # noqa: B023
+        clock.now_s += 30.0
+        supervisor.tick()
+
+    # then
+    pauses = [report.rpartition(" in ")[2] for report in reports]
+    assert pauses == ["0.5 s", "1 s", "2 s", "4 s", "8 s", "16 s", "30 s", "30 s"]
+
+
+def test_a_child_is_not_started_again_before_its_pause_is_over(
+    supervisor: Supervisor, clock: Clock, reports: list[str], tmp_path: Path
+) -> None:
+    # given
+    process = supervisor.start(service("flaky", shell("exit 3", tmp_path)))
+    process.wait(WAIT_S)
+    supervisor.tick()
+
+    # when
+    clock.now_s += 0.4
+    supervisor.tick()
+    supervisor.tick()
+
+    # then
+    assert reports == ["flaky ended with 3; starting it again in 0.5 s"]
+
+
+def test_a_child_that_was_stable_begins_with_the_first_pause(
+    supervisor: Supervisor, clock: Clock, reports: list[str], tmp_path: Path
+) -> None:
+    # given two crashes in a row, then a long life
+    gate = tmp_path / "gate"
+    script = f"test -e {gate} && exec sleep 1000; exit 3"
+    process = supervisor.start(service("flaky", shell(script, tmp_path)))
+    process.wait(WAIT_S)
+    supervisor.tick()
+    gate.touch()
+    clock.now_s += 1.0
+    supervisor.tick()
+    clock.now_s += 61.0
+    (entry,) = roster.noted(Places(root=tmp_path, sockets=tmp_path))
+
+    # when
+    os.kill(entry.pid, signal.SIGKILL)
+    eventually(lambda: (supervisor.tick(), len(reports) == 2)[1])
+
+    # then
+    assert reports[1] == "flaky ended with -9; starting it again in 0.5 s"
+
+
+def test_a_one_time_step_is_not_started_again(
+    supervisor: Supervisor, reports: list[str], tmp_path: Path
+) -> None:
+    # given
+    step = Service(name="step", stage=Stage.WORKER, program=shell("exit 7", tmp_path), once=True)
+    process = supervisor.start(step)
+    assert supervisor.exit_code("step") is None
+
+    # when
+    process.wait(WAIT_S)
+    supervisor.tick()
+
+    # then
+    assert supervisor.exit_code("step") == 7
+    assert reports == []
+
+
+def test_stages_stop_one_after_the_other(supervisor: Supervisor, tmp_path: Path) -> None:
+    # given
+    order = tmp_path / "order"
+    for stage in reversed(Stage):
+        script = (
+            f"trap 'echo {stage.name} >> {order}; exit' TERM; touch {tmp_path}/{stage.name};"
+            " while :; do sleep 0.02; done"
+        )
+        supervisor.start(service(stage.name, shell(script, tmp_path), stage=stage))
+    eventually(lambda: all((tmp_path / stage.name).exists() for stage in Stage))
+
+    # when
+    supervisor.stop_all(progress=lambda line: None)
+
+    # then
+    assert order.read_text().split() == [
+        "DATA_PLANE",
+        "CELERY",
+        "CONSOLE",
+        "WORKER",
+        "REDIS",
+        "POSTGRES",
+    ]
+
+
+def test_a_child_that_ignores_the_request_is_killed(
+    supervisor: Supervisor, reports: list[str], tmp_path: Path
+) -> None:
+    # given
+    ready = tmp_path / "ready"
+    script = f"trap '' TERM; touch {ready}; while :; do sleep 0.02; done"
+    process = supervisor.start(service("deaf", shell(script, tmp_path, stop_timeout_s=0.2)))
+    eventually(ready.exists)
+
+    # when
+    supervisor.stop_all(progress=lambda line: None)
+
+    # then
+    assert process.returncode == -signal.SIGKILL
+    assert reports == ["deaf did not stop in time and was killed"]
+
+
+def test_grandchildren_go_with_their_parent(supervisor: Supervisor, tmp_path: Path) -> None:
+    # given
+    note = tmp_path / "grandchild"
+    script = f"sleep 1000 & echo $! > {note}.new; mv {note}.new {note}; exit 0"
+    supervisor.start(
+        Service(name="parent", stage=Stage.CONSOLE, program=shell(script, tmp_path), once=True)
+    )
+    eventually(note.exists)
+    grandchild = int(note.read_text())
+
+    # when
+    eventually(lambda: (supervisor.tick(), supervisor.exit_code("parent") == 0)[1])
+
+    # then
+    eventually(lambda: not exists(grandchild))
+
+
+def test_a_child_started_in_the_background_still_hears_ctrl_c(tmp_path: Path) -> None:
+    # given a parent with SIGINT ignored, as a shell's background jobs have it
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with (tmp_path / "log").open("wb") as log:
+            process = child.spawn(shell("exec sleep 1000", tmp_path), log=log)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    # when
+    process.send_signal(signal.SIGINT)
+
+    # then
+    assert process.wait(WAIT_S) == -signal.SIGINT
+
+
+def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
+    # given a process that starts a child as the supervisor does
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom gateway.runtime import child\n"
+        "here = Path(sys.argv[1])\n"
+        "program = child.Program(command=('sleep', '1000'), environment={'PATH': sys.argv[2]},"
+        " folder=here)\n"
+        "process = child.spawn(program, log=(here / 'log').open('wb'))\n"
+        "(here / 'pid.new').write_text(str(process.pid))\n"
+        "(here / 'pid.new').rename(here / 'pid')\n"
+        "time.sleep(1000)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path), env.inherited()["PATH"]]
+    parent = subprocess.Popen(command, cwd=CLONE)
+    eventually((tmp_path / "pid").exists)
+    orphan = int((tmp_path / "pid").read_text())
+
+    # when
+    parent.kill()
+    parent.wait(WAIT_S)
+
+    # then
+    eventually(lambda: not exists(orphan))
+
+
+@pytest.fixture
+def leftover(where: Places) -> Iterator["subprocess.Popen[bytes]"]:
+    """A child that its supervisor did not live to stop."""
+    process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait(WAIT_S)
+
+
+def test_leftovers_of_an_earlier_run_are_ended(
+    where: Places, leftover: "subprocess.Popen[bytes]"
+) -> None:
+    # given
+    roster.note(where, [roster.entry_for("console", leftover.pid)])
+
+    # when
+    ended = roster.sweep(where)
+
+    # then
+    assert ended == ["console"]
+    assert leftover.wait(WAIT_S) == -signal.SIGTERM
+
+
+def test_a_pid_with_a_new_owner_is_left_alone(
+    where: Places, leftover: "subprocess.Popen[bytes]"
+) -> None:
+    # given a list that means an earlier owner of the same pid
+    earlier = roster.entry_for("console", leftover.pid).started_ticks - 1
+    roster.note(where, [roster.Entry("console", leftover.pid, earlier)])
+
+    # when
+    ended = roster.sweep(where)
+
+    # then
+    assert ended == []
+    assert leftover.poll() is None
+
+
+def test_pids_from_before_a_reboot_are_left_alone(
+    where: Places, leftover: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    roster.note(where, [roster.entry_for("console", leftover.pid)])
+    other_boot = where.root / "boot_id"
+    other_boot.write_text("another")
+    monkeypatch.setattr(roster, "BOOT_ID", other_boot)
+
+    # when / then
+    assert roster.sweep(where) == []
+    assert leftover.poll() is None
+
+
+def test_only_one_supervisor_runs_per_installation(where: Places) -> None:
+    # given
+    first, second = roster.Lock(where), roster.Lock(where)
+    first.take()
+
+    # when / then
+    with pytest.raises(roster.AlreadyRunning, match=f"supervisor {os.getpid()}.*make down"):
+        second.take()
+    assert not second.is_free()
+    first.close()
+    assert second.is_free()
+    second.close()
+
+
+def test_logs_stay_below_their_limit(tmp_path: Path) -> None:
+    # given a child that goes on writing while its log is cut
+    with logs.open_log(tmp_path, "chatty") as log:
+        log.write(b"a" * 1000)
+
+        # when
+        logs.trim(tmp_path, bytes_max=500)
+        log.write(b"b" * 10)
+
+    # then
+    assert logs.path_of(tmp_path, "chatty").read_bytes() == b"b" * 10
+    assert (tmp_path / "chatty.log.1").stat().st_size == 1000
