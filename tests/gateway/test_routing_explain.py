@@ -1,0 +1,79 @@
+"""What a caller, the console and the record are told of a decision."""
+
+import msgspec
+
+from gateway.routing import explain, router
+from gateway.routing.breaker import Breaker
+from gateway.routing.explain import AttemptNote
+from gateway.routing.policies import PolicyView
+from gateway.routing.router import Limits, Ranking
+from providers.chat import OfferView
+from tests.factories import offer_view, openai_request
+
+
+def ranking_of(*offers: OfferView, policy: PolicyView | None = None) -> Ranking:
+    return router.rank(
+        openai_request(max_tokens=100),
+        offers_by_model={"small": offers},
+        policy=policy or PolicyView(),
+        limits=Limits(),
+        speeds={},
+        breaker=Breaker(),
+        now_ms=0,
+    )
+
+
+def test_an_explanation_is_exact_and_complete() -> None:
+    closed = offer_view(id=2, sku="bolt/small", provider="bolt", not_routable="no credential")
+
+    said = explain.explanation(
+        ranking_of(offer_view(), closed),
+        attempts=[AttemptNote("acme/small", "upstream_error", "no connection")],
+    )
+
+    assert said == {
+        "model": "small",
+        "policy": "cheapest",
+        "expected_tokens": {"input": 10, "output": 100},
+        "candidates": [
+            {
+                "rank": 1,
+                "offer": "acme/small",
+                "provider": "acme",
+                "expected_usd": "0.000041",
+                "greatest_usd": "0.000052",
+                "score": 41_000_000.0,
+                "why": "costs about $0.000041",
+            }
+        ],
+        "rejections": [
+            {
+                "offer": "bolt/small",
+                "provider": "bolt",
+                "code": "not_routable",
+                "reason": "no credential",
+            }
+        ],
+        "attempts": [
+            {"offer": "acme/small", "outcome": "upstream_error", "reason": "no connection"}
+        ],
+    }
+
+
+def test_long_lists_are_cut_and_say_so() -> None:
+    offers = [
+        offer_view(id=i, sku=f"p{i:02}/small", not_routable="off" if i % 2 else "")
+        for i in range(60)
+    ]
+
+    said = explain.explanation(ranking_of(*offers))
+
+    assert len(said["candidates"]) == len(said["rejections"]) == 20
+    assert said["left_out"] == 20
+
+
+def test_an_unmeasured_speed_is_null_not_infinity() -> None:
+    said = explain.explanation(ranking_of(offer_view(), policy=PolicyView(kind="fastest")))
+
+    assert said["candidates"][0]["score"] is None
+    assert msgspec.json.decode(msgspec.json.encode(said)) == said
