@@ -5,37 +5,19 @@ alone. Single prices are published by `billing.prices`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.db import transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from billing.models import PriceVersion, Sku
+from billing.prices import Rates
 
 BATCH_SIZE = 1_000
 # Stands for "since before the data begins" in histories that do not say when a price began.
 HISTORY_BEGINS = datetime(2020, 1, 1, tzinfo=UTC)
 Slot = tuple[int, int, datetime]  # service tier, context threshold, valid from
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Pico-dollars per token, every text leaf resolved; None where a unit is not sold."""
-
-    input_pico: int
-    cache_read_pico: int
-    cache_write_5m_pico: int
-    cache_write_1h_pico: int
-    output_pico: int
-    reasoning_pico: int
-    input_audio_pico: int | None = None
-    input_image_pico: int | None = None
-    output_audio_pico: int | None = None
-
-    @property
-    def free(self) -> bool:
-        return self.input_pico == 0 and self.output_pico == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +91,8 @@ def _row(sku: Sku, version: DatedRates, source: str, recorded_by: str) -> PriceV
         service_tier=version.service_tier,
         context_over=version.context_over,
         during=DateTimeTZRange(version.valid_from, version.valid_to),
-        free=version.rates.free,
+        free=version.rates.all_zero,
         source=source,
         recorded_by=recorded_by,
-        **asdict(version.rates),
+        **dict(version.rates.items()),
     )

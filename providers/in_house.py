@@ -6,7 +6,7 @@ Tenants pay only published versions; how a price comes about is in `providers.en
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from billing import prices
+from billing import price_queries, prices
 from billing.rating import Price
 from providers.engine_cost import (
     InHousePrice,
@@ -54,7 +54,7 @@ def _publish_if_moved(worker: Worker, now: datetime) -> bool:
     )
     live = cost_of(work, usd_per_hour_pico=worker.usd_per_hour_pico)
     price = bounded(live, calibrated=calibrated, outside=_cheapest_outside(worker.offer, now))
-    current = next(iter(prices.in_force(now).get(worker.offer.sku, ())), None)
+    current = next(iter(prices.price_at(worker.offer.sku, now)), None)
     worker.priced_totals, worker.priced_at = worker.totals, now
     worker.save(update_fields=["priced_totals", "priced_at"])
     if current is not None and not _moved(price, current):
@@ -68,8 +68,7 @@ def _cheapest_outside(offer: Offer, now: datetime) -> InHousePrice | None:
     skus = Offer.objects.filter(
         provider__kind=Provider.Kind.EXTERNAL, model=offer.model_id
     ).values_list("sku", flat=True)
-    in_force = prices.in_force(now)
-    listed = [price for sku in skus for price in in_force.get(sku, ())[:1] if price.output_pico]
+    listed = [p for p in price_queries.in_force(now, list(skus)).values() if p.output_pico]
     if not listed:
         return None
     best = min(listed, key=lambda price: price.output_pico)

@@ -19,7 +19,8 @@ from genai_prices.types import (
 
 from billing.models import ServiceTier
 from billing.money import pico_per_token
-from billing.price_import import HISTORY_BEGINS, DatedRates, Rates
+from billing.price_import import HISTORY_BEGINS, DatedRates
+from billing.prices import Rates
 
 CONTEXTS: Mapping[int, Mapping[str, str]] = {
     ServiceTier.DEFAULT: {},

@@ -5,22 +5,15 @@ plane reloads from Postgres on its own clock too.
 """
 
 import logging
-from functools import lru_cache
 
 import redis
-from django.conf import settings
 from django.db import transaction
 
+from billing.redis_connection import connection
+
 VERSION_KEY = "snapshot:version"
-SOCKET_TIMEOUT_S = 2.0
 
 log = logging.getLogger(__name__)
-
-
-@lru_cache(maxsize=1)
-def connection() -> redis.Redis:
-    """The console side's connection pool; the hot path has its own."""
-    return redis.Redis.from_url(settings.REDIS_URL, socket_timeout=SOCKET_TIMEOUT_S)
 
 
 def bump() -> None:

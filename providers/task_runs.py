@@ -3,14 +3,14 @@
 The lock is PostgreSQL's, held for the job's transaction: a second runner goes home at once.
 """
 
-import zlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
+from billing import locks
 from billing.models import TaskRun
 
 FAILURE_LENGTH_MAX = 400
@@ -22,7 +22,7 @@ def run_alone(name: str, job: Callable[[datetime], Result]) -> Result | None:
     started = timezone.now()
     try:
         with transaction.atomic():
-            if not _locked(name):
+            if not locks.is_only_run(name):
                 return None
             result = job(started)
     except Exception as failure:
@@ -30,18 +30,6 @@ def run_alone(name: str, job: Callable[[datetime], Result]) -> Result | None:
         raise
     _note(name, started, failure=None)
     return result
-
-
-def _locked(name: str) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [0x7A5C, _number(name)])
-        return bool(cursor.fetchone()[0])
-
-
-def _number(name: str) -> int:
-    """A signed 32-bit number for a name, the same in every process."""
-    number = zlib.crc32(name.encode())
-    return number - 2**32 if number >= 2**31 else number
 
 
 def _note(name: str, started: datetime, *, failure: str | None) -> None:

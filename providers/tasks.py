@@ -2,8 +2,8 @@
 
 from celery import shared_task
 
+from billing.redis_connection import connection
 from providers import checks, in_house, leaderboards, measurements
-from providers.snapshot_signal import connection
 from providers.task_runs import run_alone
 
 BATCHES_PER_RUN_MAX = 50
