@@ -1,0 +1,199 @@
+"""A whole installation as `make up` runs it, in a folder and on ports of its own.
+
+Everything is real: supervisor, embedded services, data plane, console, Celery, and the two
+workers with SmolLM2. Only the converted model is shared with the clone, because making it takes
+most of a minute.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import httpx
+import psycopg
+import redis
+
+from gateway.runtime import osuser, places
+from gateway.runtime.places import CLONE
+from gateway.runtime.postgres import Postgres
+from gateway.runtime.redis import Redis
+
+T = TypeVar("T")
+MODEL: Final = "smollm2-135m-instruct"
+START_TIMEOUT_S: Final = 600.0
+STOP_TIMEOUT_S: Final = 90.0
+POLL_S: Final = 0.1
+OURS: Final = ("DATABASE_URL", "REDIS_URL", "TOKENHOUSE_", "DJANGO_")
+
+
+class Stack:
+    """One running installation. `variables` are added to its environment."""
+
+    def __init__(self, **variables: str) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="tokenhouse-e2e-"))
+        self.root.chmod(0o711)
+        api, console, worker, _ = _free_ports()
+        self.api = f"http://127.0.0.1:{api}"
+        self.console = f"http://127.0.0.1:{console}"
+        self.worker_port = worker
+        self.log = self.root / "up.log"
+        self._environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(OURS)},
+            "TOKENHOUSE_DATA_DIR": str(self.root),
+            "TOKENHOUSE_DATAPLANE_PORT": str(api),
+            "TOKENHOUSE_CONSOLE_PORT": str(console),
+            "TOKENHOUSE_WORKER_PORT": str(worker),
+            **variables,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._share_what_takes_long()
+
+    def _share_what_takes_long(self) -> None:
+        clone = places.natural_root()
+        for name in ("models", "services"):
+            (clone / name).mkdir(parents=True, exist_ok=True)
+            (self.root / name).symlink_to(clone / name)
+
+    # --- start and stop --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Returns when the supervisor says that everything is up."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gateway.runtime.up"],
+                cwd=CLONE,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.eventually(self._is_up, timeout_s=START_TIMEOUT_S)
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        said = self.log.read_text(encoding="utf-8", errors="replace")
+        assert self._process.poll() is None, said[-4000:]
+        return "Ctrl-C stops everything" in said
+
+    def stop(self) -> int:
+        """As Ctrl-C does; returns the supervisor's exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        code = self._process.wait(timeout=STOP_TIMEOUT_S)
+        self._process = None
+        return code
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    # --- what it knows ---------------------------------------------------------------------------
+
+    @property
+    def demo(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.root / "secrets" / "demo.json").read_text())
+        return loaded
+
+    @property
+    def api_keys(self) -> list[str]:
+        return list(self.demo["api_keys"].values())
+
+    def children(self) -> dict[str, int]:
+        """Name to pid of everything that the supervisor runs now."""
+        listed = json.loads((self.root / "children.json").read_text())["children"]
+        return {entry["name"]: entry["pid"] for entry in listed}
+
+    def kill(self, name: str) -> None:
+        """kill -9 of one child and of all that it started."""
+        os.killpg(self.children()[name], signal.SIGKILL)
+
+    # --- asking ----------------------------------------------------------------------------------
+
+    def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        where = places.in_folder(self.root)
+        url = Postgres(places=where, user=osuser.for_services()).url
+        with psycopg.connect(url, autocommit=True) as connection:
+            return connection.execute(query, values).fetchall()  # type: ignore[arg-type]
+
+    @contextmanager
+    def redis(self) -> Iterator["redis.Redis"]:
+        where = places.in_folder(self.root)
+        url = Redis(places=where, user=osuser.for_services()).url
+        with redis.Redis.from_url(url) as client:
+            yield client
+
+    def chat(self, *, key: str, explain: bool = False, **fields: Any) -> httpx.Response:
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": "Say hello."}],
+            "max_tokens": 8,
+            "temperature": 0,
+            **fields,
+        }
+        headers = {"authorization": f"Bearer {key}"}
+        if explain:
+            headers["x-tokenhouse-explain"] = "1"
+        url = f"{self.api}/v1/chat/completions"
+        return httpx.post(url, json=body, headers=headers, timeout=120, trust_env=False)
+
+    def sign_in(self, prefix: str = "demo") -> httpx.Client:
+        """A browser's session: cookies kept, CSRF token sent."""
+        client = httpx.Client(base_url=self.console, trust_env=False, follow_redirects=True)
+        client.get("/login/")
+        answer = client.post(
+            "/login/",
+            data={
+                "username": self.demo[f"{prefix}_user"],
+                "password": self.demo[f"{prefix}_password"],
+                "csrfmiddlewaretoken": client.cookies["csrftoken"],
+            },
+            headers={"referer": f"{self.console}/login/"},
+        )
+        assert answer.status_code == 200, answer.text[:500]
+        assert "sessionid" in client.cookies
+        return client
+
+    def eventually(self, ask: Callable[[], T], *, timeout_s: float = 10.0) -> T:
+        """The first true answer; what other processes do cannot be clocked from here."""
+        deadline = time.monotonic() + timeout_s
+        while not (answer := ask()):
+            if time.monotonic() > deadline:
+                said = self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
+                raise AssertionError(
+                    f"did not happen in {timeout_s} s; the supervisor said:\n{said}"
+                )
+            time.sleep(POLL_S)
+        return answer
+
+
+def sse_events(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The JSON of each event of a streamed answer, money read exactly."""
+    lines = (line.removeprefix("data: ") for line in answer.text.splitlines())
+    return [json.loads(line, parse_float=Decimal) for line in lines if line.startswith("{")]
+
+
+def _free_ports() -> tuple[int, int, int, int]:
+    """Two ports anywhere and two neighbours, free a moment ago."""
+    while True:
+        with socket.socket() as a, socket.socket() as b, socket.socket() as c, socket.socket() as d:
+            for probe in (a, b, c):
+                probe.bind(("127.0.0.1", 0))
+            first = c.getsockname()[1]
+            try:
+                d.bind(("127.0.0.1", first + 1))
+            except (OSError, OverflowError):
+                continue
+            return a.getsockname()[1], b.getsockname()[1], first, first + 1

@@ -1,0 +1,88 @@
+"""Two offers of one model: the policy moves traffic, and so does the death of a worker."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.stack import MODEL, Stack
+
+PLAIN = f"in-house/{MODEL}/plain"
+NGRAM = f"in-house/{MODEL}/ngram"
+
+
+def _served_by(stack: Stack) -> str:
+    answer = stack.chat(key=stack.api_keys[0])
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-tokenhouse-offer"]
+
+
+def _set_policy(stack: Stack, **fields: str) -> None:
+    """As a person does: open the page, choose, save."""
+    browser = stack.sign_in()
+    page = browser.get("/policy/")
+    assert page.status_code == 200
+    token = browser.cookies["csrftoken"]
+    answer = browser.post(
+        "/policy/",
+        data={"csrfmiddlewaretoken": token, "allow_fallbacks": "on", **fields},
+        headers={"referer": f"{stack.console}/policy/"},
+    )
+    assert answer.status_code == 200, answer.text[:500]
+
+
+@pytest.fixture
+def cheapest_again(stack: Stack) -> Iterator[None]:
+    yield
+    _set_policy(stack, kind="cheapest")
+
+
+@pytest.mark.usefixtures("cheapest_again")
+def test_a_policy_changed_in_the_dashboard_moves_the_next_requests(stack: Stack) -> None:
+    # given whatever the cheapest offer is
+    _set_policy(stack, kind="cheapest")
+    first = _served_by(stack)
+    other = PLAIN if first == NGRAM else NGRAM
+
+    # when the other one is pinned in the dashboard
+    _set_policy(stack, kind="pinned", pinned_skus=other)
+
+    # then requests move to it once the data plane has the new snapshot
+    stack.eventually(lambda: _served_by(stack) == other, timeout_s=5)
+
+
+def test_the_death_of_the_cheaper_worker_is_served_by_the_other_and_explained(
+    stack: Stack,
+) -> None:
+    # given the offer that serves now
+    first = _served_by(stack)
+    other = PLAIN if first == NGRAM else NGRAM
+
+    # when its worker is killed
+    stack.kill(f"worker-{first.rpartition('/')[2]}")
+    answer = stack.chat(key=stack.api_keys[0], explain=True)
+
+    # then the other serves, and the explanation names the failed attempt
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-tokenhouse-offer"] == other
+    explanation = answer.json()["tokenhouse"]
+    tried = explanation.get("attempts") or []
+    assert [note["offer"] for note in tried] == [first, other]
+    assert tried[0]["outcome"] == "upstream_error"
+    assert tried[0]["reason"]
+
+    # and the dashboard's page of the request says so too
+    page = stack.sign_in()
+    shown = stack.eventually(
+        lambda: _page(page, answer.headers["x-request-id"]),
+        timeout_s=5,
+    )
+    assert first.rpartition("/")[2] in shown
+    assert other.rpartition("/")[2] in shown
+
+    # and the supervisor brings the worker back
+    stack.eventually(lambda: _served_by(stack) == first, timeout_s=60)
+
+
+def _page(browser: "object", request_id: str) -> str:
+    answer = browser.get(f"/requests/{request_id}/")  # type: ignore[attr-defined]
+    return answer.text if answer.status_code == 200 else ""
