@@ -15,12 +15,29 @@ class PortTaken(RuntimeError):
 
 def answers(host: str, port: int, path: str) -> bool:
     """True for any answer that is not a server's failure."""
+    status = _status(host, port, path, headers={})
+    return status is not None and status < 500
+
+
+def sells(api_url: str, model: str, *, key: str) -> bool:
+    """Whether the data plane would let this key call the model now."""
+    host, port = host_and_port(api_url)
+    headers = {"Authorization": f"Bearer {key}"}
+    return _status(host, port, f"/v1/models/{model}", headers=headers) == 200
+
+
+def host_and_port(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def _status(host: str, port: int, path: str, *, headers: Mapping[str, str]) -> int | None:
     connection = http.client.HTTPConnection(host, port, timeout=QUESTION_TIMEOUT_S)
     try:
-        connection.request("GET", path, headers={"Host": f"127.0.0.1:{port}"})
-        return connection.getresponse().status < 500
+        connection.request("GET", path, headers={"Host": f"127.0.0.1:{port}", **headers})
+        return connection.getresponse().status
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         connection.close()
 

@@ -79,8 +79,11 @@ def worker_setup(where: Places) -> Service:
     return Service(name="worker-setup", stage=Stage.WORKER, program=program, once=True)
 
 
-def workers(where: Places, *, worker_key: str, bearers: Mapping[str, str]) -> list[Service]:
-    """Two sellers of one model: plain, and with prompt-lookup speculation."""
+def workers(where: Places, *, worker_key: Path, bearers: Mapping[str, Path]) -> list[Service]:
+    """Two sellers of one model: plain, and with prompt-lookup speculation.
+
+    Their secrets travel as files: a command line can be read by every user of the machine.
+    """
     services = []
     threads = settings.WORKER_THREADS or max(1, (os.cpu_count() or 2) // len(SPECULATION))
     for position, (variant, speculation) in enumerate(SPECULATION.items()):
@@ -92,8 +95,8 @@ def workers(where: Places, *, worker_key: str, bearers: Mapping[str, str]) -> li
             "--threads": str(threads),
             "--name": variant,
             "--gateway": console_url(),
-            "--worker-key": worker_key,
-            "--bearer": bearers[variant],
+            "--worker-key-file": str(worker_key),
+            "--bearer-file": str(bearers[variant]),
         }
         if settings.WORKER_USD_PER_HOUR:
             options["--usd-per-hour"] = settings.WORKER_USD_PER_HOUR

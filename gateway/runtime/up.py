@@ -9,6 +9,7 @@ import secrets
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -94,8 +95,8 @@ class Up:
             ("console", services.console_url(), "/login/"),
             ("dataplane", services.api_url(), "/health"),
         ):
-            host, _, port = url.removeprefix("http://").rpartition(":")
-            self._wait_for(name, (host, int(port), path), timeout_s=GATEWAY_TIMEOUT_S)
+            address = (*readiness.host_and_port(url), path)
+            self._wait_for(name, address, timeout_s=GATEWAY_TIMEOUT_S)
         self._display.end("gateway", detail=f"console is open at {services.console_url()}")
 
     def _begin_worker_setup(self) -> None:
@@ -116,17 +117,19 @@ class Up:
             self._display.note(f"The gateway runs without in-house workers. {problem}")
 
     def _run_workers(self) -> None:
-        worker_key = summary.read_demo(self._where).get("worker_key")
+        demo = summary.read_demo(self._where)
+        worker_key = demo.get("worker_key")
         if not worker_key:
             raise StartFailed("There is no worker key in this installation.")
         self._display.begin("workers", "in-house workers: measuring this machine, then serving")
-        bearers = worker_bearers(self._where)
-        running = services.workers(self._where, worker_key=worker_key, bearers=bearers)
+        key_file, bearers = worker_secrets(self._where, worker_key)
+        running = services.workers(self._where, worker_key=key_file, bearers=bearers)
         for service in running:
             self._supervisor.start(service)
         for position, service in enumerate(running):
             address = ("127.0.0.1", settings.WORKER_PORT + position, "/health")
             self._wait_for(service.name, address, timeout_s=WORKER_TIMEOUT_S, step="workers")
+        self._wait_until_sold(summary.demo_key(demo), running[0].name)
         self._display.end("workers")
 
     def _say_that_it_is_up(self) -> None:
@@ -155,6 +158,14 @@ class Up:
                 self._display.detail(step, logs.last_line(self._where.logs, name))
             self._pause(PROBE_EVERY_S)
 
+    def _wait_until_sold(self, key: str | None, name: str) -> None:
+        """A worker that serves is not sold yet: it registers, and the data plane must know."""
+        deadline = time.monotonic() + GATEWAY_TIMEOUT_S
+        while key is not None and not readiness.sells(services.api_url(), services.MODEL, key=key):
+            if time.monotonic() > deadline:
+                raise self._failure(name, "serves, but the gateway does not offer its model")
+            self._pause(PROBE_EVERY_S)
+
     def _failure(self, name: str, what: str) -> StartFailed:
         said = logs.tail(self._where.logs, name, bytes_max=3000)
         return StartFailed(f"{name} {what}. It said last:\n{said}")
@@ -167,12 +178,14 @@ class Up:
         time.sleep(seconds)
 
 
-def worker_bearers(where: Places) -> dict[str, str]:
-    """The secret that each worker asks of its callers; kept, so that a restart changes nothing."""
-    return {
-        variant: saved.keep(where.secrets / f"bearer-{variant}", secrets.token_urlsafe(32))
-        for variant in services.SPECULATION
-    }
+def worker_secrets(where: Places, worker_key: str) -> tuple[Path, dict[str, Path]]:
+    """The workers' key, and what each asks of its callers; kept, so a restart changes nothing."""
+    key_file = where.secrets / "worker_key"
+    saved.write_private(key_file, worker_key)
+    bearers = {name: where.secrets / f"bearer-{name}" for name in services.SPECULATION}
+    for path in bearers.values():
+        saved.keep(path, secrets.token_urlsafe(32))
+    return key_file, bearers
 
 
 def choose_environment(where: Places) -> None:
