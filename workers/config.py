@@ -53,6 +53,10 @@ class EngineConfig:
             raise ValueError("token_budget must give every running request its token")
 
     @property
+    def max_requests(self) -> int:
+        return self.max_running_requests + self.max_waiting_requests
+
+    @property
     def kv_capacity(self) -> int:
         """Tokens that the pool can hold; block 0 is the padding block and is never handed out."""
         return (self.kv_blocks - 1) * self.block_size

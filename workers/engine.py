@@ -77,16 +77,11 @@ class Engine:
         self.config = config
         self.model = model
         self.tokenizer = tokenizer
-        self.metrics = Metrics()
-        self.pool = BlockPool(config.kv_blocks, config.block_size)
-        self.scheduler = Scheduler(config, self.pool)
         self.context_length = min(
             model.config.context_length, config.max_context_length, config.kv_capacity
         )
         self._clock = clock
-        self._cache = model.new_cache(num_blocks=config.kv_blocks, block_size=config.block_size)
-        self._sequences: dict[str, Sequence] = {}
-        self._texts: dict[str, TextStream] = {}
+        self.reset()
         self._drafter: Drafter | None = None
         if config.speculation == "ngram":
             self._drafter = Drafter(config, self.measure_costs())
@@ -95,6 +90,18 @@ class Engine:
     def load(cls, config: EngineConfig) -> "Engine":
         torch.set_num_threads(config.threads)
         return cls(config, load_model(config.model_dir), Tokenizer(config.model_dir))
+
+    def reset(self) -> None:
+        """Forget all requests, cached blocks and counts, as if just started."""
+        config = self.config
+        self.metrics = Metrics()
+        self.pool = BlockPool(config.kv_blocks, config.block_size)
+        self.scheduler = Scheduler(config, self.pool)
+        self._cache = self.model.new_cache(
+            num_blocks=config.kv_blocks, block_size=config.block_size
+        )
+        self._sequences: dict[str, Sequence] = {}
+        self._texts: dict[str, TextStream] = {}
 
     @property
     def has_work(self) -> bool:
@@ -128,6 +135,10 @@ class Engine:
             return False
         self._finish(sequence, FinishReason.CANCELLED)
         return True
+
+    def abort_all(self) -> list[Progress]:
+        """End every request after a failure that cannot be pinned on one of them."""
+        return [self._fail(sequence) for sequence in list(self._sequences.values())]
 
     def step(self) -> list[Progress]:
         """Advance every scheduled request and return what became of them."""

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 PADDING_BLOCK = 0
@@ -192,8 +193,9 @@ class KVCache:
     def __init__(
         self, *, layers: int, num_blocks: int, block_size: int, kv_heads: int, head_dim: int
     ) -> None:
-        # Zeroed pages are not resident until written, so an idle engine stays small.
-        self.blocks = torch.zeros(layers, num_blocks, block_size, 2 * kv_heads, head_dim)
+        # numpy's zeros are pages that are not resident until written; torch would write them all.
+        shape = (layers, num_blocks, block_size, 2 * kv_heads, head_dim)
+        self.blocks = torch.from_numpy(np.zeros(shape, dtype=np.float32))
         self.slots = self.blocks.view(layers, num_blocks * block_size, 2 * kv_heads, head_dim)
 
     def scrub(self, block_ids: list[int]) -> None:

@@ -38,7 +38,7 @@ class CacheStats:
 
 
 class QueueFull(RuntimeError):
-    """The waiting queue is at its limit."""
+    """Seats and waiting places are all taken."""
 
 
 class Scheduler:
@@ -55,7 +55,7 @@ class Scheduler:
         return bool(self.running or self.waiting)
 
     def add(self, sequence: Sequence) -> None:
-        if len(self.waiting) >= self._config.max_waiting_requests:
+        if len(self.waiting) + len(self.running) >= self._config.max_requests:
             raise QueueFull
         self.waiting.append(sequence)
 

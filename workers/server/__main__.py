@@ -1,0 +1,167 @@
+"""`python -m workers.server`: load, calibrate, serve, register. Every setting is a flag here."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvicorn
+
+from workers.config import DEFAULT_MODEL_DIR, EngineConfig
+from workers.convert import ConversionFailed, convert, is_converted
+from workers.engine import Engine
+from workers.server.app import App, ServerConfig
+from workers.server.bridge import EngineBridge
+from workers.server.calibration import stored_or_measured
+from workers.server.calls import CallBuilder, read_defaults
+from workers.server.registration import Identity, Registration
+
+SHUTDOWN_GRACE_S = 5
+ASSUMED_USD_PER_HOUR = "0.10"
+CONNECTIONS_MAX = 1024
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    defaults = EngineConfig()
+    parser = argparse.ArgumentParser(prog="python -m workers.server", description=__doc__)
+    parser.add_argument("--model-dir", type=Path, default=DEFAULT_MODEL_DIR)
+    parser.add_argument("--model-name", help="served name (default: the folder's name)")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8101)
+    parser.add_argument("--public-url", help="address for the gateway (default: host and port)")
+    parser.add_argument("--speculation", choices=("off", "ngram"), default="off")
+    parser.add_argument("--threads", type=int, default=defaults.threads)
+    parser.add_argument("--kv-blocks", type=int, default=defaults.kv_blocks)
+    parser.add_argument("--max-running", type=int, default=defaults.max_running_requests)
+    parser.add_argument("--max-waiting", type=int, default=defaults.max_waiting_requests)
+    parser.add_argument("--name", help="this worker's name (default: host name and port)")
+    parser.add_argument("--bearer", help="secret that callers must send (default: a new one)")
+    parser.add_argument("--bearer-file", type=Path, help="file with that secret")
+    parser.add_argument("--no-bearer", action="store_true", help="answer anybody")
+    parser.add_argument("--gateway", help="console address to register with, e.g. http://host:8001")
+    parser.add_argument("--worker-key", help="key that the operator issued for this worker")
+    parser.add_argument("--worker-key-file", type=Path, help="file with that key")
+    parser.add_argument("--usd-per-hour", help=f"price of this machine ({ASSUMED_USD_PER_HOUR})")
+    parser.add_argument(
+        "--usd-per-hour-source", choices=("entered", "preset", "assumed"), help="who says so"
+    )
+    options = parser.parse_args(arguments)
+    for name in ("bearer", "worker_key"):
+        path = getattr(options, f"{name}_file")
+        if path is not None:
+            setattr(options, name, path.read_text().strip())
+    if options.gateway and not options.worker_key:
+        parser.error("--gateway needs --worker-key or --worker-key-file")
+    if options.gateway and options.host == "0.0.0.0" and not options.public_url:
+        parser.error("--host 0.0.0.0 needs --public-url, the address the gateway can reach")
+    return options
+
+
+def identity(options: argparse.Namespace, *, bearer: str, model_name: str) -> Identity:
+    entered = options.usd_per_hour is not None
+    return Identity(
+        gateway_url=options.gateway,
+        worker_key=options.worker_key,
+        name=options.name or f"{socket.gethostname()}:{options.port}",
+        base_url=options.public_url or f"http://{options.host}:{options.port}",
+        bearer=bearer,
+        model=model_name,
+        usd_per_hour=options.usd_per_hour or ASSUMED_USD_PER_HOUR,
+        usd_per_hour_source=options.usd_per_hour_source or ("entered" if entered else "assumed"),
+    )
+
+
+class WorkerServer(uvicorn.Server):
+    """uvicorn on the loop that also carries the bridge and the registration."""
+
+    def __init__(self, app: App, options: argparse.Namespace) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=options.host,
+                port=options.port,
+                lifespan="off",
+                access_log=False,
+                log_level="warning",
+                limit_concurrency=CONNECTIONS_MAX,
+                timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+            )
+        )
+        self._ready_line = f"serving on http://{options.host}:{options.port}"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            report(self._ready_line)
+
+
+@contextlib.asynccontextmanager
+async def registered(registration: Registration | None) -> AsyncIterator[None]:
+    task = asyncio.create_task(registration.run()) if registration is not None else None
+    try:
+        yield
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def serve(
+    server: WorkerServer, bridge: EngineBridge, registration: Registration | None
+) -> None:
+    bridge.start()
+    async with registered(registration):
+        await server.serve()
+    await asyncio.to_thread(bridge.stop, SHUTDOWN_GRACE_S)
+
+
+def report(line: str) -> None:
+    sys.stdout.write(f"[{time.monotonic() - STARTED_AT:5.1f} s] {line}\n")
+    sys.stdout.flush()
+
+
+STARTED_AT = time.monotonic()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("workers").setLevel(logging.INFO)
+    if not is_converted(options.model_dir) and not (options.model_dir / "config.json").is_file():
+        try:
+            convert(options.model_dir, progress=report)
+        except ConversionFailed as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    config = EngineConfig(
+        model_dir=options.model_dir,
+        threads=options.threads,
+        speculation=options.speculation,
+        kv_blocks=options.kv_blocks,
+        max_running_requests=options.max_running,
+        max_waiting_requests=options.max_waiting,
+    )
+    engine = Engine.load(config)
+    report(f"loaded {options.model_dir} ({engine.model.linear_kind}, {config.threads} threads)")
+    calibration = stored_or_measured(engine, progress=report)
+    bearer = "" if options.no_bearer else options.bearer or secrets.token_urlsafe(32)
+    model_name = options.model_name or options.model_dir.name
+    bridge = EngineBridge(engine)
+    builder = CallBuilder(engine, read_defaults(options.model_dir))
+    app = App(bridge, builder, ServerConfig(model_name=model_name, bearer=bearer))
+    registration = None
+    if options.gateway:
+        worker = identity(options, bearer=bearer, model_name=model_name)
+        registration = Registration(worker, bridge, calibration)
+    asyncio.run(serve(WorkerServer(app, options), bridge, registration))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

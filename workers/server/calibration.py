@@ -1,0 +1,198 @@
+"""What this machine makes of a fixed mix of requests: the measurement behind the worker's price.
+
+A closed loop keeps the engine saturated with the same requests in every mode, half of them
+friendly to prompt lookup (extraction, code edits) and half not (chat, questions). It is measured
+while every seat is taken: an emptying engine would say more about the longest answer. The result
+is kept beside the model, by mode and machine, so that a restart does not measure again.
+"""
+
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from workers.config import ENGINE_VERSION, EngineConfig
+from workers.engine import Engine
+from workers.metrics import Totals
+from workers.sampler import SamplingParams
+from workers.sequence import GenerationRequest
+
+CONCURRENCY = 8
+REQUESTS = 32
+OUTPUT_TOKENS = 48
+SECONDS_MAX = 60.0
+MIX = f"{REQUESTS} greedy requests, {CONCURRENCY} at a time: extract, code edit, chat, question"
+
+PEOPLE = ("Ada", "Bela", "Chen", "Dora", "Emil", "Fay", "Goro", "Hana")
+CITIES = ("Oslo", "Lima", "Turin", "Quito", "Perth", "Delhi", "Bern", "Osaka")
+
+Progress = Callable[[str], None]
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    input_tokens_per_s: float
+    output_tokens_per_s: float
+    input_time_share: float
+    seconds: float
+    sample: int
+    mix: str
+    drafted: int
+    accepted: int
+    input_tokens: int
+    output_tokens: int
+
+
+def mix_prompts() -> list[str]:
+    """The texts of the mix: fixed, and all different, so that none is found in the prefix cache."""
+    makers = (_extraction, _code_edit, _chat, _question)
+    return [makers[index % len(makers)](index // len(makers)) for index in range(REQUESTS)]
+
+
+def calibrate(engine: Engine, *, clock: Callable[[], float] = time.perf_counter) -> Calibration:
+    """Run the mix on a fresh engine, report tokens per second of engine time, and reset it."""
+    assert not engine.has_work
+    waiting = [_request(engine, index, text) for index, text in enumerate(mix_prompts())]
+    waiting.reverse()
+    started = clock()
+    in_flight = finished = 0
+    while waiting and clock() - started < SECONDS_MAX:
+        while waiting and in_flight < CONCURRENCY:
+            engine.add(waiting.pop())
+            in_flight += 1
+        ended = sum(1 for item in engine.step() if item.finish_reason is not None)
+        in_flight -= ended
+        finished += ended
+    seconds = clock() - started
+    totals = engine.metrics.totals
+    engine.reset()
+    return _result(totals, seconds=seconds, sample=finished)
+
+
+def _request(engine: Engine, index: int, text: str) -> GenerationRequest:
+    return GenerationRequest(
+        request_id=f"calibration-{index}",
+        prompt=engine.tokenizer.encode_chat([{"role": "user", "content": text}]),
+        max_tokens=OUTPUT_TOKENS,
+        sampling=SamplingParams(temperature=0.0),
+        # A salt of its own keeps the mix out of the tenants' prefix cache, and its texts apart.
+        salt=f"calibration-{index}",
+    )
+
+
+def _result(totals: Totals, *, seconds: float, sample: int) -> Calibration:
+    busy_seconds = totals.input_seconds + totals.output_seconds
+    return Calibration(
+        input_tokens_per_s=round(totals.input_tokens_uncached / totals.input_seconds, 3),
+        output_tokens_per_s=round(totals.output_tokens / totals.output_seconds, 3),
+        input_time_share=round(totals.input_seconds / busy_seconds, 6),
+        seconds=round(seconds, 3),
+        sample=sample,
+        mix=MIX,
+        drafted=totals.drafted,
+        accepted=totals.accepted,
+        input_tokens=totals.input_tokens_uncached,
+        output_tokens=totals.output_tokens,
+    )
+
+
+def cpu_model() -> str:
+    """The processor's name, as far as the system tells."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def stored_or_measured(engine: Engine, *, progress: Progress) -> Calibration:
+    """The stored calibration of this mode and machine, else a fresh one, stored."""
+    path = engine.config.model_dir / f"calibration-{_key(engine)}.json"
+    stored = _read(path)
+    if stored is not None:
+        progress(f"calibration of an earlier start: {_summary(stored)}")
+        return stored
+    progress(f"calibrating ({MIX})")
+    measured = calibrate(engine)
+    _write(path, measured)
+    progress(f"calibrated in {measured.seconds:.1f} s: {_summary(measured)}")
+    return measured
+
+
+def _summary(calibration: Calibration) -> str:
+    return (
+        f"{calibration.input_tokens_per_s:.0f} input and "
+        f"{calibration.output_tokens_per_s:.0f} output tokens per second of engine time"
+    )
+
+
+def _key(engine: Engine) -> str:
+    config: EngineConfig = engine.config
+    facts = (
+        config.speculation,
+        config.threads,
+        config.token_budget,
+        config.max_running_requests,
+        ENGINE_VERSION,
+        engine.model.linear_kind,
+        cpu_model(),
+        os.cpu_count(),
+        sys.version_info[:2],
+        MIX,
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> Calibration | None:
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except msgspec.DecodeError:
+        return None
+
+
+def _write(path: Path, calibration: Calibration) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(msgspec.json.encode(calibration))
+    Path(file.name).replace(path)
+
+
+def _extraction(index: int) -> str:
+    records = "\n".join(
+        f"- order {1000 + 37 * index + 11 * row}: {PEOPLE[(index + row) % 8]} from "
+        f"{CITIES[(3 * index + row) % 8]} paid {20 + 7 * row + index} euros by card"
+        for row in range(5)
+    )
+    return f"Copy every line of this list that mentions a card, word by word:\n{records}"
+
+
+def _code_edit(index: int) -> str:
+    name = PEOPLE[index % 8].lower()
+    return (
+        f"Rename the function to total_{name} and return the whole code again:\n"
+        f"def sum_{name}(items, tax_{name}):\n"
+        f"    result_{name} = 0\n"
+        f"    for item in items:\n"
+        f"        result_{name} += item.price * item.count\n"
+        f"    result_{name} += result_{name} * tax_{name}\n"
+        f"    return result_{name}\n"
+    )
+
+
+def _chat(index: int) -> str:
+    return (
+        f"My friend {PEOPLE[(index + 3) % 8]} moves to {CITIES[index % 8]} next month and is "
+        f"nervous about it. What could I say to encourage them, in a few warm sentences?"
+    )
+
+
+def _question(index: int) -> str:
+    topics = ("tides", "rainbows", "earthquakes", "seasons", "echoes", "magnets", "clouds", "ice")
+    return (
+        f"Explain to a curious child of {8 + index % 4} years how {topics[index % 8]} come about."
+    )

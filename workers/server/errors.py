@@ -1,0 +1,86 @@
+"""Errors of the worker's API in OpenAI's shape.
+
+ApiError
+  BadRequest(400)  ContextTooLong(400)  Unauthorized(401)  ModelUnknown(404)  NotFound(404)
+  MethodNotAllowed(405)  BodyTooLarge(413)  Overloaded(429)  EngineFailed(500)
+"""
+
+from typing import Any
+
+
+class ApiError(Exception):
+    status = 500
+    type = "server_error"
+
+    def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return []
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+class BadRequest(ApiError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class ContextTooLong(BadRequest):
+    def __init__(self, *, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"This model's context holds {context_length} tokens, of which at least one must be "
+            f"left for the answer; the prompt has {prompt_tokens} tokens.",
+            code="context_length_exceeded",
+            param="messages",
+        )
+
+
+class Unauthorized(ApiError):
+    status = 401
+    type = "authentication_error"
+
+
+class NotFound(ApiError):
+    status = 404
+    type = "invalid_request_error"
+
+
+class MethodNotAllowed(ApiError):
+    status = 405
+    type = "invalid_request_error"
+
+
+class BodyTooLarge(ApiError):
+    status = 413
+    type = "invalid_request_error"
+
+
+class Overloaded(ApiError):
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message, code="queue_full")
+        self.retry_after_s = retry_after_s
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"retry-after", str(self.retry_after_s).encode())]
+
+
+class EngineFailed(ApiError):
+    status = 500
+    type = "server_error"

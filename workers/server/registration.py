@@ -1,0 +1,166 @@
+"""Tells a gateway's console that this worker exists, what it costs, and every few seconds its load.
+
+The console may be down, restarted or not there yet: every call is retried with a bounded, growing
+pause, for ever, and a worker the console no longer knows registers again. Serving never waits.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import httpx
+import torch
+
+from workers.config import ENGINE_VERSION, EngineConfig
+from workers.server.bridge import EngineBridge, Stopped
+from workers.server.calibration import Calibration
+
+PAUSE_MIN_S = 1.0
+PAUSE_MAX_S = 30.0
+CALL_TIMEOUT_S = 5.0
+HEARTBEAT_MIN_S = 1.0
+HEARTBEAT_MAX_S = 60.0
+
+Sleep = Callable[[float], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+
+class UnknownWorker(LookupError):
+    """The console does not know this worker (any more)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What the worker says about itself when it registers."""
+
+    gateway_url: str
+    worker_key: str
+    name: str
+    base_url: str
+    bearer: str
+    model: str
+    usd_per_hour: str
+    usd_per_hour_source: str
+
+
+def techniques(config: EngineConfig) -> list[str]:
+    base = ["paged-kv", "prefix-cache", "continuous-batching", "chunked-prefill"]
+    return [*base, "ngram-speculation"] if config.speculation == "ngram" else base
+
+
+def registration_body(
+    identity: Identity, bridge: EngineBridge, calibration: Calibration
+) -> dict[str, Any]:
+    engine = bridge.engine
+    return {
+        "name": identity.name,
+        "base_url": identity.base_url,
+        "bearer": identity.bearer,
+        "model": identity.model,
+        "context_length": engine.context_length,
+        "max_output_tokens": engine.config.max_output_tokens,
+        "techniques": techniques(engine.config),
+        "usd_per_hour": identity.usd_per_hour,
+        "usd_per_hour_source": identity.usd_per_hour_source,
+        "calibration": {
+            "input_tokens_per_s": calibration.input_tokens_per_s,
+            "output_tokens_per_s": calibration.output_tokens_per_s,
+            "input_time_share": calibration.input_time_share,
+            "seconds": calibration.seconds,
+            "sample": calibration.sample,
+            "mix": calibration.mix,
+        },
+        "engine": {
+            "version": ENGINE_VERSION,
+            "dtype": "float32",
+            "linear": engine.model.linear_kind,
+            "threads": engine.config.threads,
+            "device": "cpu",
+            "torch": torch.__version__,
+        },
+    }
+
+
+class Registration:
+    def __init__(
+        self,
+        identity: Identity,
+        bridge: EngineBridge,
+        calibration: Calibration,
+        *,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._identity = identity
+        self._bridge = bridge
+        self._calibration = calibration
+        self._sleep = sleep
+        self._started_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Register and send heartbeats until cancelled."""
+        headers = {"authorization": f"Bearer {self._identity.worker_key}"}
+        async with httpx.AsyncClient(
+            base_url=self._identity.gateway_url,
+            headers=headers,
+            timeout=CALL_TIMEOUT_S,
+            trust_env=False,
+        ) as client:
+            while self._bridge.is_alive:
+                worker_id, period_s = await self._register(client)
+                await self._send_heartbeats(client, worker_id, period_s)
+
+    async def _register(self, client: httpx.AsyncClient) -> tuple[Any, float]:
+        body = registration_body(self._identity, self._bridge, self._calibration)
+        pause_s = PAUSE_MIN_S
+        while True:
+            try:
+                answer = await self._call(client, "/api/workers/register", body)
+                period_s = float(answer["heartbeat_seconds"])
+                logger.info("registered with %s", self._identity.gateway_url)
+                return answer["worker_id"], min(max(period_s, HEARTBEAT_MIN_S), HEARTBEAT_MAX_S)
+            except (httpx.HTTPError, UnknownWorker, ValueError, KeyError, TypeError) as error:
+                logger.warning("not registered, next try in %.0f s: %s", pause_s, error)
+            await self._sleep(pause_s * random.uniform(0.8, 1.2))
+            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+
+    async def _send_heartbeats(
+        self, client: httpx.AsyncClient, worker_id: object, period_s: float
+    ) -> None:
+        """One each period; a lost one is not repeated, the next says more. Ends on 404."""
+        while True:
+            try:
+                body = await self.heartbeat_body(worker_id)
+                await self._call(client, "/api/workers/heartbeat", body)
+            except (UnknownWorker, Stopped):
+                return
+            except (httpx.HTTPError, ValueError) as error:
+                logger.warning("heartbeat failed: %s", error)
+            await self._sleep(period_s)
+
+    async def heartbeat_body(self, worker_id: object) -> dict[str, Any]:
+        load = await self._bridge.load_now()
+        totals = asdict(self._bridge.engine.metrics.totals)
+        return {
+            "worker_id": worker_id,
+            "running": load.running,
+            "waiting": load.waiting,
+            "kv_cache_usage": round(load.kv_cache_usage, 4),
+            "totals": {**totals, "uptime_s": round(time.monotonic() - self._started_at, 3)},
+        }
+
+    async def _call(
+        self, client: httpx.AsyncClient, path: str, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        response = await client.post(path, json=body)
+        if response.status_code == httpx.codes.NOT_FOUND:
+            raise UnknownWorker(f"{path} answered 404")
+        response.raise_for_status()
+        answer = response.json() if response.content else {}
+        if not isinstance(answer, dict):
+            raise ValueError(f"{path} did not answer with an object")
+        return answer
