@@ -111,6 +111,11 @@ class Stack:
     def api_keys(self) -> list[str]:
         return list(self.demo["api_keys"].values())
 
+    def variables(self) -> dict[str, str]:
+        """The environment in which `manage.py` works on this installation."""
+        kept = json.loads((self.root / "secrets" / "environment.json").read_text())
+        return {**self._environment, **kept}
+
     def children(self) -> dict[str, int]:
         """Name to pid of everything that the supervisor runs now."""
         listed = json.loads((self.root / "children.json").read_text())["children"]
