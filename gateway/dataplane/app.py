@@ -54,19 +54,29 @@ class Application:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._plane = Plane(
-                    redis_url=settings.REDIS_URL,
-                    limits=Limits.from_settings(settings),
-                    source=DatabaseSource(),
-                    clock=SystemClock(),
-                )
-                await self._plane.start()
+                try:
+                    await self._start()
+                except Exception as problem:
+                    logger.exception("the data plane could not start")
+                    await send({"type": "lifespan.startup.failed", "message": str(problem)})
+                    return
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 if self._plane:
                     await self._plane.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _start(self) -> None:
+        """Redis or Postgres being away is no reason not to start; a wrong setting is."""
+        plane = Plane(
+            redis_url=settings.REDIS_URL,
+            limits=Limits.from_settings(settings),
+            source=DatabaseSource(),
+            clock=SystemClock(),
+        )
+        await plane.start()
+        self._plane = plane
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         plane = self._plane

@@ -31,7 +31,7 @@ class Plane:
         self.clock = clock
         self.pipe = RedisPipe(
             RedisAddress.from_url(redis_url),
-            holds.scripts_to_load(),
+            holds.scripts(),
             timeout_s=limits.redis_timeout_s,
         )
         self.snapshots = Snapshots(source, pipe=self.pipe, clock=clock)

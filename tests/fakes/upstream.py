@@ -1,0 +1,359 @@
+"""A provider on loopback that misbehaves on request: the model's name says how.
+
+Runs an event loop in a thread of its own and speaks plain HTTP/1.1 over real sockets. `seen` is
+the provider's own log of what it was asked and how each call ended.
+"""
+
+import asyncio
+import json
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+TOKENS = ["The", " quick", " brown", " fox", " jumps"]
+INPUT_TOKENS = 10
+CACHED_TOKENS = 4
+USAGE = {
+    "prompt_tokens": INPUT_TOKENS,
+    "completion_tokens": len(TOKENS),
+    "total_tokens": INPUT_TOKENS + len(TOKENS),
+    "prompt_tokens_details": {"cached_tokens": CACHED_TOKENS},
+}
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+BIG = "x" * 16_384
+
+
+@dataclass
+class Seen:
+    """One call as the provider saw it."""
+
+    model: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    sent: int = 0
+    hung_up: bool = False
+    done: bool = False
+
+
+@dataclass
+class Exchange:
+    """What a behaviour works with."""
+
+    seen: Seen
+    writer: asyncio.StreamWriter
+    reader: asyncio.StreamReader
+    nth: int
+
+    async def raw(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def answer(self, status: int, document: Any, **headers: str) -> None:
+        body = json.dumps(document).encode() if not isinstance(document, bytes) else document
+        extra = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        head = f"HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\n{extra}"
+        await self.raw(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+
+    async def event(self, document: Any) -> None:
+        data = document if isinstance(document, bytes) else json.dumps(document).encode()
+        await self.chunk(b"data: " + data + b"\n\n")
+        self.seen.sent += 1
+
+    async def chunk(self, data: bytes) -> None:
+        await self.raw(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def token(self, text: str) -> None:
+        await self.event(_delta({"content": text}))
+
+    def reset(self) -> None:
+        raw: socket.socket = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+def _delta(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-fake",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "fake",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+
+
+def _usage_chunk() -> dict[str, Any]:
+    return {**_delta({}), "choices": [], "usage": USAGE}
+
+
+async def good(call: Exchange) -> None:
+    if not call.seen.body.get("stream"):
+        message = {"role": "assistant", "content": "".join(TOKENS)}
+        await call.answer(
+            200,
+            {
+                "id": "chatcmpl-fake",
+                "object": "chat.completion",
+                "created": 1,
+                "model": "fake",
+                "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+                "usage": USAGE,
+            },
+        )
+        return
+    await call.raw(STREAM_HEAD)
+    await call.event(_delta({"role": "assistant", "content": ""}))
+    for text in TOKENS:
+        await call.token(text)
+    await call.event(_delta({}, "stop"))
+    await call.event(_usage_chunk())
+    await call.event(b"[DONE]")
+    await call.raw(b"0\r\n\r\n")
+
+
+async def _start(call: Exchange, tokens: int) -> None:
+    await call.raw(STREAM_HEAD)
+    await call.event(_delta({"role": "assistant", "content": ""}))
+    for text in TOKENS[:tokens]:
+        await call.token(text)
+
+
+async def _until_hung_up(call: Exchange) -> None:
+    if not await call.reader.read(1):
+        call.seen.hung_up = True
+
+
+def _error(message: str, **more: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "server_error", **more}}
+
+
+async def rate_limited_later(call: Exchange) -> None:
+    await call.answer(429, _error("slow down"), retry_after="7")
+
+
+async def rate_limited(call: Exchange) -> None:
+    await call.answer(429, _error("slow down"))
+
+
+async def fails_once(call: Exchange) -> None:
+    await (call.answer(500, _error("oops")) if call.nth == 1 else good(call))
+
+
+async def unavailable(call: Exchange) -> None:
+    await call.answer(503, _error("down for a while"))
+
+
+async def resets(call: Exchange) -> None:
+    call.reset()
+
+
+async def silent(call: Exchange) -> None:
+    await _until_hung_up(call)
+
+
+async def slow_start(call: Exchange) -> None:
+    await asyncio.sleep(0.5)
+    await good(call)
+
+
+async def cut(call: Exchange) -> None:
+    await _start(call, 3)
+    await asyncio.sleep(0.1)
+    call.reset()
+
+
+async def cut_before_content(call: Exchange) -> None:
+    await _start(call, 0)
+    await asyncio.sleep(0.1)
+    call.reset()
+
+
+async def ends_early(call: Exchange) -> None:
+    await _start(call, 3)
+    await call.raw(b"0\r\n\r\n")
+
+
+async def stalls(call: Exchange) -> None:
+    await _start(call, 3)
+    await _until_hung_up(call)
+
+
+async def bad_chunk(call: Exchange) -> None:
+    await _start(call, 2)
+    await call.event(b'{"choices": [{"delta": {"content": "bro')
+    for text in TOKENS[2:]:
+        await call.token(text)
+    await call.event(_delta({}, "stop"))
+    await call.event(_usage_chunk())
+    await call.event(b"[DONE]")
+    await call.raw(b"0\r\n\r\n")
+
+
+async def no_done(call: Exchange) -> None:
+    await _start(call, len(TOKENS))
+    await call.event(_delta({}, "stop"))
+    await call.event(_usage_chunk())
+    call.reset() if call.nth % 2 else await call.raw(b"0\r\n\r\n")
+
+
+async def context_too_long(call: Exchange) -> None:
+    await call.answer(
+        400,
+        {
+            "error": {
+                "message": "This model's maximum context length is 8192 tokens.",
+                "type": "invalid_request_error",
+                "code": "context_length_exceeded",
+            }
+        },
+    )
+
+
+async def filtered(call: Exchange) -> None:
+    await call.answer(400, _error("The prompt was filtered.", code="content_filter"))
+
+
+async def bad_credential(call: Exchange) -> None:
+    await call.answer(401, _error("Incorrect API key provided."))
+
+
+async def redirects(call: Exchange) -> None:
+    await call.answer(307, b"", location="http://169.254.169.254/latest/")
+
+
+async def error_in_stream(call: Exchange) -> None:
+    await _start(call, 2)
+    await call.event(_error("the engine crashed"))
+    await call.raw(b"0\r\n\r\n")
+
+
+async def trickles(call: Exchange) -> None:
+    """A token now and then, until the gateway hangs up or 200 have gone out."""
+    await call.raw(STREAM_HEAD)
+    try:
+        for number in range(200):
+            await call.token(TOKENS[number % len(TOKENS)])
+            await asyncio.sleep(0.05)
+    except (ConnectionError, asyncio.CancelledError):
+        call.seen.hung_up = True
+        raise
+
+
+async def short_trickle(call: Exchange) -> None:
+    """Twenty tokens over a second, then a proper end."""
+    await call.raw(STREAM_HEAD)
+    for number in range(20):
+        await call.token(TOKENS[number % len(TOKENS)])
+        await asyncio.sleep(0.05)
+    await call.event(_delta({}, "stop"))
+    usage = {**USAGE, "completion_tokens": 20, "total_tokens": INPUT_TOKENS + 20}
+    await call.event({**_delta({}), "choices": [], "usage": usage})
+    await call.event(b"[DONE]")
+    await call.raw(b"0\r\n\r\n")
+
+
+async def floods(call: Exchange) -> None:
+    """As fast as the gateway takes it, without end."""
+    await call.raw(STREAM_HEAD)
+    try:
+        while True:
+            await call.token(BIG)
+    except (ConnectionError, asyncio.CancelledError):
+        call.seen.hung_up = True
+        raise
+
+
+async def too_many_tokens(call: Exchange) -> None:
+    """Reports far more than it was allowed to make."""
+    await call.raw(STREAM_HEAD)
+    await call.token("word")
+    await call.event(_delta({}, "stop"))
+    usage = {"prompt_tokens": 10, "completion_tokens": 100_000, "total_tokens": 100_010}
+    await call.event({**_delta({}), "choices": [], "usage": usage})
+    await call.event(b"[DONE]")
+    await call.raw(b"0\r\n\r\n")
+
+
+Behaviour = Callable[[Exchange], Awaitable[None]]
+
+
+@dataclass
+class FakeUpstream:
+    """The server. `behaviours` maps a model name to what it does; others behave well."""
+
+    behaviours: dict[str, Behaviour] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
+        self._thread.start()
+        assert ready.wait(5)
+
+    def stop(self) -> None:
+        self.gate.set()
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(5)
+
+    def calls(self, model: str) -> list[Seen]:
+        return [seen for seen in self.seen if seen.model == model]
+
+    async def gated(self, call: Exchange) -> None:
+        """Answers once the test has opened the gate."""
+        await asyncio.to_thread(self.gate.wait, 30)
+        await good(call)
+
+    async def after_first_token(self, call: Exchange) -> None:
+        """Says nothing after its first token until the test has opened the gate."""
+        await _start(call, 1)
+        await asyncio.to_thread(self.gate.wait, 30)
+        for text in TOKENS[1:]:
+            await call.token(text)
+        await call.event(_delta({}, "stop"))
+        await call.event(_usage_chunk())
+        await call.event(b"[DONE]")
+        await call.raw(b"0\r\n\r\n")
+
+    def _run(self, ready: threading.Event) -> None:
+        asyncio.run(self._serve(ready))
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=2**20)
+        self.url = "http://127.0.0.1:%d/v1" % server.sockets[0].getsockname()[1]
+        ready.set()
+        await self._stopping.wait()
+        server.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                await self._call(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    async def _call(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        lines = [line.partition(":") for line in head.split("\r\n")[1:] if line]
+        headers = {name.lower(): value.strip() for name, _, value in lines}
+        body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
+        seen = Seen(body.get("model", ""), body, headers)
+        self.seen.append(seen)
+        nth = len(self.calls(seen.model))
+        behaviour = self.behaviours.get(seen.model, good)
+        try:
+            await behaviour(Exchange(seen, writer, reader, nth))
+        except ConnectionError:
+            seen.hung_up = True
+            raise
+        seen.done = True
+        if seen.hung_up or writer.is_closing():
+            raise ConnectionResetError
