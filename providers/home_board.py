@@ -92,6 +92,11 @@ def refresh(*, now: datetime, is_stale: bool) -> bool:
     return True
 
 
+def made_at() -> datetime | None:
+    """When the kept rows were made."""
+    return HomeBoard.objects.values_list("computed_at", flat=True).first()
+
+
 def compute(*, now: datetime) -> list[HomeRow]:
     """Every row anew: models with traffic first, then our own, then by number of sellers."""
     found = list(

@@ -141,6 +141,12 @@ def refresh(*, now: datetime) -> int:
     return len(fresh)
 
 
+def mark() -> str:
+    """Changes whenever a board or the home board was made anew; for pages that follow them."""
+    boards = Leaderboard.objects.aggregate(at=Max("computed_at"))["at"]
+    return f"{boards}|{home_board.made_at()}"
+
+
 def _touched_models(since: datetime | None) -> set[int]:
     """Models with new rollups, offers that moved, or in-house offers and new prices of them."""
     if since is None:
