@@ -288,20 +288,6 @@ def last_used(tenant_id: int, *, since: datetime) -> dict[int, datetime]:
     return {row["api_key_id"]: row["at"] for row in found}
 
 
-# The column that a scope's spend is summed by.
-SCOPE_COLUMNS = {"tenant": "tenant_id", "team": "team_id", "key": "api_key_id"}
-
-
-def spent(tenant_id: int, *, scope_kind: str, scope_id: int, since: datetime | None) -> int:
-    """What a scope of the tenant has spent since then, or in all."""
-    found = UsageEvent.objects.filter(
-        **{"tenant_id": tenant_id, SCOPE_COLUMNS[scope_kind]: scope_id}
-    )
-    if since is not None:
-        found = found.filter(occurred_at__gte=since)
-    return _int(found.aggregate(cost=Sum("tenant_cost_pico"))["cost"])
-
-
 def first_request_at(tenant_id: int) -> datetime | None:
     """When the tenant's first request was; None before it."""
     found = UsageEvent.objects.filter(tenant_id=tenant_id).aggregate(at=Min("occurred_at"))

@@ -1,6 +1,22 @@
-"""Addresses of the console: pages of the teams, admin, management API."""
+"""Addresses of the console process: pages of the teams, admin, management API."""
 
 from django.contrib import admin
-from django.urls import path
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path
+from django.views.decorators.http import require_safe
+from django.views.generic import RedirectView
 
-urlpatterns = [path("admin/", admin.site.urls)]
+
+@require_safe
+def health(request: HttpRequest) -> HttpResponse:
+    """Alive; says nothing of the services behind it."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+urlpatterns = [
+    path("health", health),
+    # One door to sign in, with one limit on tries.
+    path("admin/login/", RedirectView.as_view(pattern_name="login", query_string=True)),
+    path("admin/", admin.site.urls),
+    path("", include("gateway.console.urls")),
+]

@@ -5,14 +5,15 @@ from datetime import datetime
 
 from redis.exceptions import RedisError
 
-from billing import credit, usage_queries
+from billing import credit, quotas
 from billing.credit import Balance
-from billing.models import Quota, RateLimit, ScopeKind, Tenant
+from billing.models import RateLimit, ScopeKind, Tenant
 from gateway.models import ApiKey, Team
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaRow:
+    quota_id: int
     scope: str
     window: str
     limit_pico: int
@@ -50,17 +51,19 @@ def scopes(tenant: Tenant) -> list[tuple[str, str]]:
 
 def quota_rows(tenant: Tenant, now: datetime) -> list[QuotaRow]:
     names = _names(tenant)
-    found = Quota.objects.filter(tenant=tenant).order_by("scope_kind", "scope_id", "window")
+    found = quotas.limits_for(tenant).quotas
     return [
         QuotaRow(
+            quota_id=int(q.pk),
             scope=names.get((q.scope_kind, q.scope_id), f"{q.scope_kind} {q.scope_id}"),
             window=q.get_window_display(),
             limit_pico=int(q.limit_pico),
-            spent_pico=usage_queries.spent(
+            spent_pico=quotas.spent_pico(
                 int(tenant.pk),
-                scope_kind=q.scope_kind,
+                kind=q.scope_kind,
                 scope_id=q.scope_id,
-                since=_begins(q.window, now),
+                window=q.window,
+                day=now.date(),
             ),
         )
         for q in found
@@ -69,7 +72,7 @@ def quota_rows(tenant: Tenant, now: datetime) -> list[QuotaRow]:
 
 def rate_rows(tenant: Tenant) -> list[RateRow]:
     names = _names(tenant)
-    found = RateLimit.objects.filter(tenant=tenant).order_by("scope_kind", "scope_id")
+    found = quotas.limits_for(tenant).rates
     return [
         RateRow(
             scope=names.get((r.scope_kind, r.scope_id), f"{r.scope_kind} {r.scope_id}"), limit=r
@@ -93,9 +96,3 @@ def _names(tenant: Tenant) -> dict[tuple[str, int], str]:
         named[ScopeKind.KEY, int(key.pk)] = f"Key {key.name}"
     return named
 
-
-def _begins(window: str, now: datetime) -> datetime | None:
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if window == Quota.Window.DAY:
-        return midnight
-    return midnight.replace(day=1) if window == Quota.Window.MONTH else None

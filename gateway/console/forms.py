@@ -8,7 +8,7 @@ from django import forms
 
 from billing.money import pico_from_usd
 from gateway import keys
-from gateway.models import ApiKey, RoutingPolicy, Team
+from gateway.models import RoutingPolicy, Team
 
 EXPIRIES: Final = (("", "Never"), ("7", "In 7 days"), ("30", "In 30 days"), ("90", "In 90 days"))
 LIMIT_USD_MAX: Final = Decimal(4_000_000)
@@ -78,17 +78,15 @@ class QuotaForm(ScopeForm):
     )
     limit_usd = forms.DecimalField(
         label="Limit, $",
-        required=False,
         min_value=0,
         max_value=LIMIT_USD_MAX,
         max_digits=19,
         decimal_places=12,
-        help_text="Calls that could pass it are refused. Empty removes the limit.",
+        help_text="A call that could pass it is refused.",
     )
 
-    def limit_pico(self) -> int | None:
-        limit = self.cleaned_data["limit_usd"]
-        return None if limit is None else pico_from_usd(limit)
+    def limit_pico(self) -> int:
+        return pico_from_usd(self.cleaned_data["limit_usd"])
 
 
 class RateLimitForm(ScopeForm):
@@ -142,6 +140,3 @@ def pico_per_token_of(usd_per_million: Decimal | None) -> int | None:
     """A ceiling as typed; the field allows six places, so nothing is lost."""
     return None if usd_per_million is None else int(usd_per_million.scaleb(6))
 
-
-def key_choices(found: Any) -> list[tuple[str, str]]:
-    return [(f"key:{key.pk}", f"Key {key.name}") for key in found if isinstance(key, ApiKey)]

@@ -5,7 +5,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from billing.models import Tenant
 from gateway.console import repricing
 from gateway.console.repricing import Effect
 from gateway.models import RoutingPolicy
@@ -43,12 +42,6 @@ class Option:
     label: str
     why: str
     effect: Effect | None
-
-
-def policy_of(tenant: Tenant) -> RoutingPolicy:
-    """The tenant's own policy, or the default one, not saved."""
-    found = RoutingPolicy.objects.filter(tenant=tenant, team=None).first()
-    return found or RoutingPolicy(tenant=tenant, kind=Kind.CHEAPEST)
 
 
 def options(tenant_id: int, policy: RoutingPolicy, *, now: datetime) -> list[Option]:

@@ -35,6 +35,7 @@ urlpatterns = [
     path("keys/<int:key_id>/revoke/", keys.revoke_key, name="revoke-key"),
     path("budgets/", budgets.budgets, name="budgets"),
     path("budgets/quota/", budgets.set_quota, name="set-quota"),
+    path("budgets/quota/<int:quota_id>/remove/", budgets.remove_quota, name="remove-quota"),
     path("budgets/rate-limit/", budgets.set_rate_limit, name="set-rate-limit"),
     path("routing/", routing.routing, name="routing"),
     path("login/", session.SignInView.as_view(), name="login"),

@@ -1,13 +1,15 @@
 """Template filters over `gateway.console.figures`; None is shown as a dash, never as zero."""
 
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 from django import template
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from billing.money import PICO_PER_NANO, pico_from_usd
 from gateway.console import figures
 
 register = template.Library()
@@ -47,9 +49,9 @@ def clock(value: datetime | None) -> str:
 
 
 @register.filter
-def words(value: str) -> str:
+def words(value: object) -> str:
     """A code as words: client_cancelled -> client cancelled."""
-    return value.replace("_", " ")
+    return str(value).replace("_", " ")
 
 
 @register.filter
@@ -71,3 +73,26 @@ def usd_float(value: float) -> str:
 def window_label(value: str) -> str:
     """A window's code with a space before its unit: 24h -> 24 h."""
     return f"{value[:-1]} {value[-1]}"
+
+
+@register.filter
+def nano_usd(nano: int) -> str:
+    """What Redis counted, as exact dollars."""
+    return figures.usd_exact(nano * PICO_PER_NANO)
+
+
+@register.filter
+def usd_text(text: str) -> str:
+    """An exact decimal string of dollars, as the routing explanation holds it."""
+    return figures.usd_exact(pico_from_usd(text))
+
+
+@register.filter
+def absolute(value: Decimal) -> Decimal:
+    return abs(value)
+
+
+@register.filter
+def on_day(by_day: Mapping[date, int], day: date) -> int:
+    return by_day.get(day, 0)
+

@@ -5,6 +5,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
+from redis.exceptions import RedisError
 
 from billing import quotas
 from billing.errors import BillingError
@@ -13,6 +14,7 @@ from gateway.console.access import MANAGERS, require, tenant_page
 from gateway.console.forms import QuotaForm, RateLimitForm, ScopeForm
 from gateway.console.pages import render_page
 from gateway.models import Member
+from gateway.snapshot_signal import bump
 
 
 @require_safe
@@ -36,11 +38,23 @@ def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
             scope_id=scope_id,
             window=form.cleaned_data["window"],
             limit_pico=form.limit_pico(),
+            now=timezone.now(),
         )
-    except BillingError as refused:
-        form.add_error(None, str(refused))
+    except (BillingError, RedisError) as refused:
+        form.add_error(None, f"Not saved: {refused}")
         return _page(request, member, quota_form=form)
+    bump()
     messages.success(request, "Saved. It holds from the next request on.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def remove_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResponse:
+    require(member, MANAGERS)
+    quotas.remove_quota(tenant=member.tenant, quota_id=quota_id)
+    bump()
+    messages.success(request, "The budget is lifted.")
     return redirect("budgets")
 
 
@@ -60,6 +74,7 @@ def set_rate_limit(request: HttpRequest, member: Member) -> HttpResponse:
         tpm=form.cleaned_data["tpm"],
         concurrency=form.cleaned_data["concurrency"],
     )
+    bump()
     messages.success(request, "Saved. It holds from the next request on.")
     return redirect("budgets")
 

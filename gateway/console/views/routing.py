@@ -19,7 +19,7 @@ from gateway.models import Member
 def routing(request: HttpRequest, member: Member) -> HttpResponse:
     if request.method == "POST":
         return _save(request, member)
-    policy = policy_page.policy_of(member.tenant)
+    policy = policies.policy_of(member.tenant)
     return _page(request, member, PolicyForm(initial=policy_page.initial(policy)))
 
 
@@ -28,16 +28,16 @@ def _save(request: HttpRequest, member: Member) -> HttpResponse:
     form = PolicyForm(request.POST)
     if not form.is_valid():
         return _page(request, member, form, status=422)
+    terms = policies.PolicyTerms(
+        kind=form.cleaned_data["kind"],
+        pinned_skus=form.skus(),
+        providers_allowed=form.sellers(),
+        max_input_pico=pico_per_token_of(form.cleaned_data["max_input_usd"]),
+        max_output_pico=pico_per_token_of(form.cleaned_data["max_output_usd"]),
+        allow_fallbacks=form.cleaned_data["allow_fallbacks"],
+    )
     try:
-        policies.set_policy(
-            tenant=member.tenant,
-            kind=form.cleaned_data["kind"],
-            pinned_skus=form.skus(),
-            providers_allowed=form.sellers(),
-            max_input_pico=pico_per_token_of(form.cleaned_data["max_input_usd"]),
-            max_output_pico=pico_per_token_of(form.cleaned_data["max_output_usd"]),
-            allow_fallbacks=form.cleaned_data["allow_fallbacks"],
-        )
+        policies.set_policy(tenant=member.tenant, team=None, terms=terms)
     except policies.PolicyRefused as refused:
         form.add_error(None, str(refused))
         return _page(request, member, form, status=422)
@@ -48,7 +48,7 @@ def _save(request: HttpRequest, member: Member) -> HttpResponse:
 def _page(
     request: HttpRequest, member: Member, form: PolicyForm, *, status: int = 200
 ) -> HttpResponse:
-    policy = policy_page.policy_of(member.tenant)
+    policy = policies.policy_of(member.tenant)
     context = {
         "form": form,
         "chosen": form["kind"].value() or policy.kind,
