@@ -217,6 +217,8 @@ def _check_able(question: _Question, offer: OfferView) -> None:
         raise _Rejected("context_unknown", "a prompt that is not all text has no bound here")
     if not request.needs:
         return
+    if "server_tools" in request.needs:
+        raise _Rejected("no_price", "tools that the vendor runs are billed by the call, unpriced")
     if offer.wire != request.dialect:
         missing = request.needs & registry.lacks(request.dialect, offer.wire)
         if missing:
@@ -244,6 +246,10 @@ def _costs(
         raise _Rejected(
             "no_price", f"no price in force for service tier {TIER_NAMES[tier]}"
         ) from None
+    if "audio" in question.request.needs and price.input_audio_pico is None:
+        raise _Rejected("no_price", "no price in force for audio input")
+    if "audio_output" in question.request.needs and price.output_audio_pico is None:
+        raise _Rejected("no_price", "no price in force for audio output")
     if question.max_input_pico is not None:
         _check_ceiling("input", price.input_pico, question.max_input_pico)
     if question.max_output_pico is not None:

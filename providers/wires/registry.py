@@ -10,9 +10,9 @@ _WIRES: dict[Dialect, Wire] = {"openai": OpenAIWire(), "anthropic": AnthropicWir
 # tunes the sampling (penalties, seed, top_k) is left out instead, as the API docs say.
 _LACKS: dict[tuple[Dialect, Dialect], frozenset[str]] = {
     ("openai", "anthropic"): frozenset(
-        {"n", "logprobs", "audio", "json_object", "server_tools", "files", "functions"}
+        {"n", "logprobs", "audio", "audio_output", "json_object", "files", "functions"}
     ),
-    ("anthropic", "openai"): frozenset({"server_tools", "files"}),
+    ("anthropic", "openai"): frozenset({"files"}),
 }
 
 

@@ -54,7 +54,6 @@ class OpenAIUsage(msgspec.Struct):
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
     prompt_cache_hit_tokens: int | None = None  # DeepSeek
-    num_cached_tokens: int | None = None  # Mistral
     cached_tokens: int | None = None  # Moonshot, Together
     cache_read_input_tokens: int | None = None  # Snowflake
     cache_creation_input_tokens: int | None = None
@@ -69,6 +68,17 @@ class _ThinkingDetails(msgspec.Struct):
     thinking_tokens: int | None = None
 
 
+class _Iteration(msgspec.Struct):
+    """One pass of the model where a request took several; the totals hold only the last."""
+
+    type: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_creation: _CacheCreation | None = None
+
+
 class AnthropicUsage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -76,6 +86,7 @@ class AnthropicUsage(msgspec.Struct):
     cache_creation_input_tokens: int | None = None
     cache_creation: _CacheCreation | None = None
     output_tokens_details: _ThinkingDetails | None = None
+    iterations: list[_Iteration] | None = None
 
 
 def from_openai(usage: OpenAIUsage, rule: Convention) -> CanonicalUsage:
@@ -88,7 +99,6 @@ def from_openai(usage: OpenAIUsage, rule: Convention) -> CanonicalUsage:
     reads = _first(
         inputs.cached_tokens,
         usage.cached_tokens,
-        usage.num_cached_tokens,
         usage.prompt_cache_hit_tokens,
         usage.cache_read_input_tokens,
     )
@@ -114,6 +124,8 @@ def from_anthropic(usage: AnthropicUsage) -> CanonicalUsage:
     """Cache reads and writes stand beside input_tokens and are added to it."""
     if usage.input_tokens is None or usage.output_tokens is None:
         raise UsageError("input_tokens or output_tokens is missing")
+    if usage.iterations:
+        usage = _summed(usage.iterations, usage.output_tokens_details)
     reads = usage.cache_read_input_tokens or 0
     split = usage.cache_creation or _CacheCreation()
     one_hour = split.ephemeral_1h_input_tokens or 0
@@ -126,14 +138,32 @@ def from_anthropic(usage: AnthropicUsage) -> CanonicalUsage:
         raise UsageError(f"cache writes of {named} and {one_hour} do not make {writes}")
     details = usage.output_tokens_details or _ThinkingDetails()
     canonical = CanonicalUsage(
-        input_tokens=usage.input_tokens + reads + writes,
-        output_tokens=usage.output_tokens,
+        input_tokens=(usage.input_tokens or 0) + reads + writes,
+        output_tokens=usage.output_tokens or 0,
         cache_read_tokens=reads,
         cache_write_5m_tokens=five_minutes,
         cache_write_1h_tokens=one_hour,
         reasoning_tokens=details.thinking_tokens or 0,
     )
     return _checked(canonical, None)
+
+
+def _summed(iterations: list[_Iteration], details: _ThinkingDetails | None) -> AnthropicUsage:
+    """Every pass is billed; one that runs on another model has another price, and is not ours."""
+    foreign = {each.type for each in iterations} - {"message", "compaction"}
+    if foreign:
+        raise UsageError(f"passes of type {', '.join(sorted(foreign))} have no price")
+    splits = [each.cache_creation or _CacheCreation() for each in iterations]
+    return AnthropicUsage(
+        input_tokens=sum(each.input_tokens for each in iterations),
+        output_tokens=sum(each.output_tokens for each in iterations),
+        cache_read_input_tokens=sum(each.cache_read_input_tokens for each in iterations),
+        cache_creation_input_tokens=sum(each.cache_creation_input_tokens for each in iterations),
+        cache_creation=_CacheCreation(
+            ephemeral_1h_input_tokens=sum(s.ephemeral_1h_input_tokens or 0 for s in splits),
+        ),
+        output_tokens_details=details,
+    )
 
 
 def _checked(usage: CanonicalUsage, total: int | None) -> CanonicalUsage:
@@ -155,7 +185,7 @@ _COUNTED = frozenset(
     OpenAIUsage.__struct_fields__
     + AnthropicUsage.__struct_fields__
     + ("cost", "cost_details", "is_byok", "usage_source")
-)
+) - {"iterations"}
 
 
 def extra(usage: Mapping[str, Any]) -> dict[str, Any]:

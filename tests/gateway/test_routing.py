@@ -283,12 +283,25 @@ def test_what_the_other_dialect_cannot_say_is_not_sent_there() -> None:
     assert rejected(ranking)["bolt"] == ("dialect", "n cannot be said in its API")
 
 
-def test_a_server_tool_of_anthropic_stays_with_anthropic() -> None:
+def test_tools_that_the_vendor_runs_have_no_price_and_are_refused() -> None:
     tools = [{"type": "web_search_20250305", "name": "web_search"}]
 
-    ranking = rank(ACME, seller(2, "bolt", wire="anthropic"), request=anthropic_request(tools=tools))
+    ranking = rank(seller(2, "bolt", wire="anthropic"), request=anthropic_request(tools=tools))
+
+    assert rejected(ranking)["bolt"] == (
+        "no_price",
+        "tools that the vendor runs are billed by the call, unpriced",
+    )
+
+
+def test_audio_needs_a_price_for_audio() -> None:
+    request = openai_request(modalities=["text", "audio"])
+    priced = seller(2, "bolt", prices=(price(output_audio_pico=1),))
+
+    ranking = rank(ACME, priced, request=request)
 
     assert order(ranking) == ["bolt"]
+    assert rejected(ranking)["acme"] == ("no_price", "no price in force for audio output")
 
 
 @pytest.mark.parametrize(

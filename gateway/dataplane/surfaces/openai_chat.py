@@ -174,7 +174,7 @@ def _needs(typed: _Body) -> tuple[set[str], bool]:
     if typed.logprobs:
         needs.add("logprobs")
     if typed.modalities is not None and "audio" in typed.modalities:
-        needs.add("audio")
+        needs.add("audio_output")
     return needs, all_text
 
 
