@@ -96,7 +96,8 @@ def _limit(tenant: Tenant, team: Team) -> None:
         tpm=TOKENS_PER_MINUTE,
         concurrency=OPEN_REQUESTS,
     )
-    quotas.set_quota(
+    # Written straight: nothing is spent yet, and at the first start Redis is still cold.
+    Quota.objects.create(
         tenant=tenant,
         scope_kind=ScopeKind.TEAM,
         scope_id=team.pk,

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from billing.holds import REVOKED, set_key_status
 from django.db import transaction
 
+from billing import key_status
 from billing.models import Tenant
 from gateway.models import ApiKey, Team
 from gateway.snapshot_signal import bump, connection
@@ -113,7 +113,7 @@ def revoke(*, key: ApiKey, now: datetime) -> None:
         if locked.revoked_at is None:
             locked.revoked_at = now
             locked.save(update_fields=["revoked_at"])
-        set_key_status(connection(), locked.tenant_id, locked.pk, REVOKED)
+        key_status.revoke(connection(), tenant_id=locked.tenant_id, api_key_id=locked.pk)
         bump()
     key.revoked_at = locked.revoked_at
 

@@ -1,0 +1,94 @@
+"""What all views of the management API share: authentication, problems, and the gate to a tenant.
+
+Every object of a tenant is reached through `Access`, and one of another tenant is answered like one
+that does not exist.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.http import Http404
+from rest_framework.authentication import SessionAuthentication
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from billing.models import Tenant
+from gateway.api import problems
+from gateway.api.authentication import ManagementKeyAuthentication
+from gateway.models import ApiKey, Member, Team
+
+MANAGERS = frozenset({Member.Role.OWNER, Member.Role.ADMIN})
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A caller inside one tenant."""
+
+    tenant: Tenant
+    caller: str
+    can_manage: bool
+
+    def team(self, slug: str | None) -> Team | None:
+        if slug is None:
+            return None
+        team = Team.objects.filter(tenant=self.tenant, slug=slug).first()
+        if team is None:
+            raise Http404
+        return team
+
+    def key(self, key_id: int) -> ApiKey:
+        key = ApiKey.objects.select_related("team").filter(tenant=self.tenant, pk=key_id).first()
+        if key is None:
+            raise Http404
+        return key
+
+    def require_manager(self) -> None:
+        if not self.can_manage:
+            raise PermissionDenied("Your role in this tenant does not allow this.")
+
+
+class ApiView(APIView):
+    """A view of the management API."""
+
+    # The key first: a refused caller is told 401 and how, not a bare 403.
+    authentication_classes = (ManagementKeyAuthentication, SessionAuthentication)
+    permission_classes = (IsAuthenticated,)
+
+    def get_exception_handler(self) -> Callable[[Exception, dict[str, Any]], Response | None]:
+        return problems.handle
+
+
+class TenantView(ApiView):
+    """A view below `/tenants/<slug>/`; writing takes a manager or a management key."""
+
+    access: Access
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        self.access = access_to(request, kwargs["tenant"])
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            self.access.require_manager()
+
+
+def access_to(request: Request, slug: str) -> Access:
+    """The caller's access to this tenant; 404 for one that is not theirs."""
+    if isinstance(request.auth, ApiKey):
+        if request.auth.tenant.slug != slug:
+            raise Http404
+        return Access(request.auth.tenant, f"key {request.auth.public_id}", can_manage=True)
+    member = memberships(request).filter(tenant__slug=slug).first()
+    if member is None:
+        raise Http404
+    return Access(member.tenant, request.user.get_username(), member.role in MANAGERS)
+
+
+def memberships(request: Request) -> Any:
+    user = request.user
+    return Member.objects.filter(user=user if isinstance(user, User) else None).select_related(
+        "tenant"
+    )

@@ -1,0 +1,57 @@
+"""The API's reference as a page: read from its OpenAPI description, without any script."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+from drf_spectacular.generators import SchemaGenerator
+
+from gateway.console.pages import render_page
+
+METHODS = ("get", "post", "put", "delete")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that can be asked for."""
+
+    method: str
+    path: str
+    summary: str
+    parameters: list[str]
+    fields: list[str]
+
+
+@require_safe
+def reference(request: HttpRequest) -> HttpResponse:
+    schema = SchemaGenerator().get_schema(request=None, public=True)
+    return render_page(request, "api/reference.html", {"operations": operations(schema)}, nav="api")
+
+
+def operations(schema: dict[str, Any]) -> list[Operation]:
+    return [
+        Operation(
+            method=method.upper(),
+            path=path,
+            summary=described.get("description", ""),
+            parameters=[
+                parameter["name"]
+                for parameter in described.get("parameters", [])
+                if parameter["in"] == "query"
+            ],
+            fields=_fields(schema, described),
+        )
+        for path, methods in schema["paths"].items()
+        for method, described in methods.items()
+        if method in METHODS
+    ]
+
+
+def _fields(schema: dict[str, Any], described: dict[str, Any]) -> list[str]:
+    """The names in the JSON body; required ones are marked with an asterisk."""
+    content = described.get("requestBody", {}).get("content", {})
+    reference = content.get("application/json", {}).get("schema", {}).get("$ref", "")
+    body = schema["components"]["schemas"].get(reference.rpartition("/")[2], {})
+    required = body.get("required", [])
+    return [f"{name}*" if name in required else name for name in body.get("properties", {})]

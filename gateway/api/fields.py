@@ -1,0 +1,42 @@
+"""Money on the wire: decimal strings in dollars, exact, never floats."""
+
+from decimal import Decimal
+from typing import Any
+
+from rest_framework import serializers
+
+from billing.money import PICO_PER_TOKEN_PER_USD_PER_MILLION, pico_from_usd, usd
+
+
+def usd_text(pico: int) -> str:
+    """Exact dollars, without exponent and without trailing zeros."""
+    return _plain(usd(pico))
+
+
+def usd_per_million_text(pico_per_token: int | None) -> str | None:
+    """A price per token as dollars per million tokens."""
+    if pico_per_token is None:
+        return None
+    return _plain(Decimal(pico_per_token) / PICO_PER_TOKEN_PER_USD_PER_MILLION)
+
+
+def _plain(amount: Decimal) -> str:
+    text = format(amount, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+class UsdField(serializers.Field[int, Any, str, Any]):
+    """Pico-dollars inside, a decimal string outside; refuses floats and what is finer."""
+
+    default_error_messages = {"invalid": 'Dollars as a decimal string, such as "12.50".'}
+
+    def to_internal_value(self, data: Any) -> int:
+        if not isinstance(data, str) or len(data) > 40:
+            self.fail("invalid")
+        try:
+            return pico_from_usd(data)
+        except (ValueError, ArithmeticError):
+            self.fail("invalid")
+
+    def to_representation(self, value: int) -> str:
+        return usd_text(int(value))

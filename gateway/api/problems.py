@@ -1,0 +1,82 @@
+"""Errors of the management API as problem details (RFC 9457): one shape, always with a code."""
+
+from typing import Any
+
+import redis
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.http import Http404
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import exception_handler
+
+from billing.errors import BillingError, Cold, LockTimeout
+from gateway.keys import KeyRefused
+from gateway.policies import PolicyRefused
+from providers.addresses import AddressRefused
+from providers.engine_cost import CalibrationRefused
+from providers.workers import WorkerRefused, WorkerUnknown
+
+CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER_S = "2"
+REFUSALS = (KeyRefused, PolicyRefused, AddressRefused, CalibrationRefused, WorkerRefused)
+UNAVAILABLE = (Cold, LockTimeout, redis.RedisError, OperationalError)
+
+
+class Unavailable(exceptions.APIException):
+    """The database or Redis is away; nothing was changed."""
+
+    status_code = 503
+    default_code = "unavailable"
+    default_detail = "A service behind the API is away. Nothing was changed; try again."
+
+
+class Refused(exceptions.APIException):
+    """Understood and well-formed, and still refused."""
+
+    status_code = 422
+    default_code = "refused"
+
+
+def handle(error: Exception, context: dict[str, Any]) -> Response | None:
+    """Turns what a view raised into a problem; None for what nobody expected."""
+    known = _as_api_exception(error)
+    response = exception_handler(known, context)
+    if response is None:
+        return None
+    response.data = problem(known, response)
+    response.content_type = CONTENT_TYPE
+    if isinstance(known, Unavailable):
+        response["Retry-After"] = RETRY_AFTER_S
+    return response
+
+
+def _as_api_exception(error: Exception) -> Exception:
+    if isinstance(error, UNAVAILABLE):
+        return Unavailable()
+    if isinstance(error, REFUSALS):
+        return Refused(str(error))
+    if isinstance(error, BillingError):
+        return Refused(str(error), code=error.code)
+    if isinstance(error, WorkerUnknown):
+        return exceptions.NotFound(str(error))
+    if isinstance(error, Http404):
+        return exceptions.NotFound()
+    if isinstance(error, PermissionDenied):
+        return exceptions.PermissionDenied(str(error) or None)
+    return error
+
+
+def problem(error: Exception, response: Response) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": response.status_text,
+        "status": response.status_code,
+    }
+    if isinstance(error, exceptions.ValidationError):
+        return body | {"code": "invalid", "detail": "See errors.", "errors": error.detail}
+    if isinstance(error, exceptions.APIException):
+        codes = error.get_codes()
+        code = codes if isinstance(codes, str) else error.default_code
+        return body | {"code": code, "detail": str(error.detail)}
+    return body

@@ -1,0 +1,141 @@
+"""Shapes of the management API's bodies. Rules about what they mean live in the services."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from billing.models import Quota, ScopeKind
+from gateway import keys
+from gateway.api.fields import UsdField
+from gateway.models import ApiKey, RoutingPolicy, Team
+
+Kind = RoutingPolicy.Kind
+COUNT_MAX = 2_000_000_000
+
+
+class TenantSerializer(serializers.Serializer[Any]):
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    role = serializers.CharField()
+
+
+class BalanceSerializer(serializers.Serializer[Any]):
+    credit_usd = UsdField(source="credit_pico")
+    spent_usd = UsdField(source="spent_pico")
+    held_usd = UsdField(source="held_pico")
+    left_usd = UsdField(source="left_pico")
+
+
+class TeamSerializer(serializers.ModelSerializer[Team]):
+    class Meta:
+        model = Team
+        fields = ("slug", "name")
+
+
+class KeySerializer(serializers.ModelSerializer[ApiKey]):
+    """A key without its secret, which nobody can read back."""
+
+    team = serializers.SlugRelatedField[Team](slug_field="slug", read_only=True)
+
+    class Meta:
+        model = ApiKey
+        fields = (
+            "id",
+            "public_id",
+            "name",
+            "team",
+            "scopes",
+            "models_allowed",
+            "expires_at",
+            "revoked_at",
+            "created_by",
+            "created_at",
+        )
+
+
+class NewKeySerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=80)
+    team = serializers.SlugField(required=False, allow_null=True, default=None)
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(choices=keys.SCOPES), default=[keys.INFERENCE], max_length=2
+    )
+    models_allowed = serializers.ListField(
+        child=serializers.CharField(max_length=160), default=list, max_length=200
+    )
+    expires_at = serializers.DateTimeField(required=False, allow_null=True, default=None)
+
+
+class IssuedKeySerializer(KeySerializer):
+    """The answer to making a key: the only time that `secret` is shown."""
+
+    secret = serializers.CharField(read_only=True)
+
+    class Meta(KeySerializer.Meta):
+        fields = (*KeySerializer.Meta.fields, "secret")
+
+
+class ScopeSerializer(serializers.Serializer[Any]):
+    scope_kind = serializers.ChoiceField(choices=ScopeKind.choices)
+    scope = serializers.CharField(
+        max_length=64,
+        help_text="The tenant's slug, a team's slug, or the number of a key.",
+    )
+
+
+class QuotaSerializer(ScopeSerializer):
+    id = serializers.IntegerField(read_only=True)
+    window = serializers.ChoiceField(choices=Quota.Window.choices)
+    limit_usd = UsdField(source="limit_pico")
+
+
+class RateLimitSerializer(ScopeSerializer):
+    rpm = serializers.IntegerField(min_value=0, max_value=COUNT_MAX, allow_null=True, default=None)
+    tpm = serializers.IntegerField(min_value=0, max_value=COUNT_MAX, allow_null=True, default=None)
+    concurrency = serializers.IntegerField(
+        min_value=0, max_value=COUNT_MAX, allow_null=True, default=None
+    )
+
+
+class PolicySerializer(serializers.Serializer[Any]):
+    kind = serializers.ChoiceField(choices=Kind.choices, default=Kind.CHEAPEST)
+    pinned_skus = serializers.ListField(
+        child=serializers.CharField(max_length=200), default=list, max_length=20
+    )
+    providers_allowed = serializers.ListField(
+        child=serializers.CharField(max_length=80), default=list, max_length=100
+    )
+    max_input_pico = serializers.IntegerField(
+        min_value=0, allow_null=True, default=None, help_text="Micro-dollars per million tokens."
+    )
+    max_output_pico = serializers.IntegerField(
+        min_value=0, allow_null=True, default=None, help_text="Micro-dollars per million tokens."
+    )
+    allow_fallbacks = serializers.BooleanField(default=True)
+
+
+class WorkerRegistrationSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField(max_length=80)
+    base_url = serializers.CharField(max_length=300)
+    bearer = serializers.CharField(max_length=500, min_length=8)
+    model = serializers.CharField(max_length=80)
+    context_length = serializers.IntegerField(min_value=16, max_value=10_000_000)
+    max_output_tokens = serializers.IntegerField(min_value=1, max_value=10_000_000)
+    techniques = serializers.ListField(child=serializers.CharField(max_length=60), max_length=30)
+    usd_per_hour = serializers.DecimalField(max_digits=12, decimal_places=6)
+    usd_per_hour_source = serializers.CharField(max_length=16)
+    calibration = serializers.DictField()
+    engine = serializers.DictField(default=dict)
+
+
+class HeartbeatSerializer(serializers.Serializer[Any]):
+    worker_id = serializers.IntegerField(min_value=1)
+    running = serializers.IntegerField(min_value=0, max_value=COUNT_MAX)
+    waiting = serializers.IntegerField(min_value=0, max_value=COUNT_MAX)
+    kv_cache_usage = serializers.FloatField(min_value=0, max_value=1)
+    totals = serializers.DictField(child=serializers.FloatField(min_value=0, max_value=1e18))
+
+
+class RegisteredSerializer(serializers.Serializer[Any]):
+    worker_id = serializers.IntegerField()
+    heartbeat_seconds = serializers.IntegerField()
+    sku = serializers.CharField()

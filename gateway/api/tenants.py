@@ -1,0 +1,103 @@
+"""Tenants, their balance, teams and keys."""
+
+from typing import Any
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing import credit
+from gateway import keys
+from gateway.api.base import ApiView, TenantView, memberships
+from gateway.api.problems import Refused
+from gateway.api.serializers import (
+    BalanceSerializer,
+    IssuedKeySerializer,
+    KeySerializer,
+    NewKeySerializer,
+    TeamSerializer,
+    TenantSerializer,
+)
+from gateway.models import ApiKey, Team
+
+
+class TenantListView(ApiView):
+    @extend_schema(responses=TenantSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """The tenants that the caller belongs to."""
+        if isinstance(request.auth, ApiKey):
+            tenant = request.auth.tenant
+            found = [{"slug": tenant.slug, "name": tenant.name, "role": "key"}]
+        else:
+            found = [
+                {"slug": member.tenant.slug, "name": member.tenant.name, "role": member.role}
+                for member in memberships(request).order_by("tenant__name")
+            ]
+        return Response(TenantSerializer(found, many=True).data)
+
+
+class BalanceView(TenantView):
+    @extend_schema(responses=BalanceSerializer)
+    def get(self, request: Request, tenant: str) -> Response:
+        """Credit, what is spent and held of it, and what is left, exact to 1e-12 dollar."""
+        balance = credit.balance(self.access.tenant)
+        figures = {
+            name: getattr(balance, name)
+            for name in ("credit_pico", "spent_pico", "held_pico", "left_pico")
+        }
+        return Response(BalanceSerializer(figures).data)
+
+
+class TeamListView(TenantView):
+    @extend_schema(responses=TeamSerializer(many=True))
+    def get(self, request: Request, tenant: str) -> Response:
+        teams = Team.objects.filter(tenant=self.access.tenant).order_by("slug")
+        return Response(TeamSerializer(teams, many=True).data)
+
+    @extend_schema(request=TeamSerializer, responses={201: TeamSerializer})
+    def post(self, request: Request, tenant: str) -> Response:
+        body = TeamSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        slug = body.validated_data["slug"]
+        if Team.objects.filter(tenant=self.access.tenant, slug=slug).exists():
+            raise Refused(f"there is a team {slug} already", code="team_exists")
+        team = body.save(tenant=self.access.tenant)
+        return Response(TeamSerializer(team).data, status=status.HTTP_201_CREATED)
+
+
+class KeyListView(TenantView):
+    @extend_schema(responses=KeySerializer(many=True))
+    def get(self, request: Request, tenant: str) -> Response:
+        found = ApiKey.objects.filter(tenant=self.access.tenant).select_related("team")
+        return Response(KeySerializer(found.order_by("-created_at")[:500], many=True).data)
+
+    @extend_schema(request=NewKeySerializer, responses={201: IssuedKeySerializer})
+    def post(self, request: Request, tenant: str) -> Response:
+        """Make a key. Its `secret` is in this answer and nowhere else."""
+        body = NewKeySerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        stated: dict[str, Any] = body.validated_data
+        issued = keys.issue(
+            tenant=self.access.tenant,
+            team=self.access.team(stated.pop("team")),
+            created_by=self.access.caller,
+            now=timezone.now(),
+            **stated,
+        )
+        answer = KeySerializer(issued.key).data | {"secret": issued.plain}
+        return Response(answer, status=status.HTTP_201_CREATED)
+
+
+class KeyView(TenantView):
+    @extend_schema(responses=KeySerializer)
+    def get(self, request: Request, tenant: str, key_id: int) -> Response:
+        return Response(KeySerializer(self.access.key(key_id)).data)
+
+    @extend_schema(responses=KeySerializer)
+    def delete(self, request: Request, tenant: str, key_id: int) -> Response:
+        """Revoke a key: its next call fails, in every process. It stays listed."""
+        key = self.access.key(key_id)
+        keys.revoke(key=key, now=timezone.now())
+        return Response(KeySerializer(key).data)

@@ -1,0 +1,32 @@
+"""Addresses of the management API, below `/api/`."""
+
+from django.urls import path
+from drf_spectacular.views import SpectacularJSONAPIView
+
+from gateway.api import docs, limits, market, tenants, usage, workers
+
+TENANT = "v1/tenants/<slug:tenant>"
+
+urlpatterns = [
+    path("schema/", SpectacularJSONAPIView.as_view(), name="api-schema"),
+    path("docs/", docs.reference, name="api-docs"),
+    path("workers/register", workers.RegisterView.as_view(), name="worker-register"),
+    path("workers/heartbeat", workers.HeartbeatView.as_view(), name="worker-heartbeat"),
+    path("v1/leaderboards/", market.HomeBoardView.as_view(), name="api-home-board"),
+    path(
+        "v1/leaderboards/<path:model>/prices/", market.PriceHistoryView.as_view(), name="api-prices"
+    ),
+    path("v1/leaderboards/<path:model>/", market.BoardView.as_view(), name="api-board"),
+    path("v1/tenants/", tenants.TenantListView.as_view(), name="api-tenants"),
+    path(f"{TENANT}/balance/", tenants.BalanceView.as_view(), name="api-balance"),
+    path(f"{TENANT}/teams/", tenants.TeamListView.as_view(), name="api-teams"),
+    path(f"{TENANT}/keys/", tenants.KeyListView.as_view(), name="api-keys"),
+    path(f"{TENANT}/keys/<int:key_id>/", tenants.KeyView.as_view(), name="api-key"),
+    path(f"{TENANT}/quotas/", limits.QuotaListView.as_view(), name="api-quotas"),
+    path(f"{TENANT}/quotas/<int:quota_id>/", limits.QuotaView.as_view(), name="api-quota"),
+    path(f"{TENANT}/rate-limits/", limits.RateLimitListView.as_view(), name="api-rate-limits"),
+    path(f"{TENANT}/routing-policy/", limits.PolicyView.as_view(), name="api-policy"),
+    path(f"{TENANT}/usage/", usage.UsageView.as_view(), name="api-usage"),
+    path(f"{TENANT}/requests/", usage.RequestListView.as_view(), name="api-requests"),
+    path(f"{TENANT}/requests/<uuid:request_id>/", usage.RequestView.as_view(), name="api-request"),
+]

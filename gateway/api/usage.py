@@ -1,0 +1,137 @@
+"""What a tenant used and paid: totals, days, single requests with their attempts."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing import usage_queries
+from billing.models import UsageEvent
+from billing.usage_queries import RequestFilter, RequestRow
+from gateway.api.base import TenantView
+from gateway.api.fields import usd_text
+
+DAYS = timedelta(days=30)
+TOKEN_FIELDS = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+)
+
+
+class SpanSerializer(serializers.Serializer[Any]):
+    since = serializers.DateTimeField(required=False)
+    until = serializers.DateTimeField(required=False)
+
+
+class RequestListSerializer(serializers.Serializer[Any]):
+    model = serializers.CharField(max_length=200, required=False)
+    outcome = serializers.CharField(max_length=32, required=False)
+    before = serializers.DateTimeField(required=False)
+    limit = serializers.IntegerField(min_value=1, max_value=200, default=50)
+
+
+def span_of(request: Request) -> tuple[datetime, datetime]:
+    stated = SpanSerializer(data=request.query_params.dict())
+    stated.is_valid(raise_exception=True)
+    until = stated.validated_data.get("until") or timezone.now()
+    return stated.validated_data.get("since") or until - DAYS, until
+
+
+class UsageView(TenantView):
+    @extend_schema(parameters=[SpanSerializer], responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, tenant: str) -> Response:
+        """Totals and one line per day, model and supplier; the last 30 days by default."""
+        since, until = span_of(request)
+        tenant_id = self.access.tenant.pk
+        totals = usage_queries.totals(tenant_id, since=since, until=until)
+        days = usage_queries.spend_by_day(tenant_id, since=since, until=until)
+        return Response(
+            {
+                "since": since.isoformat(),
+                "until": until.isoformat(),
+                "totals": {
+                    "requests": totals.requests,
+                    "attempts": totals.attempts,
+                    "input_tokens": totals.input_tokens,
+                    "cache_read_tokens": totals.cache_read_tokens,
+                    "output_tokens": totals.output_tokens,
+                    "cost_usd": usd_text(totals.cost_pico),
+                },
+                "days": [
+                    {
+                        "day": day.day.isoformat(),
+                        "model": day.model,
+                        "supplier": day.supplier,
+                        "requests": day.requests,
+                        "input_tokens": day.input_tokens,
+                        "output_tokens": day.output_tokens,
+                        "cost_usd": usd_text(day.cost_pico),
+                    }
+                    for day in days
+                ],
+            }
+        )
+
+
+class RequestListView(TenantView):
+    @extend_schema(parameters=[RequestListSerializer], responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, tenant: str) -> Response:
+        """The newest requests; page on with `before` = the last one's `occurred_at`."""
+        stated = RequestListSerializer(data=request.query_params.dict())
+        stated.is_valid(raise_exception=True)
+        asked = stated.validated_data
+        rows = usage_queries.requests(
+            self.access.tenant.pk,
+            filters=RequestFilter(model=asked.get("model", ""), outcome=asked.get("outcome", "")),
+            before=asked.get("before"),
+            limit=asked["limit"],
+        )
+        return Response({"requests": [_request(row) for row in rows]})
+
+
+class RequestView(TenantView):
+    @extend_schema(
+        parameters=[OpenApiParameter("request_id", OpenApiTypes.UUID, "path")],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request, tenant: str, request_id: UUID) -> Response:
+        """One request with every attempt, its price version and why it was routed so."""
+        found = usage_queries.one_request(self.access.tenant.pk, request_id)
+        if found is None:
+            raise Http404
+        return Response(_request(found.row))
+
+
+def _request(row: RequestRow) -> dict[str, Any]:
+    return {
+        "request_id": str(row.request_id),
+        "occurred_at": row.occurred_at.isoformat(),
+        "cost_usd": usd_text(row.cost_pico),
+        "attempts": [_attempt(event) for event in row.attempts],
+    }
+
+
+def _attempt(event: UsageEvent) -> dict[str, Any]:
+    return {
+        "attempt": event.attempt,
+        "sku": event.sku,
+        "supplier": event.supplier,
+        "model": event.model,
+        "outcome": event.outcome,
+        "usage_source": event.usage_source,
+        "price_version": event.price_version_id,
+        "cost_usd": usd_text(event.tenant_cost_pico),
+        "detail": event.detail,
+        **{name: getattr(event, name) for name in TOKEN_FIELDS},
+    }

@@ -1,0 +1,68 @@
+"""Where workers register and send heartbeats, each with a worker key bound to their network."""
+
+from typing import Any
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from gateway.api.authentication import WorkerKeyAuthentication
+from gateway.api.base import ApiView
+from gateway.api.serializers import (
+    HeartbeatSerializer,
+    RegisteredSerializer,
+    WorkerRegistrationSerializer,
+)
+from providers import workers
+from providers.models import Worker, WorkerKey
+
+
+def _answer(worker: Worker) -> Response:
+    return Response(
+        {
+            "worker_id": worker.pk,
+            "heartbeat_seconds": workers.HEARTBEAT_S,
+            "sku": worker.offer.sku,
+        }
+    )
+
+
+class WorkerView(ApiView):
+    authentication_classes = (WorkerKeyAuthentication,)
+
+    @staticmethod
+    def key_of(request: Request) -> WorkerKey:
+        assert isinstance(request.auth, WorkerKey)
+        return request.auth
+
+
+class RegisterView(WorkerView):
+    @extend_schema(request=WorkerRegistrationSerializer, responses=RegisteredSerializer)
+    def post(self, request: Request) -> Response:
+        """Register a worker, or tell what has changed about one."""
+        body = WorkerRegistrationSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        stated: dict[str, Any] = body.validated_data
+        registration = workers.Registration(**stated | {"techniques": tuple(stated["techniques"])})
+        worker = workers.register(
+            key=self.key_of(request), registration=registration, now=timezone.now()
+        )
+        return _answer(worker)
+
+
+class HeartbeatView(WorkerView):
+    @extend_schema(request=HeartbeatSerializer, responses=RegisteredSerializer)
+    def post(self, request: Request) -> Response:
+        """Say that a worker lives and what it has done; 404 means register again."""
+        body = HeartbeatSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        stated: dict[str, Any] = body.validated_data
+        worker = workers.heartbeat(
+            key=self.key_of(request),
+            worker_id=stated["worker_id"],
+            load={name: stated[name] for name in ("running", "waiting", "kv_cache_usage")},
+            totals=stated["totals"],
+            now=timezone.now(),
+        )
+        return _answer(worker)
