@@ -39,9 +39,9 @@ class OpenAIWriter:
 
     def chunk(self, chunk: Chunk) -> bytes:
         """The event for the client; empty where it is not shown."""
-        if chunk.hidden:
-            return b""
         if chunk.dialect == "openai":
+            if chunk.hidden:
+                return b""
             if not self._started:
                 self._adopt(chunk.raw)
             self._note(chunk)
