@@ -18,5 +18,6 @@ urlpatterns = [
     # One door to sign in, with one limit on tries.
     path("admin/login/", RedirectView.as_view(pattern_name="login", query_string=True)),
     path("admin/", admin.site.urls),
+    path("api/", include("gateway.api.urls")),
     path("", include("gateway.console.urls")),
 ]

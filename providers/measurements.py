@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import redis
 from django.db import transaction
 
@@ -41,7 +42,8 @@ COUNTED = (
 ).split()
 HISTOGRAMS = ("ttft_ms_histogram", "output_tps_histogram", "e2e_ms_histogram")
 Slot = tuple[int, str, datetime]  # offer, span, start
-Entry = tuple[str, AttemptEvent]
+# An entry that cannot be read counts for nothing; the drain sets it aside for a person.
+Entry = tuple[str, AttemptEvent | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,10 @@ def _read(client: redis.Redis) -> dict[int, list[Entry]]:
 
 def _entry(raw: tuple[bytes, Mapping[bytes, bytes]]) -> Entry:
     entry_id, fields = raw
-    return entry_id.decode(), events.decode(fields[b"e"])
+    try:
+        return entry_id.decode(), events.decode(fields[b"e"])
+    except (KeyError, msgspec.MsgspecError):
+        return entry_id.decode(), None
 
 
 def _order(entry_id: str) -> tuple[int, int]:
@@ -125,7 +130,7 @@ def _apply(shard: int, entries: Iterable[Entry], now: datetime) -> None:
     fresh = [(entry_id, event) for entry_id, event in entries if _order(entry_id) > taken]
     if not fresh:
         return
-    _write(_deltas(event for _, event in fresh), now)
+    _write(_deltas(event for _, event in fresh if event is not None), now)
     cursor.entry_id = max((entry_id for entry_id, _ in fresh), key=_order)
     cursor.save(update_fields=["entry_id"])
 

@@ -1,0 +1,73 @@
+"""The API's description is complete, and every tenant address hides other tenants' things."""
+
+import pytest
+from django.test import Client
+from django.urls import get_resolver
+
+from gateway.api import docs
+from gateway.api.urls import urlpatterns
+from tests.people import Person
+
+TENANT_PATHS = [
+    pattern.pattern._route
+    for pattern in urlpatterns
+    if "<slug:tenant>" in getattr(pattern.pattern, "_route", "")
+]
+
+
+def test_every_address_is_in_the_description(client: Client, db: None) -> None:
+    # when
+    schema = client.get("/api/schema/").json()
+
+    # then
+    assert len(schema["paths"]) == len(urlpatterns) - 2
+    assert {o.method for o in docs.operations(schema)} == {"GET", "POST", "PUT", "DELETE"}
+
+
+def test_the_reference_page_lists_the_calls(client: Client, db: None) -> None:
+    # when
+    page = client.get("/api/docs/")
+
+    # then
+    assert page.status_code == 200
+    assert "POST /api/v1/tenants/{tenant}/keys/" in page.text
+    assert "name*" in page.text
+
+
+@pytest.mark.parametrize("route", TENANT_PATHS)
+def test_charlie_finds_nothing_of_alice(
+    route: str, client: Client, alice: Person, charlie: Person, redis_client: object
+) -> None:
+    # given
+    client.force_login(charlie.user)
+    path = (
+        route.replace("<slug:tenant>", alice.tenant.slug)
+        .replace("<int:key_id>", "1")
+        .replace("<int:quota_id>", "1")
+        .replace("<uuid:request_id>", "01900000-0000-7000-8000-000000000000")
+    )
+    assert get_resolver().resolve(f"/api/{path}")
+
+    for method in (client.get, client.post, client.put, client.delete):
+        # when
+        answer = method(f"/api/{path}", content_type="application/json")
+
+        # then
+        assert answer.status_code in (404, 405)
+        assert answer["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("route", TENANT_PATHS)
+def test_nobody_is_told_how_to_sign_in(route: str, client: Client, alice: Person) -> None:
+    # given
+    path = route.replace("<slug:tenant>", alice.tenant.slug).replace("<int:key_id>", "1")
+    path = path.replace("<int:quota_id>", "1").replace(
+        "<uuid:request_id>", "01900000-0000-7000-8000-000000000000"
+    )
+
+    # when
+    answer = client.get(f"/api/{path}")
+
+    # then
+    assert answer.status_code == 401
+    assert answer["WWW-Authenticate"] == "Bearer"
