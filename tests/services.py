@@ -19,6 +19,7 @@ from typing import Final
 import django
 import pytest
 import redis
+from django.conf import settings
 
 from gateway import env
 from gateway.runtime import child, osuser, places
@@ -96,6 +97,8 @@ def _point_django_at(services: Services) -> None:
             "TOKENHOUSE_ALLOWED_HOSTS": "127.0.0.1,localhost,testserver",
         }
     )
+    # The real hasher takes a third of a second per person, which no test is about.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
 
 
