@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import venv
+from collections import deque
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,10 +57,17 @@ def install(name: str) -> None:
     _say(f"installing {target.lock} into {target.folder}")
     requirements = requirement_blocks(lock.read_text(encoding="utf-8"))
     torch = [block for package, block in requirements if package == "torch"]
-    if torch and _torch_is_cpu_build(python, torch[0]):
+    cpu_build = _cpu_build(python, torch[0]) if torch else None
+    if cpu_build is not None:
         _say("torch: found a CPU build, leaving out CUDA")
-        requirements = [each for each in requirements if not each[0].startswith(CUDA_PREFIXES)]
-    _pip_install(python, "".join(f"{block}\n" for _, block in requirements))
+        requirements = [
+            (package, cpu_build if package == "torch" else block)
+            for package, block in requirements
+            if not package.startswith(CUDA_PREFIXES)
+        ]
+    _pip_install(
+        python, "".join(f"{block}\n" for _, block in requirements), packages=len(requirements)
+    )
     stamp.write_text(digest, encoding="ascii")
     _say(f"{target.folder} is ready after {time.monotonic() - started:.0f} s")
 
@@ -115,27 +123,59 @@ def requirement_blocks(lock: str) -> list[tuple[str, str]]:
     return blocks
 
 
-def _torch_is_cpu_build(python: Path, block: str) -> bool:
-    """Asks pip which torch it would take, and looks whether that wheel wants CUDA."""
+def _cpu_build(python: Path, block: str) -> str | None:
+    """The pin of a CPU build of torch, if that is what pip would take and the lock knows its hash.
+
+    It is pinned by its full version: among wheels of one version pip would otherwise prefer the one
+    whose address carries an expected hash, which a folder of wheels does not.
+    """
     pin = block.split("\\")[0].strip()
     command = [str(python), "-m", "pip", "install", "-q", "--dry-run", "--ignore-installed"]
     done = _run([*command, "--no-deps", "--report", "-", pin])
     if done.returncode != 0:
         raise InstallFailed(f"pip finds no {pin}: {done.stderr.strip()[-2000:]}")
-    metadata = json.loads(done.stdout)["install"][0]["metadata"]
-    return not any(need.startswith(CUDA_PREFIXES) for need in metadata.get("requires_dist", []))
+    found = json.loads(done.stdout)["install"][0]
+    needs = found["metadata"].get("requires_dist", [])
+    digest = found["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
+    if any(need.startswith(CUDA_PREFIXES) for need in needs) or f"sha256:{digest}" not in block:
+        return None
+    return f"torch=={found['metadata']['version']} --hash=sha256:{digest}"
 
 
-def _pip_install(python: Path, requirements: str) -> None:
+def _pip_install(python: Path, requirements: str, *, packages: int) -> None:
     """The lock is complete, so dependencies are not resolved again."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.write(requirements)
         file.flush()
-        command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        command = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
         command += ["--no-input", "--no-deps", "--require-hashes", "-r", file.name]
-        done = subprocess.run(command, timeout=INSTALL_TIMEOUT_S)
-    if done.returncode != 0:
-        raise InstallFailed("pip could not install the pinned packages; what it says is above")
+        pip = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = _follow(pip, packages)
+        if pip.wait(INSTALL_TIMEOUT_S) != 0:
+            raise InstallFailed("pip could not install the pinned packages:\n" + "".join(said))
+
+
+def _follow(pip: "subprocess.Popen[str]", packages: int) -> list[str]:
+    """Turns pip's many lines into a count; returns the last ones, for when it fails."""
+    said: deque[str] = deque(maxlen=40)
+    seen = 0
+    for line in pip.stdout or ():
+        said.append(line)
+        if line.startswith(("Collecting ", "Processing ", "Requirement already")):
+            seen += 1
+            _progress(f"fetching {seen} of {packages}", is_last=seen == packages)
+        elif line.startswith("Installing collected"):
+            _say(f"unpacking {packages} packages")
+    return [*said]
+
+
+def _progress(line: str, *, is_last: bool) -> None:
+    """One line that changes on a terminal; in a file only what matters."""
+    if sys.stdout.isatty():
+        sys.stdout.write(f"\r  {line}" + ("\n" if is_last else ""))
+        sys.stdout.flush()
+    elif is_last:
+        _say(line)
 
 
 def _run(command: list[str]) -> "subprocess.CompletedProcess[str]":
