@@ -224,6 +224,20 @@ def test_one_shot_runs_management_commands_that_exist() -> None:
     assert named <= set(get_commands())
 
 
+@pytest.mark.parametrize("name", ["model", "worker-cpu", "worker-gpu"])
+def test_workers_are_given_only_flags_that_they_take(name: str) -> None:
+    # given
+    module = "convert.py" if name == "model" else "server/__main__.py"
+    source = (ROOT / "workers" / module).read_text(encoding="utf-8")
+
+    # when
+    flags = {word.split("=")[0] for word in words_of(name) if word.startswith("--")}
+
+    # then
+    assert flags
+    assert {flag for flag in flags if f'"{flag}"' not in source} == set()
+
+
 @pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.worker"])
 def test_images_copy_only_what_exists_and_is_let_through(dockerfile: str) -> None:
     # given
