@@ -34,7 +34,7 @@ class AnthropicWire:
                 ours["service_tier"] = _STANDARD_ONLY
             body = splice.spliced(request, ours)
         else:
-            body = splice.encoded({**to_messages.messages_body(request.body), **ours})
+            body = splice.translated(to_messages.messages_body, request.body, ours)
         headers = {
             "content-type": "application/json",
             "anthropic-version": VERSION,

@@ -32,10 +32,8 @@ class OpenAIWire:
         if request.dialect == "openai":
             body = _splice(request, offer, max_output_tokens)
         else:
-            fields = from_messages.chat_body(request.body)
-            fields.update(_ours(request, offer))
-            fields[_limit_name(offer)] = max_output_tokens
-            body = splice.encoded(fields)
+            fields = {**_ours(request, offer), _limit_name(offer): max_output_tokens}
+            body = splice.translated(from_messages.chat_body, request.body, fields)
         headers = {"content-type": "application/json", **offer.headers}
         return UpstreamCall(url=endpoint(offer.base_url), headers=headers, body=body)
 

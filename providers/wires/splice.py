@@ -4,12 +4,13 @@ Top-level fields stay the bytes that the client sent; only those that must diffe
 replaced. A long prompt is copied, never decoded and written again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from providers.chat import ChatRequest
+from providers.errors import BadRequest
 
 _encode = msgspec.json.Encoder().encode
 
@@ -32,5 +33,16 @@ def spliced(
     return _encode(body)
 
 
-def encoded(body: Mapping[str, Any]) -> bytes:
-    return _encode(body)
+def translated(
+    translate: Callable[[bytes], dict[str, Any]], body: bytes, fields: Mapping[str, Any]
+) -> bytes:
+    """A body put into another dialect, with our own fields over it.
+
+    The surface checked what it acts on; what else is wrong in shape shows here.
+    """
+    try:
+        target = translate(body)
+    except (AttributeError, KeyError, TypeError, IndexError, RecursionError) as wrong:
+        raise BadRequest(f"the request cannot be put into this provider's terms: {wrong}") from None
+    target.update(fields)
+    return _encode(target)

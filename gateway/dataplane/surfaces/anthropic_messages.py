@@ -5,7 +5,7 @@ count as prompt text.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -88,11 +88,10 @@ class _Body(msgspec.Struct):
         | None
     ) = None
     tools: Annotated[list[_Tool], msgspec.Meta(max_length=1024)] | None = None
-    tool_choice: msgspec.Raw | None = None
     thinking: _Thinking | None = None
     output_config: _OutputConfig | None = None
     mcp_servers: list[msgspec.Raw] | None = None
-    container: msgspec.Raw | None = None
+    container: Any = None
     service_tier: str | None = None
     session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     provider: reading.Provider | None = None

@@ -5,7 +5,7 @@ count as prompt text. OpenRouter's routing fields are understood and never sent 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -56,7 +56,7 @@ class _Message(msgspec.Struct):
     tool_calls: list[_ToolCall] | None = None
     tool_call_id: str | None = None
     function_call: _Called | None = None
-    audio: msgspec.Raw | None = None
+    audio: Any = None
 
 
 class _Function(msgspec.Struct):
@@ -101,7 +101,7 @@ class _Body(msgspec.Struct):
     functions: list[_Function] | None = None
     response_format: _ResponseFormat | None = None
     modalities: list[str] | None = None
-    web_search_options: msgspec.Raw | None = None
+    web_search_options: Any = None
     service_tier: str | None = None
     session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     prompt_cache_key: str | None = None

@@ -29,6 +29,7 @@ Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 TIERS = {"auto": 0, "default": 0, "standard": 0, "standard_only": 0, "flex": 1, "priority": 2}
@@ -101,11 +102,11 @@ def depth_within(body: bytes, depth_max: int) -> bool:
     if body.count(b"[") + body.count(b"{") <= depth_max:
         return True
     pieces = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-    brackets = b"".join(pieces[::2]).translate(None, _NOT_BRACKETS)
+    brackets = b"".join(pieces[::2]).translate(_SQUARE, _NOT_BRACKETS)
     for _ in range(depth_max):
         if not brackets:
             return True
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")
     return not brackets
 
 
