@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from django.core.management import get_commands
+from django.urls import resolve
 from jsonschema.validators import validator_for
 
 from gateway import env
@@ -213,6 +214,19 @@ def test_servers_load_applications_that_exist() -> None:
     assert words_of("console")[-1] == "gateway.asgi:application"
     for module in ("gateway.dataplane.app", "gateway.asgi", "workers.convert", "workers.server"):
         assert importlib.util.find_spec(module) is not None
+
+
+def test_health_checks_ask_for_pages_that_exist() -> None:
+    # when
+    asked = {
+        name: re.findall(r":(\d+)(/\w+)", SERVICES[name]["healthcheck"]["test"][-1])
+        for name in ("console", "dataplane")
+    }
+
+    # then
+    assert asked == {"console": [("8001", "/health")], "dataplane": [("8000", "/ready")]}
+    assert resolve("/health")
+    assert '"/ready"' in (ROOT / "gateway/dataplane/pages.py").read_text(encoding="utf-8")
 
 
 def test_one_shot_runs_management_commands_that_exist() -> None:
