@@ -63,7 +63,7 @@ def _glance(value: Decimal) -> str:
 
 
 def _grouped(fraction: str) -> str:
-    if len(fraction) <= 4:
+    if len(fraction) <= 6:
         return fraction
     return THIN_SPACE.join(fraction[i : i + 3] for i in range(0, len(fraction), 3))
 

@@ -46,7 +46,7 @@ function base(c) {
 
 function axis(c, more) {
   return {
-    axisLine: { show: false }, axisTick: { show: false }, minorTick: { show: false },
+    axisLine: { show: false, onZero: false }, axisTick: { show: false }, minorTick: { show: false },
     splitLine: { lineStyle: { color: c.line } },
     axisLabel: { color: c.faint, fontSize: TEXT_PX, hideOverlap: true },
     nameTextStyle: { color: c.faint, fontSize: TEXT_PX },
@@ -59,8 +59,7 @@ function speed(data, c) {
   return {
     ...base(c),
     grid: { left: 8, right: 24, top: 30, bottom: 34, containLabel: true },
-    xAxis: axis(c, { type: "log", logBase: 2, name: "tok/s, log · faster →", nameLocation: "end", nameGap: 0, splitLine: { show: false },
-      nameTextStyle: { color: c.faint, fontSize: TEXT_PX, align: "right", verticalAlign: "top", padding: [26, 0, 0, 0] },
+    xAxis: axis(c, { type: "log", logBase: 2, name: "tok/s, log · faster →", nameLocation: "middle", nameGap: 26, splitLine: { show: false },
       min: (v) => v.min / 1.3, max: (v) => v.max * 1.5,
       axisLabel: { color: c.faint, fontSize: TEXT_PX, formatter: (v) => `${Math.round(v)}`, showMinLabel: false, showMaxLabel: false } }),
     yAxis: axis(c, { type: "value", inverse: true, name: "↑ cheaper", nameLocation: "start", nameGap: 12,
@@ -72,7 +71,7 @@ function speed(data, c) {
       { type: "scatter", z: 3,
         data: data.points.map((p) => ({
           value: [p.speed, p.usd], name: p.name, n: p.n, symbolSize: p.own ? 14 : 11,
-          itemStyle: { color: c.series[p.colour - 1] },
+          itemStyle: { color: c.series[p.colour - 1], opacity: 1 },
         })),
         label: { show: true, position: "right", formatter: "{b}", color: c.text, fontSize: TEXT_PX },
         labelLayout: { moveOverlap: "shiftY" },
@@ -86,7 +85,7 @@ function steps(data, c, narrow) {
   const shown = data.map((s) => ({ ...s, points: s.points.filter(([, price]) => price > 0) })).filter((s) => s.points.length);
   return {
     ...base(c),
-    grid: { left: 8, right: narrow ? 12 : 112, top: 14, bottom: narrow ? 54 : 8, containLabel: true },
+    grid: { left: 8, right: narrow ? 12 : 112, top: 14, bottom: narrow ? 54 : 14, containLabel: true },
     legend: { show: narrow, bottom: 0, type: "scroll", textStyle: { color: c.text, fontSize: TEXT_PX }, itemWidth: 14, itemHeight: 2 },
     xAxis: axis(c, { type: "time", splitNumber: 4, splitLine: { show: false },
       axisLabel: { color: c.faint, fontSize: TEXT_PX, hideOverlap: true, formatter: { year: "{yyyy}", month: "{MMM}", day: "{d} {MMM}", hour: "{HH}:{mm}" } } }),
@@ -109,7 +108,7 @@ function spend(data, c) {
   ]);
   return {
     ...base(c),
-    grid: { left: 8, right: 10, top: 26, bottom: 4, containLabel: true },
+    grid: { left: 8, right: 10, top: 26, bottom: 12, containLabel: true },
     xAxis: axis(c, { type: "category", data: data.days, splitLine: { show: false } }),
     yAxis: axis(c, { type: "value", axisLabel: { color: c.faint, fontSize: TEXT_PX, formatter: usd } }),
     series: bars.map((s) => ({

@@ -93,6 +93,7 @@ export function startLive() {
   });
   document.body.addEventListener("htmx:afterSettle", (event) => {
     tintNewRows({ detail: { elt: document.body, seen } });
+    for (const time of document.querySelectorAll("time[data-refreshed]")) time.dateTime = new Date().toISOString();
     tellAges();
     document.dispatchEvent(new CustomEvent("page-refreshed"));
   });

@@ -54,5 +54,7 @@ def _refused(request: HttpRequest, member: Member, request_id: UUID) -> HttpResp
     if refusal is None:
         raise Http404("no such request")
     key = ApiKey.objects.filter(tenant=member.tenant, pk=refusal.api_key_id).first()
-    context = {"refusal": refusal, "key": key}
+    reasons = refusal.detail.get("reasons", ())
+    facts = {name: value for name, value in refusal.detail.items() if name != "reasons"}
+    context = {"refusal": refusal, "key": key, "reasons": reasons, "facts": facts}
     return render_page(request, "console/refusal.html", context, nav="requests", member=member)
