@@ -2,7 +2,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 VENV := .venv/bin/python
 
-.PHONY: up down demo test check install lock
+.PHONY: up down demo worker test check install lock
 
 up: install
 	@exec $(VENV) -m gateway.runtime.up
@@ -12,6 +12,12 @@ down:
 
 demo:
 	@exec $(VENV) -m gateway.runtime.demo
+
+# Sells this machine through a gateway elsewhere; the admin console prints the line.
+worker:
+	@exec $(PYTHON) -m gateway.runtime.join --gateway "$(GATEWAY)" --worker-key "$(WORKER_KEY)" \
+		$(if $(NAME),--name "$(NAME)") $(if $(USD_PER_HOUR),--usd-per-hour "$(USD_PER_HOUR)") \
+		$(if $(PORT),--port "$(PORT)") $(if $(HOST),--host "$(HOST)")
 
 install:
 	@$(PYTHON) -m gateway.runtime.bootstrap gateway

@@ -38,9 +38,6 @@ def text(demo: Mapping[str, Any], *, workers_ready: bool) -> str:
     if key is not None:
         when = "" if workers_ready else " (as soon as the worker is ready)"
         lines += ["", f"  Try it{when}:", "", curl_line(key)]
-    worker_key = demo.get("worker_key")
-    if worker_key:
-        lines += ["", "  Let another machine sell through this gateway:", "", join_line(worker_key)]
     return "\n".join([*lines, RULE])
 
 
@@ -55,10 +52,3 @@ def curl_line(key: str) -> str:
     header = shlex.quote(f"Authorization: Bearer {key}")
     content = "-H 'Content-Type: application/json'"
     return f"curl -sN {url} -H {header} {content} -d {shlex.quote(json.dumps(body))}"
-
-
-def join_line(worker_key: str) -> str:
-    return (
-        f"make worker GATEWAY={services.console_url()} WORKER_KEY={worker_key} "
-        "NAME=my-gpu USD_PER_HOUR=1.20"
-    )
