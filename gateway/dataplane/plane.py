@@ -82,7 +82,7 @@ class Plane:
         await self.leases.close()
         await self.settler.close()
         await self.snapshots.close()
-        await self.upstream.close()
+        self.upstream.close()
         await self.pipe.close()
         self.spool.close()
 

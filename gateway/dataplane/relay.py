@@ -85,7 +85,7 @@ class Relay:
             raise
         finally:
             if answer is not None:
-                await answer.close()
+                answer.close()
             self._report(attempt)
 
     def _succeed(self, exchange: Exchange, attempt: Attempt) -> None:
@@ -120,7 +120,7 @@ class Relay:
         try:
             body = await self._error_body(exchange, answer)
         finally:
-            await answer.close()
+            answer.close()
         if 300 <= answer.status < 400:
             raise ProtocolError(f"a redirect was not followed ({answer.status})")
         raise failure(answer.status, answer.headers(), body, offer.wire)
@@ -272,7 +272,7 @@ def _fail(attempt: Attempt, problem: ProviderError) -> None:
     if isinstance(problem, BadRequest):
         attempt.outcome = REFUSED
     else:
-        attempt.outcome = UPSTREAM_CUT if attempt.read.chunks else UPSTREAM_ERROR
+        attempt.outcome = UPSTREAM_CUT if attempt.shown.chunks else UPSTREAM_ERROR
 
 
 def _may_fall_back(exchange: Exchange, attempt: Attempt) -> bool:

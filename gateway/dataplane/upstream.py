@@ -1,176 +1,191 @@
 """The one client that calls providers and workers.
 
-One pyreqwest client per origin, its checked address pinned. No redirects (they would carry the
-credential to another host), no proxies, no decompression, no prefetch (it would hold the first
-token back until the last), TLS always verified. No retry and no time limit beyond the connect:
-both belong to the pipeline. Failures come out as `providers.errors`.
+A pool of connections per origin, to the address that egress has checked: names are resolved here
+once a minute, never by the connect. No redirects (they would carry the credential to another
+host), no proxies, no decompression, TLS always verified. No retry, but for a kept connection
+that the upstream had closed before it heard of the request; no time limit beyond the connect.
+Failures come out as `providers.errors`.
 """
 
 import asyncio
-import socket
+import ssl
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import (
-    ConnectError,
-    ConnectTimeoutError,
-    PyreqwestError,
-    RequestTimeoutError,
-)
-from pyreqwest.request import StreamRequest
-from pyreqwest.response import Response
-
-from gateway.dataplane import egress
+from gateway.dataplane import egress, http1
 from gateway.dataplane.egress import EgressRefused, Origin
+from gateway.dataplane.http1 import Broken, Connection, Pool
 from providers.chat import UpstreamCall
-from providers.errors import ConnectFailed, StreamBroken, Timeout
+from providers.errors import ConnectFailed, StreamBroken
 
 RESOLVE_EVERY_S = 60.0
-IDLE_PER_HOST = 256
-
-
-class Answer:
-    """An upstream response whose head has arrived. Close it, whatever happened."""
-
-    __slots__ = ("_request", "_response", "status")
-
-    def __init__(self, request: StreamRequest, response: Response) -> None:
-        self._request = request
-        self._response = response
-        self.status = response.status
-
-    def headers(self) -> Mapping[str, str]:
-        return dict(self._response.headers.items())
-
-    async def read(self) -> bytes | None:
-        """The next bytes as they come, None at the end; StreamBroken where it is cut."""
-        try:
-            chunk = await self._response.body_reader.read_chunk()
-        except PyreqwestError as problem:
-            raise StreamBroken(_causes(problem), after_first_byte=True) from None
-        return None if chunk is None else chunk.to_bytes()
-
-    async def close(self) -> None:
-        """Hang up; before the end of the body this aborts the request upstream."""
-        await self._request.__aexit__(None, None, None)
-
-
-class _Pinned:
-    """A client for one origin, with the time at which its address is due for another look."""
-
-    __slots__ = ("address", "client", "due")
-
-    def __init__(self, address: str, client: Client, due: float) -> None:
-        self.address = address
-        self.client = client
-        self.due = due
+TARGETS_MAX = 10_000
 
 
 class Clock(Protocol):
     def monotonic(self) -> float: ...
 
 
+class Answer:
+    """An upstream answer whose head has arrived. Close it, whatever happened."""
+
+    __slots__ = ("_clock", "_connection", "_pool", "status")
+
+    def __init__(self, connection: Connection, pool: Pool, clock: Clock) -> None:
+        self._connection = connection
+        self._pool = pool
+        self._clock = clock
+        self.status = connection.status
+
+    def headers(self) -> Mapping[str, str]:
+        """By lower-case name."""
+        return self._connection.headers
+
+    async def read(self) -> bytes | None:
+        """The next bytes as they come, None at the end; StreamBroken where it is cut."""
+        try:
+            return await self._connection.read()
+        except Broken as problem:
+            raise StreamBroken(str(problem), after_first_byte=True) from None
+
+    def close(self) -> None:
+        """Keep the connection after a whole answer; before its end this aborts the request."""
+        self._pool.give_back(self._connection, self._clock.monotonic())
+
+
+class _Target(NamedTuple):
+    """A URL taken apart: where to connect, and the first lines of the request."""
+
+    origin: Origin
+    head: str
+
+
+class _Pinned(NamedTuple):
+    pool: Pool
+    due: float
+
+
 class Upstream:
-    """Opens calls. Keeps a client per origin; bounded by the offers of the snapshot."""
+    """Opens calls. Keeps a pool per origin; bounded by the offers of the snapshot."""
 
     def __init__(self, *, connect_timeout_s: float, clock: Clock) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._clock = clock
+        self._tls: ssl.SSLContext | None = None
         self._pinned: dict[Origin, _Pinned] = {}
-        self._origins: dict[tuple[str, bool], Origin] = {}
-        self._opening: dict[Origin, asyncio.Task[_Pinned]] = {}
+        self._targets: dict[tuple[str, bool], _Target] = {}
+        self._pinning: dict[Origin, asyncio.Task[_Pinned]] = {}
 
     async def open(self, call: UpstreamCall, *, approved: bool) -> Answer:
         """Send the call and wait for the head of the answer."""
-        pinned = self._pinned.get(origin := self._origin(call.url, approved=approved))
-        if pinned is None or pinned.due <= self._clock.monotonic():
-            pinned = await self._pin(origin)
-        request = (
-            pinned.client.post(call.url)
-            .headers(call.headers)
-            .body_bytes(call.body)
-            .streamed_read_buffer_limit(0)
-            .build_streamed()
-        )
+        target = self._target(call.url, approved=approved)
+        now = self._clock.monotonic()
+        pinned = self._pinned.get(target.origin)
+        if pinned is None or pinned.due <= now:
+            pinned = await self._pin(target.origin)
+        head = _head(target, call)
+        pool = pinned.pool
+        kept = pool.take(now)
+        if kept is not None:
+            try:
+                return await self._exchange(kept, pool, head, call.body)
+            except Broken as problem:
+                if problem.answered:
+                    raise StreamBroken(str(problem), after_first_byte=False) from None
+        fresh = await self._connect(pool)
         try:
-            response = await request.__aenter__()
-        except (ConnectError, ConnectTimeoutError) as problem:
-            raise ConnectFailed(_causes(problem)) from None
-        except RequestTimeoutError as problem:
-            raise Timeout(_causes(problem)) from None
-        except PyreqwestError as problem:
-            raise StreamBroken(_causes(problem), after_first_byte=False) from None
-        return Answer(request, response)
+            return await self._exchange(fresh, pool, head, call.body)
+        except Broken as problem:
+            raise StreamBroken(str(problem), after_first_byte=False) from None
 
-    async def close(self) -> None:
-        """Close every client; the interpreter must not end with one open."""
+    async def _exchange(
+        self, connection: Connection, pool: Pool, head: bytes, body: bytes
+    ) -> Answer:
+        try:
+            connection.send(head, body)
+            await connection.answer()
+        except BaseException:
+            # Whoever stops waiting, for whatever reason, wants the upstream to stop as well.
+            connection.abort()
+            raise
+        return Answer(connection, pool, self._clock)
+
+    async def _connect(self, pool: Pool) -> Connection:
+        try:
+            return await pool.connect(timeout_s=self._connect_timeout_s)
+        except TimeoutError:
+            raise ConnectFailed(f"{pool.origin.host} did not accept in time") from None
+        except (OSError, ssl.CertificateError) as problem:
+            raise ConnectFailed(f"{pool.origin.host}: {_words(problem)}") from None
+
+    def close(self) -> None:
         for pinned in self._pinned.values():
-            await pinned.client.close()
+            pinned.pool.close()
         self._pinned.clear()
 
-    def _origin(self, url: str, *, approved: bool) -> Origin:
-        known = self._origins.get((url, approved))
+    def _target(self, url: str, *, approved: bool) -> _Target:
+        known = self._targets.get((url, approved))
         if known is None:
             try:
-                known = egress.origin_of(url, approved=approved)
+                origin = egress.origin_of(url, approved=approved)
             except EgressRefused as refusal:
                 raise ConnectFailed(str(refusal)) from None
-            if len(self._origins) > 10_000:
-                self._origins.clear()
-            self._origins[(url, approved)] = known
+            if len(self._targets) >= TARGETS_MAX:
+                self._targets.clear()
+            known = _Target(origin, _first_lines(origin, url))
+            self._targets[(url, approved)] = known
         return known
 
     async def _pin(self, origin: Origin) -> _Pinned:
-        """Resolve and check once for all who wait; a changed address gets a new client."""
-        task = self._opening.get(origin)
+        """Resolve and check once for all who wait; a changed address gets a new pool."""
+        task = self._pinning.get(origin)
         if task is None:
             task = asyncio.create_task(self._resolve(origin))
-            self._opening[origin] = task
-            task.add_done_callback(lambda _: self._opening.pop(origin, None))
+            self._pinning[origin] = task
+            task.add_done_callback(lambda _: self._pinning.pop(origin, None))
         try:
             return await asyncio.shield(task)
-        except (EgressRefused, socket.gaierror, OSError) as problem:
-            raise ConnectFailed(f"{origin.host}: {problem}") from None
+        except (EgressRefused, OSError) as problem:
+            raise ConnectFailed(f"{origin.host}: {_words(problem)}") from None
 
     async def _resolve(self, origin: Origin) -> _Pinned:
         address = await egress.resolve(origin)
-        due = self._clock.monotonic() + RESOLVE_EVERY_S
         known = self._pinned.get(origin)
-        if known is not None and known.address == address:
-            known.due = due
-            return known
-        pinned = _Pinned(address, self._client(origin, address), due)
-        # Calls that run on the old client keep it alive until they end.
+        pool = known.pool if known is not None and known.pool.address == address else None
+        if pool is None:
+            if self._tls is None and origin.scheme == "https":
+                self._tls = http1.tls_context()
+            pool = Pool(origin, address, self._tls)
+        pinned = _Pinned(pool, self._clock.monotonic() + RESOLVE_EVERY_S)
+        if known is not None and known.pool is not pool:
+            known.pool.close()
         self._pinned[origin] = pinned
         return pinned
 
-    def _client(self, origin: Origin, address: str) -> Client:
-        builder = (
-            ClientBuilder()
-            .follow_redirects(False)
-            .no_proxy()
-            .referer(False)
-            .gzip(False)
-            .brotli(False)
-            .zstd(False)
-            .deflate(False)
-            .http1_only()
-            .http1_lower_case_headers()
-            .user_agent("tokenhouse")
-            .tcp_nodelay(True)
-            .connect_timeout(timedelta(seconds=self._connect_timeout_s))
-            .pool_max_idle_per_host(IDLE_PER_HOST)
-            .https_only(origin.scheme == "https")
-        )
-        if address != origin.host:
-            builder = builder.resolve(origin.host, address, origin.port)
-        return builder.build()
+
+def _first_lines(origin: Origin, url: str) -> str:
+    parts = urlsplit(url)
+    path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    is_default = origin.port == (443 if origin.scheme == "https" else 80)
+    return (
+        f"POST {path} HTTP/1.1\r\n"
+        f"host: {host if is_default else f'{host}:{origin.port}'}\r\n"
+        "user-agent: tokenhouse\r\naccept-encoding: identity\r\n"
+    )
 
 
-def _causes(problem: PyreqwestError) -> str:
-    """The innermost cause, which names the reason; never the URL or a header."""
-    details = getattr(problem, "details", None) or {}
-    causes = details.get("causes") or []
-    return str(causes[-1]["message"]) if causes else problem.message
+def _head(target: _Target, call: UpstreamCall) -> bytes:
+    lines = [f"{name}: {value}\r\n" for name, value in call.headers.items()]
+    head = f"{target.head}{''.join(lines)}content-length: {len(call.body)}\r\n\r\n"
+    if head.count("\n") != len(lines) + target.head.count("\n") + 2:
+        raise ConnectFailed("a header for the upstream holds a line break")
+    return head.encode("latin-1", errors="replace")
+
+
+def _words(problem: Exception) -> str:
+    """The reason in words; a certificate's problem keeps its own text."""
+    return (
+        getattr(problem, "verify_message", "") or getattr(problem, "strerror", "") or str(problem)
+    )

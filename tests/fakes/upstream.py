@@ -174,6 +174,7 @@ async def cut_before_content(call: Exchange) -> None:
 
 async def ends_early(call: Exchange) -> None:
     await _start(call, 3)
+    await asyncio.sleep(0.1)
     await call.raw(b"0\r\n\r\n")
 
 
@@ -227,6 +228,7 @@ async def redirects(call: Exchange) -> None:
 
 async def error_in_stream(call: Exchange) -> None:
     await _start(call, 2)
+    await asyncio.sleep(0.1)
     await call.event(_error("the engine crashed"))
     await call.raw(b"0\r\n\r\n")
 
@@ -326,7 +328,7 @@ class FakeUpstream:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=2**20)
-        self.url = "http://127.0.0.1:%d/v1" % server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         ready.set()
         await self._stopping.wait()
         server.close()
