@@ -53,13 +53,12 @@ REVOKED: Final = "revoked"
 
 @dataclass(frozen=True, slots=True)
 class SpendScope:
-    """One spend register of a request. `limit_nano` None: counted only, so that a limit set
-    later finds what was spent before."""
+    """One spend cap of a request; `limit_nano` is rounded down."""
 
     kind: str
     id: str
     window: str
-    limit_nano: int | None
+    limit_nano: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +186,7 @@ def _spend(tag: str, request: HoldRequest) -> tuple[list[str], list[int]]:
 
 def _limit(scope: SpendScope) -> int:
     """A limit that no register can reach is none; the scripts know -1 for that."""
-    if scope.limit_nano is None or scope.limit_nano >= REGISTER_NANO_MAX:
+    if scope.limit_nano >= REGISTER_NANO_MAX:
         return -1
     return max(scope.limit_nano, 0)
 

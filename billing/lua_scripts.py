@@ -44,5 +44,7 @@ VOID: Final = _read("void")
 EXPIRE: Final = _read("expire")
 ACK: Final = _read("ack")
 CREDIT: Final = _read("credit")
+SEED: Final = _read("seed")
+AUDIT: Final = _read("audit")
 
-ALL: Final = (PLACE, SETTLE, CHECKPOINT, VOID, EXPIRE, ACK, CREDIT)
+ALL: Final = (PLACE, SETTLE, CHECKPOINT, VOID, EXPIRE, ACK, CREDIT, SEED, AUDIT)

@@ -14,6 +14,9 @@ GROUP_LEDGER: Final = "ledger"
 GROUP_MEASUREMENTS: Final = "measurements"
 GROUPS: Final = (GROUP_LEDGER, GROUP_MEASUREMENTS)
 
+# What a rebuild writes anew: all but streams, holds and leases.
+REBUILT: Final = frozenset({b"tenant", b"keys", b"spend"})
+
 DAY: Final = "day"
 MONTH: Final = "month"
 LIFETIME: Final = "lifetime"
@@ -52,6 +55,11 @@ def stream_key(tag: str) -> str:
     return f"usage:{tag}"
 
 
+def unreadable_key(tag: str) -> str:
+    """Entries of the usage stream that no drain could read, kept for a person."""
+    return f"unreadable:{tag}"
+
+
 def leases_key(tag: str) -> str:
     """Open holds of the shard by the end of their lease."""
     return f"leases:{tag}"
@@ -81,11 +89,6 @@ def minute_key(tag: str, tenant: int, *, kind: str, scope: str, unit: str, minut
 def open_key(tag: str, tenant: int, *, kind: str, scope: str) -> str:
     """Open requests of a scope by the end of their lease."""
     return f"open:{tag}:{tenant}:{kind}:{scope}"
-
-
-def owned_patterns(tag: str) -> tuple[str, ...]:
-    """What a rebuild writes anew: all but streams, holds and leases."""
-    return tuple(f"{kind}:{tag}:*" for kind in ("tenant", "keys", "spend"))
 
 
 def request_ms(request_id: str) -> int:

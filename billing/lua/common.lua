@@ -71,6 +71,12 @@ local function spend_rows(packed)
   return rows
 end
 
+-- A register that lost what was held in it must not keep a settle from being booked; the audit
+-- finds the difference.
+local function released(held, hold)
+  return math.max(held - hold, 0)
+end
+
 local function keys_of(rows)
   local keys = {}
   for i, row in ipairs(rows) do keys[i] = row.key end

@@ -53,12 +53,10 @@ local difference = 0
 if not is_late and ARGV[4] ~= '-1' then
   difference = amount(ARGV[4], 'tokens') - register(record[3], 'tokens')
 end
-if not is_late then held = held - hold end
-amount(held, 'held')
+if not is_late then held = released(held, hold) end
 amount(spent + debit, 'spent')
 for _, row in ipairs(rows) do
-  if not is_late then row.held = row.held - hold end
-  amount(row.held, 'held')
+  if not is_late then row.held = released(row.held, hold) end
   amount(row.spent + debit, 'spent')
 end
 local keep_ms = math.max(register(record[4], 'deadline') - now, 0) + kept_ms
@@ -66,7 +64,7 @@ local spend_keys = keys_of(rows)
 
 -- The append comes first: it is the only write that could still fail.
 for _, entry in ipairs(entries) do
-  redis.call('XADD', KEYS[6], '*', 'e', entry.event, 'c', text(entry.debit), 'h', text(hold),
+  redis.call('XADD', KEYS[6], '*', 't', KEYS[3], 'e', entry.event, 'c', text(entry.debit), 'h', text(hold),
     'o', text(entry.overage), 'k', spend_keys, 'l', is_late and '1' or '0')
 end
 redis.call('HSET', KEYS[3], 'spent', text(spent + debit), 'held', text(held))

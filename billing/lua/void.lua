@@ -9,11 +9,10 @@ if record[1] == 'voided' then return {'voided'} end
 if record[1] ~= 'open' then return {'gone', record[1] or ''} end
 local hold = register(record[2], 'hold')
 local rows = spend_rows(record[5])
-local held = amount(register(redis.call('HGET', KEYS[3], 'held'), 'held') - hold, 'held')
-for _, row in ipairs(rows) do amount(row.held - hold, 'held') end
+local held = released(register(redis.call('HGET', KEYS[3], 'held'), 'held'), hold)
 
 redis.call('HSET', KEYS[3], 'held', text(held))
-for _, row in ipairs(rows) do redis.call('HSET', row.key, 'held', text(row.held - hold)) end
+for _, row in ipairs(rows) do redis.call('HSET', row.key, 'held', text(released(row.held, hold))) end
 close(ARGV[3], KEYS[5], record[6])
 give_back(record[7], -register(record[3], 'tokens'))
 redis.call('DEL', KEYS[4])

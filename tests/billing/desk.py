@@ -25,6 +25,13 @@ def request_id_at(now_ms: int) -> str:
     return str(uuid.UUID(int=value))
 
 
+def at(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+
+
+encode = events.encode
+
+
 def run(client: redis.Redis, call: Call) -> list[bytes]:
     client.script_load(call.script.source)
     return client.evalsha(call.script.sha1, len(call.keys), *call.keys, *call.args)

@@ -11,7 +11,7 @@ from tests.billing.desk import Desk
 
 KEY_DAY = SpendScope("key", "5", "day", 4000)
 TEAM_MONTH = SpendScope("team", "2", "month", 9000)
-KEY_LIFE = SpendScope("key", "5", "lifetime", None)
+KEY_LIFE = SpendScope("key", "5", "lifetime", 50_000)
 DAY_MS = 86_400_000
 
 

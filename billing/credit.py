@@ -1,0 +1,154 @@
+"""Credit of tenants: granted in the ledger, and told to Redis as one absolute, versioned figure.
+
+Redis refuses a figure older than what it has. A push that gets lost is repeated by `push_stale`.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import redis
+from django.db import transaction
+from django.db.models import Sum
+
+from billing import ledger, registers
+from billing.errors import CreditRefused
+from billing.ledger import AccountKey, Code, Draft, Kind, Leg
+from billing.lua_scripts import CREDIT, Call
+from billing.models import CreditGrant, Tenant, UsageEvent
+from billing.money import PICO_PER_NANO, PICO_PER_USD, REGISTER_NANO_MAX, nano_floor
+from billing.redis_connection import connection, run
+
+logger = logging.getLogger(__name__)
+
+# One grant above this is a slip of the hand.
+GRANT_PICO_MAX: Final = 10_000_000 * PICO_PER_USD
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """`spent_pico` contains what is debited in Redis and not yet posted; `held_pico` is what open
+    requests may still cost. `left_pico` is what a new request may hold."""
+
+    credit_pico: int
+    spent_pico: int
+    held_pico: int
+
+    @property
+    def left_pico(self) -> int:
+        return self.credit_pico - self.spent_pico - self.held_pico
+
+
+def grant(*, tenant: Tenant, amount_pico: int, reason: str, created_by: str) -> CreditGrant:
+    """Give credit (or take it back, negative). Locks the tenant's row."""
+    if not isinstance(amount_pico, int) or not 0 < abs(amount_pico) <= GRANT_PICO_MAX:
+        raise CreditRefused(f"not an amount that can be granted: {amount_pico}")
+    with transaction.atomic():
+        locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
+        locked.credit_version += 1
+        locked.save(update_fields=["credit_version"])
+        transfer = ledger.post(
+            Draft(
+                code=Code.GRANT,
+                legs=(
+                    Leg(AccountKey(Kind.PROMO_EXPENSE), amount_pico),
+                    Leg(AccountKey(Kind.TENANT_CREDIT, tenant.pk), -amount_pico),
+                ),
+                idempotency_key=f"grant:{tenant.pk}:{locked.credit_version}",
+                tenant_id=tenant.pk,
+                memo=reason[:200],
+            )
+        )
+        made = CreditGrant.objects.create(
+            tenant=locked,
+            amount_pico=amount_pico,
+            reason=reason[:200],
+            transfer=transfer,
+            created_by=created_by,
+        )
+        transaction.on_commit(lambda: _push_or_leave(tenant.pk))
+    return made
+
+
+def change_terms(
+    *, tenant: Tenant, credit_limit_pico: int | None = None, status: str | None = None
+) -> None:
+    """Change how far below zero a tenant may go, or suspend it, and tell Redis."""
+    if credit_limit_pico is not None and not 0 <= credit_limit_pico <= GRANT_PICO_MAX:
+        raise CreditRefused(f"not a credit limit: {credit_limit_pico}")
+    with transaction.atomic():
+        locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
+        if credit_limit_pico is not None:
+            locked.credit_limit_pico = credit_limit_pico
+        if status is not None:
+            locked.status = Tenant.Status(status)
+        locked.credit_version += 1
+        locked.save(update_fields=["credit_limit_pico", "status", "credit_version"])
+        transaction.on_commit(lambda: _push_or_leave(tenant.pk))
+
+
+def _push_or_leave(tenant_id: int) -> None:
+    try:
+        push(connection(), tenant_id)
+    except redis.RedisError:
+        logger.warning("credit of tenant %s was not pushed; push_stale will", tenant_id)
+
+
+def credit_pico(tenant: Tenant) -> int:
+    """All that was granted, and how far below zero the tenant may go."""
+    granted = CreditGrant.objects.filter(tenant=tenant).aggregate(total=Sum("amount_pico"))
+    return int(granted["total"] or 0) + int(tenant.credit_limit_pico)
+
+
+def push(client: redis.Redis, tenant_id: int) -> None:
+    """Tell Redis the tenant's credit and status as Postgres has them now."""
+    with transaction.atomic():
+        # Version and sum must be of one moment.
+        tenant = Tenant.objects.select_for_update().get(pk=tenant_id)
+        credit = credit_pico(tenant)
+    key = registers.tenant_key(registers.shard_tag(tenant_id), tenant_id)
+    run(client, Call(CREDIT, [key], [as_register(credit), tenant.credit_version, tenant.status]))
+
+
+def as_register(pico: int) -> int:
+    """Rounded down, and clamped to what a register can hold."""
+    limit = REGISTER_NANO_MAX - 1
+    return max(min(nano_floor(pico), limit), -limit)
+
+
+def push_stale(client: redis.Redis) -> int:
+    """Push the credit of every tenant whose register is older than Postgres; returns how many."""
+    versions = list(Tenant.objects.values_list("pk", "credit_version"))
+    with client.pipeline(transaction=False) as pipe:
+        for pk, _ in versions:
+            pipe.hget(registers.tenant_key(registers.shard_tag(pk), pk), "version")
+        known = pipe.execute()
+    stale = [pk for (pk, version), have in zip(versions, known, strict=True) if _old(have, version)]
+    for pk in stale:
+        push(client, pk)
+    return len(stale)
+
+
+def _old(known: bytes | None, version: int) -> bool:
+    return known is None or int(known) < version
+
+
+def balance(tenant: Tenant, *, client: redis.Redis | None = None) -> Balance:
+    """What is left to spend; RedisError while Redis is away."""
+    client = client or connection()
+    key = registers.tenant_key(registers.shard_tag(tenant.pk), tenant.pk)
+    spent, pico, held = client.hmget(key, "spent", "pico", "held")
+    spent_pico = (
+        posted_pico(tenant) if spent is None else int(spent) * PICO_PER_NANO + int(pico or 0)
+    )
+    return Balance(
+        credit_pico=credit_pico(Tenant.objects.get(pk=tenant.pk)),
+        spent_pico=spent_pico,
+        held_pico=int(held or 0) * PICO_PER_NANO,
+    )
+
+
+def posted_pico(tenant: Tenant) -> int:
+    """What the tenant's posted events cost."""
+    found = UsageEvent.objects.filter(tenant=tenant).aggregate(total=Sum("tenant_cost_pico"))
+    return int(found["total"] or 0)

@@ -1,0 +1,214 @@
+"""The promises of the money, checked continuously; the results are shown in the admin console.
+
+Postgres is checked over a recent span at each run and over all time on demand. Redis is compared
+at one instant per shard, under the shard's lock, so that a difference is one.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import redis
+from django.db import connection
+
+from billing import locks, metering, quotas, registers
+from billing.invariant_results import report
+from billing.lua_scripts import AUDIT, Argument, Call
+from billing.models import InvariantCheck, Quota, ShardEpoch, Tenant, UsageEvent
+from billing.money import PICO_PER_NANO
+from billing.redis_connection import run
+
+RECENT: Final = timedelta(hours=2)
+LOCK_WAIT_S: Final = 2.0
+SHOWN_MAX: Final = 5
+
+# Each statement finds violations: an empty answer is the promise kept.
+STATEMENTS: Final = {
+    "entries of a transfer sum to zero": """
+        SELECT t.id, sum(e.amount_pico) FROM billing_transfer t
+        LEFT JOIN billing_entry e ON e.transfer_id = t.id
+        WHERE t.created_at >= %s GROUP BY t.id
+        HAVING count(e.id) < 2 OR sum(e.amount_pico) <> 0 LIMIT 5
+    """,
+    "events of a transfer equal what it posted": """
+        SELECT t.id, coalesce(u.paid, 0), coalesce(e.paid, 0) FROM billing_transfer t
+        LEFT JOIN LATERAL (
+            SELECT sum(tenant_cost_pico) AS paid, sum(supplier_cost_pico) AS supplied,
+                sum(overage_pico) AS over
+            FROM billing_usageevent WHERE transfer_id = t.id
+        ) u ON true
+        LEFT JOIN LATERAL (
+            SELECT sum(amount_pico) FILTER (WHERE a.kind = 'tenant_credit') AS paid,
+                sum(amount_pico) FILTER (
+                    WHERE a.kind IN ('cost_of_sales', 'provider_waste')) AS supplied,
+                sum(amount_pico) FILTER (WHERE a.kind = 'overage_review') AS over
+            FROM billing_entry JOIN billing_account a ON a.id = account_id
+            WHERE transfer_id = t.id
+        ) e ON true
+        WHERE t.code = 'usage' AND t.created_at >= %s
+            AND (coalesce(u.paid, 0) <> coalesce(e.paid, 0)
+                OR coalesce(u.supplied, 0) <> coalesce(e.supplied, 0)
+                OR coalesce(u.over, 0) <> coalesce(e.over, 0)) LIMIT 5
+    """,
+    "each posted event is in exactly one transfer": """
+        SELECT u.id, u.transfer_id FROM billing_usageevent u
+        LEFT JOIN billing_transfer t ON t.id = u.transfer_id
+        WHERE u.drained_at >= %s AND (
+            (u.state = 'posted' AND (t.id IS NULL OR t.code <> 'usage'
+                OR t.tenant_id <> u.tenant_id))
+            OR (u.state = 'quarantined' AND t.id IS NOT NULL)) LIMIT 5
+    """,
+    "each expiry of an attempt is told once": """
+        SELECT request_id, count(*) FROM billing_usageevent
+        WHERE attempt < 0 AND drained_at >= %s GROUP BY request_id HAVING count(*) > 1 LIMIT 5
+    """,
+}
+REGISTERS_EQUAL: Final = "Redis registers equal Postgres, unread events and open holds"
+WITHIN_CREDIT: Final = "no tenant has spent or holds more than its credit"
+# Reported when they break, by whoever sees it; they start out kept.
+REPORTED: Final = ("one event, one body", "every event readable")
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """One register with what it must equal."""
+
+    key: str
+    posted_pico: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What Redis had at one instant, in pico-dollars."""
+
+    key: str
+    exists: bool
+    spent_pico: int
+    held_pico: int
+    unread_pico: int
+    open_pico: int
+
+
+def check_all(client: redis.Redis, *, now: datetime, since: datetime | None = None) -> bool:
+    """Check everything and record each result; `since` None looks at the recent past only."""
+    results = {name: _violations(sql, since or now - RECENT) for name, sql in STATEMENTS.items()}
+    results |= check_registers(client, now=now)
+    for name, wrong in results.items():
+        report(name, not wrong, "; ".join(wrong[:SHOWN_MAX]), now)
+    for name in REPORTED:
+        InvariantCheck.objects.get_or_create(name=name, defaults={"holds": True, "checked_at": now})
+    return not any(results.values())
+
+
+def _violations(sql: str, since: datetime) -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [since])
+        return [" ".join(str(value) for value in row) for row in cursor.fetchall()]
+
+
+def check_registers(client: redis.Redis, *, now: datetime) -> dict[str, list[str]]:
+    """Compare every tenant's and every cap's register; busy or cold shards wait for next time."""
+    unequal: list[str] = []
+    beyond: list[str] = []
+    epochs = dict(ShardEpoch.objects.values_list("shard", "epoch"))
+    shards = {registers.shard_of(pk) for pk in Tenant.objects.values_list("pk", flat=True)}
+    for shard in sorted(shards & epochs.keys()):
+        with locks.shard(shard, wait_s=LOCK_WAIT_S) as taken:
+            if not taken:
+                continue
+            # What a dead drain has committed and not acknowledged is settled first.
+            metering.drain(client, shard, now=now)
+            expected = _expected(shard, now)
+            for register, found in _audit(client, shard, epochs[shard], expected):
+                unequal += _differences(register, found)
+                if found.key.startswith("tenant:"):
+                    beyond += _beyond(client, found)
+    return {REGISTERS_EQUAL: unequal, WITHIN_CREDIT: beyond}
+
+
+def _expected(shard: int, now: datetime) -> list[Register]:
+    tag = registers.tag_of_shard(shard)
+    now_ms = int(now.timestamp() * 1000)
+    expected = []
+    tenants = [pk for pk in Tenant.objects.values_list("pk", flat=True) if pk % 64 == shard]
+    for pk in tenants:
+        posted = quotas.sum_of_debits(UsageEvent.objects.filter(tenant_id=pk))
+        expected.append(Register(registers.tenant_key(tag, pk), posted))
+    for quota in Quota.objects.filter(tenant_id__in=tenants):
+        bucket, _ = registers.bucket_of(quota.window, now_ms)
+        key = registers.spend_key(
+            tag,
+            quota.tenant_id,
+            kind=quota.scope_kind,
+            scope=str(quota.scope_id),
+            bucket=bucket,
+        )
+        posted = quotas.spent_pico(
+            quota.tenant_id,
+            kind=quota.scope_kind,
+            scope_id=quota.scope_id,
+            window=quota.window,
+            day=now.date(),
+        )
+        expected.append(Register(key, posted))
+    return expected
+
+
+def _audit(
+    client: redis.Redis, shard: int, epoch: str, expected: Iterable[Register]
+) -> list[tuple[Register, Found]]:
+    tag = registers.tag_of_shard(shard)
+    wanted = list(expected)
+    keys: list[bytes | str] = [
+        registers.epoch_key(tag),
+        registers.stream_key(tag),
+        registers.leases_key(tag),
+        *(register.key for register in wanted),
+    ]
+    args: list[Argument] = [
+        epoch,
+        metering.last_delivered(client, shard),
+        registers.hold_key(tag, ""),
+    ]
+    status, *rows = run(client, Call(AUDIT, keys, args))
+    if status == b"cold":
+        return []
+    return [
+        (register, _found(register.key, [int(value) for value in row]))
+        for register, row in zip(wanted, rows, strict=True)
+    ]
+
+
+def _found(key: str, row: list[int]) -> Found:
+    exists, spent, pico, held, unread, open_nano = row
+    return Found(
+        key=key,
+        exists=bool(exists),
+        spent_pico=spent * PICO_PER_NANO + pico,
+        held_pico=held * PICO_PER_NANO,
+        unread_pico=unread * PICO_PER_NANO,
+        open_pico=open_nano * PICO_PER_NANO,
+    )
+
+
+def _differences(register: Register, found: Found) -> list[str]:
+    """A cap's register may not exist yet in a window in which nobody has spent."""
+    if not found.exists and register.posted_pico + found.unread_pico == 0:
+        return []
+    wrong = []
+    due = register.posted_pico + found.unread_pico
+    if found.spent_pico != due:
+        wrong.append(f"{found.key}: spent {found.spent_pico}, due {due}")
+    if found.held_pico != found.open_pico:
+        wrong.append(f"{found.key}: held {found.held_pico}, open {found.open_pico}")
+    return wrong
+
+
+def _beyond(client: redis.Redis, found: Found) -> list[str]:
+    """Later corrections of what the tenant owes are of pico-dollars, and downward."""
+    credit_nano = int(client.hget(found.key, "credit") or 0)
+    used = found.spent_pico + found.held_pico
+    if used <= credit_nano * PICO_PER_NANO or used == 0:
+        return []
+    return [f"{found.key}: {used} of {credit_nano * PICO_PER_NANO}"]

@@ -1,0 +1,60 @@
+"""Who may work on what: PostgreSQL advisory locks, taken in this order: shard, then tenant row.
+
+A shard's lock outlives transactions, because a drain commits first and acknowledges after: whoever
+holds it sees nothing posted that is not acknowledged. It goes with its connection if its owner
+dies. Data-plane requests take no lock at all. docs/locking.md has the whole picture.
+"""
+
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import connection
+
+from billing.errors import LockTimeout
+
+SHARD_SPACE = 0x5348
+TASK_SPACE = 0x5441
+POLL_S = 0.05
+
+
+@contextmanager
+def shard(number: int, *, wait_s: float = 0) -> Iterator[bool]:
+    """Be the only one to drain or rebuild this shard; yields False if another is after `wait_s`."""
+    taken = _try_until(number, time.monotonic() + wait_s)
+    try:
+        yield taken
+    finally:
+        if taken:
+            _execute("SELECT pg_advisory_unlock(%s, %s)", number)
+
+
+@contextmanager
+def shard_or_raise(number: int, *, wait_s: float) -> Iterator[None]:
+    with shard(number, wait_s=wait_s) as taken:
+        if not taken:
+            raise LockTimeout(f"shard {number} has been busy for {wait_s} s")
+        yield
+
+
+def _try_until(number: int, deadline: float) -> bool:
+    while not _execute("SELECT pg_try_advisory_lock(%s, %s)", number):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+def _execute(sql: str, number: int) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [SHARD_SPACE, number])
+        return bool(cursor.fetchone()[0])
+
+
+def is_only_run(task: str) -> bool:
+    """Within a transaction: whether no other process runs this task now."""
+    with connection.cursor() as cursor:
+        number = zlib.crc32(task.encode()) - 2**31
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [TASK_SPACE, number])
+        return bool(cursor.fetchone()[0])

@@ -1,0 +1,267 @@
+"""The drain: usage events from Redis into Postgres, posted exactly once.
+
+A batch is rated again, written and posted in one transaction, and acknowledged after it has
+committed; the acknowledging script corrects the registers by the exact difference. A batch that
+was committed and not acknowledged is read again and found to be known.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import redis
+from django.db import transaction
+
+from billing import assessment, ledger, locks, postings, prices, registers, usage_rows
+from billing.acknowledgement import Acknowledgement, acknowledge
+from billing.assessment import Assessed, Prior
+from billing.invariant_results import report
+from billing.models import Tenant, UsageEvent
+from billing.money import PICO_PER_NANO
+from billing.quota_registers import QuotaRegisters
+from billing.rating import Price
+from billing.usage_rows import Known, Written
+from billing.usage_stream import (
+    StreamEntry,
+    Unreadable,
+    ensure_groups,
+    last_delivered,
+    oldest_unread_ms,
+    read,
+    set_aside,
+    trim,
+)
+
+__all__ = ["Drained", "drain", "drain_all", "ensure_groups", "lag_ms", "last_delivered"]
+
+logger = logging.getLogger(__name__)
+
+BATCH_SIZE: Final = 2_000
+# A run of the task ends here even if the stream does not: the next one goes on.
+BATCHES_PER_RUN_MAX: Final = 50
+
+
+@dataclass(slots=True)
+class Drained:
+    """What a drain did. `left` means that it stopped at its limit, not at the stream's end."""
+
+    read: int = 0
+    posted: int = 0
+    quarantined: int = 0
+    known: int = 0
+    unreadable: int = 0
+    left: bool = False
+
+    def add(self, other: "Drained") -> None:
+        self.read += other.read
+        self.posted += other.posted
+        self.quarantined += other.quarantined
+        self.known += other.known
+        self.unreadable += other.unreadable
+        self.left = self.left or other.left
+
+
+def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
+    """Drain every shard that has something, and that nobody else is draining."""
+    done = Drained()
+    for shard in _busy_shards(client):
+        with locks.shard(shard) as taken:
+            if taken:
+                done.add(drain(client, shard, now=now))
+    return done
+
+
+def _busy_shards(client: redis.Redis) -> list[int]:
+    with client.pipeline(transaction=False) as pipe:
+        for shard in range(registers.SHARDS):
+            pipe.xlen(registers.stream_key(registers.tag_of_shard(shard)))
+        lengths = pipe.execute()
+    return [shard for shard, length in enumerate(lengths) if length]
+
+
+def lag_ms(client: redis.Redis, *, now: datetime) -> int:
+    """The age of the oldest entry that is not drained; 0 if there is none."""
+    oldest = [
+        entry_ms
+        for shard in _busy_shards(client)
+        if (entry_ms := oldest_unread_ms(client, shard)) is not None
+    ]
+    return max(int(now.timestamp() * 1000) - min(oldest), 0) if oldest else 0
+
+
+def drain(
+    client: redis.Redis, shard: int, *, now: datetime, batch_size: int = BATCH_SIZE
+) -> Drained:
+    """Drain one shard; the caller holds its lock."""
+    done = Drained()
+    again = True
+    for _ in range(BATCHES_PER_RUN_MAX):
+        batch = read(client, shard, count=batch_size, again=again)
+        if not batch and not again:
+            break
+        done.add(_drain_batch(client, shard, batch, now))
+        again = again and bool(batch)
+    else:
+        done.left = True
+    if done.read:
+        trim(client, shard)
+    return done
+
+
+def _drain_batch(
+    client: redis.Redis, shard: int, batch: Sequence[StreamEntry | Unreadable], now: datetime
+) -> Drained:
+    unreadable = [item for item in batch if isinstance(item, Unreadable)]
+    entries = [item for item in batch if isinstance(item, StreamEntry)]
+    strangers, entries = _split_strangers(shard, entries)
+    unreadable += strangers
+    done = Drained(read=len(batch), unreadable=len(unreadable))
+    if entries:
+        with transaction.atomic():
+            acknowledgements = _book(entries, shard, now, done)
+        acknowledge(client, shard, acknowledgements)
+    if unreadable:
+        _complain(unreadable, now)
+        set_aside(client, shard, unreadable)
+    return done
+
+
+def _split_strangers(
+    shard: int, entries: Sequence[StreamEntry]
+) -> tuple[list[Unreadable], list[StreamEntry]]:
+    """Events of tenants that are not of this shard, or do not exist."""
+    tenants = {entry.event.tenant for entry in entries}
+    known = set(Tenant.objects.filter(pk__in=tenants).values_list("pk", flat=True))
+    known = {tenant for tenant in known if registers.shard_of(tenant) == shard}
+    strangers = [
+        Unreadable(entry.id, "no such tenant in this shard", _as_fields(entry))
+        for entry in entries
+        if entry.event.tenant not in known
+    ]
+    return strangers, [entry for entry in entries if entry.event.tenant in known]
+
+
+def _as_fields(entry: StreamEntry) -> dict[bytes, bytes]:
+    return {b"request_id": str(entry.request_id).encode(), b"c": str(entry.debit_nano).encode()}
+
+
+def _book(
+    entries: Sequence[StreamEntry], shard: int, now: datetime, done: Drained
+) -> list[Acknowledgement]:
+    """Write and post a batch; returns what is to be acknowledged once it has committed."""
+    pinned = prices.by_version(_versions(entries))
+    assessed = _assess(entries, pinned)
+    tenants = sorted({entry.event.tenant for entry in entries})
+    transfer_ids = dict(zip(tenants, ledger.new_ids(len(tenants)), strict=True))
+    written = usage_rows.write(
+        [(entry, result) for entry, result, _ in assessed], transfer_ids, drained_at=now
+    )
+    posted = [
+        item for item in assessed if item[0].id in written.new and not item[1].quarantine_reason
+    ]
+    drafts = postings.drafts(posted, transfer_ids)
+    if drafts:
+        ledger.post_all(drafts)
+    done.posted += len(posted)
+    done.quarantined += len(written.new) - len(posted)
+    done.known += len(written.known)
+    _report(assessed, written, now)
+    quotas = QuotaRegisters.of(tenants, shard)
+    return [
+        _acknowledgement(entry, result, written.known.get(entry.id), quotas)
+        for entry, result, _ in assessed
+    ]
+
+
+def _versions(entries: Iterable[StreamEntry]) -> set[int]:
+    wanted: set[int] = set()
+    for entry in entries:
+        wanted.update(entry.event.prices)
+        if entry.event.price is not None:
+            wanted.add(entry.event.price)
+    return {version for version in wanted if 0 < version <= assessment.BIGINT_MAX}
+
+
+def _assess(
+    entries: Sequence[StreamEntry], pinned: dict[int, Price]
+) -> list[tuple[StreamEntry, Assessed, Prior]]:
+    found = _priors([entry for entry in entries if entry.late])
+    assessed = []
+    for entry in entries:
+        event = entry.event
+        prior = found.get((event.request_id, event.attempt)) if entry.late else None
+        prior = prior or Prior()
+        result = assessment.assess(entry, pinned, prior)
+        assessed.append((entry, result, prior))
+        if entry.expired:
+            # Its late settle may be in this very batch.
+            found.setdefault((event.request_id, event.attempt), _prior_of(entry, result))
+    return assessed
+
+
+def _prior_of(entry: StreamEntry, result: Assessed) -> Prior:
+    if result.quarantine_reason:
+        return Prior(tenant_pico=entry.debit_nano * PICO_PER_NANO)
+    return Prior(result.tenant_pico, result.supplier_pico, result.exposure_pico)
+
+
+def _priors(late: Sequence[StreamEntry]) -> dict[tuple[str, int], Prior]:
+    """The expiries of requests that were settled after all."""
+    if not late:
+        return {}
+    rows = UsageEvent.objects.filter(
+        request_id__in={entry.request_id for entry in late}, attempt__lt=0
+    )
+    return {(str(row.request_id), -row.attempt - 1): _stored_prior(row) for row in rows}
+
+
+def _stored_prior(row: UsageEvent) -> Prior:
+    if row.state == UsageEvent.State.QUARANTINED:
+        return Prior(tenant_pico=row.charged_nano * PICO_PER_NANO)
+    exposure_pico = max(row.hold_nano * PICO_PER_NANO - row.tenant_cost_pico, 0)
+    return Prior(row.tenant_cost_pico, row.supplier_cost_pico, exposure_pico, row.transfer_id)
+
+
+def _acknowledgement(
+    entry: StreamEntry, result: Assessed, known: Known | None, quotas: QuotaRegisters
+) -> Acknowledgement:
+    """How far each register is off: debited at the settle, and due by what is now in Postgres."""
+    debited_pico = entry.debit_nano * PICO_PER_NANO
+    due_pico = debited_pico if result.quarantine_reason else result.tenant_pico
+    if known is not None:
+        # Another entry of the same attempt was posted: this one was one debit too many.
+        due_pico = known.debited_pico if known.same_entry else 0
+    return Acknowledgement(
+        entry_id=entry.id,
+        tenant=entry.event.tenant,
+        debited_keys=entry.keys,
+        difference_pico=due_pico - debited_pico,
+        missed_keys=quotas.missing(entry),
+        missed_pico=due_pico,
+    )
+
+
+def _report(
+    assessed: Sequence[tuple[StreamEntry, Assessed, Prior]], written: Written, now: datetime
+) -> None:
+    for entry, result, _ in assessed:
+        name = f"{entry.request_id}/{entry.attempt}"
+        known = written.known.get(entry.id)
+        if known is not None and not known.same_body:
+            logger.error("%s came twice with different bodies", name)
+            report("one event, one body", False, f"{name} differs from what is posted", now)
+        if entry.id not in written.new:
+            continue
+        if result.quarantine_reason:
+            logger.error("%s is quarantined: %s", name, result.quarantine_reason)
+        if result.overage_pico:
+            logger.warning("%s: %d pico-dollars for review", name, result.overage_pico)
+
+
+def _complain(unreadable: Sequence[Unreadable], now: datetime) -> None:
+    for item in unreadable:
+        logger.error("stream entry %s is unreadable: %s", item.id, item.reason)
+    first = unreadable[0]
+    report("every event readable", False, f"{first.id}: {first.reason}", now)

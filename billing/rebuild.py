@@ -1,0 +1,185 @@
+"""Rebuilds a shard's registers from Postgres, what is unread, and the holds that are open.
+
+A shard is cold while Redis does not know the epoch that Postgres has: nothing is placed or settled
+then, so nothing moves under a rebuild. It drains what is unread, writes every register from
+Postgres, and makes a new epoch last; the data plane learns of it from its snapshot.
+"""
+
+import logging
+import secrets
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, cast
+
+import redis
+from django.db.models import F, Sum
+
+from billing import credit, holds, locks, metering, quotas, registers
+from billing.models import Quota, RevokedKey, ShardEpoch, Tenant, UsageEvent
+from billing.money import PICO_PER_NANO
+
+logger = logging.getLogger(__name__)
+
+LOCK_WAIT_S: Final = 30.0
+DRAINS_MAX: Final = 10_000
+
+Register = dict[str, str | int]
+
+
+def cold_shards(client: redis.Redis) -> list[int]:
+    """Shards whose Redis does not know the epoch of Postgres."""
+    keys = [registers.epoch_key(registers.tag_of_shard(n)) for n in range(registers.SHARDS)]
+    in_redis = cast(list[bytes | None], client.mget(keys))
+    in_postgres = dict(ShardEpoch.objects.values_list("shard", "epoch"))
+    return [
+        shard
+        for shard, epoch in enumerate(in_redis)
+        if epoch is None or epoch.decode() != in_postgres.get(shard)
+    ]
+
+
+def rebuild_cold(client: redis.Redis, *, now: datetime) -> list[int]:
+    """Rebuild what is cold; shards that somebody else is at are left to them."""
+    cold = cold_shards(client)
+    if not cold:
+        return []
+    metering.ensure_groups(client)
+    stale = _owned_keys(client, cold)
+    done = []
+    for shard in cold:
+        with locks.shard(shard) as taken:
+            if taken and shard in cold_shards(client):
+                _rebuild(client, shard, stale[shard], now)
+                done.append(shard)
+    return done
+
+
+def rebuild(client: redis.Redis, shard: int, *, now: datetime) -> None:
+    """Rebuild one shard, warm or cold: it refuses requests until this has finished."""
+    with locks.shard_or_raise(shard, wait_s=LOCK_WAIT_S):
+        client.delete(registers.epoch_key(registers.tag_of_shard(shard)))
+        metering.ensure_groups(client)
+        _rebuild(client, shard, _owned_keys(client, [shard])[shard], now)
+
+
+def _owned_keys(client: redis.Redis, shards: Iterable[int]) -> dict[int, list[bytes]]:
+    """The registers that exist now, in one pass over the keys for all shards together."""
+    tags = {registers.tag_of_shard(shard).encode(): shard for shard in shards}
+    found: dict[int, list[bytes]] = {shard: [] for shard in tags.values()}
+    for key in client.scan_iter(match="*:{s*", count=1000):
+        family, _, rest = cast(bytes, key).partition(b":")
+        shard = tags.get(rest.partition(b":")[0])
+        if shard is not None and family in registers.REBUILT:
+            found[shard].append(key)
+    return found
+
+
+def _rebuild(client: redis.Redis, shard: int, stale: list[bytes], now: datetime) -> None:
+    client.delete(registers.epoch_key(registers.tag_of_shard(shard)))
+    for _ in range(DRAINS_MAX):
+        if not metering.drain(client, shard, now=now).left:
+            break
+    in_shard = Tenant.objects.annotate(in_shard=F("pk") % registers.SHARDS)
+    tenants = list(in_shard.filter(in_shard=shard))
+    rows, lasting = _registers(shard, tenants, now)
+    _add_open_holds(client, shard, rows)
+    epoch = f"{int(now.timestamp() * 1000):x}-{secrets.token_hex(6)}"
+    # Postgres first: if the rest fails, the shard is cold and is rebuilt again.
+    ShardEpoch.objects.update_or_create(shard=shard, defaults={"epoch": epoch, "rebuilt_at": now})
+    with client.pipeline(transaction=True) as pipe:
+        if stale:
+            pipe.delete(*stale)
+        for key, row in rows.items():
+            pipe.hset(key, mapping=cast(dict[Any, Any], row))
+            if lasting.get(key):
+                pipe.pexpire(key, lasting[key])
+        for key, revoked in _revoked(shard, tenants).items():
+            pipe.hset(key, mapping=cast(dict[Any, Any], revoked))
+        pipe.set(registers.epoch_key(registers.tag_of_shard(shard)), epoch)
+        pipe.execute()
+    # A grant that was made meanwhile may have been overwritten; this cannot be, it reads anew.
+    for tenant in tenants:
+        credit.push(client, tenant.pk)
+    logger.info("shard %d rebuilt: %d tenants, epoch %s", shard, len(tenants), epoch)
+
+
+def _registers(
+    shard: int, tenants: Sequence[Tenant], now: datetime
+) -> tuple[dict[str, Register], dict[str, int]]:
+    """Every register as Postgres has it, and for how many milliseconds it lasts (0 = for good)."""
+    tag = registers.tag_of_shard(shard)
+    ids = [tenant.pk for tenant in tenants]
+    spent = _spent(ids)
+    rows: dict[str, Register] = {}
+    lasting: dict[str, int] = {}
+    for tenant in tenants:
+        row = _split(spent.get(tenant.pk, 0))
+        row |= {
+            "credit": credit.as_register(credit.credit_pico(tenant)),
+            "version": tenant.credit_version,
+            "status": tenant.status,
+        }
+        rows[registers.tenant_key(tag, tenant.pk)] = row
+    now_ms = int(now.timestamp() * 1000)
+    for quota in Quota.objects.filter(tenant_id__in=ids):
+        bucket, goes_at_ms = registers.bucket_of(quota.window, now_ms)
+        key = registers.spend_key(
+            tag,
+            quota.tenant_id,
+            kind=quota.scope_kind,
+            scope=str(quota.scope_id),
+            bucket=bucket,
+        )
+        rows[key] = _split(
+            quotas.spent_pico(
+                quota.tenant_id,
+                kind=quota.scope_kind,
+                scope_id=quota.scope_id,
+                window=quota.window,
+                day=now.date(),
+            )
+        )
+        lasting[key] = goes_at_ms - now_ms if goes_at_ms else 0
+    return rows, lasting
+
+
+def _split(pico: int) -> Register:
+    nano, rest = divmod(pico, PICO_PER_NANO)
+    return {"spent": nano, "pico": rest, "held": 0}
+
+
+def _spent(tenant_ids: list[int]) -> Mapping[int, int]:
+    rows = (
+        UsageEvent.objects.filter(tenant_id__in=tenant_ids)
+        .values("tenant_id")
+        .annotate(total=Sum(quotas.DEBITED_PICO))
+    )
+    return {row["tenant_id"]: int(row["total"]) for row in rows}
+
+
+def _add_open_holds(client: redis.Redis, shard: int, rows: dict[str, Register]) -> None:
+    """Holds that Redis still knows stay open, and count."""
+    tag = registers.tag_of_shard(shard)
+    requests = cast(list[bytes], client.zrange(registers.leases_key(tag), 0, -1))
+    with client.pipeline(transaction=False) as pipe:
+        for request in requests:
+            hold = registers.hold_key(tag, request.decode())
+            pipe.hmget(hold, "state", "hold", "tenant", "spend")
+        found = pipe.execute()
+    held: dict[str, int] = defaultdict(int)
+    for state, hold_nano, tenant, spend in found:
+        if state != b"open":
+            continue
+        for register in (tenant.decode(), *spend.decode().split()[::2]):
+            held[register] += int(hold_nano)
+    for key, nano in held.items():
+        rows.setdefault(key, _split(0))["held"] = nano
+
+
+def _revoked(shard: int, tenants: Sequence[Tenant]) -> dict[str, dict[str, str]]:
+    tag = registers.tag_of_shard(shard)
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for key in RevokedKey.objects.filter(tenant__in=tenants):
+        found[registers.key_status_key(tag, key.tenant_id)][str(key.api_key_id)] = holds.REVOKED
+    return found

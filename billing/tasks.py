@@ -1,0 +1,38 @@
+"""Billing's periodic tasks: transport only. What they do is in the services they call."""
+
+from celery import shared_task
+from django.db import transaction
+
+from billing import credit, expiry, invariants, locks, metering, rebuild, task_runs
+from billing.redis_connection import connection
+
+DRAIN = "billing.tasks.drain_usage"
+EXPIRE = "billing.tasks.expire_holds"
+CHECK = "billing.tasks.check_invariants"
+
+
+@shared_task(name=DRAIN)
+def drain_usage() -> None:
+    """Drain every shard until it is empty; a cold one is rebuilt first."""
+    with task_runs.recorded(DRAIN) as now:
+        client = connection()
+        rebuild.rebuild_cold(client, now=now)
+        metering.drain_all(client, now=now)
+    task_runs.note_lag(DRAIN, metering.lag_ms(client, now=now))
+
+
+@shared_task(name=EXPIRE)
+def expire_holds() -> None:
+    """Sweep holds whose lease ran out."""
+    with task_runs.recorded(EXPIRE) as now, transaction.atomic():
+        if locks.is_only_run(EXPIRE):
+            expiry.expire_due(connection(), now_ms=int(now.timestamp() * 1000))
+
+
+@shared_task(name=CHECK)
+def check_invariants() -> None:
+    """Check the ledger's invariants, and repeat pushes of credit that got lost."""
+    with task_runs.recorded(CHECK) as now:
+        client = connection()
+        credit.push_stale(client)
+        invariants.check_all(client, now=now)

@@ -1,0 +1,180 @@
+"""The usage streams in Redis, one per shard: read as the ledger's consumer group, and trimmed.
+
+One consumer name serves every process: the shard's lock lets one of them read at a time, so what
+a dead one had read and not acknowledged is simply read again. What both groups have acknowledged
+is trimmed, and nothing else.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import msgspec
+import redis
+
+from billing import events, registers
+from billing.events import AttemptDetail, AttemptEvent
+
+CONSUMER: Final = "drain"
+UNREADABLE_KEPT: Final = 10_000
+ATTEMPT_MAX: Final = 1_000
+# Year 2100: a later time is no time but a broken clock or a broken event.
+TIME_MS_MAX: Final = 4_102_444_800_000
+NO_DETAIL: Final = AttemptDetail()
+
+RawEntry = tuple[bytes, Mapping[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEntry:
+    """A usage event with what the scripts debited for it, and in which window registers."""
+
+    id: str
+    event: AttemptEvent
+    request_id: uuid.UUID
+    body_hash: bytes
+    debit_nano: int
+    hold_nano: int
+    overage_nano: int
+    keys: tuple[str, ...]
+    late: bool
+    expired: bool
+
+    @property
+    def attempt(self) -> int:
+        """As stored: the expiry of attempt n is -(n + 1), so that a late settle has n to itself."""
+        return -(self.event.attempt + 1) if self.expired else self.event.attempt
+
+    @property
+    def appended_ms(self) -> int:
+        return int(self.id.partition("-")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    id: str
+    reason: str
+    fields: Mapping[bytes, bytes]
+
+
+def ensure_groups(client: redis.Redis) -> None:
+    """Make both consumer groups of every shard; those that exist stay where they are."""
+    with client.pipeline(transaction=False) as pipe:
+        for shard in range(registers.SHARDS):
+            key = registers.stream_key(registers.tag_of_shard(shard))
+            for group in registers.GROUPS:
+                pipe.xgroup_create(key, group, id="0", mkstream=True)
+        replies = pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
+            raise reply
+
+
+def read(
+    client: redis.Redis, shard: int, *, count: int, again: bool
+) -> list[StreamEntry | Unreadable]:
+    """Up to `count` entries: those delivered before and never acknowledged, or new ones."""
+    key = registers.stream_key(registers.tag_of_shard(shard))
+    reply = client.xreadgroup(
+        registers.GROUP_LEDGER, CONSUMER, {key: "0" if again else ">"}, count=count
+    )
+    found = cast(Sequence[tuple[bytes, Sequence[RawEntry]]], reply or ())
+    return [_parse(entry_id.decode(), fields) for _, raw in found for entry_id, fields in raw]
+
+
+def _parse(entry_id: str, fields: Mapping[bytes, bytes]) -> StreamEntry | Unreadable:
+    try:
+        # PostgreSQL stores no NUL in text; nobody needs one in a usage event.
+        event = events.decode(fields[b"e"].replace(b"\\u0000", b"\\ufffd"))
+        request_id = uuid.UUID(event.request_id)
+        _check(event, request_id)
+        return StreamEntry(
+            id=entry_id,
+            event=event,
+            request_id=request_id,
+            body_hash=_hash(event),
+            debit_nano=int(fields[b"c"]),
+            hold_nano=int(fields[b"h"]),
+            overage_nano=int(fields[b"o"]),
+            keys=tuple(fields[b"k"].decode().split()),
+            late=fields[b"l"] == b"1",
+            expired=fields.get(b"x") == b"1",
+        )
+    except (KeyError, ValueError, msgspec.MsgspecError) as problem:
+        return Unreadable(entry_id, f"{type(problem).__name__}: {problem}"[:300], fields)
+
+
+def _check(event: AttemptEvent, request_id: uuid.UUID) -> None:
+    if request_id.version != 7:
+        raise ValueError("the request id is no UUIDv7")
+    if not 0 <= event.attempt <= ATTEMPT_MAX:
+        raise ValueError(f"no such attempt: {event.attempt}")
+    if not (0 <= event.occurred_ms < TIME_MS_MAX and 0 <= event.settled_ms < TIME_MS_MAX):
+        raise ValueError("a time out of all bounds")
+
+
+def _hash(event: AttemptEvent) -> bytes:
+    """Of what billing understands: a settle said again says the same, but later."""
+    said = msgspec.structs.replace(event, settled_ms=0, detail=NO_DETAIL)
+    return hashlib.sha256(events.encode(said)).digest()
+
+
+def set_aside(client: redis.Redis, shard: int, entries: Sequence[Unreadable]) -> None:
+    """Keep what cannot be read for a person to see, out of the way of the rest."""
+    tag = registers.tag_of_shard(shard)
+    for entry in entries:
+        fields: dict[Any, Any] = {**entry.fields, b"id": entry.id, b"reason": entry.reason}
+        client.xadd(registers.unreadable_key(tag), fields, maxlen=UNREADABLE_KEPT)
+    if entries:
+        client.xack(
+            registers.stream_key(tag), registers.GROUP_LEDGER, *(entry.id for entry in entries)
+        )
+
+
+def last_delivered(client: redis.Redis, shard: int) -> str:
+    """Up to where the ledger's group has read."""
+    return str(_groups(client, shard)[registers.GROUP_LEDGER]["last-delivered-id"])
+
+
+def oldest_unread_ms(client: redis.Redis, shard: int) -> int | None:
+    """When the first entry beyond what the ledger has read was appended."""
+    key = registers.stream_key(registers.tag_of_shard(shard))
+    found = client.xrange(key, min=f"({last_delivered(client, shard)}", count=1)
+    return _order(_text(cast(bytes, found[0][0])))[0] if found else None
+
+
+def trim(client: redis.Redis, shard: int) -> int:
+    """Remove what every group has acknowledged; returns how many entries went."""
+    key = registers.stream_key(registers.tag_of_shard(shard))
+    groups = _groups(client, shard)
+    if set(groups) < set(registers.GROUPS):
+        return 0
+    done = []
+    for name, group in groups.items():
+        if group["pending"]:
+            done.append(_order(client.xpending(key, name)["min"].decode()))
+        else:
+            milliseconds, sequence = _order(group["last-delivered-id"])
+            done.append((milliseconds, sequence + 1))
+    milliseconds, sequence = min(done)
+    return int(client.xtrim(key, minid=f"{milliseconds}-{sequence}", approximate=False))
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+def _groups(client: redis.Redis, shard: int) -> dict[str, dict[str, Any]]:
+    key = registers.stream_key(registers.tag_of_shard(shard))
+    groups = client.xinfo_groups(key)
+    return {
+        _text(group["name"]): {**group, "last-delivered-id": _text(group["last-delivered-id"])}
+        for group in groups
+    }
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
