@@ -8,16 +8,13 @@ from typing import Any
 import msgspec
 
 from billing.money import usd_json
-from billing.usage import CanonicalUsage
 from providers.chat import Receipt
-
-_encode = msgspec.json.Encoder().encode
 
 
 def openai_usage(receipt: Receipt) -> dict[str, Any]:
     """OpenAI counts parts as subsets of their parents, as the canonical usage does."""
     usage = receipt.usage
-    return {
+    counts: dict[str, Any] = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
@@ -30,15 +27,15 @@ def openai_usage(receipt: Receipt) -> dict[str, Any]:
             "reasoning_tokens": usage.reasoning_tokens,
             "audio_tokens": usage.output_audio_tokens,
         },
-        **_shared(receipt),
     }
+    return _completed(counts, receipt)
 
 
 def anthropic_usage(receipt: Receipt) -> dict[str, Any]:
     """Anthropic counts cache reads and writes beside the input, not inside it."""
     usage = receipt.usage
     writes = usage.cache_write_5m_tokens + usage.cache_write_1h_tokens
-    return {
+    counts: dict[str, Any] = {
         "input_tokens": usage.input_tokens - usage.cache_read_tokens - writes,
         "output_tokens": usage.output_tokens,
         "cache_read_input_tokens": usage.cache_read_tokens,
@@ -47,25 +44,20 @@ def anthropic_usage(receipt: Receipt) -> dict[str, Any]:
             "ephemeral_5m_input_tokens": usage.cache_write_5m_tokens,
             "ephemeral_1h_input_tokens": usage.cache_write_1h_tokens,
         },
-        **_reasoning(usage),
-        **_shared(receipt),
     }
+    if usage.reasoning_tokens:
+        counts["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return _completed(counts, receipt)
 
 
-def _reasoning(usage: CanonicalUsage) -> dict[str, Any]:
-    if not usage.reasoning_tokens:
-        return {}
-    return {"output_tokens_details": {"thinking_tokens": usage.reasoning_tokens}}
-
-
-def _shared(receipt: Receipt) -> dict[str, Any]:
-    """What is ours: cost, where the counts come from if not from the provider, its extras."""
-    shared: dict[str, Any] = {"cost": msgspec.Raw(usd_json(receipt.cost_pico))}
+def _completed(counts: dict[str, Any], receipt: Receipt) -> dict[str, Any]:
+    """Counts with the cost, where they come from, and the vendor's extras, which replace none."""
+    counts["cost"] = msgspec.Raw(usd_json(receipt.cost_pico))
     if receipt.usage_source not in ("", "provider"):
-        shared["usage_source"] = receipt.usage_source
+        counts["usage_source"] = receipt.usage_source
     for name, value in receipt.usage_extra.items():
-        shared.setdefault(name, value)
-    return shared
+        counts.setdefault(name, value)
+    return counts
 
 
 def own_fields(receipt: Receipt) -> dict[str, Any]:
@@ -73,7 +65,3 @@ def own_fields(receipt: Receipt) -> dict[str, Any]:
     if receipt.explanation is None:
         return {}
     return {"tokenhouse": {"explanation": receipt.explanation}}
-
-
-def raw(document: Any) -> msgspec.Raw:
-    return msgspec.Raw(_encode(document))
