@@ -142,6 +142,7 @@ class Relay:
     async def _pump(self, exchange: Exchange, attempt: Attempt, answer: Answer) -> None:
         """Read to the end, handing on what is for the client; StreamBroken without a finish."""
         reader = attempt.reader
+        exchange.chunks.clear()  # what an earlier attempt left unfinished is not this answer
         held: list[Chunk] = []
         held_bytes = read_bytes = 0
         while True:
