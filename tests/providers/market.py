@@ -1,0 +1,109 @@
+"""Makers of sellers, offers, prices, workers and usage events for the boards' tests."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from billing import events, prices, registers
+from billing.events import AttemptDetail, AttemptEvent
+from billing.money import pico_per_token
+from billing.usage import CanonicalUsage
+from providers import workers
+from providers.models import Model, Offer, Provider, WorkerKey
+from providers.workers import Registration
+
+# Later than the database's own clock, so that what it records itself is in the past.
+NOW = datetime(2051, 11, 23, 12, 0, 30, tzinfo=UTC)
+SHARD = 7
+
+
+def make_offer(sku: str = "acme/small", **changed: Any) -> Offer:
+    """An offer of the model `small` by an external seller that speaks the OpenAI wire."""
+    seller, _, _ = sku.partition("/")
+    provider, _ = Provider.objects.get_or_create(
+        slug=seller,
+        defaults={
+            "name": seller.title(),
+            "wire": Provider.Wire.OPENAI,
+            "base_url": f"https://api.{seller}.example/v1",
+        },
+    )
+    slug = changed.pop("model", "small")
+    model, _ = Model.objects.get_or_create(slug=slug, defaults={"name": slug.title()})
+    fields = {"upstream_model": "small-v1", "capabilities": ["chat"], "variant": sku} | changed
+    return Offer.objects.create(sku=sku, provider=provider, model=model, **fields)
+
+
+def publish(sku: str, dollars: tuple[str, str, str], since: datetime | None = None) -> None:
+    """Input, cached input and output in dollars per million tokens."""
+    input_pico, cached_pico, output_pico = (pico_per_token(Decimal(d)) for d in dollars)
+    prices.publish(
+        sku_code=sku,
+        input_pico=input_pico,
+        cache_read_pico=cached_pico,
+        cache_write_5m_pico=input_pico,
+        cache_write_1h_pico=input_pico,
+        output_pico=output_pico,
+        reasoning_pico=output_pico,
+        valid_from=since or NOW - timedelta(days=100),
+        source="test",
+        recorded_by="test",
+    )
+
+
+def attempt(offer: Offer, number: int = 0, **changed: Any) -> AttemptEvent:
+    """One served attempt: 300 tokens in, 200 of them cached, 100 out."""
+    at_ms = int(NOW.timestamp() * 1000) + number
+    fields: dict[str, Any] = {
+        "request_id": f"0190{number:04x}-0000-7000-8000-000000000000",
+        "attempt": 0,
+        "tenant": SHARD,
+        "key": 1,
+        "sku": offer.sku,
+        "offer": offer.pk,
+        "supplier": offer.provider.slug,
+        "model": offer.model.slug,
+        "outcome": "ok",
+        "usage": CanonicalUsage(input_tokens=300, output_tokens=100, cache_read_tokens=200),
+        "usage_source": "provider",
+        "tenant_cost_pico": 1_000,
+        "occurred_ms": at_ms,
+        "settled_ms": at_ms + 500,
+        "detail": AttemptDetail(ttft_ms=50.0, e2e_ms=450.0, output_tps=80.0),
+    }
+    return AttemptEvent(**fields | changed)
+
+
+def append(client: Any, *found: AttemptEvent) -> list[bytes]:
+    """Put events on a shard's stream as a settle does."""
+    key = registers.stream_key(registers.tag_of_shard(SHARD))
+    return [client.xadd(key, {"e": events.encode(e), "c": 1, "h": 1, "o": 0}) for e in found]
+
+
+def worker_key(network: str = "127.0.0.0/8") -> tuple[WorkerKey, str]:
+    return workers.issue_key(label="test", allowed_network=network)
+
+
+def registration(**changed: Any) -> Registration:
+    """A worker at $0.36 an hour: $0.0001 a second, a quarter of its time on input."""
+    fields: dict[str, Any] = {
+        "name": "plain",
+        "base_url": "http://127.0.0.1:8101",
+        "bearer": "worker-bearer-secret",
+        "model": "smollm2-135m-instruct",
+        "context_length": 8192,
+        "max_output_tokens": 2048,
+        "techniques": ("paged-kv",),
+        "usd_per_hour": Decimal("0.36"),
+        "usd_per_hour_source": "entered",
+        "calibration": {
+            "input_tokens_per_s": 400.0,
+            "output_tokens_per_s": 50.0,
+            "input_time_share": 0.25,
+            "seconds": 12.0,
+            "sample": 16,
+            "mix": "test",
+        },
+        "engine": {"version": "1"},
+    }
+    return Registration(**fields | changed)

@@ -1,0 +1,153 @@
+"""Silence demotes, failed direct checks remove, success restores: against a real server."""
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from providers import checks, pools, workers
+from providers.models import Offer, Worker
+from providers.pools import Terms
+from tests.providers.market import NOW, registration, worker_key
+
+pytestmark = pytest.mark.django_db
+
+
+class Machine:
+    """A loopback server that answers with whatever status it is told."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.asked: list[tuple[str, str]] = []
+        machine = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                machine.asked.append((self.path, self.headers.get("authorization", "")))
+                body = b'{"data": [{"id": "Qwen/Qwen3-32B", "max_model_len": 4096}]}'
+                self.send_response(machine.status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    machine = Machine()
+    machine.thread.start()
+    yield machine
+    machine.stop()
+
+
+def _join(machine: Machine) -> Worker:
+    key, _ = worker_key()
+    return workers.register(key=key, registration=registration(base_url=machine.url), now=NOW)
+
+
+def _state() -> str:
+    return Offer.objects.get().state
+
+
+def test_a_living_worker_is_asked_with_its_bearer(machine: Machine) -> None:
+    # given
+    _join(machine)
+
+    # when
+    moved = checks.check_all(now=NOW)
+
+    # then
+    assert moved == 0
+    assert _state() == Offer.State.LIVE
+    assert machine.asked == [("/health", "Bearer worker-bearer-secret")]
+
+
+def test_silence_demotes_a_worker_that_still_answers(machine: Machine) -> None:
+    # given
+    _join(machine)
+
+    # when
+    checks.check_all(now=NOW + timedelta(seconds=16))
+
+    # then
+    assert _state() == Offer.State.DEMOTED
+    assert Offer.objects.get().state_reason == "no heartbeat for 16 s"
+
+
+def test_two_failed_checks_remove_and_one_success_restores(machine: Machine) -> None:
+    # given
+    _join(machine)
+    states = []
+
+    # when
+    for status in (503, 503, 200):
+        machine.status = status
+        checks.check_all(now=NOW)
+        states.append(_state())
+
+    # then
+    assert states == [Offer.State.LIVE, Offer.State.REMOVED, Offer.State.LIVE]
+
+
+def test_a_machine_that_is_gone_is_removed(machine: Machine) -> None:
+    # given
+    _join(machine)
+    machine.stop()
+
+    # when
+    for _ in range(2):
+        checks.check_all(now=NOW)
+
+    # then
+    assert _state() == Offer.State.REMOVED
+    assert "no answer" in Offer.objects.get().state_reason
+
+
+def test_an_offer_that_an_operator_disabled_stays_so(machine: Machine) -> None:
+    # given
+    _join(machine)
+    Offer.objects.update(state=Offer.State.DISABLED)
+
+    # when
+    checks.check_all(now=NOW)
+
+    # then
+    assert _state() == Offer.State.DISABLED
+
+
+def test_a_pool_sells_what_it_serves_and_is_polled(machine: Machine) -> None:
+    # given
+    (offer,) = pools.attach(
+        name="lab",
+        base_url=machine.url,
+        bearer="pool-secret",
+        terms=Terms(input_usd=Decimal("0.10"), output_usd=Decimal("0.40")),
+        recorded_by="test",
+        now=NOW,
+    )
+    states = []
+
+    # when
+    for status in (200, 500, 500, 200):
+        machine.status = status
+        checks.check_all(now=NOW)
+        states.append(_state())
+
+    # then
+    assert (offer.sku, offer.model.slug) == ("pool-lab/qwen/qwen3-32b", "qwen3-32b")
+    assert offer.context_length == 4096
+    assert states == ["live", "demoted", "removed", "live"]
+    assert set(machine.asked) == {("/v1/models", "Bearer pool-secret")}
