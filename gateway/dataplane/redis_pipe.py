@@ -64,7 +64,7 @@ class RedisAddress:
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.scheme == "unix":
-            database = int(query.get("db", 0))
+            database = int(query.get("db", "0"))
             return cls(
                 path=unquote(parts.path), database=database, username=user, password=password
             )
@@ -73,7 +73,7 @@ class RedisAddress:
         return cls(
             host=parts.hostname or "127.0.0.1",
             port=parts.port or 6379,
-            database=int(parts.path.strip("/") or query.get("db", 0)),
+            database=int(parts.path.strip("/") or query.get("db", "0")),
             username=user,
             password=password,
         )
@@ -146,14 +146,12 @@ class RedisPipe(asyncio.Protocol):
     def run(self, call: CallLike, *, repeatable: bool) -> asyncio.Future[Any]:
         """EVALSHA. The future carries the reply, RedisAway, or the script's ReplyError."""
         script = call.script
-        packed = hiredis.pack_command(
-            ("EVALSHA", script.sha1, len(call.keys), *call.keys, *call.args)
-        )
+        packed = _pack(("EVALSHA", script.sha1, len(call.keys), *call.keys, *call.args))
         return self._submit(packed, script=script, repeatable=repeatable)
 
     def command(self, *parts: Argument) -> asyncio.Future[Any]:
         """Any other command; never sent twice."""
-        return self._submit(hiredis.pack_command(parts), script=None, repeatable=False)
+        return self._submit(_pack(parts), script=None, repeatable=False)
 
     def _submit(
         self, packed: bytes, *, script: ScriptLike | None, repeatable: bool
@@ -248,7 +246,7 @@ class RedisPipe(asyncio.Protocol):
         futures = []
         for parts in commands:
             future: asyncio.Future[Any] = self._loop.create_future()
-            self._send(_Pending(hiredis.pack_command(parts), future, due))
+            self._send(_Pending(_pack(parts), future, due))
             futures.append(future)
         return futures
 
@@ -305,9 +303,14 @@ class RedisPipe(asyncio.Protocol):
         loading: asyncio.Future[Any] = self._loop.create_future()
         # A failure to load shows again in the reply of the command itself.
         loading.add_done_callback(lambda done: done.cancelled() or done.exception())
-        load = hiredis.pack_command(("SCRIPT", "LOAD", pending.script.source))
+        load = _pack(("SCRIPT", "LOAD", pending.script.source))
         self._send(_Pending(load, loading, pending.due))
         self._send(pending)
+
+
+def _pack(parts: tuple[Argument, ...]) -> bytes:
+    packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]  # its stub says 1-tuple
+    return packed
 
 
 def _fail(pending: _Pending, message: str, *, sent: bool) -> None:

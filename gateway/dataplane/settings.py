@@ -12,4 +12,4 @@ INSTALLED_APPS = [
     "providers",
     "gateway",
 ]
-MIDDLEWARE: list[str] = []
+MIDDLEWARE = []

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import httpx
+
 from tests.fakes import upstream as fake
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
 from tests.gateway.world import (
