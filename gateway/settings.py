@@ -10,6 +10,7 @@ from pathlib import Path
 from kombu import Queue
 
 from gateway import connections, env
+from gateway.console import admin_look
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -298,7 +299,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
 }
-UNFOLD = {"SITE_TITLE": "Tokenhouse", "SITE_HEADER": "Tokenhouse", "SITE_SYMBOL": "token"}
+UNFOLD = admin_look.UNFOLD
 
 LOGGING = {
     "version": 1,

@@ -96,3 +96,7 @@ def absolute(value: Decimal) -> Decimal:
 def on_day(by_day: Mapping[date, int], day: date) -> int:
     return by_day.get(day, 0)
 
+
+@register.filter
+def name_of(names: Mapping[int, str], key: int) -> str:
+    return names.get(key, str(key))

@@ -1,0 +1,400 @@
+"""Billing in the admin console: tenants and credit, prices, limits, ledger, events, health."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import QuerySet, Sum
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from redis.exceptions import RedisError
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
+
+from billing import credit, hold_queries, prices, quotas
+from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, dollars_per_million
+from billing.errors import BillingError
+from billing.money import pico_from_usd, usd
+from billing.models import (
+    Account,
+    CreditGrant,
+    Entry,
+    InvariantCheck,
+    PriceVersion,
+    Quota,
+    RateLimit,
+    TaskRun,
+    Tenant,
+    Transfer,
+    UsageEvent,
+)
+from billing.price_form import PriceForm
+from billing.price_preview import preview
+
+
+class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
+    credit_limit_usd = forms.DecimalField(
+        label="Credit limit, $",
+        min_value=0,
+        max_value=10_000_000,
+        decimal_places=12,
+        max_digits=20,
+        help_text="How far below zero the balance may go; 0 for prepaid tenants.",
+        widget=UnfoldAdminDecimalFieldWidget,
+        initial=0,
+    )
+
+    class Meta:
+        model = Tenant
+        fields = ("name", "slug", "status", "time_zone", "max_output_tokens")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.initial["credit_limit_usd"] = usd(self.instance.credit_limit_pico).normalize()
+
+
+@admin.register(Tenant)
+class TenantAdmin(ServiceAdmin):
+    form = TenantForm
+    refusals = (BillingError,)
+    list_display = ("name", "slug", "status", "credit", "spent", "held", "left", "grant_link")
+    list_filter = ("status",)
+    search_fields = ("name", "slug")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
+        return Tenant.objects.order_by("name")
+
+    def save_model(self, request: HttpRequest, obj: Tenant, form: Any, change: bool) -> None:
+        wanted = obj.status
+        if change:
+            obj.status = form.initial["status"]
+        obj.save()
+        credit.change_terms(
+            tenant=obj,
+            credit_limit_pico=pico_from_usd(form.cleaned_data["credit_limit_usd"]),
+            status=wanted,
+        )
+        obj.refresh_from_db()
+
+    @admin.display(description="Credit")
+    def credit(self, tenant: Tenant) -> str:
+        return self._part(tenant, "credit_pico")
+
+    @admin.display(description="Spent")
+    def spent(self, tenant: Tenant) -> str:
+        return self._part(tenant, "spent_pico")
+
+    @admin.display(description="Held")
+    def held(self, tenant: Tenant) -> str:
+        return self._part(tenant, "held_pico")
+
+    @admin.display(description="Left")
+    def left(self, tenant: Tenant) -> str:
+        return self._part(tenant, "left_pico")
+
+    def _part(self, tenant: Tenant, name: str) -> str:
+        try:
+            return dollars(getattr(credit.balance(tenant), name))
+        except RedisError:
+            return "unknown: Redis is away"
+
+    @admin.display(description="")
+    def grant_link(self, tenant: Tenant) -> str:
+        url = reverse("admin:billing_creditgrant_add")
+        return format_html('<a class="house-link" href="{}?tenant={}">Grant credit</a>', url, tenant.pk)
+
+    def get_urls(self) -> list[URLPattern]:
+        own = path(
+            "open-holds/", self.admin_site.admin_view(self.open_holds), name="billing_open_holds"
+        )
+        return [own, *super().get_urls()]
+
+    def open_holds(self, request: HttpRequest) -> HttpResponse:
+        try:
+            found, problem = hold_queries.open_holds(), ""
+        except RedisError as error:
+            found, problem = None, str(error)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Open holds",
+            "holds": found,
+            "problem": problem,
+            "names": dict(Tenant.objects.values_list("pk", "name")),
+        }
+        return TemplateResponse(request, "admin/open_holds.html", context)
+
+
+class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
+    amount_usd = forms.DecimalField(
+        label="Amount, $",
+        decimal_places=12,
+        max_digits=20,
+        help_text="Negative takes credit back.",
+        widget=UnfoldAdminDecimalFieldWidget,
+    )
+
+    class Meta:
+        model = CreditGrant
+        fields = ("tenant", "reason")
+
+
+@admin.register(CreditGrant)
+class CreditGrantAdmin(ServiceAdmin):
+    form = GrantForm
+    refusals = (BillingError,)
+    list_display = ("created_at", "tenant", "amount", "reason", "created_by", "transfer")
+    list_filter = ("tenant",)
+    date_hierarchy = "created_at"
+
+    def has_change_permission(self, request: HttpRequest, obj: CreditGrant | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: CreditGrant, form: Any, change: bool) -> None:
+        made = credit.grant(
+            tenant=obj.tenant,
+            amount_pico=pico_from_usd(form.cleaned_data["amount_usd"]),
+            reason=obj.reason,
+            created_by=request.user.get_username(),
+        )
+        self.take_over(obj, made)
+
+    @admin.display(description="Amount", ordering="amount_pico")
+    def amount(self, grant: CreditGrant) -> str:
+        return dollars(int(grant.amount_pico))
+
+
+@admin.register(PriceVersion)
+class PriceVersionAdmin(ReadOnlyAdmin):
+    """Versions never change; the button publishes a new one, after a look at what it changes."""
+
+    list_display = ("sku", "state", "since", "until", "inward", "cached", "outward", "source")
+    list_filter = ("service_tier", "free", "source")
+    search_fields = ("sku__code",)
+    list_select_related = ("sku",)
+    ordering = ("-pk",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.add_priceversion")
+
+    def add_view(
+        self,
+        request: HttpRequest,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        form = PriceForm(request.POST or None, initial={"sku": request.GET.get("sku", "")})
+        shown = None
+        if request.method == "POST" and form.is_valid():
+            if "_publish" in request.POST:
+                return self._publish(request, form)
+            shown = preview(form.cleaned_data["sku"], form.rates(), now=timezone.now())
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Publish a price",
+            "form": form,
+            "preview": shown,
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/publish_price.html", context)
+
+    def _publish(self, request: HttpRequest, form: PriceForm) -> HttpResponse:
+        try:
+            version = prices.publish(
+                sku_code=form.cleaned_data["sku"],
+                valid_from=timezone.now(),
+                source="operator",
+                recorded_by=request.user.get_username(),
+                free=form.cleaned_data["free"],
+                note=form.cleaned_data["note"],
+                **form.rates(),
+            )
+        except BillingError as refusal:
+            self.message_user(request, f"Not published: {refusal}", messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+        self.message_user(request, f"Version {version.pk} of {version.sku} is in force.")
+        return HttpResponseRedirect(reverse("admin:billing_priceversion_changelist"))
+
+    @display(description="State", label={"in force": "success", "closed": "", "coming": "info"})
+    def state(self, version: PriceVersion) -> str:
+        now = timezone.now()
+        if version.during.lower > now:
+            return "coming"
+        return "closed" if version.during.upper and version.during.upper <= now else "in force"
+
+    @admin.display(description="Since", ordering="during")
+    def since(self, version: PriceVersion) -> Any:
+        return version.during.lower
+
+    @admin.display(description="Until")
+    def until(self, version: PriceVersion) -> Any:
+        return version.during.upper or "—"
+
+    @admin.display(description="Input, $/M", ordering="input_pico")
+    def inward(self, version: PriceVersion) -> str:
+        return dollars_per_million(version.input_pico)
+
+    @admin.display(description="Cached, $/M", ordering="cache_read_pico")
+    def cached(self, version: PriceVersion) -> str:
+        return dollars_per_million(version.cache_read_pico)
+
+    @admin.display(description="Output, $/M", ordering="output_pico")
+    def outward(self, version: PriceVersion) -> str:
+        return dollars_per_million(version.output_pico)
+
+
+class QuotaForm(forms.ModelForm):  # type: ignore[type-arg]
+    limit_usd = forms.DecimalField(
+        label="Limit, $",
+        min_value=0,
+        decimal_places=12,
+        max_digits=20,
+        widget=UnfoldAdminDecimalFieldWidget,
+    )
+
+    class Meta:
+        model = Quota
+        fields = ("tenant", "scope_kind", "scope_id", "window")
+        widgets = {"scope_id": UnfoldAdminTextInputWidget}
+
+
+@admin.register(Quota)
+class QuotaAdmin(ServiceAdmin):
+    form = QuotaForm
+    refusals = (BillingError, RedisError)
+    list_display = ("tenant", "scope_kind", "scope_id", "window", "limit")
+    list_filter = ("tenant", "scope_kind", "window")
+
+    def has_change_permission(self, request: HttpRequest, obj: Quota | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Quota | None = None) -> bool:
+        return request.user.has_perm("billing.delete_quota")
+
+    def save_model(self, request: HttpRequest, obj: Quota, form: Any, change: bool) -> None:
+        made = quotas.set_quota(
+            tenant=obj.tenant,
+            scope_kind=obj.scope_kind,
+            scope_id=obj.scope_id,
+            window=obj.window,
+            limit_pico=pico_from_usd(form.cleaned_data["limit_usd"]),
+            now=timezone.now(),
+        )
+        self.take_over(obj, made)
+
+    @admin.display(description="Limit", ordering="limit_pico")
+    def limit(self, quota: Quota) -> str:
+        return dollars(int(quota.limit_pico))
+
+
+@admin.register(RateLimit)
+class RateLimitAdmin(ModelAdmin):
+    list_display = ("tenant", "scope_kind", "scope_id", "rpm", "tpm", "concurrency")
+    list_filter = ("tenant", "scope_kind")
+
+
+@admin.register(Account)
+class AccountAdmin(ReadOnlyAdmin):
+    list_display = ("kind", "tenant", "supplier", "balance")
+    list_filter = ("kind",)
+    list_select_related = ("tenant",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
+        return Account.objects.annotate(sum_pico=Sum("entries__amount_pico")).order_by("kind", "pk")
+
+    @admin.display(description="Balance, debit positive")
+    def balance(self, account: Account) -> str:
+        return dollars(account.sum_pico or 0)  # type: ignore[attr-defined]
+
+
+class EntryInline(TabularInline):
+    model = Entry
+    extra = 0
+    fields = readonly_fields = ("account", "amount")
+    can_delete = False
+
+    @admin.display(description="Amount, debit positive")
+    def amount(self, entry: Entry) -> str:
+        return dollars(int(entry.amount_pico))
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Transfer)
+class TransferAdmin(ReadOnlyAdmin):
+    list_display = ("id", "created_at", "code", "tenant", "memo", "corrects")
+    list_filter = ("code", "tenant")
+    inlines = (EntryInline,)
+    ordering = ("-pk",)
+
+
+@admin.register(Entry)
+class EntryAdmin(ReadOnlyAdmin):
+    list_display = ("id", "transfer", "account", "amount")
+    list_filter = ("account__kind",)
+    list_select_related = ("transfer", "account", "account__tenant")
+    ordering = ("-pk",)
+
+    @admin.display(description="Amount, debit positive")
+    def amount(self, entry: Entry) -> str:
+        return dollars(int(entry.amount_pico))
+
+
+@admin.register(UsageEvent)
+class UsageEventAdmin(ReadOnlyAdmin):
+    list_display = ("occurred_at", "tenant", "sku", "outcome", "tokens", "cost", "supplier_cost", "verdict")
+    list_filter = ("state", "outcome", "tenant", "supplier")
+    search_fields = ("request_id",)
+    list_select_related = ("tenant",)
+    ordering = ("-occurred_at",)
+
+    @admin.display(description="Tokens in / out")
+    def tokens(self, event: UsageEvent) -> str:
+        return f"{event.input_tokens:,} / {event.output_tokens:,}"
+
+    @admin.display(description="Charged", ordering="tenant_cost_pico")
+    def cost(self, event: UsageEvent) -> str:
+        return dollars(event.tenant_cost_pico)
+
+    @admin.display(description="Supplier cost", ordering="supplier_cost_pico")
+    def supplier_cost(self, event: UsageEvent) -> str:
+        return dollars(event.supplier_cost_pico)
+
+    @display(description="State", label={"posted": "success", "quarantined": "danger"})
+    def verdict(self, event: UsageEvent) -> tuple[str, str]:
+        return event.state, event.quarantine_reason or event.state
+
+
+@admin.register(InvariantCheck)
+class InvariantCheckAdmin(ReadOnlyAdmin):
+    list_display = ("name", "verdict", "detail", "checked_at")
+    ordering = ("holds", "name")
+
+    @display(description="Result", label={"holds": "success", "BROKEN": "danger"})
+    def verdict(self, check: InvariantCheck) -> str:
+        return "holds" if check.holds else "BROKEN"
+
+
+@admin.register(TaskRun)
+class TaskRunAdmin(ReadOnlyAdmin):
+    list_display = ("name", "started_at", "took", "lag", "last_failure")
+    ordering = ("name",)
+
+    @admin.display(description="Took")
+    def took(self, run: TaskRun) -> str:
+        if run.finished_at is None:
+            return "running"
+        return f"{(run.finished_at - run.started_at).total_seconds() * 1000:,.0f} ms"
+
+    @admin.display(description="Late by", ordering="lag_ms")
+    def lag(self, run: TaskRun) -> str:
+        return f"{run.lag_ms:,} ms"
+
+    @admin.display(description="Last failure")
+    def last_failure(self, run: TaskRun) -> str:
+        return f"{run.failed_at:%Y-%m-%d %H:%M:%S}: {run.failure}" if run.failed_at else "none"

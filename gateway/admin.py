@@ -1,0 +1,115 @@
+"""People and keys in the admin console: teams, members, users, API keys, policies, refusals."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from redis.exceptions import RedisError
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from gateway import keys
+from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Team
+from gateway.snapshot_signal import bump
+
+admin.site.unregister(Group)
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+    list_display = ("username", "email", "is_staff", "is_active", "last_login")
+
+
+@admin.register(Team)
+class TeamAdmin(ModelAdmin):
+    list_display = ("name", "tenant", "slug")
+    list_filter = ("tenant",)
+
+
+@admin.register(Member)
+class MemberAdmin(ModelAdmin):
+    list_display = ("user", "tenant", "team", "role")
+    list_filter = ("tenant", "role")
+    list_select_related = ("user", "tenant", "team")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ServiceAdmin):
+    refusals = (keys.KeyRefused,)
+    fields = ("tenant", "team", "name", "expires_at")
+    list_display = ("name", "public_id", "tenant", "team", "state", "expires_at", "created_at")
+    list_filter = ("tenant",)
+    search_fields = ("name", "public_id")
+    list_select_related = ("tenant", "team")
+    actions = ("revoke",)
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return obj is None and super().has_change_permission(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        issued = keys.issue(
+            tenant=obj.tenant,
+            team=obj.team,
+            name=obj.name,
+            created_by=request.user.get_username(),
+            now=timezone.now(),
+            expires_at=obj.expires_at,
+        )
+        self.take_over(obj, issued.key)
+        request.META["tokenhouse.plain"] = issued.plain
+
+    def response_add(
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        return self.show_once(
+            request,
+            title=f"API key {obj.name}",
+            secret=request.META["tokenhouse.plain"],
+            hint=f"It spends the credit of {obj.tenant}.",
+        )
+
+    @admin.action(description="Revoke at once and for good")
+    def revoke(self, request: HttpRequest, chosen: QuerySet[ApiKey]) -> None:
+        try:
+            for key in chosen:
+                keys.revoke(key=key, now=timezone.now())
+        except RedisError:
+            self.message_user(request, "Redis does not answer; not all were revoked.", "error")
+        else:
+            self.message_user(request, f"{len(chosen)} keys are revoked.")
+
+    @display(description="State", label={"live": "success", "expired": "warning", "revoked": ""})
+    def state(self, key: ApiKey) -> str:
+        if key.revoked_at:
+            return "revoked"
+        return "live" if keys.is_live(key, timezone.now()) else "expired"
+
+
+@admin.register(RoutingPolicy)
+class RoutingPolicyAdmin(ModelAdmin):
+    list_display = ("tenant", "team", "kind", "allow_fallbacks", "changed_at")
+    list_filter = ("kind", "tenant")
+    list_select_related = ("tenant", "team")
+
+    def save_model(self, request: HttpRequest, obj: RoutingPolicy, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        bump()
+
+
+@admin.register(Refusal)
+class RefusalAdmin(ReadOnlyAdmin):
+    list_display = ("occurred_at", "tenant", "model", "status", "code", "message")
+    list_filter = ("status", "code", "tenant")
+    search_fields = ("request_id",)
+    list_select_related = ("tenant",)
+    ordering = ("-occurred_at",)

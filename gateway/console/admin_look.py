@@ -1,0 +1,96 @@
+"""How the admin console looks and is ordered; its colours come from tokens.css by admin.css.
+
+Settings import this, so it knows no models.
+"""
+
+from typing import Any, Final
+
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+Item = dict[str, Any]
+
+
+def _item(title: str, icon: str, model: str, query: str = "") -> Item:
+    link = reverse_lazy(f"admin:{model}_changelist")
+    return {"title": title, "icon": icon, "link": (lambda _: f"{link}{query}") if query else link}
+
+
+def _group(title: str, *items: Item) -> Item:
+    return {"title": title, "separator": True, "items": list(items)}
+
+
+UNFOLD: Final[dict[str, Any]] = {
+    "SITE_TITLE": "Tokenhouse admin",
+    "SITE_HEADER": "Tokenhouse",
+    "SITE_SUBHEADER": "Admin console",
+    "SITE_URL": "/overview/",
+    "SITE_ICON": lambda request: static("img/mark.svg"),
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/mark.svg")}
+    ],
+    "SHOW_HISTORY": False,
+    "BORDER_RADIUS": "5px",
+    "STYLES": [
+        lambda request: static("css/tokens.css"),
+        lambda request: static("css/fonts.css"),
+        lambda request: static("css/admin.css"),
+    ],
+    "SCRIPTS": [lambda request: static("js/admin-theme.js")],
+    "DASHBOARD_CALLBACK": "gateway.console.admin_dashboard.dashboard",
+    "SIDEBAR": {
+        "show_search": True,
+        "navigation": [
+            {
+                "items": [
+                    {"title": "Overview", "icon": "home", "link": reverse_lazy("admin:index")},
+                    _item("Tenants and credit", "apartment", "billing_tenant"),
+                    _item("Credit grants", "payments", "billing_creditgrant"),
+                ]
+            },
+            _group(
+                "Access",
+                _item("API keys", "key", "gateway_apikey"),
+                _item("Members", "group", "gateway_member"),
+                _item("Teams", "groups", "gateway_team"),
+                _item("Users", "person", "auth_user"),
+            ),
+            _group(
+                "Market",
+                _item("Offers", "sell", "providers_offer"),
+                _item("Providers", "storefront", "providers_provider"),
+                _item("Models", "deployed_code", "providers_model"),
+                _item("Credentials", "lock", "providers_credential"),
+                _item("Prices", "price_change", "billing_priceversion"),
+                _item("Workers", "memory", "providers_worker"),
+                _item("Worker keys", "vpn_key", "providers_workerkey"),
+            ),
+            _group(
+                "Rules",
+                _item("Quotas", "savings", "billing_quota"),
+                _item("Rate limits", "speed", "billing_ratelimit"),
+                _item("Routing policies", "alt_route", "gateway_routingpolicy"),
+            ),
+            _group(
+                "Money",
+                _item("Usage events", "receipt_long", "billing_usageevent"),
+                _item(
+                    "Quarantine", "report", "billing_usageevent", "?state__exact=quarantined"
+                ),
+                {
+                    "title": "Open holds",
+                    "icon": "hourglass_top",
+                    "link": reverse_lazy("admin:billing_open_holds"),
+                },
+                _item("Accounts", "account_balance", "billing_account"),
+                _item("Transfers", "swap_horiz", "billing_transfer"),
+                _item("Refusals", "block", "gateway_refusal"),
+            ),
+            _group(
+                "Health",
+                _item("Invariants", "verified", "billing_invariantcheck"),
+                _item("Task runs", "schedule", "billing_taskrun"),
+            ),
+        ],
+    },
+}

@@ -1,0 +1,186 @@
+"""Sellers in the admin console: catalogue, offers and their state, credentials, workers."""
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminPasswordWidget
+
+from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
+from providers import credentials, offers, workers
+from providers.models import Credential, Model, Offer, Provider, Worker, WorkerKey
+from providers.snapshot_signal import bump
+
+
+@admin.register(Provider)
+class ProviderAdmin(ModelAdmin):
+    list_display = ("name", "slug", "kind", "wire", "enabled", "can_be_called")
+    list_filter = ("kind", "wire", "enabled")
+    search_fields = ("name", "slug")
+    ordering = ("name",)
+
+    def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        bump()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Provider | None = None) -> bool:
+        return False
+
+    @admin.display(description="Credential", boolean=True)
+    def can_be_called(self, provider: Provider) -> bool:
+        return provider.kind == Provider.Kind.IN_HOUSE or provider.pk in credentials.usable()
+
+
+@admin.register(Model)
+class ModelAdminPage(ModelAdmin):
+    list_display = ("slug", "name", "creator", "context_length")
+    list_filter = ("creator",)
+    search_fields = ("slug", "name")
+    ordering = ("slug",)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+@admin.register(Offer)
+class OfferAdmin(ModelAdmin):
+    list_display = ("sku", "provider", "model", "verdict", "state_reason", "state_changed_at")
+    list_filter = ("state", "provider__kind", "provider")
+    search_fields = ("sku", "model__slug")
+    list_select_related = ("provider", "model")
+    actions = ("switch_off", "switch_on")
+    readonly_fields = ("sku", "provider", "model", "variant", "state", "state_reason")
+    exclude = ("state_changed_at",)
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Offer | None = None) -> bool:
+        return False
+
+    @display(
+        description="State",
+        label={"live": "success", "demoted": "warning", "removed": "danger", "disabled": ""},
+    )
+    def verdict(self, offer: Offer) -> str:
+        return offer.state
+
+    @admin.action(description="Switch off: list no more, route no more")
+    def switch_off(self, request: HttpRequest, chosen: QuerySet[Offer]) -> None:
+        self._set(request, chosen, Offer.State.DISABLED, f"by {request.user.get_username()}")
+
+    @admin.action(description="Switch on")
+    def switch_on(self, request: HttpRequest, chosen: QuerySet[Offer]) -> None:
+        self._set(request, chosen, Offer.State.LIVE, "")
+
+    def _set(
+        self, request: HttpRequest, chosen: QuerySet[Offer], state: Offer.State, reason: str
+    ) -> None:
+        for offer in chosen:
+            offers.set_state(offer_id=offer.pk, state=state, reason=reason, now=timezone.now())
+        self.message_user(request, f"{len(chosen)} offers are {state.label.lower()} now.")
+
+
+class CredentialForm(forms.ModelForm):  # type: ignore[type-arg]
+    secret = forms.CharField(
+        max_length=credentials.SECRET_LENGTH_MAX,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}),
+        help_text="Write only: kept encrypted and never shown again. Replaces the active one.",
+    )
+
+    class Meta:
+        model = Credential
+        fields = ("provider", "label")
+
+
+@admin.register(Credential)
+class CredentialAdmin(ServiceAdmin):
+    form = CredentialForm
+    refusals = (ValueError,)
+    list_display = ("provider", "label", "ending", "active", "dead_reason", "created_at")
+    list_filter = ("active", "provider")
+    list_select_related = ("provider",)
+    autocomplete_fields = ("provider",)
+
+    def has_change_permission(self, request: HttpRequest, obj: Credential | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Credential | None = None) -> bool:
+        return request.user.has_perm("providers.delete_credential")
+
+    def delete_model(self, request: HttpRequest, obj: Credential) -> None:
+        super().delete_model(request, obj)
+        bump()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
+        super().delete_queryset(request, queryset)
+        bump()
+
+    def save_model(self, request: HttpRequest, obj: Credential, form: Any, change: bool) -> None:
+        made = credentials.store(
+            provider=obj.provider, label=obj.label, secret=form.cleaned_data["secret"]
+        )
+        self.take_over(obj, made)
+
+    @admin.display(description="Ends in")
+    def ending(self, credential: Credential) -> str:
+        return f"…{credential.last_four}"
+
+
+@admin.register(WorkerKey)
+class WorkerKeyAdmin(ServiceAdmin):
+    """Making a key shows the line that joins another machine, once."""
+
+    refusals = (ValueError,)
+    fields = ("label", "allowed_network")
+    list_display = ("label", "public_id", "allowed_network", "created_at", "revoked_at")
+    actions = ("revoke",)
+
+    def has_change_permission(self, request: HttpRequest, obj: WorkerKey | None = None) -> bool:
+        return obj is None and super().has_change_permission(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: WorkerKey, form: Any, change: bool) -> None:
+        made, plain = workers.issue_key(label=obj.label, allowed_network=obj.allowed_network)
+        self.take_over(obj, made)
+        request.META["tokenhouse.plain"] = plain
+
+    def response_add(
+        self, request: HttpRequest, obj: WorkerKey, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        plain = request.META["tokenhouse.plain"]
+        return self.show_once(
+            request,
+            title=f"Worker key {obj.label}",
+            secret=workers.join_line(console_url=settings.PUBLIC_CONSOLE_URL, plain_key=plain),
+            hint="Run this in a clone of the project on the machine that joins, with its own name "
+            f"and $/hour. The key works from {obj.allowed_network} only.",
+        )
+
+    @admin.action(description="Revoke: no more registrations or heartbeats")
+    def revoke(self, request: HttpRequest, chosen: QuerySet[WorkerKey]) -> None:
+        for key in chosen:
+            workers.revoke_key(key=key, now=timezone.now())
+        self.message_user(request, f"{len(chosen)} worker keys are revoked.")
+
+
+@admin.register(Worker)
+class WorkerAdmin(ReadOnlyAdmin):
+    list_display = ("name", "offer", "base_url", "hourly", "heartbeat_at", "checked_at", "running")
+    list_select_related = ("offer",)
+    exclude = ("bearer_ciphertext",)
+    ordering = ("name",)
+
+    @admin.display(description="$/hour", ordering="usd_per_hour_pico")
+    def hourly(self, worker: Worker) -> str:
+        return f"{dollars(worker.usd_per_hour_pico)} ({worker.usd_per_hour_source})"
+
+    @admin.display(description="Running / waiting")
+    def running(self, worker: Worker) -> str:
+        return f"{worker.load.get('running', 0)} / {worker.load.get('waiting', 0)}"
