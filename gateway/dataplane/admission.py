@@ -21,6 +21,7 @@ from gateway.dataplane.snapshot import Snapshots
 from gateway.errors import (
     GatewayError,
     InvalidApiKey,
+    InvalidRequest,
     ModelNotFound,
     NoEligibleOffer,
     OverBudget,
@@ -28,7 +29,7 @@ from gateway.errors import (
     RateLimited,
     Unavailable,
 )
-from gateway.routing import explain, names
+from gateway.routing import explain, names, router
 from gateway.routing.router import Ranking
 from providers.chat import Candidate
 
@@ -49,6 +50,12 @@ def plan(
             f"This API key may not use the model `{ranking.model}`.",
             param="model",
             code="model_not_allowed",
+        )
+    fault = router.own_fault(ranking)
+    if fault is not None:
+        raise InvalidRequest(
+            f"No offer of `{ranking.model}` takes this request: {fault.reason}.",
+            code=router.OWN_FAULTS[fault.code],
         )
     raise NoEligibleOffer(
         f"No offer of `{ranking.model}` can serve this request now.",

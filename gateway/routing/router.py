@@ -21,6 +21,13 @@ from providers.wires import registry
 TIER_NAMES = ("default", "flex", "priority", "batch")
 # Listing any of these says that the list is complete; else nothing is ruled out by it.
 FEATURES = frozenset({"tools", "vision", "json_schema", "text_only"})
+# Rejections that lie in the request and not in the offer's state, and what callers call them.
+OWN_FAULTS = {
+    "context_too_short": "context_length_exceeded",
+    "capability": "unsupported_by_model",
+    "dialect": "unsupported_by_model",
+    "no_price": "unpriced",
+}
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -306,3 +313,13 @@ def _no_fallback(candidate: Candidate) -> Rejection:
     return Rejection(
         offer.sku, offer.provider, "fallbacks_off", "eligible, but only the first is tried"
     )
+
+
+def own_fault(ranking: Ranking) -> Rejection | None:
+    """Why the request itself cannot be served: every offer that could be called says so."""
+    if ranking.candidates:
+        return None
+    callable_ = [r for r in ranking.rejections if r.code != "not_routable"]
+    if callable_ and all(r.code in OWN_FAULTS for r in callable_):
+        return callable_[0]
+    return None

@@ -387,3 +387,22 @@ def test_the_nearest_names_are_suggested() -> None:
 
 def test_the_same_arguments_give_the_same_ranking() -> None:
     assert rank(CURA, BOLT, ACME) == rank(CURA, BOLT, ACME)
+
+
+def test_a_prompt_that_fits_nowhere_is_the_request_s_own_fault() -> None:
+    request = openai_request(messages=[{"role": "user", "content": "x" * 60_000}])
+
+    fault = router.own_fault(rank(ACME, seller(2, "bolt", not_routable="x"), request=request))
+
+    assert fault is not None
+    assert router.OWN_FAULTS[fault.code] == "context_length_exceeded"
+
+
+def test_an_offer_that_is_only_away_is_not_the_request_s_fault() -> None:
+    breaker = Breaker()
+    breaker.failure(2, 0, permanent=True)
+    request = openai_request(messages=[{"role": "user", "content": "x" * 60_000}])
+
+    assert router.own_fault(rank(ACME, BOLT, request=request, breaker=breaker)) is None
+    assert router.own_fault(rank(seller(1, "acme", not_routable="no credential"))) is None
+    assert router.own_fault(rank(ACME)) is None
