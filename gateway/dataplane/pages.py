@@ -31,7 +31,14 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
         return
     if path == "/ready":
         reason = plane.unready()
-        body = _encode({"ready": not reason, "reason": reason, "open": len(plane.leases)})
+        body = _encode(
+            {
+                "ready": not reason,
+                "reason": reason,
+                "open": len(plane.leases),
+                "snapshot_ms": plane.snapshots.current.loaded_ms,
+            }
+        )
         await client.answer(503 if reason else 200, JSON, body)
         return
     principal = await plane.pipeline.authenticate(client)

@@ -234,25 +234,26 @@ async def error_in_stream(call: Exchange) -> None:
 
 
 async def trickles(call: Exchange) -> None:
-    """A token now and then, until the gateway hangs up or 200 have gone out."""
-    await call.raw(STREAM_HEAD)
+    """A token every 50 ms for six seconds, unless the gateway hangs up before."""
     try:
-        for number in range(200):
-            await call.token(TOKENS[number % len(TOKENS)])
-            await asyncio.sleep(0.05)
+        await _trickle(call, 120)
     except (ConnectionError, asyncio.CancelledError):
         call.seen.hung_up = True
         raise
 
 
 async def short_trickle(call: Exchange) -> None:
-    """Twenty tokens over a second, then a proper end."""
+    """Twenty tokens over a second."""
+    await _trickle(call, 20)
+
+
+async def _trickle(call: Exchange, tokens: int) -> None:
     await call.raw(STREAM_HEAD)
-    for number in range(20):
+    for number in range(tokens):
         await call.token(TOKENS[number % len(TOKENS)])
         await asyncio.sleep(0.05)
     await call.event(_delta({}, "stop"))
-    usage = {**USAGE, "completion_tokens": 20, "total_tokens": INPUT_TOKENS + 20}
+    usage = {**USAGE, "completion_tokens": tokens, "total_tokens": INPUT_TOKENS + tokens}
     await call.event({**_delta({}), "choices": [], "usage": usage})
     await call.event(b"[DONE]")
     await call.raw(b"0\r\n\r\n")

@@ -8,10 +8,12 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import redis
@@ -30,6 +33,7 @@ from billing.models import PriceVersion, ShardEpoch, Sku, Tenant
 from billing.money import PICO_PER_NANO
 from gateway.models import ApiKey, Team
 from providers.models import Model, Offer, Provider
+from tests.fakes.cable import Cable
 from tests.fakes.upstream import FakeUpstream
 
 EPOCH = "epoch-of-the-tests"
@@ -67,6 +71,10 @@ class DataPlane:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def spool(self) -> Path:
+        return Path(self.environment["TOKENHOUSE_DATA_DIR"]) / "spool"
 
     def start(self) -> None:
         command = [sys.executable, "-m", "granian", "--interface", "asgi", "--no-ws"]
@@ -123,7 +131,7 @@ class World:
     redis: "redis.Redis"
     upstream: FakeUpstream
     plane: DataPlane
-    models: set[str] = field(default_factory=set)
+    cables: dict[str, Cable] = field(default_factory=dict)
 
     def caller(self, *, credit_nano: int = 10**9, **tenant: Any) -> Caller:
         """A fresh tenant with a key and this credit; no reload is needed for it."""
@@ -141,6 +149,15 @@ class World:
         )
         self.give_credit(made, credit_nano)
         return Caller(made, key, plain, team)
+
+    def reload_snapshot(self) -> None:
+        """Tell the process that something changed, and wait until it has looked."""
+        before = self.snapshot_ms()
+        self.redis.incr("snapshot:version")
+        eventually(lambda: self.snapshot_ms() > before)
+
+    def snapshot_ms(self) -> int:
+        return int(httpx.get(f"{self.plane.url}/ready").json()["snapshot_ms"])
 
     def give_credit(self, tenant: Tenant, credit_nano: int) -> None:
         tag = registers.shard_tag(tenant.pk)
@@ -278,15 +295,27 @@ def warm(client: "redis.Redis") -> None:
         client.set(registers.epoch_key(registers.tag_of_shard(shard)), EPOCH)
 
 
-def environment(redis_url: str, folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """This test session's environment, pointed at the test database."""
+def lay_cables(redis_url: str, folder: Path) -> dict[str, Cable]:
+    """What the data plane connects to instead of Redis and Postgres, so that a test can cut it."""
+    socket_name = ".s.PGSQL.5432"
+    cables = {
+        "redis": Cable(folder / "redis.sock", Path(urlsplit(redis_url).path)),
+        "postgres": Cable(
+            folder / socket_name, Path(connection.settings_dict["HOST"]) / socket_name
+        ),
+    }
+    for cable in cables.values():
+        cable.start()
+    return cables
+
+
+def environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """This test session's environment, pointed at the test database through the cables."""
     database = connection.settings_dict
-    url = f"postgresql://{database['USER']}@/{database['NAME']}?host={database['HOST']}"
     return {
         **os.environ,
-        "DATABASE_URL": url,
-        "REDIS_URL": redis_url,
-        "TOKENHOUSE_DATA_DIR": str(folder),
+        "DATABASE_URL": f"postgresql://{database['USER']}@/{database['NAME']}?host={folder}",
+        "REDIS_URL": f"unix://{folder}/redis.sock",
         **variables,
     }
 
@@ -309,15 +338,22 @@ def world(
     upstream.start()
     client = redis.Redis.from_url(redis_url)
     client.flushall()
-    plane = DataPlane(free_port(), environment(redis_url, folder, variables), folder / "plane.log")
+    # A unix socket's path must stay short, which pytest's folders are not.
+    sockets = Path(tempfile.mkdtemp(prefix="tokenhouse-cables-"))
+    cables = lay_cables(redis_url, sockets)
+    environment_of_plane = environment(sockets, {"TOKENHOUSE_DATA_DIR": str(folder), **variables})
+    plane = DataPlane(free_port(), environment_of_plane, folder / "plane.log")
     try:
         catalogue(upstream)
         warm(client)
         plane.start()
-        yield World(client, upstream, plane)
+        yield World(client, upstream, plane, cables)
     finally:
         if plane.process is not None and plane.process.poll() is None:
             plane.kill()
         upstream.stop()
+        for cable in cables.values():
+            cable.stop()
+        shutil.rmtree(sockets)
         client.flushall()
         client.close()

@@ -1,0 +1,241 @@
+"""Redis or Postgres away, replies lost, processes killed: nothing is granted, nothing is lost."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from billing import registers
+from tests.fakes import upstream as fake
+from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
+from tests.gateway.world import (
+    EPOCH,
+    Caller,
+    World,
+    add_offer,
+    add_provider,
+    cost_pico,
+    eventually,
+    nano,
+    stream_events,
+    warm,
+)
+
+GOOD_NANO = nano(cost_pico(INPUT_TOKENS, 4, len(TOKENS)))
+LIMITS = {"TOKENHOUSE_DRAIN_MS": "8000"}
+
+
+def catalogue(upstream: FakeUpstream) -> None:
+    upstream.behaviours |= {
+        "gated": upstream.gated,
+        "opening": upstream.after_first_token,
+        "slow": fake.short_trickle,
+        "trickle": fake.trickles,
+    }
+    pool = add_provider("pool", upstream.url)
+    for model in ("good", "gated", "opening", "slow", "trickle"):
+        add_offer(provider=pool, model=model, upstream_model=model)
+
+
+@pytest.fixture
+def world(the_world: World) -> Iterator[World]:
+    """Everything mended, warm and running again before each test."""
+    the_world.upstream.gate.clear()
+    the_world.upstream.seen.clear()
+    for cable in the_world.cables.values():
+        cable.mend()
+    warm(the_world.redis)
+    if the_world.plane.process is None:
+        the_world.plane.start()
+    eventually(lambda: httpx.get(f"{the_world.plane.url}/ready").status_code == 200)
+    yield the_world
+    the_world.upstream.gate.set()
+
+
+class Asked:
+    """A call that runs while the test goes on; in flight once the provider has seen it."""
+
+    def __init__(self, world: World, caller: Caller, model: str, *, stream: bool = False) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._future = self._pool.submit(world.chat, caller, model, stream=stream, timeout=30)
+        eventually(lambda: len(world.upstream.calls(model)) == 1)
+
+    def answer(self) -> httpx.Response:
+        answer = self._future.result(30)
+        self._pool.shutdown()
+        return answer
+
+
+def test_redis_away_at_admission_is_503_and_comes_back(world: World) -> None:
+    # given
+    alice = world.caller()
+    world.cables["redis"].cut()
+    # when
+    answer = world.chat(alice, "good")
+    # then
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert httpx.get(f"{world.plane.url}/ready").status_code == 503
+    assert httpx.get(f"{world.plane.url}/health").status_code == 200
+    assert world.upstream.seen == []
+    # and
+    world.cables["redis"].mend()
+    eventually(lambda: world.chat(alice, "good").status_code == 200)
+
+
+def test_redis_away_at_settle_costs_the_client_nothing_and_the_books_neither(
+    world: World,
+) -> None:
+    # given
+    alice = world.caller()
+    asked = Asked(world, alice, "gated")
+    # when
+    world.cables["redis"].cut()
+    world.upstream.gate.set()
+    answer = asked.answer()
+    # then: the client has its answer, the settle waits on disk
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["cost"] == 0.000054
+    assert world.events(alice) == []
+    assert any(path.stat().st_size for path in world.plane.spool.glob("*.jsonl"))
+    # and: with Redis back it is booked once
+    world.cables["redis"].mend()
+    (event,) = world.settled(alice)
+    assert event["charged_nano"] == GOOD_NANO
+    eventually(lambda: not any(p.stat().st_size for p in world.plane.spool.glob("*.jsonl")))
+    assert world.register(alice) == {"credit": 10**9, "spent": GOOD_NANO, "held": 0}
+
+
+def test_a_settle_whose_reply_was_lost_is_booked_once(world: World) -> None:
+    # given
+    alice = world.caller()
+    asked = Asked(world, alice, "gated")
+    # when: Redis carries it out, and nobody hears of it
+    world.cables["redis"].muted = True
+    world.upstream.gate.set()
+    eventually(lambda: len(world.events(alice)) == 1)
+    world.cables["redis"].cut()
+    world.cables["redis"].mend()
+    # then
+    assert asked.answer().status_code == 200
+    assert len(world.settled(alice)) == 1
+    assert world.register(alice) == {"credit": 10**9, "spent": GOOD_NANO, "held": 0}
+
+
+def test_a_hold_whose_reply_was_lost_is_released(world: World) -> None:
+    # given
+    alice = world.caller()
+    world.chat(alice, "good")
+    spent = world.register(alice)["spent"]
+    # when
+    world.cables["redis"].muted = True
+    answer = world.chat(alice, "good")
+    world.cables["redis"].cut()
+    world.cables["redis"].mend()
+    # then
+    assert answer.status_code == 503
+    eventually(lambda: world.register(alice)["held"] == 0)
+    assert world.register(alice)["spent"] == spent
+
+
+def test_the_spool_of_a_killed_process_is_replayed_by_the_next(world: World) -> None:
+    # given
+    alice = world.caller()
+    asked = Asked(world, alice, "gated")
+    world.cables["redis"].cut()
+    world.upstream.gate.set()
+    asked.answer()
+    # when
+    world.plane.kill()
+    world.cables["redis"].mend()
+    world.plane.start()
+    # then
+    (event,) = world.settled(alice)
+    assert event["outcome"] == "ok"
+    assert world.register(alice) == {"credit": 10**9, "spent": GOOD_NANO, "held": 0}
+    eventually(lambda: not any(p.stat().st_size for p in world.plane.spool.glob("*.jsonl")))
+
+
+def test_an_emptied_redis_grants_nothing_until_it_is_rebuilt(world: World) -> None:
+    # given
+    alice = world.caller()
+    tag = registers.shard_tag(alice.tenant.pk)
+    world.redis.delete(registers.epoch_key(tag))
+    # when
+    answer = world.chat(alice, "good")
+    # then
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "registers_cold"
+    assert "retry-after" in answer.headers
+    # and
+    world.redis.set(registers.epoch_key(tag), EPOCH)
+    assert world.chat(alice, "good").status_code == 200
+
+
+def test_postgres_away_stops_nobody_who_is_known(world: World) -> None:
+    # given: the snapshot knows alice
+    alice = world.caller()
+    world.reload_snapshot()
+    world.cables["postgres"].cut()
+    # when / then
+    assert world.chat(alice, "good").status_code == 200
+
+
+def test_postgres_away_is_never_a_wrong_key(world: World) -> None:
+    # given
+    world.cables["postgres"].cut()
+    # when
+    answer = httpx.post(
+        f"{world.plane.url}/v1/chat/completions",
+        headers={"authorization": "Bearer tk-000000000000-unknown"},
+        json={},
+        timeout=20,
+    )
+    # then
+    assert answer.status_code == 503
+    assert "retry-after" in answer.headers
+
+
+def test_a_stop_signal_lets_open_streams_end_and_books_them(world: World) -> None:
+    # given
+    alice = world.caller()
+    asked = Asked(world, alice, "slow", stream=True)
+    # when
+    code = world.plane.stop()
+    # then
+    assert stream_events(asked.answer().text)[-1] == "[DONE]"
+    (event,) = world.events(alice)
+    assert event["outcome"] == "ok"
+    assert world.register(alice)["held"] == 0
+    assert code == 0
+
+
+def test_a_lease_is_renewed_with_what_was_delivered(world: World) -> None:
+    # given
+    alice = world.caller()
+    tag = registers.shard_tag(alice.tenant.pk)
+    asked = Asked(world, alice, "trickle", stream=True)
+
+    # when
+    def charge() -> int:
+        (lease,) = world.redis.zrange(registers.leases_key(tag), 0, -1)
+        return int(world.redis.hget(registers.hold_key(tag, lease.decode()), "charge") or 0)
+
+    eventually(lambda: charge() > 0, timeout_s=12)
+    # then: more than nothing, less than the whole
+    assert charge() < world.register(alice)["held"]
+    assert asked.answer().status_code == 200
+
+
+def test_a_killed_process_leaves_a_hold_that_expires(world: World) -> None:
+    # given
+    alice = world.caller()
+    tag = registers.shard_tag(alice.tenant.pk)
+    Asked(world, alice, "gated")
+    # when
+    world.plane.kill()
+    # then: the hold stays, under a lease that ends by itself
+    (lease,) = world.redis.zrange(registers.leases_key(tag), 0, -1, withscores=True)
+    assert world.register(alice)["held"] > 0
+    assert lease[1] > 0
