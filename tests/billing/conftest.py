@@ -1,13 +1,11 @@
 """Fixtures of the money tests: a desk on Redis alone, and books with Postgres behind it."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
 import redis
-from django.conf import settings
 
-from billing import credit, prices, rebuild, redis_connection, registers
+from billing import credit, prices, rebuild, registers
 from billing.models import ShardEpoch, Tenant
 from tests.billing import desk as desks
 from tests.billing.books import Books
@@ -25,10 +23,8 @@ def desk(redis_client: redis.Redis) -> Desk:
 
 
 @pytest.fixture
-def books(redis_client: redis.Redis, transactional_db: None) -> Iterator[Books]:
+def books(redis_client: redis.Redis, transactional_db: None) -> Books:
     """A tenant with $1 of credit, a price, and a shard that was rebuilt from Postgres."""
-    redis_connection.connection.cache_clear()
-    assert settings.REDIS_URL
     tenant = Tenant.objects.create(slug="aurora", name="Aurora")
     price = prices.publish(
         sku_code="acme/swift-1",
@@ -51,4 +47,4 @@ def books(redis_client: redis.Redis, transactional_db: None) -> Iterator[Books]:
         epoch=ShardEpoch.objects.get(shard=shard).epoch,
         price=price.pk,
     )
-    yield Books(desk=desk, tenant=tenant, price=price)
+    return Books(desk=desk, tenant=tenant, price=price)
