@@ -175,10 +175,11 @@ def _slid(last: datetime, now: datetime) -> set[tuple[int, str]]:
     return set(kept.values_list("model_id", "window"))
 
 
-def price_history(model_slug: str, since: datetime) -> list[Series]:
+def price_history(model_slug: str, since: datetime, *, now: datetime | None = None) -> list[Series]:
     """The list price of output over time, one series per offer, in-house first."""
     found = Offer.objects.filter(model__slug=model_slug).exclude(state=Offer.State.DISABLED)
     by_sku = {offer.sku: offer for offer in found.select_related("provider")}
+    now = now or timezone.now()
     series = [
         Series(
             sku=sku,
@@ -187,7 +188,7 @@ def price_history(model_slug: str, since: datetime) -> list[Series]:
             steps=[
                 (max(price.since, since).isoformat(), price.output_pico)
                 for price in versions
-                if not price.free and price.since <= timezone.now()
+                if not price.free and price.since <= now
             ],
         )
         for sku, versions in price_queries.history(since, by_sku).items()

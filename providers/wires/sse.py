@@ -23,36 +23,52 @@ class Splitter:
     """Feed it bytes as they come; line ends may be LF, CR LF or CR."""
 
     def __init__(self, *, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
-        self._tail = b""
+        self._tail = bytearray()
+        self._searched = 0  # the tail holds no event end before this
+        self._held = b""  # a CR whose LF may still come
         self._event_bytes_max = event_bytes_max
 
     @property
     def tail(self) -> bytes:
         """What came after the last complete event."""
-        return self._tail
+        return bytes(self._tail)
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """The events that are complete now; ProtocolError where one grows past the bound."""
-        data = self._tail + chunk if self._tail else chunk
-        if b"\r" in data:
-            data, held = _unix(data)
-        else:
-            held = b""
+        """The events that are complete now; ProtocolError where one grows past the bound.
+
+        Linear in the bytes fed, however small the pieces are in which a long event comes.
+        """
+        if self._held or b"\r" in chunk:
+            chunk, self._held = _unix(self._held + chunk)
+        if not self._tail:
+            return self._split(chunk)
+        self._tail += chunk
+        if self._tail.find(b"\n\n", self._searched) < 0:
+            self._keep_within_bound()
+            return []
+        data = bytes(self._tail)
+        return self._split(data)
+
+    def _split(self, data: bytes) -> list[Event]:
         events = []
         start = 0
         while (end := data.find(b"\n\n", start)) >= 0:
             if end > start:
                 events.append(_event(data[start : end + 2]))
             start = end + 2
-        self._tail = data[start:] + held
+        self._tail = bytearray(data[start:])
+        self._keep_within_bound()
+        return events
+
+    def _keep_within_bound(self) -> None:
+        self._searched = max(0, len(self._tail) - 1)
         if len(self._tail) > self._event_bytes_max:
             raise ProtocolError(f"an event is longer than {self._event_bytes_max:,} bytes")
-        return events
 
     def end(self) -> list[Event]:
         """The last event where the stream ended without the blank line after it."""
-        tail = self._tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n").strip(b"\n")
-        self._tail = b""
+        tail = bytes(self._tail).strip(b"\n")
+        self._tail.clear()
         return [_event(tail + b"\n\n")] if tail else []
 
 

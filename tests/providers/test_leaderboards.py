@@ -230,7 +230,7 @@ def test_price_history_is_steps(stream: redis.Redis) -> None:
 
     # when
     since = NOW - timedelta(days=365)
-    (series,) = leaderboards.price_history("small", since)
+    (series,) = leaderboards.price_history("small", since, now=NOW)
 
     # then
     assert series.steps == [(since.isoformat(), 4_000_000), (cut.isoformat(), 2_000_000)]

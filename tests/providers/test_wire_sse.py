@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers.errors import ProtocolError
+from providers.wires import sse
 from providers.wires.sse import Event, Splitter
 
 STREAM = (
@@ -74,3 +75,27 @@ def test_many_small_events_never_reach_the_bound() -> None:
 
     assert len(events) == 1_000
     assert splitter.tail == b""
+
+
+def test_a_long_event_in_small_pieces_costs_no_more_than_its_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given every byte that is copied out of the kept tail is counted
+    copied = 0
+
+    class Counted(bytearray):
+        def __bytes__(self) -> bytes:
+            nonlocal copied
+            copied += len(self)
+            return bytes(memoryview(self))
+
+    monkeypatch.setattr(sse, "bytearray", Counted, raising=False)
+    splitter = Splitter()
+
+    # when
+    events = [e for _ in range(2_000) for e in splitter.feed(b"x: y\n")]
+    events += splitter.feed(b"data: z\n\n")
+
+    # then the tail was copied once, when the event was complete
+    assert [event.data for event in events] == [b"z"]
+    assert copied == 10_000 + 9
