@@ -109,7 +109,7 @@ ADMIN_NETWORKS = [
     )
 ]
 
-# --- in-house workers that `make up` starts --------------------------------------------------------
+# --- in-house workers that `make up` starts ------------------------------------------------------
 WORKERS_ENABLED = env.boolean(
     "TOKENHOUSE_WORKERS", purpose="whether `make up` starts its two in-house workers", default=True
 )
@@ -281,7 +281,6 @@ LANGUAGE_CODE = "en-us"
 
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
-STATIC_ROOT = DATA_DIR / "static"
 # Served straight from the apps' folders: there is no collection step that could be forgotten.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_MAX_AGE = 300

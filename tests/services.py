@@ -41,8 +41,6 @@ class Services:
         # OS user must be able to enter.
         self.root = Path(tempfile.mkdtemp(prefix="tokenhouse-test-"))
         self.root.chmod(0o711)
-        # WhiteNoise warns without it, and warnings are errors here.
-        (self.root / "data" / "static").mkdir(parents=True)
         where = Places(root=self.root, sockets=self.root / "run")
         user = osuser.for_services()
         self.postgres = Postgres(places=where, user=user, throw_away=True)

@@ -25,6 +25,7 @@ from gateway.runtime.supervisor import Service, Stage, Supervisor
 
 TICK_S: Final = 0.15
 PROBE_EVERY_S: Final = 0.3
+SETUP: Final = "worker-setup"
 GATEWAY_TIMEOUT_S: Final = 120.0
 WORKER_TIMEOUT_S: Final = 600.0  # The first start measures the machine before it serves.
 
@@ -45,6 +46,7 @@ class Up:
         self._display = display
         self._supervisor = Supervisor(where, clock=time.monotonic, report=display.note)
         self._stop_asked = False
+        self._workers: list[Service] = []
         self._workers_ready = False
 
     def ask_to_stop(self, signal_number: int, frame: FrameType | None) -> None:
@@ -56,8 +58,11 @@ class Up:
             self._begin_worker_setup()
             self._start_services()
             self._prepare_database()
-            self._start_gateway()
-            self._start_workers()
+            self._spawn_gateway()
+            if self._workers_can_start():
+                self._spawn_workers()
+            self._wait_for_gateway()
+            self._bring_up_workers()
             self._say_that_it_is_up()
             while True:
                 self._pause()
@@ -87,10 +92,12 @@ class Up:
         self._supervisor.start(services.prepare())
         self._finish("prepare", "prepare")
 
-    def _start_gateway(self) -> None:
+    def _spawn_gateway(self) -> None:
         self._display.begin("gateway", "API, console and jobs")
         for service in (services.data_plane(), services.console(), *services.celery(self._where)):
             self._supervisor.start(service)
+
+    def _wait_for_gateway(self) -> None:
         for name, url, path in (
             ("console", services.console_url(), "/login/"),
             ("dataplane", services.api_url(), "/health"),
@@ -102,35 +109,49 @@ class Up:
     def _begin_worker_setup(self) -> None:
         """Runs beside everything else: it takes minutes the first time."""
         if settings.WORKERS_ENABLED:
-            self._display.begin("worker-setup", "in-house workers: packages and model")
+            self._display.begin(SETUP, "in-house workers: packages and model")
             self._supervisor.start(services.worker_setup(self._where))
 
-    def _start_workers(self) -> None:
+    def _workers_can_start(self) -> bool:
+        """From the second start on they come up beside the gateway, not after it."""
+        is_set_up = settings.WORKERS_ENABLED and self._supervisor.exit_code(SETUP) == 0
+        return is_set_up and "worker_key" in summary.read_demo(self._where)
+
+    def _bring_up_workers(self) -> None:
         """A worker that cannot be had is said so, and the gateway runs without it."""
         if not settings.WORKERS_ENABLED:
             return
         try:
-            self._finish("worker-setup", "worker-setup")
-            self._run_workers()
-            self._workers_ready = True
+            if not self._workers:
+                self._say_what_is_there()
+                self._finish(SETUP, SETUP)
+                self._spawn_workers()
+            self._wait_for_workers()
         except StartFailed as problem:
             self._display.note(f"The gateway runs without in-house workers. {problem}")
 
-    def _run_workers(self) -> None:
-        demo = summary.read_demo(self._where)
-        worker_key = demo.get("worker_key")
+    def _spawn_workers(self) -> None:
+        self._display.end(SETUP)
+        worker_key = summary.read_demo(self._where).get("worker_key")
         if not worker_key:
             raise StartFailed("There is no worker key in this installation.")
         self._display.begin("workers", "in-house workers: measuring this machine, then serving")
         key_file, bearers = worker_secrets(self._where, worker_key)
-        running = services.workers(self._where, worker_key=key_file, bearers=bearers)
-        for service in running:
+        self._workers = services.workers(self._where, worker_key=key_file, bearers=bearers)
+        for service in self._workers:
             self._supervisor.start(service)
-        for position, service in enumerate(running):
+
+    def _wait_for_workers(self) -> None:
+        for position, service in enumerate(self._workers):
             address = ("127.0.0.1", settings.WORKER_PORT + position, "/health")
             self._wait_for(service.name, address, timeout_s=WORKER_TIMEOUT_S, step="workers")
-        self._wait_until_sold(summary.demo_key(demo), running[0].name)
+        self._wait_until_sold(self._workers[0].name)
+        self._workers_ready = True
         self._display.end("workers")
+
+    def _say_what_is_there(self) -> None:
+        """The first start takes minutes to get its workers; the console is open meanwhile."""
+        self._display.note(summary.text(summary.read_demo(self._where), workers_ready=False))
 
     def _say_that_it_is_up(self) -> None:
         demo = summary.read_demo(self._where)
@@ -158,8 +179,9 @@ class Up:
                 self._display.detail(step, logs.last_line(self._where.logs, name))
             self._pause(PROBE_EVERY_S)
 
-    def _wait_until_sold(self, key: str | None, name: str) -> None:
+    def _wait_until_sold(self, name: str) -> None:
         """A worker that serves is not sold yet: it registers, and the data plane must know."""
+        key = summary.demo_key(summary.read_demo(self._where))
         deadline = time.monotonic() + GATEWAY_TIMEOUT_S
         while key is not None and not readiness.sells(services.api_url(), services.MODEL, key=key):
             if time.monotonic() > deadline:
