@@ -5,6 +5,8 @@ the beginning of several skus (`in-house/smollm2`).
 """
 
 import difflib
+import heapq
+import re
 from collections.abc import Iterable, Mapping
 
 from providers.chat import OfferView
@@ -12,8 +14,11 @@ from providers.chat import OfferView
 OffersByModel = Mapping[str, tuple[OfferView, ...]]
 
 NEAREST_MAX = 3
-# difflib costs about 20 microseconds a pair: only names that share a part are compared.
-COMPARED_MAX = 60
+# difflib costs about 20 microseconds a pair: only the names that share most are compared.
+COMPARED_MAX = 20
+NAME_MAX = 200
+PARTS_MAX = 8
+_SEPARATORS = re.compile(r"[-/.:_ ]+")
 
 
 def resolve(name: str, offers_by_model: OffersByModel) -> tuple[OfferView, ...]:
@@ -42,21 +47,15 @@ def matches(token: str, offer: OfferView) -> bool:
 
 def nearest(name: str, known: Iterable[str]) -> tuple[str, ...]:
     """Up to three existing names that look like this one, the most similar first."""
-    name = name[:200].lower()
-    parts = {part for part in _parts(name) if len(part) > 1}
-    shared = [(len(parts.intersection(_parts(other))), other) for other in known]
-    likely = sorted(
-        (pair for pair in shared if pair[0] or pair[1][:3] == name[:3]),
-        key=lambda pair: (-pair[0], abs(len(pair[1]) - len(name)), pair[1]),
-    )
-    return tuple(
-        difflib.get_close_matches(
-            name, [other for _, other in likely[:COMPARED_MAX]], n=NEAREST_MAX, cutoff=0.5
-        )
-    )
-
-
-def _parts(name: str) -> list[str]:
-    for separator in "/.:_":
-        name = name.replace(separator, "-")
-    return name.split("-")
+    name = name[:NAME_MAX].lower()
+    parts = [part for part in _SEPARATORS.split(name)[:PARTS_MAX] if len(part) > 1]
+    likely = []
+    for other in known:
+        shared = 0
+        for part in parts:
+            if part in other:
+                shared += 1
+        if shared or other[:3] == name[:3]:
+            likely.append((-shared, abs(len(other) - len(name)), other))
+    closest = [other for _, _, other in heapq.nsmallest(COMPARED_MAX, likely)]
+    return tuple(difflib.get_close_matches(name, closest, n=NEAREST_MAX, cutoff=0.5))
