@@ -105,8 +105,8 @@ def _begin_register(
 def spent_pico(tenant_id: int, *, kind: str, scope_id: int, window: str, day: date) -> int:
     """What Redis must have for the drained events of a scope in the window that `day` is in:
     what posted events cost, and what quarantined ones were debited."""
-    rows = UsageEvent.objects.filter(
-        tenant_id=tenant_id, **{SCOPE_COLUMN[ScopeKind(kind)]: scope_id}
+    rows = UsageEvent.objects.filter(tenant_id=tenant_id).filter(
+        **{SCOPE_COLUMN[ScopeKind(kind)]: scope_id}
     )
     return sum_of_debits(_in_window(rows, window, day))
 
