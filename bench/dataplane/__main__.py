@@ -29,7 +29,8 @@ def main() -> None:
     folder.chmod(0o711)  # the services' own OS user must be able to enter
     try:
         with Bed(folder) as bed:
-            text = _bench(bed, shapes, rounds_=given.rounds, seconds=given.seconds)
+            plan = Plan(given.rounds, given.seconds, bed.subject_core, bed.other_core, folder)
+            text = _bench(bed, shapes, plan, with_django=given.django)
     finally:
         if given.keep:
             _say(f"kept {folder}")
@@ -40,18 +41,10 @@ def main() -> None:
         report.write(text)
 
 
-def _bench(bed: Bed, shapes: list[Shape], *, rounds_: int, seconds: int) -> str:
+def _bench(bed: Bed, shapes: list[Shape], plan: Plan, *, with_django: bool) -> str:
     upstream_port, mock = start_mock(bed)
-    plan = Plan(rounds_, seconds, bed.other_core, bed.folder)
     gateway = installation.start(bed, upstream_port=upstream_port)
-    subjects = [
-        Subject("Tokenhouse", gateway.port, gateway.pid, gateway.api_key, gateway.redis_pid)
-    ]
-    floor = nginx.start(bed, upstream_port=upstream_port, is_root=os.geteuid() == 0)
-    if floor is None:
-        _say("nginx is not installed: measuring without it")
-    else:
-        subjects.append(Subject("nginx proxy_pass", floor[1], floor[0]))
+    subjects = _subjects(bed, gateway, upstream_port, with_django=with_django)
     for shape in shapes:
         for subject in subjects:
             preflight.check(
@@ -72,8 +65,8 @@ def _bench(bed: Bed, shapes: list[Shape], *, rounds_: int, seconds: int) -> str:
     runs = rounds.measure(subjects, shapes, plan, progress=_say)
     setting = report.Setting(
         day=datetime.now(UTC).date(),
-        rounds=rounds_,
-        seconds=seconds,
+        rounds=plan.rounds,
+        seconds=plan.seconds,
         generator=load.generator(),
         mock=mock,
         cores_apart=bed.subject_core is not None,
@@ -89,6 +82,22 @@ def _bench(bed: Bed, shapes: list[Shape], *, rounds_: int, seconds: int) -> str:
         )
     timed = [run for run in runs if run.round > 0]
     return report.render(timed, subjects, setting)
+
+
+def _subjects(
+    bed: Bed, gateway: Installation, upstream_port: int, *, with_django: bool
+) -> list[Subject]:
+    """The data plane first, then nginx where it is installed, then a Django view if asked for."""
+    found = [Subject("Tokenhouse", gateway.port, gateway.pid, gateway.api_key, gateway.redis_pid)]
+    floor = nginx.start(bed, upstream_port=upstream_port, is_root=os.geteuid() == 0)
+    if floor is None:
+        _say("nginx is not installed: measuring without it")
+    else:
+        found.append(Subject("nginx proxy_pass", pid=floor[0], port=floor[1]))
+    if with_django:
+        pid, port = installation.start_django_view(bed, gateway, upstream_port=upstream_port)
+        found.append(Subject("Django view, forwarding only", pid=pid, port=port))
+    return found
 
 
 def _metered(runs: list[Run], subject: Subject) -> int:
@@ -114,6 +123,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=2, choices=range(1, 31), metavar="1..30")
     names = [shape.name for shape in SHAPES]
     parser.add_argument("--shape", action="append", choices=names, help="default: all")
+    parser.add_argument("--django", action="store_true", help="also a Django view that forwards")
     parser.add_argument("--write", action="store_true", help="put the tables into the docs")
     parser.add_argument("--keep", action="store_true", help="keep the folder with the logs")
     given = parser.parse_args()

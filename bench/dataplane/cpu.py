@@ -53,3 +53,13 @@ def resident_mb(pid: int) -> float:
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def busy_s(core: int) -> float:
+    """How long this core has been busy with anything, time stolen by the host included."""
+    for line in (PROC / "stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _idle, _iowait, irq, soft_irq, steal = map(int, ticks[:8])
+            return (user + nice + system + irq + soft_irq + steal) / TICKS_PER_S
+    return 0.0

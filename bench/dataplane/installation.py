@@ -9,6 +9,7 @@ import json
 import secrets
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from gateway.runtime.postgres import Postgres
 from gateway.runtime.redis import Redis
 
 SEED_TIMEOUT_S: Final = 120.0
+DJANGO_VIEW: Final = "bench.dataplane.django_view:application"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Installation:
     redis_pid: int
     redis_url: str
     stream: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
 
     def usage_events(self) -> int:
         with redis.Redis.from_url(self.redis_url) as client:
@@ -57,7 +61,7 @@ def start(bed: Bed, *, upstream_port: int) -> Installation:
         "TOKENHOUSE_SECRET_KEY": secrets.token_urlsafe(48),
         "TOKENHOUSE_CREDENTIAL_KEYS": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "TOKENHOUSE_DATAPLANE_PORT": str(port),
-        "DJANGO_SETTINGS_MODULE": "gateway.settings",
+        "DJANGO_SETTINGS_MODULE": "gateway.dataplane.settings",
     }
     seeded = _seed(environment, upstream_port)
     environment["DJANGO_SETTINGS_MODULE"] = seeded["settings_module"]
@@ -66,7 +70,30 @@ def start(bed: Bed, *, upstream_port: int) -> Installation:
     )
     tag = registers.shard_tag(seeded["tenant"])
     stream = registers.stream_key(tag)
-    return Installation(pid, port, seeded["api_key"], redis_pid, store.url, stream)
+    return Installation(
+        pid=pid,
+        port=port,
+        api_key=seeded["api_key"],
+        redis_pid=redis_pid,
+        redis_url=store.url,
+        stream=stream,
+        command=tuple(seeded["command"]),
+        environment=environment,
+    )
+
+
+def start_django_view(bed: Bed, like: Installation, *, upstream_port: int) -> tuple[int, int]:
+    """The same server with a Django view in it; returns its pid and port."""
+    port = free_port()
+    replaced = {f"--port={like.port}": f"--port={port}", like.command[-1]: DJANGO_VIEW}
+    environment = {
+        **like.environment,
+        "DJANGO_SETTINGS_MODULE": "bench.dataplane.django_settings",
+        "TOKENHOUSE_BENCH_UPSTREAM": f"http://127.0.0.1:{upstream_port}",
+    }
+    command = [replaced.get(part, part) for part in like.command]
+    pid = bed.start("django", command, core=bed.subject_core, environment=environment, port=port)
+    return pid, port
 
 
 def share_binaries(where: Places) -> None:

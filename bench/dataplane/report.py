@@ -33,8 +33,11 @@ class Setting:
     resident_mb: tuple[tuple[str, float], ...]
 
 
+QUIET_SHARE: Final = 0.05
+
+
 def render(runs: Sequence[Run], subjects: Sequence[Subject], setting: Setting) -> str:
-    lines = [*_introduction(setting), ""]
+    lines = [*_introduction(setting), *_noise(runs), ""]
     lines += _cost_table(runs, subjects)
     lines += ["", *_speed_table(runs, subjects), "", *_aside(setting)]
     return "\n".join(lines) + "\n"
@@ -60,11 +63,23 @@ def _introduction(setting: Setting) -> list[str]:
     ]
 
 
+def _noise(runs: Sequence[Run]) -> list[str]:
+    share = figure(run.others_share for run in runs).median
+    if share <= QUIET_SHARE:
+        return []
+    return [
+        "",
+        f"**The machine was not quiet**: other processes used {share:.0%} of the subjects' core, "
+        "which makes every figure greater than it is.",
+    ]
+
+
 def _cost_table(runs: Sequence[Run], subjects: Sequence[Subject]) -> list[str]:
     head = " | ".join(subject.name for subject in subjects)
-    ratio = len(subjects) == 2
+    ratio = len(subjects) > 1
+    against = f" {subjects[0].name} to {subjects[1].name} |" if ratio else ""
     lines = [
-        f"| CPU time (user + system) | {head} |{' ratio of pairs |' if ratio else ''}",
+        f"| CPU time (user + system) | {head} |{against}",
         "|---|" + "---:|" * (len(subjects) + ratio),
     ]
     for shape in _shapes_of(runs):
@@ -132,7 +147,7 @@ def _micro(given: Figure) -> str:
 
 
 def _ratio(runs: Sequence[Run], subjects: Sequence[Subject], shape: Shape) -> str:
-    first, second = (_select(runs, subject.name, shape) for subject in subjects)
+    first, second = (_select(runs, subject.name, shape) for subject in subjects[:2])
     ratios = figure(_cost(a) / _cost(b) for a, b in zip(first, second, strict=True))
     return f"{ratios.median:.1f}x ({ratios.least:.1f} to {ratios.greatest:.1f})"
 

@@ -41,6 +41,7 @@ class Run:
     cpu: cpu.CpuTime
     wall_s: float
     redis_s: float = 0.0
+    core_busy_s: float = 0.0  # the subject's core, with everything that ran on it
 
     @property
     def us_per_request(self) -> float:
@@ -60,6 +61,11 @@ class Run:
         return self.cpu.total_s / self.wall_s
 
     @property
+    def others_share(self) -> float:
+        """How much of the subject's core others used: what makes a measurement noisy."""
+        return max(self.core_busy_s - self.cpu.total_s, 0.0) / self.wall_s
+
+    @property
     def per_second(self) -> float:
         return self.count.requests / self.count.seconds
 
@@ -75,6 +81,7 @@ class Figure:
 class Plan:
     rounds: int
     seconds: int
+    subject_core: int | None
     load_core: int | None
     folder: Path
 
@@ -116,7 +123,8 @@ def _run(subject: Subject, shape: Shape, plan: Plan, *, number: int, seconds: in
     pids = cpu.tree_of(subject.pid)
     beside = [] if subject.redis_pid is None else [subject.redis_pid]
     before, began = cpu.cpu_of(pids), time.perf_counter()
-    redis_before = cpu.cpu_of(beside)
+    redis_before, core = cpu.cpu_of(beside), plan.subject_core
+    busy_before = 0.0 if core is None else cpu.busy_s(core)
     count = load.run(
         shape,
         port=subject.port,
@@ -129,6 +137,14 @@ def _run(subject: Subject, shape: Shape, plan: Plan, *, number: int, seconds: in
     used = cpu.cpu_of(pids) - before
     if count.errors or not count.requests:
         raise BenchFailed(f"{subject.name}, {shape.name}: {count.errors} errors, {count}")
-    wall_s = time.perf_counter() - began - AFTERMATH_S
-    redis_s = (cpu.cpu_of(beside) - redis_before).total_s
-    return Run(subject.name, shape, number, count, used, wall_s, redis_s)
+    wall_s = time.perf_counter() - began
+    return Run(
+        subject=subject.name,
+        shape=shape,
+        round=number,
+        count=count,
+        cpu=used,
+        wall_s=wall_s,
+        redis_s=(cpu.cpu_of(beside) - redis_before).total_s,
+        core_busy_s=0.0 if core is None else cpu.busy_s(core) - busy_before,
+    )

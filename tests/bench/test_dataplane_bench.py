@@ -16,6 +16,19 @@ from bench.dataplane.shapes import EVENTS_PER_STREAM, SHAPES, Count
 from gateway.runtime.child import Program
 
 WHOLE, STREAM_16, _ = SHAPES
+SETTING = report.Setting(
+    day=date(2026, 1, 2),
+    rounds=3,
+    seconds=2,
+    generator="wrk",
+    mock="C",
+    cores_apart=True,
+    direct_per_second=1.0,
+    metered_requests=3000,
+    usage_events=3003,
+    redis_us_per_request=9.0,
+    resident_mb=(("ours", 80.0),),
+)
 
 
 @pytest.fixture
@@ -159,22 +172,9 @@ def test_report_pairs_the_rounds_of_two_subjects() -> None:
         for number, costs in ((1, (0.2, 0.1)), (2, (0.6, 0.2)), (3, (0.4, 0.1)))
         for name, seconds in zip(("ours", "nginx"), costs, strict=True)
     ]
-    setting = report.Setting(
-        day=date(2026, 1, 2),
-        rounds=3,
-        seconds=2,
-        generator="wrk",
-        mock="C",
-        cores_apart=True,
-        direct_per_second=1.0,
-        metered_requests=3000,
-        usage_events=3003,
-        redis_us_per_request=9.0,
-        resident_mb=(("ours", 80.0),),
-    )
 
     # when
-    text = report.render(runs, subjects, setting)
+    text = report.render(runs, subjects, SETTING)
 
     # then
     row = "| µs per request, not streamed, 32 connections | 400.0 (200.0 to 600.0) | "
@@ -189,3 +189,20 @@ def test_nothing_of_the_bench_is_left_running(tmp_path: Path) -> None:
     # then
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=1)
+
+
+def test_report_says_when_others_used_the_core() -> None:
+    # given
+    subjects = [rounds.Subject("ours", 1, 1)]
+    count = Count(requests=1000, errors=0, seconds=2.0, p50_us=1.0, p99_us=2.0)
+    quiet, noisy = (
+        rounds.Run("ours", WHOLE, 1, count, cpu.CpuTime(0.5, 0.5), 2.0, core_busy_s=busy_s)
+        for busy_s in (1.02, 1.8)
+    )
+
+    # when
+    texts = [report.render([run], subjects, SETTING) for run in (quiet, noisy)]
+
+    # then
+    assert "The machine was not quiet" not in texts[0]
+    assert "other processes used 40% of the subjects' core" in texts[1]
