@@ -107,7 +107,7 @@ def _limit(tenant: Tenant, team: Team) -> None:
 
 
 def _people(company: Company, tenant: Tenant, teams: Sequence[Team]) -> dict[str, str]:
-    made = {}
+    made: dict[str, str] = {}
     for name, role in company.people:
         if User.objects.filter(username=name).exists():
             continue

@@ -6,7 +6,7 @@ No money moved for any of them. The stream is bounded: under a flood the oldest 
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -18,6 +18,7 @@ from gateway.models import Refusal
 
 STREAM = "refusals"
 BATCH_SIZE = 2_000
+Entry = tuple[bytes, Mapping[bytes, bytes]]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class RefusedRequest(msgspec.Struct, frozen=True):
 @transaction.atomic
 def record(client: redis.Redis) -> int:
     """Move one batch from the stream into Postgres; returns how many entries were read."""
-    entries = client.xrange(STREAM, count=BATCH_SIZE)
+    entries = cast(list[Entry], client.xrange(STREAM, count=BATCH_SIZE))
     if not entries:
         return 0
     _save([found for _, fields in entries if (found := _decoded(fields)) is not None])

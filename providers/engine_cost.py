@@ -121,17 +121,17 @@ def bounded(
     live: InHousePrice, *, calibrated: InHousePrice, outside: InHousePrice | None
 ) -> InHousePrice:
     """The live price between its floor and its ceiling; the floor wins where they cross."""
-
-    def within(pico: int, calibrated_pico: int, outside_pico: int | None) -> int:
-        floor = _ceil(calibrated_pico * FLOOR_SHARE, Decimal(1))
-        ceiling = int(calibrated_pico * CEILING_MULTIPLE) if outside_pico is None else outside_pico
-        return max(floor, min(pico, ceiling))
-
-    input_pico = within(live.input_pico, calibrated.input_pico, outside and outside.input_pico)
-    return InHousePrice(
-        input_pico=input_pico,
-        cached_pico=_ceil(input_pico * CACHED_WEIGHT, Decimal(1)),
-        output_pico=within(
-            live.output_pico, calibrated.output_pico, outside and outside.output_pico
-        ),
+    input_pico = _within(
+        live.input_pico, calibrated.input_pico, outside.input_pico if outside else None
     )
+    output_pico = _within(
+        live.output_pico, calibrated.output_pico, outside.output_pico if outside else None
+    )
+    cached_pico = _ceil(input_pico * CACHED_WEIGHT, Decimal(1))
+    return InHousePrice(input_pico, cached_pico, output_pico)
+
+
+def _within(pico: int, calibrated_pico: int, outside_pico: int | None) -> int:
+    floor = _ceil(calibrated_pico * FLOOR_SHARE, Decimal(1))
+    ceiling = int(calibrated_pico * CEILING_MULTIPLE) if outside_pico is None else outside_pico
+    return max(floor, min(pico, ceiling))

@@ -44,5 +44,5 @@ def percentile(histogram: Mapping[str, int], share: float) -> float | None:
     for bucket in sorted(histogram, key=int):
         seen += histogram[bucket]
         if seen >= rank:
-            return GROWTH ** (int(bucket) + 0.5)
+            return float(GROWTH ** (int(bucket) + 0.5))
     raise AssertionError("the counts of a histogram exceed their own sum")

@@ -185,10 +185,10 @@ def _spark(paid: Iterable[_Listed], facts: _Facts) -> list[list[Any]]:
 
 def _change(spark: Sequence[Sequence[Any]], now: datetime) -> float | None:
     """How much the lowest output price moved in 30 days; None where nothing was sold then."""
-    then = [pico for moment, pico in spark if moment <= (now - CHANGE_OVER).isoformat()]
+    then = [int(pico) for moment, pico in spark if moment <= (now - CHANGE_OVER).isoformat()]
     if not then or not then[-1]:
         return None
-    return round(100 * (spark[-1][1] - then[-1]) / then[-1], 1)
+    return round(100 * (int(spark[-1][1]) - then[-1]) / then[-1], 1)
 
 
 def _fastest(group: Iterable[Offer], facts: _Facts) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Shapes of the management API's bodies. Rules about what they mean live in the services."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rest_framework import serializers
@@ -32,6 +33,20 @@ class TeamSerializer(serializers.ModelSerializer[Team]):
         fields = ("slug", "name")
 
 
+KEY_FIELDS = (
+    "id",
+    "public_id",
+    "name",
+    "team",
+    "scopes",
+    "models_allowed",
+    "expires_at",
+    "revoked_at",
+    "created_by",
+    "created_at",
+)
+
+
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
     """A key without its secret, which nobody can read back."""
 
@@ -39,18 +54,7 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
 
     class Meta:
         model = ApiKey
-        fields = (
-            "id",
-            "public_id",
-            "name",
-            "team",
-            "scopes",
-            "models_allowed",
-            "expires_at",
-            "revoked_at",
-            "created_by",
-            "created_at",
-        )
+        fields: Sequence[str] = KEY_FIELDS
 
 
 class NewKeySerializer(serializers.Serializer[Any]):
@@ -71,7 +75,7 @@ class IssuedKeySerializer(KeySerializer):
     secret = serializers.CharField(read_only=True)
 
     class Meta(KeySerializer.Meta):
-        fields = (*KeySerializer.Meta.fields, "secret")
+        fields = (*KEY_FIELDS, "secret")
 
 
 class ScopeSerializer(serializers.Serializer[Any]):

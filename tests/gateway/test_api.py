@@ -1,0 +1,304 @@
+"""The management API by key and by session: what it makes, shows and refuses."""
+
+from typing import Any
+
+import pytest
+import redis
+from django.test import Client
+from django.utils import timezone
+
+from billing import credit
+from billing.models import Quota
+from gateway import keys
+from gateway.models import ApiKey, RoutingPolicy
+from tests.people import Person
+from tests.providers.market import make_offer, publish, registration, worker_key
+
+TENANT = "/api/v1/tenants/aurora"
+
+
+def _management(person: Person, *scopes: str) -> dict[str, str]:
+    issued = keys.issue(
+        tenant=person.tenant,
+        name="ops",
+        scopes=scopes or (keys.MANAGEMENT,),
+        created_by="test",
+        now=timezone.now(),
+    )
+    return {"Authorization": f"Bearer {issued.plain}"}
+
+
+def _post(client: Client, path: str, body: Any, headers: dict[str, str] | None = None) -> Any:
+    return client.post(path, body, content_type="application/json", headers=headers)
+
+
+def _put(client: Client, path: str, body: Any, headers: dict[str, str] | None = None) -> Any:
+    return client.put(path, body, content_type="application/json", headers=headers)
+
+
+def test_a_key_is_made_shown_once_and_revoked(
+    client: Client, alice: Person, redis_client: redis.Redis
+) -> None:
+    # given
+    headers = _management(alice)
+
+    # when
+    made = _post(client, f"{TENANT}/keys/", {"name": "CI", "team": "main"}, headers)
+    listed = client.get(f"{TENANT}/keys/", headers=headers).json()
+    one = f"{TENANT}/keys/{made.json()['id']}/"
+    revoked = client.delete(one, headers=headers)
+
+    # then
+    assert made.status_code == 201
+    assert keys.find(made.json()["secret"]) == ApiKey.objects.get(name="CI")
+    assert [key["name"] for key in listed] == ["CI", "ops"]
+    assert all("secret" not in key for key in listed)
+    assert revoked.json()["revoked_at"] is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 400, "invalid"),
+        ({"name": "CI", "scopes": ["root"]}, 400, "invalid"),
+        ({"name": "CI", "expires_at": "2020-01-01T00:00:00Z"}, 422, "refused"),
+        ({"name": "CI", "team": "nobody"}, 404, "not_found"),
+        ("[", 400, "parse_error"),
+    ],
+)
+def test_a_bad_key_is_refused_with_a_problem(
+    body: Any, status: int, code: str, client: Client, alice: Person
+) -> None:
+    # when
+    answer = _post(client, f"{TENANT}/keys/", body, _management(alice))
+
+    # then
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer["content-type"] == "application/problem+json"
+    assert ApiKey.objects.count() == 1
+
+
+def test_a_key_without_the_scope_is_forbidden(client: Client, alice: Person) -> None:
+    # when
+    answer = client.get(f"{TENANT}/keys/", headers=_management(alice, keys.INFERENCE))
+
+    # then
+    assert answer.status_code == 403
+    assert "management" in answer.json()["detail"]
+
+
+def test_a_revoked_key_is_told_so(client: Client, alice: Person, redis_client: redis.Redis) -> None:
+    # given
+    headers = _management(alice)
+    keys.revoke(key=ApiKey.objects.get(), now=timezone.now())
+
+    # when
+    answer = client.get("/api/v1/tenants/", headers=headers)
+
+    # then
+    assert answer.status_code == 401
+    assert answer["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_developer_reads_and_does_not_write(client: Client, bob: Person) -> None:
+    # given
+    client.force_login(bob.user)
+
+    # when
+    read = client.get(f"{TENANT}/keys/")
+    written = _post(client, f"{TENANT}/keys/", {"name": "CI"})
+
+    # then
+    assert (read.status_code, written.status_code) == (200, 403)
+    assert not ApiKey.objects.exists()
+
+
+def test_a_session_needs_a_csrf_token_to_write(alice: Person) -> None:
+    # given
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(alice.user)
+
+    # when
+    answer = _post(client, f"{TENANT}/teams/", {"slug": "new", "name": "New"})
+
+    # then
+    assert answer.status_code == 403
+    assert "CSRF" in answer.json()["detail"]
+
+
+def test_a_balance_is_exact(client: Client, alice: Person, redis_client: redis.Redis) -> None:
+    # given
+    credit.grant(tenant=alice.tenant, amount_pico=1, reason="test", created_by="test")
+
+    # when
+    answer = client.get(f"{TENANT}/balance/", headers=_management(alice))
+
+    # then
+    assert answer.json() == {
+        "credit_usd": "0.000000000001",
+        "spent_usd": "0",
+        "held_usd": "0",
+        "left_usd": "0.000000000001",
+    }
+
+
+def test_rate_limits_and_policy_are_set_and_read(client: Client, alice: Person) -> None:
+    # given
+    headers = _management(alice)
+    make_offer("acme/small")
+    limit = {"scope_kind": "team", "scope": "main", "rpm": 60, "tpm": None, "concurrency": 4}
+    pinned = {"kind": "pinned", "pinned_skus": ["acme/small"]}
+
+    # when
+    _put(client, f"{TENANT}/rate-limits/", limit, headers)
+    _put(client, f"{TENANT}/routing-policy/", pinned, headers)
+
+    # then
+    assert client.get(f"{TENANT}/rate-limits/", headers=headers).json() == [limit]
+    policy = client.get(f"{TENANT}/routing-policy/", headers=headers).json()
+    assert (policy["kind"], policy["pinned_skus"]) == ("pinned", ["acme/small"])
+    unknown = _put(client, f"{TENANT}/routing-policy/", {"providers_allowed": ["x"]}, headers)
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "refused")
+    assert RoutingPolicy.objects.count() == 1
+
+
+@pytest.mark.parametrize("limit", [12.5, "1e3000", "-1", "0.0000000000001", "many", None])
+def test_a_budget_that_is_no_exact_amount_is_refused(
+    limit: Any, client: Client, alice: Person
+) -> None:
+    # given
+    body = {"scope_kind": "tenant", "scope": "aurora", "window": "day", "limit_usd": limit}
+
+    # when
+    answer = _put(client, f"{TENANT}/quotas/", body, _management(alice))
+
+    # then
+    assert answer.status_code in (400, 422)
+    assert not Quota.objects.exists()
+
+
+def test_a_budget_while_the_shard_is_cold_is_unavailable(
+    client: Client, alice: Person, redis_client: redis.Redis
+) -> None:
+    # given
+    body = {"scope_kind": "tenant", "scope": "aurora", "window": "day", "limit_usd": "5"}
+
+    # when
+    answer = _put(client, f"{TENANT}/quotas/", body, _management(alice))
+
+    # then
+    assert answer.status_code == 503
+    assert answer["Retry-After"] == "2"
+    assert not Quota.objects.exists()
+
+
+def test_a_limit_of_another_tenants_team_is_not_found(
+    client: Client, alice: Person, charlie: Person
+) -> None:
+    # given
+    other = keys.issue(
+        tenant=charlie.tenant, name="theirs", created_by="test", now=timezone.now()
+    ).key
+    bodies = [
+        {"scope_kind": "key", "scope": str(other.pk), "rpm": 1},
+        {"scope_kind": "tenant", "scope": charlie.tenant.slug, "rpm": 1},
+    ]
+
+    # when
+    headers = _management(alice)
+    answers = [_put(client, f"{TENANT}/rate-limits/", body, headers) for body in bodies]
+
+    # then
+    assert [answer.status_code for answer in answers] == [404, 404]
+
+
+def test_usage_of_a_quiet_tenant_is_zero(client: Client, alice: Person) -> None:
+    # when
+    headers = _management(alice)
+    usage = client.get(f"{TENANT}/usage/", headers=headers).json()
+    requests = client.get(f"{TENANT}/requests/?limit=5", headers=headers).json()
+    bad = client.get(f"{TENANT}/requests/?limit=5000", headers=headers)
+
+    # then
+    assert usage["totals"]["cost_usd"] == "0"
+    assert requests == {"requests": []}
+    assert bad.status_code == 400
+
+
+def test_the_boards_are_public(client: Client, db: None, redis_client: redis.Redis) -> None:
+    # given
+    offer = make_offer("acme/small")
+    publish(offer.sku, ("0.10", "0.05", "0.40"), since=timezone.now())
+
+    # when
+    home = client.get("/api/v1/leaderboards/").json()["models"]
+    board = client.get("/api/v1/leaderboards/small/?window=1h").json()
+    history = client.get("/api/v1/leaderboards/small/prices/").json()["series"]
+
+    # then
+    assert [row["model"] for row in home] == ["small"]
+    assert board["rows"][0]["effective"]["pico"] == 700_000
+    assert [series["steps"][0][1] for series in history] == [400_000]
+    assert client.get("/api/v1/leaderboards/none/").status_code == 404
+    assert client.get("/api/v1/leaderboards/small/?window=2y").status_code == 404
+
+
+def _registration() -> dict[str, Any]:
+    stated = registration()
+    fields = {name: getattr(stated, name) for name in stated.__slots__}
+    return fields | {"usd_per_hour": "0.36", "techniques": list(stated.techniques)}
+
+
+def test_a_worker_registers_and_lives(client: Client, db: None, redis_client: redis.Redis) -> None:
+    # given
+    headers = {"Authorization": f"Bearer {worker_key()[1]}"}
+
+    # when
+    made = _post(client, "/api/workers/register", _registration(), headers)
+    beat = {
+        "worker_id": made.json()["worker_id"],
+        "running": 1,
+        "waiting": 0,
+        "kv_cache_usage": 0.25,
+        "totals": {"output_tokens": 10, "uptime_s": 3.5},
+    }
+    lives = _post(client, "/api/workers/heartbeat", beat, headers)
+    unknown = _post(client, "/api/workers/heartbeat", beat | {"worker_id": 10**6}, headers)
+
+    # then
+    assert (made.status_code, lives.status_code, unknown.status_code) == (200, 200, 404)
+    assert made.json()["heartbeat_seconds"] == 5
+    assert made.json()["sku"] == "in-house/smollm2-135m-instruct/plain"
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"base_url": "http://10.0.0.1:8101"}, 422),
+        ({"calibration": {}}, 422),
+        ({"usd_per_hour": "NaN"}, 400),
+        ({"context_length": -1}, 400),
+        ({"techniques": "all"}, 400),
+    ],
+)
+def test_a_bad_registration_makes_nothing(
+    changed: dict[str, Any], status: int, client: Client, db: None
+) -> None:
+    # given
+    headers = {"Authorization": f"Bearer {worker_key()[1]}"}
+
+    # when
+    answer = _post(client, "/api/workers/register", _registration() | changed, headers)
+
+    # then
+    assert answer.status_code == status
+    assert client.get("/api/v1/leaderboards/smollm2-135m-instruct/").status_code == 404
+
+
+@pytest.mark.parametrize("key", ["", "Bearer wk-nobody-nothing", "Bearer tk-x-y"])
+def test_without_a_worker_key_nobody_registers(key: str, client: Client, db: None) -> None:
+    # when
+    answer = _post(client, "/api/workers/register", _registration(), {"Authorization": key})
+
+    # then
+    assert answer.status_code == 401
