@@ -14,9 +14,8 @@ from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
-from gateway import keys
+from gateway import keys, policies
 from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Team
-from gateway.snapshot_signal import bump
 
 admin.site.unregister(Group)
 admin.site.unregister(User)
@@ -96,14 +95,24 @@ class ApiKeyAdmin(ServiceAdmin):
 
 
 @admin.register(RoutingPolicy)
-class RoutingPolicyAdmin(ModelAdmin):
+class RoutingPolicyAdmin(ServiceAdmin):
+    refusals = (policies.PolicyRefused,)
     list_display = ("tenant", "team", "kind", "allow_fallbacks", "changed_at")
     list_filter = ("kind", "tenant")
     list_select_related = ("tenant", "team")
 
     def save_model(self, request: HttpRequest, obj: RoutingPolicy, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        bump()
+        made = policies.set_policy(
+            tenant=obj.tenant,
+            team=obj.team,
+            kind=obj.kind,
+            pinned_skus=obj.pinned_skus,
+            providers_allowed=obj.providers_allowed,
+            max_input_pico=obj.max_input_pico,
+            max_output_pico=obj.max_output_pico,
+            allow_fallbacks=obj.allow_fallbacks,
+        )
+        self.take_over(obj, made)
 
 
 @admin.register(Refusal)

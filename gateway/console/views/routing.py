@@ -28,16 +28,16 @@ def _save(request: HttpRequest, member: Member) -> HttpResponse:
     form = PolicyForm(request.POST)
     if not form.is_valid():
         return _page(request, member, form, status=422)
-    terms = policies.PolicyTerms(
-        kind=form.cleaned_data["kind"],
-        pinned_skus=form.skus(),
-        providers_allowed=form.sellers(),
-        max_input_pico=pico_per_token_of(form.cleaned_data["max_input_usd"]),
-        max_output_pico=pico_per_token_of(form.cleaned_data["max_output_usd"]),
-        allow_fallbacks=form.cleaned_data["allow_fallbacks"],
-    )
     try:
-        policies.set_policy(tenant=member.tenant, team=None, terms=terms)
+        policies.set_policy(
+            tenant=member.tenant,
+            kind=form.cleaned_data["kind"],
+            pinned_skus=form.skus(),
+            providers_allowed=form.sellers(),
+            max_input_pico=pico_per_token_of(form.cleaned_data["max_input_usd"]),
+            max_output_pico=pico_per_token_of(form.cleaned_data["max_output_usd"]),
+            allow_fallbacks=form.cleaned_data["allow_fallbacks"],
+        )
     except policies.PolicyRefused as refused:
         form.add_error(None, str(refused))
         return _page(request, member, form, status=422)

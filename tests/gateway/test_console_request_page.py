@@ -1,0 +1,165 @@
+"""One request whole: its attempts on one axis, its cost line by line, its entries; nobody else's."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.test import Client
+
+from billing import usage_queries
+from billing.usage_queries import RequestFilter
+from gateway.console import cost_lines, request_list, waterfall
+from tests.gateway.console_rows import offer, refused, request_id_at, served
+from tests.people import Person
+
+NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def alice_client(alice: Person, client: Client) -> Client:
+    client.force_login(alice.user)
+    return client
+
+
+def test_cost_lines_sum_to_what_was_charged(alice: Person) -> None:
+    # given 504 uncached and 700 cached input tokens and 318 of output
+    event = served(alice.tenant, offer(), at=NOW)
+
+    # when
+    bill = cost_lines.bill_of(event)
+
+    # then each class stands by itself and the sum is exact
+    assert [(line.label, line.tokens, line.amount_pico) for line in bill.lines] == [
+        ("Input", 504, 50_400_000),
+        ("Cached input", 700, 35_000_000),
+        ("Output", 318, 127_200_000),
+    ]
+    assert bill.rated_pico == bill.charged_pico == event.tenant_cost_pico == 212_600_000
+
+
+def test_a_failed_attempt_is_shown_as_not_charged(alice: Person) -> None:
+    event = served(alice.tenant, offer(), at=NOW, outcome="upstream_error", billable=False)
+
+    bill = cost_lines.bill_of(event)
+
+    assert bill.charged_pico == 0
+    assert bill.waived_pico == bill.rated_pico == 212_600_000
+
+
+def test_attempts_share_one_axis_from_the_requests_id_on(alice: Person) -> None:
+    # given a first try of 400 ms that failed and a second one sent 500 ms after the first
+    sold, request_id = offer(), request_id_at(NOW - timedelta(milliseconds=100))
+    first = served(
+        alice.tenant, sold, at=NOW, request_id=request_id, outcome="upstream_error",
+        billable=False, ttft_ms=None, e2e_ms=400.0,
+    )  # fmt: skip
+    second = served(
+        alice.tenant, sold, at=NOW + timedelta(milliseconds=500), request_id=request_id,
+        attempt=2, ttft_ms=100.0, e2e_ms=400.0,
+    )  # fmt: skip
+
+    # when
+    drawn = waterfall.draw([first, second])
+
+    # then
+    assert drawn.total_ms == 1_000.0
+    assert [(bar.kind, bar.x, bar.width) for bar in drawn.lanes[0].bars] == [
+        ("before", 0, 100),
+        ("failed", 100, 400),
+    ]
+    assert [(bar.kind, bar.x, bar.width) for bar in drawn.lanes[1].bars] == [
+        ("wait", 600, 100),
+        ("flow", 700, 300),
+    ]
+
+
+def test_the_page_shows_cost_ledger_and_reasons(alice: Person, alice_client: Client) -> None:
+    ranking = {
+        "policy": "cheapest",
+        "expected_tokens": {"input": 900, "output": 256},
+        "candidates": [
+            {"rank": 1, "offer": "acme/small", "expected_usd": "0.0002", "greatest_usd": "0.002",
+             "score": 1.0, "why": "costs about $0.0002"}
+        ],
+        "rejections": [{"offer": "zeta/small", "code": "no_credential", "reason": "no credential"}],
+    }  # fmt: skip
+    event = served(alice.tenant, offer(), at=NOW, ranking=ranking)
+
+    page = alice_client.get(f"/requests/{event.request_id}/").content.decode()
+
+    assert "$0.000\u2009212\u2009600" in page
+    assert f"Transfer {event.transfer_id}" in page
+    assert "no credential" in page
+    assert "costs about $0.0002" in page
+
+
+def test_someone_elses_request_does_not_exist(
+    alice: Person, charlie: Person, client: Client
+) -> None:
+    event = served(alice.tenant, offer(), at=NOW)
+    turned_away = refused(alice.tenant, at=NOW)
+    client.force_login(charlie.user)
+
+    for request_id in (event.request_id, turned_away.request_id):
+        assert client.get(f"/requests/{request_id}/").status_code == 404
+    assert usage_queries.requests(charlie.tenant.pk, filters=RequestFilter()) == []
+
+
+def test_a_refused_request_says_what_happened(alice: Person, alice_client: Client) -> None:
+    reasons = [{"offer": "zeta/small", "reason": "no credential"}]
+    turned_away = refused(
+        alice.tenant, at=NOW, status=503, code="no_eligible_offer", detail={"reasons": reasons}
+    )
+
+    page = alice_client.get(f"/requests/{turned_away.request_id}/").content.decode()
+
+    assert "503 · no eligible offer" in page
+    assert "zeta/small" in page
+
+
+def test_served_and_refused_stand_in_one_list_newest_first(alice: Person) -> None:
+    # given
+    sold = offer()
+    served(alice.tenant, sold, at=NOW - timedelta(seconds=30))
+    refused(alice.tenant, at=NOW - timedelta(seconds=20))
+    served(alice.tenant, sold, at=NOW - timedelta(seconds=10), outcome="client_cancelled")
+
+    # when
+    rows = request_list.read(alice.tenant.pk, request_list.asked_in({})).rows
+
+    # then
+    assert [row.outcome for row in rows] == ["cancelled by the client", "402 · over budget", "200"]
+
+
+def test_filters_stand_in_the_url(alice: Person, alice_client: Client) -> None:
+    # given
+    served(alice.tenant, offer(), at=NOW)
+    served(alice.tenant, offer("zeta", "large"), at=NOW)
+    refused(alice.tenant, at=NOW)
+
+    # when
+    def models(query: str) -> list[str]:
+        page = alice_client.get(f"/requests/?{query}")
+        return [row.model for row in page.context["page"].rows]
+
+    # then
+    assert models("model=large") == ["large"]
+    assert models("supplier=acme") == ["small"]
+    assert models("outcome=refused") == ["small"]
+    assert models("key=not-a-number&before=nonsense") != []
+
+
+def test_older_pages_go_on_where_the_newer_one_ended(alice: Person) -> None:
+    # given five requests, two to a page
+    sold = offer()
+    for second in range(5):
+        served(alice.tenant, sold, at=NOW - timedelta(seconds=second))
+
+    # when
+    seen, asked = [], request_list.asked_in({})
+    for _ in range(3):
+        page = request_list.read(alice.tenant.pk, asked, limit=2)
+        seen += [row.request_id for row in page.rows]
+        asked = request_list.asked_in({"before": page.rows[-1].at.isoformat()})
+
+    # then
+    assert len(seen) == len(set(seen)) == 5
