@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self._has_head = False
         self._complete = False
+        self._kept_alive = False
         self._until_close = False
         self._received = 0
         self._chunks: list[bytes] = []
@@ -61,13 +62,7 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """The answer was read to its end and the upstream keeps the connection."""
-        return (
-            self.open
-            and self._complete
-            and not self._until_close
-            and not self._problem
-            and bool(self._parser.should_keep_alive())
-        )
+        return self.open and self._kept_alive and not self._until_close and not self._problem
 
     def send(self, head: bytes, body: bytes) -> None:
         """Begin a request."""
@@ -178,6 +173,8 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._fail("more than one answer to one request")
         self._complete = True
+        # The parser knows this here and forgets it when the callback is over.
+        self._kept_alive = self._parser.should_keep_alive()
 
 
 class Pool:

@@ -291,6 +291,7 @@ class FakeUpstream:
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+    connections: int = 0
 
     def start(self) -> None:
         ready = threading.Event()
@@ -335,6 +336,7 @@ class FakeUpstream:
         server.close()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while True:
                 await self._call(reader, writer)

@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 
 import httpx
+import pytest
 
 from providers.models import Provider
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
@@ -167,6 +168,19 @@ def test_the_caller_s_key_never_goes_upstream(the_world: World) -> None:
     # then
     seen = the_world.upstream.calls("good")[-1]
     assert alice.plain not in json.dumps(seen.headers)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_connections_to_the_provider_are_kept(the_world: World, stream: bool) -> None:
+    # given
+    alice = the_world.caller()
+    the_world.chat(alice, "fox", stream=stream)
+    before = the_world.upstream.connections
+    # when
+    for _ in range(5):
+        the_world.chat(alice, "fox", stream=stream)
+    # then
+    assert the_world.upstream.connections == before
 
 
 def test_a_provider_on_a_private_address_is_not_called(the_world: World) -> None:
