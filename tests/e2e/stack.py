@@ -95,6 +95,25 @@ class Stack:
         self._process = None
         return code
 
+    def wait(self) -> int:
+        """The exit code of a supervisor that somebody has told to stop."""
+        assert self._process is not None
+        code = self._process.wait(timeout=STOP_TIMEOUT_S)
+        self._process = None
+        return code
+
+    def run_beside(self) -> "subprocess.CompletedProcess[str]":
+        """A second `make up` of the same installation."""
+        return subprocess.run(
+            [sys.executable, "-m", "gateway.runtime.up"],
+            cwd=CLONE,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=STOP_TIMEOUT_S,
+            check=False,
+        )
+
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.stop()
@@ -153,6 +172,13 @@ class Stack:
             headers["x-tokenhouse-explain"] = "1"
         url = f"{self.api}/v1/chat/completions"
         return httpx.post(url, json=body, headers=headers, timeout=120, trust_env=False)
+
+    def answers(self, path: str) -> bool:
+        """Whether the console shows this page."""
+        try:
+            return httpx.get(f"{self.console}{path}", trust_env=False, timeout=5).is_success
+        except httpx.TransportError:
+            return False
 
     def sign_in(self, prefix: str = "demo") -> httpx.Client:
         """A browser's session: cookies kept, CSRF token sent."""

@@ -1,0 +1,131 @@
+"""`make up` keeps data between runs, and leaves no process behind however it ends."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.runtime import roster
+from gateway.runtime.places import Places
+from tests.e2e.stack import Stack
+
+WAIT_S = 60.0
+
+
+def sessions_of(stack: Stack) -> set[int]:
+    """Every process that belongs to a child of the supervisor, grandchildren included."""
+    leaders = set(stack.children().values())
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    return {pid for pid in pids if session(pid) in leaders}
+
+
+def session(pid: int) -> int | None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else int(fields[3])
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    stack = Stack(TOKENHOUSE_WORKERS="0")
+    yield stack
+    stack.close()
+
+
+def supervisor(stack: Stack) -> int:
+    return int((stack.root / "supervisor.lock").read_text())
+
+
+def start_again(stack: Stack) -> None:
+    stack.log.unlink()  # What the first run said must not be taken for the second's.
+    stack.start()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_both_signals_leave_no_process_and_keep_the_data(
+    stack: Stack, ending: signal.Signals
+) -> None:
+    # given
+    stack.start()
+    demo = stack.demo
+    tenants = stack.sql("SELECT id, slug FROM billing_tenant ORDER BY id")
+    with stack.redis() as redis:
+        redis.set("noted", "before")
+    running = sessions_of(stack)
+    assert len(running) >= len(stack.children()) == 7
+
+    # when
+    os.kill(supervisor(stack), ending)
+    code = stack.wait()
+
+    # then
+    assert code == 0
+    assert {pid for pid in running if session(pid) is not None} == set()
+    assert roster.noted(Places(root=stack.root, sockets=stack.root)) == []
+
+    # and when
+    start_again(stack)
+
+    # then
+    assert stack.sql("SELECT id, slug FROM billing_tenant ORDER BY id") == tenants
+    assert stack.demo == demo
+    with stack.redis() as redis:
+        assert redis.get("noted") == b"before"
+
+
+def test_a_killed_supervisor_takes_its_children_along(stack: Stack) -> None:
+    # given
+    stack.start()
+    running = sessions_of(stack)
+
+    # when
+    os.kill(supervisor(stack), signal.SIGKILL)
+    stack.wait()
+
+    # then
+    eventually(lambda: not {pid for pid in running if session(pid) is not None})
+
+    # and the next one starts
+    start_again(stack)
+    assert len(stack.children()) == 7
+
+
+def test_a_second_start_beside_a_running_one_is_refused(stack: Stack) -> None:
+    # given
+    stack.start()
+    first = supervisor(stack)
+
+    # when
+    second = stack.run_beside()
+
+    # then
+    assert second.returncode == 1
+    assert second.stderr == (
+        f"tokenhouse: this clone is already up (supervisor {first}); stop it with `make down`\n"
+    )
+    assert set(stack.children()) >= {"postgres", "redis", "dataplane", "console"}
+
+
+def test_a_crashed_console_is_started_again(stack: Stack) -> None:
+    # given
+    stack.start()
+    before = stack.children()["console"]
+
+    # when
+    stack.kill("console")
+
+    # then
+    eventually(lambda: stack.children().get("console", before) != before)
+    stack.eventually(lambda: stack.answers("/login/"), timeout_s=WAIT_S)
