@@ -6,20 +6,19 @@ requests under way and in tokens. Ends with figures read back from the answers a
 """
 
 import argparse
-import asyncio
 import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
 from decimal import Decimal
-from itertools import count
-from random import Random
-from typing import Any
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from itertools import count, islice
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pyreqwest.client import Client, ClientBuilder
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -28,12 +27,15 @@ from gateway.runtime.demo_prompts import KINDS, PROMPTS, body
 from gateway.runtime.places import of_clone
 
 MODEL = "smollm2-135m-instruct"
-SKUS = (f"in-house/{MODEL}/plain", f"in-house/{MODEL}/ngram", "")
+SKUS = (f"in-house/{MODEL}/plain", f"in-house/{MODEL}/ngram")
 UNDER_WAY_MAX = 4
 OUTPUT_TOKENS = 48
-REQUEST_TIMEOUT = timedelta(seconds=60)
+REQUEST_TIMEOUT_S = 60.0
+# The board is recomputed every five seconds.
+BOARD_SETTLES_S = 7.0
 # One request in so many is a client that hangs up, or one that must be refused.
 HANG_UP_EVERY = 9
+HANG_UP_LINES = 6
 REFUSED_EVERY = 7
 
 
@@ -60,7 +62,7 @@ def main() -> int:
     if not tenants:
         _print("No demo keys found. Run `make up` first, or pass --api-key NAME=KEY.")
         return 1
-    tallies = asyncio.run(_run(arguments, tenants))
+    tallies = _run(arguments, tenants)
     _summary(arguments, tenants, tallies)
     return 0 if any(t.outcomes["ok"] for t in tallies.values()) else 1
 
@@ -84,28 +86,26 @@ def _tenants(given: list[str]) -> list[Tenant]:
     return [Tenant(name, key) for name, key in stored.items()]
 
 
-async def _run(arguments: argparse.Namespace, tenants: list[Tenant]) -> dict[str, Tally]:
+def _run(arguments: argparse.Namespace, tenants: list[Tenant]) -> dict[str, Tally]:
     tallies = {tenant.name: Tally() for tenant in tenants}
     ends_at = time.monotonic() + arguments.seconds
-    client = ClientBuilder().no_proxy().follow_redirects(False).timeout(REQUEST_TIMEOUT).build()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
-    async with client:
-        with Progress(*columns, TimeElapsedColumn(), console=Console()) as progress:
-            bar = progress.add_task("demo traffic", total=arguments.seconds, told="")
-            numbers = count()
+    with Progress(*columns, TimeElapsedColumn(), console=Console()) as progress:
+        bar = progress.add_task("demo traffic", total=arguments.seconds, told="")
+        numbers = count()
 
-            async def one_caller() -> None:
-                while time.monotonic() < ends_at:
-                    number = next(numbers)
-                    tenant = tenants[number % len(tenants)]
-                    await _one(client, arguments.api, number, tenant, tallies[tenant.name])
-                    spent = arguments.seconds - max(0.0, ends_at - time.monotonic())
-                    progress.update(bar, completed=spent, told=_told(tallies))
+        def one_caller() -> None:
+            while time.monotonic() < ends_at:
+                number = next(numbers)
+                tenant = tenants[number // len(SKUS) % len(tenants)]
+                _one(arguments.api, number, tenant, tallies[tenant.name])
+                spent = arguments.seconds - max(0.0, ends_at - time.monotonic())
+                progress.update(bar, completed=spent, told=_told(tallies))
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(UNDER_WAY_MAX):
-                    group.create_task(one_caller())
-            progress.update(bar, completed=arguments.seconds)
+        with ThreadPoolExecutor(UNDER_WAY_MAX) as pool:
+            for caller in [pool.submit(one_caller) for _ in range(UNDER_WAY_MAX)]:
+                caller.result()
+        progress.update(bar, completed=arguments.seconds)
     return tallies
 
 
@@ -115,44 +115,40 @@ def _told(tallies: dict[str, Tally]) -> str:
     return f"{requests} requests, {tokens} tokens out"
 
 
-async def _one(client: Client, api: str, number: int, tenant: Tenant, tally: Tally) -> None:
-    """Send request `number`; what it is follows from its number, so that runs are comparable."""
-    random = Random(number)
-    kind = KINDS[number // len(SKUS) % len(KINDS)]
-    prompt = random.choice(PROMPTS[kind])
+def _one(api: str, number: int, tenant: Tenant, tally: Tally) -> None:
+    """Send request `number`; what it is follows from its number, so that runs are comparable.
+
+    Neighbouring numbers ask the same of each offer in turn, which keeps their mixes equal.
+    """
+    turn = number // len(SKUS)
+    kind = KINDS[turn % len(KINDS)]
+    prompt = PROMPTS[kind][turn // len(KINDS) % len(PROMPTS[kind])]
     sku = SKUS[number % len(SKUS)]
     asked = body(kind=kind, prompt=prompt, model=MODEL, max_tokens=OUTPUT_TOKENS, sku=sku)
     if number % REFUSED_EVERY == REFUSED_EVERY - 1:
         asked["model"] = "smollm-135m-instrukt"
-    hangs_up = asked["stream"] and number % HANG_UP_EVERY == HANG_UP_EVERY - 1
+    hangs_up = asked["stream"] and turn % HANG_UP_EVERY == HANG_UP_EVERY - 1
     tally.requests += 1
-    request = (
-        client.post(f"{api}/v1/chat/completions")
-        .bearer_auth(tenant.api_key)
-        .header("x-tokenhouse-explain", "1")
-        .body_json(asked)
-        .streamed_read_buffer_limit(0)
-        .build_streamed()
-    )
+    connection = HTTPConnection(urlsplit(api).netloc, timeout=REQUEST_TIMEOUT_S)
+    headers = {"authorization": f"Bearer {tenant.api_key}", "content-type": "application/json"}
     try:
-        async with request as response:
-            if response.status != 200:
-                tally.outcomes[f"refused {response.status}"] += 1
-                return
-            _count(await _answer(response, hangs_up=hangs_up), tally)
-    except OSError as problem:
+        connection.request("POST", "/v1/chat/completions", json.dumps(asked), headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            tally.outcomes[f"refused {response.status}"] += 1
+        else:
+            _count(_answer(response, hangs_up=hangs_up), tally)
+    except (OSError, HTTPException) as problem:
         tally.outcomes[f"failed: {type(problem).__name__}"] += 1
+    finally:
+        connection.close()
 
 
-async def _answer(response: Any, *, hangs_up: bool) -> bytes:
-    """The whole answer, or its first few chunks where this client hangs up."""
-    read = bytearray()
-    for number in count():
-        piece = await response.body_reader.read_chunk()
-        if piece is None or (hangs_up and number == 3):
-            break
-        read += piece
-    return bytes(read)
+def _answer(response: HTTPResponse, *, hangs_up: bool) -> bytes:
+    """The whole answer, or its first lines where this client hangs up."""
+    if hangs_up:
+        return b"".join(islice(response, HANG_UP_LINES))
+    return response.read()
 
 
 def _count(answer: bytes, tally: Tally) -> None:
@@ -180,7 +176,9 @@ def _summary(
 ) -> None:
     table = Table(title="What the demo did")
     for heading in ("tenant", "requests", "tokens in", "tokens out", "cost", "outcomes"):
-        table.add_column(heading, justify="left" if heading in {"tenant", "outcomes"} else "right")
+        is_text = heading in {"tenant", "outcomes"}
+        justify: Literal["left", "right"] = "left" if is_text else "right"
+        table.add_column(heading, justify=justify, no_wrap=heading == "cost")
     for tenant in tenants:
         tally = tallies[tenant.name]
         outcomes = ", ".join(f"{n} {what}" for what, n in sorted(tally.outcomes.items()))
@@ -188,20 +186,24 @@ def _summary(
         counts = (tally.requests, tally.input_tokens, tally.output_tokens)
         table.add_row(tenant.name, *map(str, counts), cost, outcomes)
     Console().print(table)
-    _print(asyncio.run(_speculation(arguments.console)))
+    _print(_speculation(arguments.console))
     _print(f"Board: {arguments.console}/models/{MODEL}/   Requests: {arguments.console}/requests/")
 
 
-async def _speculation(console: str) -> str:
+def _speculation(console: str) -> str:
     """What speculation saved, as the board computes it; says so where it has too few samples."""
-    await asyncio.sleep(7)  # The board is recomputed every five seconds.
-    async with ClientBuilder().no_proxy().follow_redirects(False).build() as client:
-        response = await (
-            client.get(f"{console}/api/v1/leaderboards/{MODEL}/?window=1h").build().send()
-        )
+    time.sleep(BOARD_SETTLES_S)
+    connection = HTTPConnection(urlsplit(console).netloc, timeout=REQUEST_TIMEOUT_S)
+    try:
+        connection.request("GET", f"/api/v1/leaderboards/{MODEL}/?window=1h")
+        response = connection.getresponse()
         if response.status != 200:
             return f"The board is not there yet ({response.status})."
-        facts = (await response.json()).get("facts") or {}
+        facts = json.load(response).get("facts") or {}
+    except (OSError, HTTPException) as problem:
+        return f"The console does not answer: {problem}"
+    finally:
+        connection.close()
     found = facts.get("speculation")
     if not found:
         return "Speculation: too few samples yet; run the demo once more."

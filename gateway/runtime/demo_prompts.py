@@ -55,14 +55,12 @@ KINDS: Final = tuple(PROMPTS)
 
 def body(*, kind: str, prompt: str, model: str, max_tokens: int, sku: str) -> dict[str, Any]:
     """A chat request; `sku` pins the offer so that both offers are measured on the same mix."""
-    request: dict[str, Any] = {
+    return {
         "model": model,
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": max_tokens,
         "temperature": 0,
         "stream": kind != "extraction",
         "user": f"demo {kind}",
+        "provider": {"only": [sku]},
     }
-    if sku:
-        request["provider"] = {"only": [sku]}
-    return request
