@@ -18,7 +18,6 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWi
 from billing import credit, hold_queries, prices, quotas
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, dollars_per_million
 from billing.errors import BillingError
-from billing.money import pico_from_usd, usd
 from billing.models import (
     Account,
     CreditGrant,
@@ -32,6 +31,7 @@ from billing.models import (
     Transfer,
     UsageEvent,
 )
+from billing.money import pico_from_usd, usd
 from billing.price_form import PriceForm
 from billing.price_preview import preview
 
@@ -69,7 +69,7 @@ class TenantAdmin(ServiceAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         return Tenant.objects.order_by("name")
 
-    def save_model(self, request: HttpRequest, obj: Tenant, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         wanted = obj.status
         if change:
             obj.status = form.initial["status"]
@@ -106,7 +106,9 @@ class TenantAdmin(ServiceAdmin):
     @admin.display(description="")
     def grant_link(self, tenant: Tenant) -> str:
         url = reverse("admin:billing_creditgrant_add")
-        return format_html('<a class="house-link" href="{}?tenant={}">Grant credit</a>', url, tenant.pk)
+        return format_html(
+            '<a class="house-link" href="{}?tenant={}">Grant credit</a>', url, tenant.pk
+        )
 
     def get_urls(self) -> list[URLPattern]:
         own = path(
@@ -151,10 +153,10 @@ class CreditGrantAdmin(ServiceAdmin):
     list_filter = ("tenant",)
     date_hierarchy = "created_at"
 
-    def has_change_permission(self, request: HttpRequest, obj: CreditGrant | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def save_model(self, request: HttpRequest, obj: CreditGrant, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         made = credit.grant(
             tenant=obj.tenant,
             amount_pico=pico_from_usd(form.cleaned_data["amount_usd"]),
@@ -269,13 +271,13 @@ class QuotaAdmin(ServiceAdmin):
     list_display = ("tenant", "scope_kind", "scope_id", "window", "limit")
     list_filter = ("tenant", "scope_kind", "window")
 
-    def has_change_permission(self, request: HttpRequest, obj: Quota | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Quota | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("billing.delete_quota")
 
-    def save_model(self, request: HttpRequest, obj: Quota, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         made = quotas.set_quota(
             tenant=obj.tenant,
             scope_kind=obj.scope_kind,
@@ -347,7 +349,16 @@ class EntryAdmin(ReadOnlyAdmin):
 
 @admin.register(UsageEvent)
 class UsageEventAdmin(ReadOnlyAdmin):
-    list_display = ("occurred_at", "tenant", "sku", "outcome", "tokens", "cost", "supplier_cost", "verdict")
+    list_display = (
+        "occurred_at",
+        "tenant",
+        "sku",
+        "outcome",
+        "tokens",
+        "cost",
+        "supplier_cost",
+        "verdict",
+    )
     list_filter = ("state", "outcome", "tenant", "supplier")
     search_fields = ("request_id",)
     list_select_related = ("tenant",)

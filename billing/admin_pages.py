@@ -52,15 +52,12 @@ class ServiceAdmin(ModelAdmin):
         object_id: str | None = None,
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
+    ) -> Any:
         try:
-            response: HttpResponse = super().changeform_view(
-                request, object_id, form_url, extra_context
-            )
+            return super().changeform_view(request, object_id, form_url, extra_context)
         except self.refusals as refusal:
             self.message_user(request, f"Nothing was changed: {refusal}", messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
-        return response
 
     def take_over(self, obj: Model, made: Model) -> None:
         """The admin goes on with the row that the service made."""
@@ -68,7 +65,9 @@ class ServiceAdmin(ModelAdmin):
         obj._state.adding = False
         obj.refresh_from_db()
 
-    def show_once(self, request: HttpRequest, *, title: str, secret: str, hint: str) -> HttpResponse:
+    def show_once(
+        self, request: HttpRequest, *, title: str, secret: str, hint: str
+    ) -> HttpResponse:
         """A page with a secret that is nowhere kept."""
         context = {
             **self.admin_site.each_context(request),

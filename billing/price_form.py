@@ -1,4 +1,4 @@
-"""The form that publishes a price: dollars per million tokens, exact to the pico-dollar per token."""
+"""The form that publishes a price: dollars per million tokens, exact to a pico-dollar per token."""
 
 from decimal import Decimal
 from typing import Any
@@ -60,4 +60,8 @@ class PriceForm(forms.Form):
         for name, other in INSTEAD.items():
             if given[name] is None:
                 given[name] = given[other]
-        return {f"{name}_pico": pico_per_token(value) for name, value in given.items() if value is not None}
+        return {
+            f"{name}_pico": pico_per_token(value)
+            for name, value in given.items()
+            if value is not None
+        }

@@ -285,7 +285,7 @@ def last_used(tenant_id: int, *, since: datetime) -> dict[int, datetime]:
         .values("api_key_id")
         .annotate(at=Max("occurred_at"))
     )
-    return {row["api_key_id"]: row["at"] for row in found}
+    return {int(row["api_key_id"] or 0): row["at"] for row in found}
 
 
 def first_request_at(tenant_id: int) -> datetime | None:

@@ -22,7 +22,7 @@ admin.site.unregister(User)
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -52,10 +52,10 @@ class ApiKeyAdmin(ServiceAdmin):
     list_select_related = ("tenant", "team")
     actions = ("revoke",)
 
-    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is None and super().has_change_permission(request, obj)
 
-    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         issued = keys.issue(
             tenant=obj.tenant,
             team=obj.team,
@@ -101,7 +101,7 @@ class RoutingPolicyAdmin(ServiceAdmin):
     list_filter = ("kind", "tenant")
     list_select_related = ("tenant", "team")
 
-    def save_model(self, request: HttpRequest, obj: RoutingPolicy, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         made = policies.set_policy(
             tenant=obj.tenant,
             team=obj.team,

@@ -25,7 +25,7 @@ class ProviderAdmin(ModelAdmin):
     search_fields = ("name", "slug")
     ordering = ("name",)
 
-    def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
         bump()
 
@@ -109,10 +109,10 @@ class CredentialAdmin(ServiceAdmin):
     list_select_related = ("provider",)
     autocomplete_fields = ("provider",)
 
-    def has_change_permission(self, request: HttpRequest, obj: Credential | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Credential | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("providers.delete_credential")
 
     def delete_model(self, request: HttpRequest, obj: Credential) -> None:
@@ -123,7 +123,7 @@ class CredentialAdmin(ServiceAdmin):
         super().delete_queryset(request, queryset)
         bump()
 
-    def save_model(self, request: HttpRequest, obj: Credential, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         made = credentials.store(
             provider=obj.provider, label=obj.label, secret=form.cleaned_data["secret"]
         )
@@ -143,10 +143,10 @@ class WorkerKeyAdmin(ServiceAdmin):
     list_display = ("label", "public_id", "allowed_network", "created_at", "revoked_at")
     actions = ("revoke",)
 
-    def has_change_permission(self, request: HttpRequest, obj: WorkerKey | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is None and super().has_change_permission(request, obj)
 
-    def save_model(self, request: HttpRequest, obj: WorkerKey, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         made, plain = workers.issue_key(label=obj.label, allowed_network=obj.allowed_network)
         self.take_over(obj, made)
         request.META["tokenhouse.plain"] = plain

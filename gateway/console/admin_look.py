@@ -74,9 +74,7 @@ UNFOLD: Final[dict[str, Any]] = {
             _group(
                 "Money",
                 _item("Usage events", "receipt_long", "billing_usageevent"),
-                _item(
-                    "Quarantine", "report", "billing_usageevent", "?state__exact=quarantined"
-                ),
+                _item("Quarantine", "report", "billing_usageevent", "?state__exact=quarantined"),
                 {
                     "title": "Open holds",
                     "icon": "hourglass_top",

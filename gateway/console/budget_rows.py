@@ -89,10 +89,11 @@ def balance_or_none(tenant: Tenant) -> Balance | None:
 
 
 def _names(tenant: Tenant) -> dict[tuple[str, int], str]:
-    named: dict[tuple[str, int], str] = {(ScopeKind.TENANT, int(tenant.pk)): f"All of {tenant.name}"}
+    named: dict[tuple[str, int], str] = {
+        (ScopeKind.TENANT, int(tenant.pk)): f"All of {tenant.name}"
+    }
     for team in Team.objects.filter(tenant=tenant):
         named[ScopeKind.TEAM, int(team.pk)] = f"Team {team.name}"
     for key in ApiKey.objects.filter(tenant=tenant):
         named[ScopeKind.KEY, int(key.pk)] = f"Key {key.name}"
     return named
-

@@ -38,7 +38,7 @@ def usd(pico: int | Decimal) -> str:
 
 
 def per_million(pico_per_token: Number) -> str:
-    """A price in dollars per million tokens; pico-dollars per token are micro-dollars per million."""
+    """A price in dollars per million tokens, which in micro-dollars is pico-dollars per token."""
     value = Decimal(str(pico_per_token)).scaleb(-6)
     return f"${_glance(value)}"
 

@@ -15,10 +15,11 @@ LIMIT_USD_MAX: Final = Decimal(4_000_000)
 
 
 class PlainForm(forms.Form):
-    """Marks fields with errors for assistive technology and drops Django's label colons."""
+    """Without Django's colon after each label."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, label_suffix="", **kwargs)
+        super().__init__(*args, **kwargs)
+        self.label_suffix = ""
 
 
 class KeyForm(PlainForm):
@@ -53,7 +54,11 @@ class KeyForm(PlainForm):
         return now + timedelta(days=int(days)) if days else None
 
     def models_named(self) -> list[str]:
-        return [line.strip() for line in self.cleaned_data["models_allowed"].splitlines() if line.strip()]
+        return [
+            line.strip()
+            for line in self.cleaned_data["models_allowed"].splitlines()
+            if line.strip()
+        ]
 
 
 class ScopeForm(PlainForm):
@@ -117,19 +122,29 @@ class PolicyForm(PlainForm):
         help_text="Separated by commas. Empty allows every seller.",
     )
     max_input_usd = forms.DecimalField(
-        label="Ceiling for input, $/M", required=False, min_value=0, max_value=100_000,
-        max_digits=11, decimal_places=6,
+        label="Ceiling for input, $/M",
+        required=False,
+        min_value=0,
+        max_value=100_000,
+        max_digits=11,
+        decimal_places=6,
     )
     max_output_usd = forms.DecimalField(
-        label="Ceiling for output, $/M", required=False, min_value=0, max_value=100_000,
-        max_digits=11, decimal_places=6,
+        label="Ceiling for output, $/M",
+        required=False,
+        min_value=0,
+        max_value=100_000,
+        max_digits=11,
+        decimal_places=6,
     )
     allow_fallbacks = forms.BooleanField(
         label="Try the next offer if the first one fails", required=False
     )
 
     def skus(self) -> list[str]:
-        return [line.strip() for line in self.cleaned_data["pinned_skus"].splitlines() if line.strip()]
+        return [
+            line.strip() for line in self.cleaned_data["pinned_skus"].splitlines() if line.strip()
+        ]
 
     def sellers(self) -> list[str]:
         named = self.cleaned_data["providers_allowed"].split(",")
@@ -139,4 +154,3 @@ class PolicyForm(PlainForm):
 def pico_per_token_of(usd_per_million: Decimal | None) -> int | None:
     """A ceiling as typed; the field allows six places, so nothing is lost."""
     return None if usd_per_million is None else int(usd_per_million.scaleb(6))
-

@@ -1,4 +1,4 @@
-"""The spans of the overview: today, this week, this month, and the same stretch before. Pure, UTC."""
+"""The spans of the overview: today, this week, this month, and as much time before. Pure, UTC."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -10,7 +10,7 @@ DEFAULT_SPAN: Final = "month"
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """`since` up to `until`, which is now; the comparison covers as long a stretch as has passed."""
+    """`since` up to `until`, which is now; the comparison covers as much time as has passed."""
 
     span: str
     label: str

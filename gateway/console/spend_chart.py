@@ -1,4 +1,4 @@
-"""Spend by day and model as stacked bars: own offers first, the rest by cost, small ones together."""
+"""Spend by day and model as stacked bars: own offers first, then by cost, small ones together."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -37,7 +37,9 @@ class Priced:
 def request_id_at(at: datetime) -> UUID:
     """A UUIDv7 of that instant."""
     ms = int(at.timestamp() * 1000)
-    return UUID(int=ms << 80 | 7 << 76 | RANDOM.getrandbits(12) << 64 | 2 << 62 | RANDOM.getrandbits(62))
+    return UUID(
+        int=ms << 80 | 7 << 76 | RANDOM.getrandbits(12) << 64 | 2 << 62 | RANDOM.getrandbits(62)
+    )
 
 
 def offer(

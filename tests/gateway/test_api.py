@@ -243,6 +243,23 @@ def test_the_boards_are_public(client: Client, db: None, redis_client: redis.Red
     assert client.get("/api/v1/leaderboards/small/?window=2y").status_code == 404
 
 
+def test_price_versions_are_exact_and_public(
+    client: Client, db: None, redis_client: redis.Redis
+) -> None:
+    # given
+    publish(make_offer("acme/small").sku, ("0.0375", "0.01", "0.40"))
+
+    # when
+    listed = client.get("/api/v1/prices/?sku=acme/small").json()
+
+    # then
+    (version,) = listed["versions"]
+    assert version["usd_per_million"]["input"] == "0.0375"
+    assert version["usd_per_million"]["input_audio"] is None
+    assert (version["service_tier"], version["valid_to"]) == ("default", None)
+    assert client.get("/api/v1/prices/").status_code == 404
+
+
 def _registration() -> dict[str, Any]:
     stated = registration()
     fields = {name: getattr(stated, name) for name in stated.__slots__}

@@ -80,9 +80,7 @@ def test_charlie_sees_nothing_of_alices(alice: Person, charlie: Person, client: 
     # given
     served(alice.tenant, offer(), at=timezone.now())
     refused(alice.tenant, at=timezone.now())
-    issued = keys.issue(
-        tenant=alice.tenant, name="alices", created_by="alice", now=timezone.now()
-    )
+    issued = keys.issue(tenant=alice.tenant, name="alices", created_by="alice", now=timezone.now())
     client.force_login(charlie.user)
 
     # then
@@ -279,9 +277,7 @@ def test_the_balance_stands_in_the_frame(
     django_capture_on_commit_callbacks: Callable[..., Any],
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
-        credit.grant(
-            tenant=alice.tenant, amount_pico=5 * 10**12, reason="test", created_by="tests"
-        )
+        credit.grant(tenant=alice.tenant, amount_pico=5 * 10**12, reason="test", created_by="tests")
 
     assert "$5.00 left" in alice_client.get("/keys/").content.decode()
 

@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 from billing import usage_queries
 from gateway import keys
 from gateway.console.access import BUILDERS, access_key, require, tenant_page
-from gateway.console.forms import KeyForm
 from gateway.console.first_request import curl_line, example_model
+from gateway.console.forms import KeyForm
 from gateway.console.pages import render_page
 from gateway.models import ApiKey, Member, Team
 

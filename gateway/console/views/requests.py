@@ -36,7 +36,6 @@ def one_request(request: HttpRequest, member: Member, request_id: UUID) -> HttpR
     if record is None:
         return _refused(request, member, request_id)
     first = record.row.attempts[0]
-    key = ApiKey.objects.filter(tenant=member.tenant, pk=first.api_key_id).first()
     context = {
         "record": record,
         "row": request_list.listed(record.row),
@@ -44,7 +43,7 @@ def one_request(request: HttpRequest, member: Member, request_id: UUID) -> HttpR
         "ranking": first.detail.get("ranking"),
         "waterfall": waterfall.draw(record.row.attempts),
         "bills": [(event, cost_lines.bill_of(event)) for event in record.row.attempts],
-        "key": key,
+        "key": _key(member, first.api_key_id),
     }
     return render_page(request, "console/request.html", context, nav="requests", member=member)
 
@@ -53,8 +52,18 @@ def _refused(request: HttpRequest, member: Member, request_id: UUID) -> HttpResp
     refusal = refusal_queries.one(member.tenant_id, request_id)
     if refusal is None:
         raise Http404("no such request")
-    key = ApiKey.objects.filter(tenant=member.tenant, pk=refusal.api_key_id).first()
     reasons = refusal.detail.get("reasons", ())
     facts = {name: value for name, value in refusal.detail.items() if name != "reasons"}
-    context = {"refusal": refusal, "key": key, "reasons": reasons, "facts": facts}
+    context = {
+        "refusal": refusal,
+        "key": _key(member, refusal.api_key_id),
+        "reasons": reasons,
+        "facts": facts,
+    }
     return render_page(request, "console/refusal.html", context, nav="requests", member=member)
+
+
+def _key(member: Member, key_id: int | None) -> ApiKey | None:
+    if key_id is None:
+        return None
+    return ApiKey.objects.filter(tenant=member.tenant, pk=key_id).first()
