@@ -50,13 +50,18 @@ def store(*, provider: Provider, label: str, secret: str) -> Credential:
     return credential
 
 
-def mark_dead(*, provider_id: int, reason: str) -> None:
-    """Take the provider's active credential out of use until an operator replaces it."""
+def mark_dead(*, provider_id: int, reason: str, seen_at: datetime) -> bool:
+    """Take the credential that a provider refused out of use until an operator replaces it.
+
+    One that was stored after the refusal is not the one that was refused.
+    """
     with transaction.atomic():
-        Credential.objects.filter(provider_id=provider_id, active=True).update(
-            dead_reason=reason[:200]
-        )
-        bump()
+        marked = Credential.objects.filter(
+            provider_id=provider_id, active=True, dead_reason="", created_at__lt=seen_at
+        ).update(dead_reason=reason[:200])
+        if marked:
+            bump()
+    return bool(marked)
 
 
 def rotate_all(*, now: datetime) -> int:

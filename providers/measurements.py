@@ -16,7 +16,7 @@ from django.db import transaction
 
 from billing import events, metering, registers
 from billing.events import AttemptEvent
-from providers import histograms
+from providers import credentials, histograms
 from providers.histograms import Histogram, bucket_of
 from providers.models import MeasurementCursor, MeasurementRollup, Offer
 
@@ -34,6 +34,9 @@ SUCCEEDED = frozenset({"ok"})
 CANCELLED = frozenset({"client_cancelled", "client_stalled"})
 # Outcomes that are the offer's own fault; anything else says nothing about its uptime.
 FAILED = frozenset({"upstream_error", "upstream_cut", "deadline"})
+
+# With these a provider says that our key is of no use, whatever is asked.
+CREDENTIAL_REFUSED = frozenset({401, 402, 403})
 
 # Columns that add up from one span to the next; the rest is derived in `_Delta`.
 COUNTED = (
@@ -130,9 +133,22 @@ def _apply(shard: int, entries: Iterable[Entry], now: datetime) -> None:
     fresh = [(entry_id, event) for entry_id, event in entries if _order(entry_id) > taken]
     if not fresh:
         return
-    _write(_deltas(event for _, event in fresh if event is not None), now)
+    found = [event for _, event in fresh if event is not None]
+    _write(_deltas(found), now)
+    _bury_refused_credentials(found)
     cursor.entry_id = max((entry_id for entry_id, _ in fresh), key=_order)
     cursor.save(update_fields=["entry_id"])
+
+
+def _bury_refused_credentials(found: Iterable[AttemptEvent]) -> None:
+    refused = {e.offer: e for e in found if e.detail.status in CREDENTIAL_REFUSED}
+    for offer in Offer.objects.filter(pk__in=refused):
+        event = refused[offer.pk]
+        credentials.mark_dead(
+            provider_id=offer.provider_id,
+            reason=f"answered {event.detail.status}: {event.detail.error}",
+            seen_at=datetime.fromtimestamp(event.occurred_ms / 1000, tz=UTC),
+        )
 
 
 def _deltas(found: Iterable[AttemptEvent]) -> dict[Slot, _Delta]:

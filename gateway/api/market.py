@@ -1,6 +1,5 @@
 """What is public: the boards and the price history. No key is needed."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -13,10 +12,24 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from billing import prices
+from billing.models import PriceVersion, ServiceTier
 from gateway.api.base import ApiView
+from gateway.api.fields import usd_per_million_text
 from providers import leaderboards
 from providers.windows import DEFAULT_WINDOW, WINDOWS
 
+RATE_FIELDS = (
+    "input_pico",
+    "cache_read_pico",
+    "cache_write_5m_pico",
+    "cache_write_1h_pico",
+    "output_pico",
+    "reasoning_pico",
+    "input_audio_pico",
+    "input_image_pico",
+    "output_audio_pico",
+)
 HISTORY_OVER = timedelta(days=365)
 WINDOW_PARAMETER = OpenApiParameter(
     "window", OpenApiTypes.STR, enum=list(WINDOWS), default=DEFAULT_WINDOW
@@ -45,13 +58,36 @@ class BoardView(PublicView):
         return Response(asdict(board) | {"computed_at": board.computed_at.isoformat()})
 
 
+class PriceListView(PublicView):
+    @extend_schema(
+        parameters=[OpenApiParameter("sku", OpenApiTypes.STR, required=True)],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request) -> Response:
+        """Every price version of one offer, in dollars per million tokens, oldest first."""
+        versions = prices.history(request.query_params.get("sku", ""))
+        if not versions:
+            raise Http404
+        return Response({"sku": versions[0].sku.code, "versions": list(map(_version, versions))})
+
+
+def _version(version: PriceVersion) -> dict[str, Any]:
+    during = version.during
+    rates = {name.removesuffix("_pico"): getattr(version, name) for name in RATE_FIELDS}
+    return {
+        "version": version.pk,
+        "service_tier": ServiceTier(version.service_tier).label.lower(),
+        "context_over": version.context_over,
+        "valid_from": during.lower.isoformat(),
+        "valid_to": during.upper.isoformat() if during.upper else None,
+        "source": version.source,
+        "usd_per_million": {name: usd_per_million_text(rate) for name, rate in rates.items()},
+    }
+
+
 class PriceHistoryView(PublicView):
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, model: str) -> Response:
         """The list price of output of every offer over a year, in steps."""
         series = leaderboards.price_history(model, timezone.now() - HISTORY_OVER)
-        return Response({"model": model, "series": [_series(one) for one in series]})
-
-
-def _series(one: Any) -> Mapping[str, Any]:
-    return asdict(one)
+        return Response({"model": model, "series": [asdict(one) for one in series]})

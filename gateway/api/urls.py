@@ -17,6 +17,7 @@ urlpatterns = [
         "v1/leaderboards/<path:model>/prices/", market.PriceHistoryView.as_view(), name="api-prices"
     ),
     path("v1/leaderboards/<path:model>/", market.BoardView.as_view(), name="api-board"),
+    path("v1/prices/", market.PriceListView.as_view(), name="api-price-list"),
     path("v1/tenants/", tenants.TenantListView.as_view(), name="api-tenants"),
     path(f"{TENANT}/balance/", tenants.BalanceView.as_view(), name="api-balance"),
     path(f"{TENANT}/teams/", tenants.TeamListView.as_view(), name="api-teams"),

@@ -75,7 +75,7 @@ def test_a_dead_credential_is_not_used() -> None:
     credentials.store(provider=provider, label="main", secret="sk-secret")
 
     # when
-    credentials.mark_dead(provider_id=provider.pk, reason="answered 401")
+    credentials.mark_dead(provider_id=provider.pk, reason="answered 401", seen_at=NOW)
 
     # then
     (view,) = offers.views(NOW)

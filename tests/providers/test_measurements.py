@@ -8,7 +8,7 @@ import redis
 
 from billing import metering, registers
 from billing.events import AttemptDetail
-from providers import histograms, measurements
+from providers import credentials, histograms, measurements
 from providers.models import MeasurementCursor, MeasurementRollup
 from tests.providers.market import NOW, SHARD, append, attempt, make_offer
 
@@ -145,6 +145,27 @@ def test_an_entry_that_cannot_be_read_stops_nothing(stream: redis.Redis) -> None
 
     # then
     assert _rollup(Span.MINUTE).requests == 1
+
+
+def test_a_credential_that_a_provider_refused_is_not_used_again(stream: redis.Redis) -> None:
+    # given
+    offer = make_offer()
+    credential = credentials.store(provider=offer.provider, label="main", secret="sk-revoked")
+    before_it_was_stored = int(credential.created_at.timestamp() * 1000) - 1
+    refused = {"outcome": "upstream_error", "detail": AttemptDetail(status=401, error="auth")}
+
+    # when
+    append(stream, attempt(offer, occurred_ms=before_it_was_stored, **refused))
+    measurements.record(stream, now=NOW)
+    after_an_old_refusal = credentials.usable()
+    append(stream, attempt(offer, 1, **refused))
+    measurements.record(stream, now=NOW)
+
+    # then
+    assert after_an_old_refusal == {offer.provider_id: credential}
+    assert credentials.usable() == {}
+    credential.refresh_from_db()
+    assert credential.dead_reason == "answered 401: auth"
 
 
 def test_speeds_are_medians_of_the_last_hour(stream: redis.Redis) -> None:
