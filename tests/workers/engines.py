@@ -19,8 +19,9 @@ from workers.tokenizer import Tokenizer
 
 EOS = 1
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<s>' + message['role'] + ': ' + message['content'] + '</s>' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<s>assistant: ' }}{% endif %}"
+    "{% for message in messages %}"
+    "{{ '<s>' + message['role'] + ': ' + message['content'] + '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<s>assistant: ' }}{% endif %}"
 )
 
 

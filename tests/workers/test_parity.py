@@ -13,7 +13,7 @@ from workers.engine import Engine
 REAL_PROMPTS = (
     "Copy this line twice: the quick brown fox jumps over the lazy dog.",
     "What is the capital of France?",
-    "Rename x to total:\ndef f(items):\n    x = 0\n    for i in items:\n        x += i\n    return x",
+    "Rename x to total:\ndef f(items):\n    x = 0\n    for i in items:\n        x += i\n",
 )
 # The reference and the engine add in different orders: a tie closer than this may fall either way.
 LOGIT_TOLERANCE = 2e-3

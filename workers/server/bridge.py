@@ -76,11 +76,12 @@ class EngineBridge:
         self._streams: dict[str, Stream] = {}
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._stopping = False
+        self._ended = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._ended
 
     @property
     def in_flight(self) -> int:
@@ -128,6 +129,7 @@ class EngineBridge:
                 if not self._stopping:
                     self._step()
         finally:
+            self._ended = True
             self._post(self._end_streams)
 
     def _step(self) -> None:

@@ -1,0 +1,161 @@
+import pytest
+
+from workers.speculation.ngram import NgramProposer
+from workers.speculation.policy import Acceptance, CostCurve, draft_lengths
+
+FREE = CostCurve([(1, 1.0), (64, 1.0)])
+LINEAR = CostCurve([(1, 1.0), (64, 64.0)])
+
+
+def proposer() -> NgramProposer:
+    return NgramProposer(shortest=2, longest=4)
+
+
+def test_what_followed_last_time_is_proposed():
+    # given
+    tokens = [1, 2, 3, 4, 5, 9, 1, 2, 3]
+
+    # when
+    draft = proposer().propose(tokens, 3)
+
+    # then
+    assert draft.tokens == [4, 5, 9]
+    assert draft.evidence == 3
+
+
+def test_the_latest_occurrence_wins():
+    assert proposer().propose([1, 2, 7, 1, 2, 8, 1, 2], 1).tokens == [8]
+
+
+def test_a_text_without_repetition_gives_no_draft():
+    assert proposer().propose([1, 2, 3, 4, 5], 4).tokens == []
+
+
+def test_a_single_common_token_is_not_evidence():
+    assert proposer().propose([1, 2, 3, 1], 4).tokens == []
+
+
+def test_a_loop_is_proposed_to_go_on():
+    assert proposer().propose([7, 8, 7, 8, 7, 8], 5).tokens == [7, 8, 7, 8, 7]
+
+
+def test_a_text_that_grows_is_indexed_as_it_grows():
+    # given
+    grown = proposer()
+    grown.propose([1, 2, 3], 4)
+
+    # when
+    draft = grown.propose([1, 2, 3, 4, 5, 6, 1, 2], 2)
+
+    # then
+    assert draft.tokens == proposer().propose([1, 2, 3, 4, 5, 6, 1, 2], 2).tokens == [3, 4]
+
+
+def test_the_curve_is_linear_between_points_and_beyond():
+    # given
+    curve = CostCurve([(1, 1.0), (2, 3.0), (4, 4.0)])
+
+    # then
+    assert [curve.seconds(tokens) for tokens in (1, 2, 3, 4, 6)] == [1.0, 3.0, 3.5, 4.0, 5.0]
+
+
+def test_a_noisy_curve_never_falls():
+    assert CostCurve([(1, 2.0), (2, 1.5)]).seconds(2) == 2.0
+
+
+def test_the_curve_takes_the_fastest_of_its_timings():
+    # given
+    timings = iter([5.0, 1.0, 2.0, 9.0, 3.0, 4.0])
+
+    # when
+    curve = CostCurve.measured(lambda tokens: next(timings), repeats=3, limit=2)
+
+    # then
+    assert (curve.seconds(1), curve.seconds(2)) == (1.0, 3.0)
+
+
+def lengths(candidates: list[tuple[float, int]], curve: CostCurve, *, others: int = 0) -> list[int]:
+    sampling = len(candidates)
+    return draft_lengths(candidates, base_tokens=sampling + others, sampling=sampling, curve=curve)
+
+
+def test_free_steps_send_whole_drafts():
+    assert lengths([(0.9, 8)], FREE) == [8]
+
+
+def test_steps_that_cost_as_much_as_they_give_send_nothing():
+    assert lengths([(0.99, 8)], LINEAR) == [0]
+
+
+def test_a_hopeless_draft_is_not_sent():
+    assert lengths([(0.0, 8)], CostCurve([(1, 1.0), (8, 1.1)])) == [0]
+
+
+def test_length_grows_with_acceptance():
+    # given
+    curve = CostCurve([(1, 1.0), (2, 1.05), (4, 1.1), (8, 1.4), (16, 1.9)])
+
+    # when
+    chosen = [lengths([(rate, 8)], curve)[0] for rate in (0.02, 0.2, 0.5, 0.9)]
+
+    # then
+    assert chosen == sorted(chosen)
+    assert chosen[0] == 0
+    assert chosen[-1] >= 6
+
+
+def test_the_likelier_request_gets_the_room():
+    # given: five tokens are free, the sixth is dear
+    curve = CostCurve([(1, 1.0), (6, 1.0), (7, 9.0), (32, 90.0)])
+
+    # then
+    assert lengths([(0.9, 4), (0.2, 4)], curve) == [4, 0]
+
+
+def test_no_request_samples_while_all_are_prefilling():
+    assert draft_lengths([(0.0, 0)], base_tokens=32, sampling=0, curve=FREE) == [0]
+
+
+def test_a_draft_that_was_not_sent_teaches_as_well():
+    # given
+    acceptance = Acceptance(priors={})
+    for _ in range(40):
+        acceptance.learn(evidence=2, draft=[1, 2], emitted=[9])
+    fallen = acceptance.rate(2)
+
+    # when
+    for _ in range(40):
+        acceptance.learn(evidence=2, draft=[1, 2], emitted=[1])
+
+    # then
+    assert fallen < 0.01
+    assert acceptance.rate(2) > 0.9
+
+
+def test_tokens_after_the_first_wrong_one_teach_nothing():
+    # given
+    acceptance, reference = Acceptance(priors={}), Acceptance(priors={})
+
+    # when
+    acceptance.learn(evidence=2, draft=[1, 2, 3], emitted=[1, 9, 3])
+    reference.learn(evidence=2, draft=[1, 2], emitted=[1, 9])
+
+    # then
+    assert acceptance.rate(2) == reference.rate(2)
+
+
+def test_kinds_of_evidence_are_learned_apart_and_new_requests_start_from_all_others():
+    # given
+    priors: dict[int, float] = {}
+    veteran = Acceptance(priors=priors)
+    for _ in range(300):
+        veteran.learn(evidence=4, draft=[1], emitted=[1])
+        veteran.learn(evidence=2, draft=[1], emitted=[2])
+
+    # when
+    newcomer = Acceptance(priors=priors)
+
+    # then
+    assert newcomer.rate(4) == pytest.approx(1.0, abs=0.01)
+    assert newcomer.rate(2) == pytest.approx(0.0, abs=0.01)
+    assert newcomer.rate(3) == 0.5
