@@ -30,6 +30,20 @@ class _Topic:
     reading: bool = False
 
 
+class _Open(StreamingHttpResponse):
+    """Counts itself as open until Django closes it, however the connection ends."""
+
+    def __init__(self, events: AsyncIterator[bytes], closed: Callable[[], None]) -> None:
+        super().__init__(events, content_type="text/event-stream")
+        self._closed: Callable[[], None] | None = closed
+
+    def close(self) -> None:
+        super().close()
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed()
+
+
 class Feed:
     """Watches one kind of thing; `read` gives the mark of a topic, which grows as it changes."""
 
@@ -42,25 +56,25 @@ class Feed:
     def respond(self, topic: int) -> HttpResponseBase:
         if self._open >= OPEN_MAX:
             return HttpResponse("Too many live pages.\n", status=503, headers={"Retry-After": "30"})
-        response = StreamingHttpResponse(self._events(topic), content_type="text/event-stream")
+        self._open += 1
+        response = _Open(self._events(topic), self._count_closed)
         response["Cache-Control"] = "no-store"
         response["X-Accel-Buffering"] = "no"
         return response
 
+    def _count_closed(self) -> None:
+        self._open -= 1
+
     async def _events(self, topic: int) -> AsyncIterator[bytes]:
-        self._open += 1
         ends_at = time.monotonic() + LIFETIME_S
         said, said_at = None, float("-inf")
-        try:
-            yield f"retry: {RECONNECT_MS}\n\n".encode()
-            while (now := time.monotonic()) < ends_at:
-                mark = await self._mark(topic)
-                if mark != said or now - said_at >= REPEAT_S:
-                    yield f"event: mark\ndata: {mark}\n\n".encode()
-                    said, said_at = mark, now
-                await asyncio.sleep(self._interval_s)
-        finally:
-            self._open -= 1
+        yield f"retry: {RECONNECT_MS}\n\n".encode()
+        while (now := time.monotonic()) < ends_at:
+            mark = await self._mark(topic)
+            if mark != said or now - said_at >= REPEAT_S:
+                yield f"event: mark\ndata: {mark}\n\n".encode()
+                said, said_at = mark, now
+            await asyncio.sleep(self._interval_s)
 
     async def _mark(self, topic: int) -> str:
         if len(self._topics) > TOPICS_MAX:
