@@ -1,8 +1,8 @@
 """Who may work on what: PostgreSQL advisory locks, taken in this order: shard, then tenant row.
 
-A shard's lock outlives transactions, because a drain commits first and acknowledges after: whoever
-holds it sees nothing posted that is not acknowledged. It goes with its connection if its owner
-dies. Data-plane requests take no lock at all. docs/locking.md has the whole picture.
+A drain's lock on its shard outlives transactions, because it commits first and acknowledges after.
+It goes with its connection if its owner dies. Data-plane requests take no lock at all.
+docs/locking.md has the whole picture.
 """
 
 import time
@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from billing.errors import LockTimeout
 
@@ -22,12 +22,12 @@ POLL_S = 0.05
 @contextmanager
 def shard(number: int, *, wait_s: float = 0) -> Iterator[bool]:
     """Be the only one to drain or rebuild this shard; yields False if another is after `wait_s`."""
-    taken = _try_until(number, time.monotonic() + wait_s)
+    taken = _try_until("SELECT pg_try_advisory_lock(%s, %s)", number, wait_s)
     try:
         yield taken
     finally:
         if taken:
-            _execute("SELECT pg_advisory_unlock(%s, %s)", number)
+            _unlock(number)
 
 
 @contextmanager
@@ -38,8 +38,24 @@ def shard_or_raise(number: int, *, wait_s: float) -> Iterator[None]:
         yield
 
 
-def _try_until(number: int, deadline: float) -> bool:
-    while not _execute("SELECT pg_try_advisory_lock(%s, %s)", number):
+def shard_until_commit(number: int, *, wait_s: float) -> None:
+    """The same lock for what must be visible before anybody drains on: held by the transaction."""
+    if not _try_until("SELECT pg_try_advisory_xact_lock(%s, %s)", number, wait_s):
+        raise LockTimeout(f"shard {number} has been busy for {wait_s} s")
+
+
+def _unlock(number: int) -> None:
+    try:
+        _execute("SELECT pg_advisory_unlock(%s, %s)", number)
+    except DatabaseError:
+        # A pool would hand the connection on with the lock in it.
+        connection.connection.close()
+        raise
+
+
+def _try_until(sql: str, number: int, wait_s: float) -> bool:
+    deadline = time.monotonic() + wait_s
+    while not _execute(sql, number):
         if time.monotonic() >= deadline:
             return False
         time.sleep(POLL_S)

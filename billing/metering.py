@@ -119,7 +119,8 @@ def _drain_batch(
     unreadable += strangers
     done = Drained(read=len(batch), unreadable=len(unreadable))
     if entries:
-        with transaction.atomic():
+        # Durable: what is acknowledged below must have been committed, not just released.
+        with transaction.atomic(durable=True):
             acknowledgements = _book(entries, shard, now, done)
         acknowledge(client, shard, acknowledgements)
     if unreadable:

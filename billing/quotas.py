@@ -12,11 +12,12 @@ from datetime import date, datetime
 from typing import Final
 
 import redis
+from django.db import connection as database
 from django.db import transaction
 from django.db.models import BigIntegerField, Case, F, QuerySet, Sum, When
 
-from billing import locks, metering, registers
-from billing.errors import LimitRefused
+from billing import locks, metering, registers, usage_stream
+from billing.errors import LimitRefused, LockTimeout
 from billing.lua_scripts import SEED, Call
 from billing.models import Quota, RateLimit, ScopeKind, ShardEpoch, Tenant, UsageEvent
 from billing.money import PICO_PER_NANO
@@ -63,14 +64,17 @@ def set_quota(
     now: datetime,
     client: redis.Redis | None = None,
 ) -> Quota:
-    """Set or change a spend cap. Takes the shard's lock; RedisError or Cold change nothing."""
+    """Set or change a spend cap. Takes the shard's lock to the end of the transaction;
+    RedisError, Cold and LockTimeout change nothing."""
     if type(limit_pico) is not int or not 0 <= limit_pico < 10**30:
         raise LimitRefused(f"not a spend limit: {limit_pico}")
     _check_scope(tenant, scope_kind, scope_id)
     if window not in Quota.Window.values:
         raise LimitRefused(f"no such window: {window}")
     client = client or connection()
-    with locks.shard_or_raise(tenant.shard, wait_s=LOCK_WAIT_S):
+    _catch_up(client, tenant.shard, now)
+    with transaction.atomic():
+        locks.shard_until_commit(tenant.shard, wait_s=LOCK_WAIT_S)
         known = Quota.objects.filter(scope_kind=scope_kind, scope_id=scope_id, window=window)
         if not known.exists():
             _begin_register(client, tenant, scope_kind, scope_id, window, now)
@@ -83,10 +87,20 @@ def set_quota(
     return quota
 
 
+def _catch_up(client: redis.Redis, shard: int, now: datetime) -> None:
+    """Post what has arrived, so that a new cap knows of it at once and not within the second.
+    Inside somebody's transaction nothing can be posted."""
+    if not database.in_atomic_block:
+        with locks.shard(shard, wait_s=LOCK_WAIT_S) as taken:
+            if taken:
+                metering.drain(client, shard, now=now)
+
+
 def _begin_register(
     client: redis.Redis, tenant: Tenant, kind: str, scope_id: int, window: str, now: datetime
 ) -> None:
-    metering.drain(client, tenant.shard, now=now)
+    if usage_stream.has_pending(client, tenant.shard):
+        raise LockTimeout("the last drain was cut off; the next one clears it within seconds")
     tag = registers.tag_of_shard(tenant.shard)
     now_ms = int(now.timestamp() * 1000)
     bucket, goes_at_ms = registers.bucket_of(window, now_ms)
@@ -97,7 +111,7 @@ def _begin_register(
     )
     epoch = ShardEpoch.objects.filter(shard=tenant.shard).values_list("epoch", flat=True).first()
     keys: list[bytes | str] = [registers.epoch_key(tag), registers.stream_key(tag), key]
-    last_posted = metering.last_delivered(client, tenant.shard)
+    last_posted = usage_stream.last_delivered(client, tenant.shard)
     lasts_ms = goes_at_ms - now_ms if goes_at_ms else 0
     run_warm(client, Call(SEED, keys, [epoch or "", last_posted, nano, pico, lasts_ms]))
 

@@ -138,6 +138,11 @@ def last_delivered(client: redis.Redis, shard: int) -> str:
     return str(_groups(client, shard)[registers.GROUP_LEDGER]["last-delivered-id"])
 
 
+def has_pending(client: redis.Redis, shard: int) -> bool:
+    """Whether the ledger has read something that it has not acknowledged."""
+    return bool(_groups(client, shard)[registers.GROUP_LEDGER]["pending"])
+
+
 def oldest_unread_ms(client: redis.Redis, shard: int) -> int | None:
     """When the first entry beyond what the ledger has read was appended."""
     key = registers.stream_key(registers.tag_of_shard(shard))

@@ -1,9 +1,10 @@
 """Caps that are set while money is moving count all of it, and nothing twice."""
 
 import pytest
+from django.db import transaction
 
-from billing import holds, locks, quotas
-from billing.errors import Cold, LimitRefused
+from billing import holds, locks, metering, quotas
+from billing.errors import Cold, LimitRefused, LockTimeout
 from billing.holds import Placed, Refused, SpendScope
 from billing.models import Quota, RateLimit
 from tests.billing import desk as desks
@@ -97,7 +98,7 @@ def test_a_cap_refuses_what_would_pass_it(books: Books, window: str) -> None:
 def test_a_cap_cannot_be_set_on_a_cold_shard(books: Books) -> None:
     # given
     books.desk.client.flushall()
-    quotas.metering.ensure_groups(books.desk.client)
+    metering.ensure_groups(books.desk.client)
     # when / then
     with pytest.raises(Cold):
         cap(books)
@@ -152,3 +153,42 @@ def test_the_lock_of_a_shard_is_free_again_after_its_owner(books: Books) -> None
 
 def test_lease_outlives_three_renewals() -> None:
     assert holds.LEASE_MS >= 3 * 5_000
+
+
+def test_nothing_is_drained_inside_somebody_else_s_transaction(books: Books) -> None:
+    # given
+    books.served()
+    # when / then: a rollback would lose what was acknowledged
+    with pytest.raises(RuntimeError, match="durable"), transaction.atomic():
+        books.drain()
+    assert books.drain().posted == 1
+
+
+def test_a_cap_that_is_rolled_back_is_none(books: Books) -> None:
+    # given
+    books.served()
+    # when
+    with transaction.atomic():
+        cap(books)
+        transaction.set_rollback(True)
+    # then
+    assert Quota.objects.count() == 0
+    assert books.drain().posted == 1
+    cap(books)
+    assert books.desk.spend_register(DAILY) == (280_000, 0)
+    assert books.check() == {}
+
+
+def test_after_a_drain_that_was_cut_off_a_cap_is_set_outside_transactions_only(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    books.served()
+    with monkeypatch.context() as patch:
+        patch.setattr(metering, "acknowledge", lambda *_: None)
+        metering.drain(books.desk.client, books.shard, now=desks.at(books.desk.now_ms))
+    # when / then
+    with pytest.raises(LockTimeout), transaction.atomic():
+        cap(books)
+    cap(books)
+    assert books.desk.spend_register(DAILY) == (280_000, 0)
