@@ -12,3 +12,6 @@ env.apply_defaults(
 )
 
 from gateway.settings import *  # noqa: E402, F403
+
+# With an address here, `makemigrations --check` would wait for a server that is not there.
+DATABASES = {"default": {"ENGINE": "django.db.backends.dummy"}}
