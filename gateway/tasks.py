@@ -2,11 +2,13 @@
 
 from celery import shared_task
 
+from billing.redis_connection import connection
 from gateway import refusals
-from gateway.snapshot_signal import connection
 from providers.task_runs import run_alone
 
+RECORD = "gateway.tasks.record_refusals"
 
-@shared_task
+
+@shared_task(name=RECORD)
 def record_refusals() -> None:
-    run_alone("record_refusals", lambda _: refusals.record(connection()))
+    run_alone(RECORD, lambda _: refusals.record(connection()))

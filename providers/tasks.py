@@ -7,29 +7,32 @@ from providers import checks, in_house, leaderboards, measurements
 from providers.task_runs import run_alone
 
 BATCHES_PER_RUN_MAX = 50
+RECORD = "providers.tasks.record_measurements"
+REFRESH = "providers.tasks.refresh_leaderboards"
+CHECK = "providers.tasks.check_offers"
+PUBLISH = "providers.tasks.publish_in_house_prices"
 
 
-@shared_task
+@shared_task(name=RECORD)
 def record_measurements() -> None:
     """Take up the usage streams until they are empty, in bounded batches."""
     for _ in range(BATCHES_PER_RUN_MAX):
-        if not run_alone(
-            "record_measurements", lambda now: measurements.record(connection(), now=now)
-        ):
+        if not run_alone(RECORD, lambda now: measurements.record(connection(), now=now)):
             return
 
 
-@shared_task
+@shared_task(name=REFRESH)
 def refresh_leaderboards() -> None:
-    run_alone("refresh_leaderboards", lambda now: leaderboards.refresh(now=now))
+    run_alone(REFRESH, lambda now: leaderboards.refresh(now=now))
 
 
-@shared_task
+@shared_task(name=CHECK)
 def check_offers() -> None:
-    run_alone("check_offers", lambda now: checks.check_all(now=now))
+    run_alone(CHECK, lambda now: checks.check_all(now=now))
 
 
-@shared_task
+@shared_task(name=PUBLISH)
 def publish_in_house_prices() -> None:
-    run_alone("publish_in_house_prices", lambda now: in_house.publish_all(now=now))
-    run_alone("forget_old_rollups", lambda now: measurements.forget_old(now=now))
+    """Also forgets old rollups: both are due every few minutes."""
+    run_alone(PUBLISH, lambda now: in_house.publish_all(now=now))
+    run_alone(PUBLISH, lambda now: measurements.forget_old(now=now))
