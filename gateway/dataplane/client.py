@@ -51,7 +51,8 @@ class Client:
         """The whole body, or RequestTooLarge as soon as it is known to be."""
         limit = self._limits.body_bytes_max
         declared = self.headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > limit:
+        length = int(declared) if declared.isdigit() else -1
+        if length > limit:
             raise _too_large(limit)
         parts: list[bytes] = []
         size = 0
@@ -66,7 +67,8 @@ class Client:
             if size > limit:
                 raise _too_large(limit)
             parts.append(part)
-            if not message.get("more_body"):
+            # A body of the declared length is complete; the message that says so comes later.
+            if size == length or not message.get("more_body"):
                 break
         self._watch()
         if not size:
@@ -74,11 +76,18 @@ class Client:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _watch(self) -> None:
-        """From here on `receive` has one thing left to say: that the caller is gone."""
-        leaving = self._receive()
-        if not hasattr(leaving, "add_done_callback"):
-            leaving = asyncio.ensure_future(leaving)
-        leaving.add_done_callback(lambda _: self.watchdog.note_client_left())
+        """From here on `receive` says that the body has ended, and that the caller is gone."""
+        heard = self._receive()
+        if not hasattr(heard, "add_done_callback"):
+            heard = asyncio.ensure_future(heard)
+        heard.add_done_callback(self._hear)
+
+    def _hear(self, heard: "asyncio.Future[Message]") -> None:
+        if not heard.cancelled() and heard.exception() is None:
+            if heard.result()["type"] == "http.request":
+                self._watch()
+                return
+        self.watchdog.note_client_left()
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True

@@ -20,7 +20,7 @@ class Limits:
     deadline_s: float = 600.0
     write_stall_s: float = 30.0
     shutdown_s: float = 20.0
-    redis_timeout_s: float = 1.0
+    redis_timeout_s: float = 2.0
     lease_ms: int = 15_000
     hold_grace_ms: int = 30_000
     clock_skew_ms_max: int = 500

@@ -1,6 +1,7 @@
 """One data plane process: its parts, their start and their end."""
 
 import asyncio
+import gc
 import logging
 from typing import Any
 
@@ -21,6 +22,8 @@ from gateway.routing.breaker import Breaker
 logger = logging.getLogger(__name__)
 
 CLOCK_EVERY_S = 5.0
+# A request leaves hardly any cycles; by default the collector would run for every third one.
+GC_THRESHOLDS = (20_000, 20, 50)
 
 
 class Plane:
@@ -67,6 +70,10 @@ class Plane:
         self.settler.start()
         self.leases.start()
         self._watching_clock = asyncio.create_task(self._watch_clock())
+        # What was loaded at start stays for good: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
 
     async def stop(self) -> None:
         """Let open requests end within their time, then end them; settle everything; close."""

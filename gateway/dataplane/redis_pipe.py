@@ -114,6 +114,7 @@ class RedisPipe(asyncio.Protocol):
         self._connected = False
         self._hopeful = True  # a reconnect has not failed yet: commands may wait for it
         self._closed = False
+        self._was_overdue = False
         self._reconnecting: asyncio.Task[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
 
@@ -189,6 +190,7 @@ class RedisPipe(asyncio.Protocol):
         self._reader = hiredis.Reader()
 
     def data_received(self, data: bytes) -> None:
+        self._was_overdue = False
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             pending = self._inflight.popleft()
@@ -283,9 +285,13 @@ class RedisPipe(asyncio.Protocol):
     def _check_overdue(self) -> None:
         now = self._loop.time()
         self._watchdog = self._loop.call_later(self._timeout_s / 4, self._check_overdue)
-        if self._inflight and self._inflight[0].due <= now and self._transport:
+        is_overdue = bool(self._inflight) and self._inflight[0].due <= now
+        # A loop that was held up finds its timers due before the answers that lie in the socket:
+        # only Redis' silence over a whole round more is Redis' fault.
+        if is_overdue and self._was_overdue and self._transport:
             logger.warning("Redis did not answer in time; dropping the connection")
             self._transport.abort()
+        self._was_overdue = is_overdue
         while self._waiting and self._waiting[0].due <= now:
             pending = self._waiting.popleft()
             _fail(pending, "Redis did not come back in time", sent=pending.repeatable)

@@ -1,12 +1,12 @@
 """Books what the attempts of a request cost: one settle, never lost, never interrupted.
 
-Each settle runs in a task of its own that is referenced here, so that it goes on when the caller
-is gone. What Redis does not take goes to the spool and is replayed by id.
+It runs in the request's task, whoever the caller has become; only a stop of the process can end
+that task, and then a task that is referenced here books it again under the same id. What Redis
+does not take goes to the spool and is replayed by id.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from typing import Any
 
 from hiredis import ReplyError
@@ -52,7 +52,7 @@ class Settler:
             await asyncio.wait(self._running)
 
     async def settle(self, exchange: Exchange) -> Receipt:
-        """Book every attempt; returns what the caller is told. Shielded from cancellation."""
+        """Book every attempt; returns what the caller is told."""
         now_ms = self._clock.now_ms()
         charges = [settlement.charge_of(exchange, attempt) for attempt in exchange.attempts]
         events = [
@@ -68,7 +68,7 @@ class Settler:
             tokens=usage.input_tokens + usage.output_tokens if usage else None,
             events=events,
         )
-        await self._shielded(self._book(record, exchange.principal.spend))
+        await self._surely(record, exchange.principal.spend)
         return settlement.receipt_of(exchange, exchange.last, charges[-1])
 
     async def void(self, exchange: Exchange) -> None:
@@ -79,13 +79,17 @@ class Settler:
             request_id=exchange.request_id,
             now_ms=self._clock.now_ms(),
         )
-        await self._shielded(self._book(record, ()))
+        await self._surely(record, ())
 
-    async def _shielded(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        await asyncio.shield(task)
+    async def _surely(self, record: SettleRecord, spend: tuple[holds.SpendScope, ...]) -> None:
+        """Book it. Who is cancelled meanwhile leaves a task that books it again: same id."""
+        try:
+            await self._book(record, spend)
+        except asyncio.CancelledError:
+            again = asyncio.create_task(self._book(record, spend))
+            self._running.add(again)
+            again.add_done_callback(self._running.discard)
+            raise
 
     async def _book(self, record: SettleRecord, spend: tuple[holds.SpendScope, ...]) -> None:
         if await self._send(record, spend):
