@@ -74,18 +74,19 @@ class OfferAdmin(ModelAdmin):
 
     @admin.action(description="Switch off: list no more, route no more")
     def switch_off(self, request: HttpRequest, chosen: QuerySet[Offer]) -> None:
-        self._set(request, chosen, Offer.State.DISABLED, f"by {request.user.get_username()}")
+        self._switch(request, chosen, enabled=False)
 
     @admin.action(description="Switch on")
     def switch_on(self, request: HttpRequest, chosen: QuerySet[Offer]) -> None:
-        self._set(request, chosen, Offer.State.LIVE, "")
+        self._switch(request, chosen, enabled=True)
 
-    def _set(
-        self, request: HttpRequest, chosen: QuerySet[Offer], state: Offer.State, reason: str
-    ) -> None:
+    def _switch(self, request: HttpRequest, chosen: QuerySet[Offer], *, enabled: bool) -> None:
+        reason = f"switched off by {request.user.get_username()}"
         for offer in chosen:
-            offers.set_state(offer_id=offer.pk, state=state, reason=reason, now=timezone.now())
-        self.message_user(request, f"{len(chosen)} offers are {state.label.lower()} now.")
+            offers.set_enabled(offer=offer, enabled=enabled, reason=reason, now=timezone.now())
+        self.message_user(
+            request, f"{len(chosen)} offers are {'live' if enabled else 'disabled'} now."
+        )
 
 
 class CredentialForm(forms.ModelForm):  # type: ignore[type-arg]
