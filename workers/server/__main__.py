@@ -4,11 +4,11 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import uvicorn
@@ -40,7 +40,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kv-blocks", type=int, default=defaults.kv_blocks)
     parser.add_argument("--max-running", type=int, default=defaults.max_running_requests)
     parser.add_argument("--max-waiting", type=int, default=defaults.max_waiting_requests)
-    parser.add_argument("--name", help="this worker's name (default: host name and port)")
+    parser.add_argument("--name", help="this worker's name (default: from host name and port)")
     parser.add_argument("--bearer", help="secret that callers must send (default: a new one)")
     parser.add_argument("--bearer-file", type=Path, help="file with that secret")
     parser.add_argument("--no-bearer", action="store_true", help="answer anybody")
@@ -58,18 +58,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             setattr(options, name, path.read_text().strip())
     if options.gateway and not options.worker_key:
         parser.error("--gateway needs --worker-key or --worker-key-file")
+    if options.gateway and options.no_bearer:
+        parser.error("--gateway needs a bearer secret: leave out --no-bearer")
     if options.gateway and options.host == "0.0.0.0" and not options.public_url:
         parser.error("--host 0.0.0.0 needs --public-url, the address the gateway can reach")
     return options
 
 
-def identity(options: argparse.Namespace, *, bearer: str, model_name: str) -> Identity:
+def identity(
+    options: argparse.Namespace, *, bearer: str, model_name: str, base_url: str
+) -> Identity:
     entered = options.usd_per_hour is not None
     return Identity(
         gateway_url=options.gateway,
         worker_key=options.worker_key,
-        name=options.name or f"{socket.gethostname()}:{options.port}",
-        base_url=options.public_url or f"http://{options.host}:{options.port}",
+        name=options.name or default_name(socket.gethostname(), options.port),
+        base_url=options.public_url or base_url,
         bearer=bearer,
         model=model_name,
         usd_per_hour=options.usd_per_hour or ASSUMED_USD_PER_HOUR,
@@ -77,48 +81,47 @@ def identity(options: argparse.Namespace, *, bearer: str, model_name: str) -> Id
     )
 
 
-class WorkerServer(uvicorn.Server):
-    """uvicorn on the loop that also carries the bridge and the registration."""
+def default_name(host: str, port: int) -> str:
+    """Lower case, digits, dots and dashes: what a console takes for a name."""
+    return f"{re.sub(r'[^a-z0-9.]+', '-', host.lower()).strip('-.') or 'worker'}-{port}"
 
-    def __init__(self, app: App, options: argparse.Namespace) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=options.host,
-                port=options.port,
-                lifespan="off",
-                access_log=False,
-                log_level="warning",
-                limit_concurrency=CONNECTIONS_MAX,
-                timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
-            )
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind before anything slow, so that a taken port is known at once; port 0 finds a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=CONNECTIONS_MAX)
+    listener.setblocking(False)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def serve(
+    app: App, listener: socket.socket, bridge: EngineBridge, registration: Registration | None
+) -> None:
+    """Serve until a signal, then let running answers end for a few seconds."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            access_log=False,
+            log_level="warning",
+            limit_concurrency=CONNECTIONS_MAX,
+            timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
         )
-        self._ready_line = f"serving on http://{options.host}:{options.port}"
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            report(self._ready_line)
-
-
-@contextlib.asynccontextmanager
-async def registered(registration: Registration | None) -> AsyncIterator[None]:
+    )
+    bridge.start()
     task = asyncio.create_task(registration.run()) if registration is not None else None
     try:
-        yield
+        await server.serve(sockets=[listener])
     finally:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-
-
-async def serve(
-    server: WorkerServer, bridge: EngineBridge, registration: Registration | None
-) -> None:
-    bridge.start()
-    async with registered(registration):
-        await server.serve()
-    await asyncio.to_thread(bridge.stop, SHUTDOWN_GRACE_S)
+        await asyncio.to_thread(bridge.stop, SHUTDOWN_GRACE_S)
 
 
 def report(line: str) -> None:
@@ -139,6 +142,16 @@ def main(arguments: list[str] | None = None) -> int:
         except ConversionFailed as error:
             sys.stderr.write(f"{error}\n")
             return 1
+    try:
+        listener = listen(options.host, options.port)
+    except OSError as error:
+        sys.stderr.write(f"cannot listen on {options.host} port {options.port}: {error}\n")
+        return 1
+    run(options, listener)
+    return 0
+
+
+def run(options: argparse.Namespace, listener: socket.socket) -> None:
     config = EngineConfig(
         model_dir=options.model_dir,
         threads=options.threads,
@@ -157,10 +170,13 @@ def main(arguments: list[str] | None = None) -> int:
     app = App(bridge, builder, ServerConfig(model_name=model_name, bearer=bearer))
     registration = None
     if options.gateway:
-        worker = identity(options, bearer=bearer, model_name=model_name)
+        worker = identity(
+            options, bearer=bearer, model_name=model_name, base_url=address_of(listener)
+        )
         registration = Registration(worker, bridge, calibration)
-    asyncio.run(serve(WorkerServer(app, options), bridge, registration))
-    return 0
+    report(f"serving on {address_of(listener)}")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(app, listener, bridge, registration))
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ class Registration:
         response = await client.post(path, json=body)
         if response.status_code == httpx.codes.NOT_FOUND:
             raise UnknownWorker(f"{path} answered 404")
-        response.raise_for_status()
+        if not response.is_success:
+            raise ValueError(f"{path} answered {response.status_code}: {response.text[:300]}")
         answer = response.json() if response.content else {}
         if not isinstance(answer, dict):
             raise ValueError(f"{path} did not answer with an object")
