@@ -1,7 +1,7 @@
 """Reads the open holds from Redis, for people; changes nothing."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +12,7 @@ from billing.money import PICO_PER_NANO
 from billing.redis_connection import connection
 
 SHOWN_PER_SHARD: Final = 50
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,13 @@ def open_holds(client: redis.Redis | None = None) -> OpenHolds:
     with client.pipeline(transaction=False) as pipe:
         for tag in tags:
             pipe.zcard(registers.leases_key(tag))
-            pipe.zrange(registers.leases_key(tag), 0, SHOWN_PER_SHARD - 1, withscores=True)
+            pipe.zrange(
+                registers.leases_key(tag),
+                0,
+                SHOWN_PER_SHARD - 1,
+                withscores=True,
+                score_cast_func=int,
+            )
         answers = pipe.execute()
     leases = [
         (tag, member.decode(), score)
@@ -50,7 +57,7 @@ def open_holds(client: redis.Redis | None = None) -> OpenHolds:
     return OpenHolds(count=sum(answers[::2]), shown=tuple(_read(client, leases)))
 
 
-def _read(client: redis.Redis, leases: list[tuple[str, str, float]]) -> list[OpenHold]:
+def _read(client: redis.Redis, leases: list[tuple[str, str, int]]) -> list[OpenHold]:
     with client.pipeline(transaction=False) as pipe:
         for tag, request_id, _ in leases:
             pipe.hgetall(registers.hold_key(tag, request_id))
@@ -63,14 +70,18 @@ def _read(client: redis.Redis, leases: list[tuple[str, str, float]]) -> list[Ope
     return sorted(found, key=lambda hold: hold.lease_ends)
 
 
-def _hold(request_id: str, lease_ms: float, row: dict[bytes, bytes]) -> OpenHold:
+def _hold(request_id: str, lease_ms: int, row: dict[bytes, bytes]) -> OpenHold:
     event: dict[str, Any] = msgspec.json.decode(row.get(b"event") or b"{}")
     return OpenHold(
         request_id=request_id,
         tenant_id=int(row[b"tenant"].rsplit(b":", 1)[-1]),
         hold_pico=int(row[b"hold"]) * PICO_PER_NANO,
         charged_pico=int(row.get(b"charge") or 0) * PICO_PER_NANO,
-        lease_ends=datetime.fromtimestamp(lease_ms / 1000, tz=UTC),
-        deadline=datetime.fromtimestamp(int(row[b"deadline"]) / 1000, tz=UTC),
+        lease_ends=_moment(lease_ms),
+        deadline=_moment(int(row[b"deadline"])),
         sku=str(event.get("sku", "")),
     )
+
+
+def _moment(ms: int) -> datetime:
+    return EPOCH + timedelta(milliseconds=ms)

@@ -33,8 +33,9 @@ class RateChange:
     def change_percent(self) -> Decimal | None:
         if not self.old_pico:
             return None
-        change = Decimal(self.new_pico - self.old_pico) * 100 / self.old_pico
-        return change.quantize(Decimal("0.1"))
+        # In tenths of a per cent, rounded half up, without leaving the integers.
+        tenths = (2_000 * (self.new_pico - self.old_pico) + self.old_pico) // (2 * self.old_pico)
+        return Decimal(tenths).scaleb(-1)
 
 
 @dataclass(frozen=True, slots=True)

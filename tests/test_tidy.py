@@ -27,14 +27,6 @@ FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 ALLOWED: Final[dict[tuple[str, str, str], str]] = {
     ("parameters", "billing/prices.py", "publish"): "a price has as many parts, all named",
     ("local import", "bench/drain/__main__.py", "measure"): "it starts Postgres before Django",
-    ("float", "billing/hold_queries.py", "float"): "a sorted set's score, which is a moment",
-    ("float", "billing/hold_queries.py", "lease_ms / 1000"): "a moment",
-    ("float", "billing/hold_queries.py", "int(row[b'deadline']) / 1000"): "a moment",
-    (
-        "float",
-        "billing/price_preview.py",
-        "Decimal(self.new_pico - self.old_pico) * 100 / self.old_pico",
-    ): "a percentage of exact numbers, for people to read",
 }
 
 

@@ -1,4 +1,4 @@
-"""One request whole: its attempts on one axis, its cost line by line, its entries; no one else's."""
+"""One request whole: its attempts on one axis, its cost line by line, its entries; private."""
 
 from datetime import UTC, datetime, timedelta
 
