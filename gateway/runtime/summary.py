@@ -36,7 +36,7 @@ def text(demo: Mapping[str, Any], *, workers_ready: bool) -> str:
         if user and password:
             lines.append(f"  {title:<9} {services.console_url()}{page}  {user} / {password}")
     if key is not None:
-        when = "" if workers_ready else " (as soon as the worker is ready)"
+        when = "" if workers_ready else " (as soon as a worker sells this model)"
         lines += ["", f"  Try it{when}:", "", curl_line(key)]
     return "\n".join([*lines, RULE])
 
