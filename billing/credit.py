@@ -4,6 +4,7 @@ Redis refuses a figure older than what it has. A push that gets lost is repeated
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ from billing import ledger, registers
 from billing.errors import CreditRefused
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.lua_scripts import CREDIT, Call
-from billing.models import CreditGrant, Tenant, UsageEvent
+from billing.models import CreditGrant, Entry, Tenant, UsageEvent
 from billing.money import PICO_PER_NANO, PICO_PER_USD, REGISTER_NANO_MAX, nano_floor
 from billing.redis_connection import connection, run
 
@@ -139,7 +140,9 @@ def balance(tenant: Tenant, *, client: redis.Redis | None = None) -> Balance:
     key = registers.tenant_key(registers.shard_tag(tenant.pk), tenant.pk)
     spent, pico, held = client.hmget(key, "spent", "pico", "held")
     spent_pico = (
-        posted_pico(tenant) if spent is None else int(spent) * PICO_PER_NANO + int(pico or 0)
+        debited_pico([tenant.pk])[tenant.pk]
+        if spent is None
+        else int(spent) * PICO_PER_NANO + int(pico or 0)
     )
     return Balance(
         credit_pico=credit_pico(Tenant.objects.get(pk=tenant.pk)),
@@ -148,7 +151,19 @@ def balance(tenant: Tenant, *, client: redis.Redis | None = None) -> Balance:
     )
 
 
-def posted_pico(tenant: Tenant) -> int:
-    """What the tenant's posted events cost."""
-    found = UsageEvent.objects.filter(tenant=tenant).aggregate(total=Sum("tenant_cost_pico"))
-    return int(found["total"] or 0)
+def debited_pico(tenant_ids: Iterable[int]) -> dict[int, int]:
+    """What Redis must have debited for all that is drained: what the ledger took for usage, and
+    what quarantined events were debited. From entries, which are fewer than events."""
+    ids = list(tenant_ids)
+    debited: dict[int, int] = dict.fromkeys(ids, 0)
+    posted = Entry.objects.filter(
+        account__kind=Kind.TENANT_CREDIT, account__tenant_id__in=ids, transfer__code=Code.USAGE
+    ).values_list("account__tenant_id")
+    for tenant_id, total in posted.annotate(total=Sum("amount_pico")):
+        debited[tenant_id] += int(total)
+    quarantined = UsageEvent.objects.filter(
+        tenant_id__in=ids, state=UsageEvent.State.QUARANTINED
+    ).values_list("tenant_id")
+    for tenant_id, total in quarantined.annotate(total=Sum("charged_nano")):
+        debited[tenant_id] += int(total) * PICO_PER_NANO
+    return debited

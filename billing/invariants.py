@@ -12,10 +12,10 @@ from typing import Final
 import redis
 from django.db import connection
 
-from billing import locks, metering, quotas, registers
+from billing import credit, locks, metering, quotas, registers
 from billing.invariant_results import report
 from billing.lua_scripts import AUDIT, Argument, Call
-from billing.models import InvariantCheck, Quota, ShardEpoch, Tenant, UsageEvent
+from billing.models import InvariantCheck, Quota, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 from billing.redis_connection import run
 
@@ -131,9 +131,10 @@ def _expected(shard: int, now: datetime) -> list[Register]:
     tag = registers.tag_of_shard(shard)
     now_ms = int(now.timestamp() * 1000)
     expected = []
-    tenants = [pk for pk in Tenant.objects.values_list("pk", flat=True) if pk % 64 == shard]
-    for pk in tenants:
-        posted = quotas.sum_of_debits(UsageEvent.objects.filter(tenant_id=pk))
+    tenants = [
+        pk for pk in Tenant.objects.values_list("pk", flat=True) if registers.shard_of(pk) == shard
+    ]
+    for pk, posted in credit.debited_pico(tenants).items():
         expected.append(Register(registers.tenant_key(tag, pk), posted))
     for quota in Quota.objects.filter(tenant_id__in=tenants):
         bucket, _ = registers.bucket_of(quota.window, now_ms)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 import redis
-from django.db import transaction
+from django.db import DataError, IntegrityError, transaction
 
 from billing import assessment, ledger, locks, postings, prices, registers, usage_rows
 from billing.acknowledgement import Acknowledgement, acknowledge
@@ -99,10 +99,12 @@ def drain(
     again = True
     for _ in range(BATCHES_PER_RUN_MAX):
         batch = read(client, shard, count=batch_size, again=again)
-        if not batch and not again:
+        if batch:
+            done.add(_drain_batch(client, shard, batch, now))
+        elif again:
+            again = False
+        else:
             break
-        done.add(_drain_batch(client, shard, batch, now))
-        again = again and bool(batch)
     else:
         done.left = True
     if done.read:
@@ -117,16 +119,37 @@ def _drain_batch(
     entries = [item for item in batch if isinstance(item, StreamEntry)]
     strangers, entries = _split_strangers(shard, entries)
     unreadable += strangers
-    done = Drained(read=len(batch), unreadable=len(unreadable))
-    if entries:
-        # Durable: what is acknowledged below must have been committed, not just released.
-        with transaction.atomic(durable=True):
-            acknowledgements = _book(entries, shard, now, done)
-        acknowledge(client, shard, acknowledgements)
+    done = Drained(read=len(batch))
+    acknowledgements, unpostable = _book_what_can_be(entries, shard, now, done)
+    acknowledge(client, shard, acknowledgements)
+    unreadable += unpostable
+    done.unreadable = len(unreadable)
     if unreadable:
         _complain(unreadable, now)
         set_aside(client, shard, unreadable)
     return done
+
+
+def _book_what_can_be(
+    entries: Sequence[StreamEntry], shard: int, now: datetime, done: Drained
+) -> tuple[list[Acknowledgement], list[Unreadable]]:
+    """Book a batch; one that PostgreSQL refuses is halved until the entry at fault stands alone."""
+    if not entries:
+        return [], []
+    try:
+        # Durable: what is acknowledged after must have been committed, not just released.
+        with transaction.atomic(durable=True):
+            result = _book(entries, shard, now)
+    except (DataError, IntegrityError) as problem:
+        if len(entries) == 1:
+            reason = f"{type(problem).__name__}: {problem}"[:300]
+            return [], [Unreadable(entries[0].id, reason, _as_fields(entries[0]))]
+        middle = len(entries) // 2
+        first = _book_what_can_be(entries[:middle], shard, now, done)
+        second = _book_what_can_be(entries[middle:], shard, now, done)
+        return first[0] + second[0], first[1] + second[1]
+    done.add(result.counts)
+    return result.acknowledgements, []
 
 
 def _split_strangers(
@@ -148,10 +171,14 @@ def _as_fields(entry: StreamEntry) -> dict[bytes, bytes]:
     return {b"request_id": str(entry.request_id).encode(), b"c": str(entry.debit_nano).encode()}
 
 
-def _book(
-    entries: Sequence[StreamEntry], shard: int, now: datetime, done: Drained
-) -> list[Acknowledgement]:
-    """Write and post a batch; returns what is to be acknowledged once it has committed."""
+@dataclass(frozen=True, slots=True)
+class _Booked:
+    counts: Drained
+    acknowledgements: list[Acknowledgement]
+
+
+def _book(entries: Sequence[StreamEntry], shard: int, now: datetime) -> _Booked:
+    """Write and post a batch; the result is to be acknowledged once it has committed."""
     pinned = prices.by_version(_versions(entries))
     assessed = _assess(entries, pinned)
     tenants = sorted({entry.event.tenant for entry in entries})
@@ -165,15 +192,19 @@ def _book(
     drafts = postings.drafts(posted, transfer_ids)
     if drafts:
         ledger.post_all(drafts)
-    done.posted += len(posted)
-    done.quarantined += len(written.new) - len(posted)
-    done.known += len(written.known)
     _report(assessed, written, now)
     quotas = QuotaRegisters.of(tenants, shard)
-    return [
-        _acknowledgement(entry, result, written.known.get(entry.id), quotas)
-        for entry, result, _ in assessed
-    ]
+    return _Booked(
+        Drained(
+            posted=len(posted),
+            quarantined=len(written.new) - len(posted),
+            known=len(written.known),
+        ),
+        [
+            _acknowledgement(entry, result, written.known.get(entry.id), quotas)
+            for entry, result, _ in assessed
+        ],
+    )
 
 
 def _versions(entries: Iterable[StreamEntry]) -> set[int]:

@@ -6,9 +6,10 @@ data plane only after its register is right. Callers tell the data plane to look
 signal); without it the limit is seen a few seconds later.
 """
 
+from calendar import monthrange
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import redis
@@ -131,11 +132,18 @@ def sum_of_debits(rows: "QuerySet[UsageEvent]") -> int:
 
 
 def _in_window(rows: "QuerySet[UsageEvent]", window: str, day: date) -> "QuerySet[UsageEvent]":
-    if window == registers.DAY:
-        return rows.filter(day=day)
-    if window == registers.MONTH:
-        return rows.filter(day__year=day.year, day__month=day.month)
-    return rows
+    if window == registers.LIFETIME:
+        return rows
+    first = day if window == registers.DAY else day.replace(day=1)
+    last = day if window == registers.DAY else _last_of_month(day)
+    # An attempt begins within hours of its request: the wider span lets the index on time serve.
+    begins = datetime.combine(first, datetime.min.time(), tzinfo=UTC) - timedelta(days=1)
+    ends = datetime.combine(last, datetime.min.time(), tzinfo=UTC) + timedelta(days=2)
+    return rows.filter(day__range=(first, last), occurred_at__gte=begins, occurred_at__lt=ends)
+
+
+def _last_of_month(day: date) -> date:
+    return day.replace(day=monthrange(day.year, day.month)[1])
 
 
 def remove_quota(*, tenant: Tenant, quota_id: int) -> None:

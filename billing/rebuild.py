@@ -8,15 +8,15 @@ Postgres, and makes a new epoch last; the data plane learns of it from its snaps
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final, cast
 
 import redis
-from django.db.models import F, Sum
+from django.db.models import F
 
 from billing import credit, holds, locks, metering, quotas, registers
-from billing.models import Quota, RevokedKey, ShardEpoch, Tenant, UsageEvent
+from billing.models import Quota, RevokedKey, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 
 logger = logging.getLogger(__name__)
@@ -110,11 +110,11 @@ def _registers(
     """Every register as Postgres has it, and for how many milliseconds it lasts (0 = for good)."""
     tag = registers.tag_of_shard(shard)
     ids = [tenant.pk for tenant in tenants]
-    spent = _spent(ids)
+    spent = credit.debited_pico(ids)
     rows: dict[str, Register] = {}
     lasting: dict[str, int] = {}
     for tenant in tenants:
-        row = _split(spent.get(tenant.pk, 0))
+        row = _split(spent[tenant.pk])
         row |= {
             "credit": credit.as_register(credit.credit_pico(tenant)),
             "version": tenant.credit_version,
@@ -147,15 +147,6 @@ def _registers(
 def _split(pico: int) -> Register:
     nano, rest = divmod(pico, PICO_PER_NANO)
     return {"spent": nano, "pico": rest, "held": 0}
-
-
-def _spent(tenant_ids: list[int]) -> Mapping[int, int]:
-    rows = (
-        UsageEvent.objects.filter(tenant_id__in=tenant_ids)
-        .values("tenant_id")
-        .annotate(total=Sum(quotas.DEBITED_PICO))
-    )
-    return {row["tenant_id"]: int(row["total"]) for row in rows}
 
 
 def _add_open_holds(client: redis.Redis, shard: int, rows: dict[str, Register]) -> None:

@@ -22,6 +22,7 @@ UNREADABLE_KEPT: Final = 10_000
 ATTEMPT_MAX: Final = 1_000
 # Year 2100: a later time is no time but a broken clock or a broken event.
 TIME_MS_MAX: Final = 4_102_444_800_000
+ID_MAX: Final = 2**63 - 1
 NO_DETAIL: Final = AttemptDetail()
 
 RawEntry = tuple[bytes, Mapping[bytes, bytes]]
@@ -111,6 +112,8 @@ def _check(event: AttemptEvent, request_id: uuid.UUID) -> None:
         raise ValueError("the request id is no UUIDv7")
     if not 0 <= event.attempt <= ATTEMPT_MAX:
         raise ValueError(f"no such attempt: {event.attempt}")
+    if any(not 0 <= number <= ID_MAX for number in (event.key, event.offer, event.team or 0)):
+        raise ValueError("an id out of all bounds")
     if not (0 <= event.occurred_ms < TIME_MS_MAX and 0 <= event.settled_ms < TIME_MS_MAX):
         raise ValueError("a time out of all bounds")
 

@@ -66,7 +66,7 @@ for i = 1, n_spend do
   registers[i] = {key, amount(row_held + hold, 'held'), goes_at, row[2]}
   packed[2 * i - 1], packed[2 * i] = key, text(limit)
 end
-if redis.call('TYPE', KEYS[6]).ok == 'string' then error('leases is not a set') end
+redis.call('ZCARD', KEYS[6])
 
 -- Nothing above has written; nothing below can fail.
 local balance = text(free - hold)

@@ -4,11 +4,10 @@ from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
 from billing.models.prices import PriceVersion, ServiceTier, Sku
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
-from billing.models.tenants import SHARDS, CreditGrant, Tenant
+from billing.models.tenants import CreditGrant, Tenant
 from billing.models.usage_events import UsageEvent
 
 __all__ = [
-    "SHARDS",
     "Account",
     "CreditGrant",
     "Entry",

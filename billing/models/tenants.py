@@ -2,7 +2,7 @@
 
 from django.db import models
 
-SHARDS = 64
+from billing.registers import SHARDS
 
 
 class Tenant(models.Model):

@@ -1,8 +1,11 @@
 """The drain: from the stream into events and the ledger, exactly once."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
+from django.db import DataError
 
 from billing import holds, metering, prices, registers, usage_stream
 from billing.holds import SettledAttempt
@@ -341,3 +344,25 @@ def test_nul_characters_do_not_stop_the_drain(books: Books) -> None:
     # then
     assert drained == Drained(read=1, posted=1)
     assert InvariantCheck.objects.filter(holds=False).count() == 0
+
+
+def test_an_entry_that_postgres_refuses_stands_alone(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: something no check of ours foresaw
+    bad = books.served(session="bad")
+    for _ in range(4):
+        books.served()
+    write = metering.usage_rows.write
+
+    def refuse(rows: Sequence[Any], *args: Any, **named: Any) -> Any:
+        if any(str(entry.request_id) == bad for entry, _ in rows):
+            raise DataError("not storable")
+        return write(rows, *args, **named)
+
+    monkeypatch.setattr(metering.usage_rows, "write", refuse)
+    # when
+    drained = books.drain()
+    # then
+    assert drained == Drained(read=5, posted=4, unreadable=1)
+    assert books.account(Kind.REVENUE) == -4 * COST_PICO
