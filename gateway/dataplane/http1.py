@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._buffered = 0
         self._paused = False
         self._problem = ""
+        self._is_nonsense = False
 
     # using it
 
@@ -76,6 +77,8 @@ class Connection(asyncio.Protocol):
         while not self._has_head:
             self._raise_problem()
             await self._wait()
+        if self._is_nonsense:
+            self._raise_problem()
 
     async def read(self) -> bytes | None:
         """What has come of the body, None at its end; Broken where it is cut."""
@@ -141,6 +144,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, problem: str) -> None:
         self._problem = self._problem or problem
+        self._is_nonsense = True
         self.abort()
 
     # the parser's callbacks

@@ -1,0 +1,247 @@
+"""The small parts of the data plane: request ids, watchdog, unknown keys, spool."""
+
+import asyncio
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from gateway.dataplane import request_id
+from gateway.dataplane.auth import UnknownKeys, key_hash_of
+from gateway.dataplane.spool import SettleRecord, Spool, SpoolFull
+from gateway.dataplane.watchdog import ClientLeft, DeadlinePassed, Silent, Watchdog
+from gateway.errors import InvalidApiKey
+
+NOON_MS = 1_773_144_000_000
+
+
+def test_a_request_id_is_a_uuid7_of_its_time() -> None:
+    # given / when
+    made = request_id.new_request_id(NOON_MS)
+    # then
+    parsed = uuid.UUID(made)
+    assert (str(parsed), parsed.version, parsed.variant) == (made, 7, uuid.RFC_4122)
+    assert request_id.made_at_ms(made) == NOON_MS
+
+
+def test_request_ids_of_one_millisecond_differ() -> None:
+    assert len({request_id.new_request_id(NOON_MS) for _ in range(1000)}) == 1000
+
+
+async def test_a_wait_returns_what_it_waited_for() -> None:
+    # given
+    watchdog = Watchdog(deadline_s=5)
+    # when / then
+    assert await watchdog.wait(asyncio.sleep(0, "it"), limit_s=1, reason=Silent) == "it"
+    watchdog.close()
+
+
+async def test_a_limit_ends_a_wait_with_its_reason() -> None:
+    # given
+    watchdog = Watchdog(deadline_s=5)
+    # when / then
+    with pytest.raises(Silent):
+        await watchdog.wait(asyncio.sleep(5), limit_s=0.02, reason=Silent)
+    # and: the task goes on as if nothing had happened
+    assert await watchdog.wait(asyncio.sleep(0, "it"), limit_s=1, reason=Silent) == "it"
+    watchdog.close()
+
+
+async def test_the_deadline_comes_before_a_longer_limit() -> None:
+    # given
+    watchdog = Watchdog(deadline_s=0.03)
+    # when / then
+    with pytest.raises(DeadlinePassed):
+        await watchdog.wait(asyncio.sleep(5), limit_s=5, reason=Silent)
+    watchdog.close()
+
+
+async def test_a_client_that_leaves_ends_the_wait() -> None:
+    # given
+    watchdog = Watchdog(deadline_s=5)
+    asyncio.get_running_loop().call_later(0.02, watchdog.note_client_left)
+    # when / then
+    with pytest.raises(ClientLeft):
+        await watchdog.wait(asyncio.sleep(5), limit_s=5, reason=Silent)
+    with pytest.raises(ClientLeft):
+        await watchdog.wait(asyncio.sleep(5), limit_s=5, reason=Silent)
+    watchdog.close()
+
+
+async def test_a_client_that_leaves_does_not_end_a_wait_it_has_no_part_in() -> None:
+    # given
+    watchdog = Watchdog(deadline_s=5)
+    asyncio.get_running_loop().call_later(0.01, watchdog.note_client_left)
+    # when
+    got = await watchdog.wait(
+        asyncio.sleep(0.05, "it"), limit_s=5, reason=Silent, client_matters=False
+    )
+    # then
+    assert got == "it"
+    assert watchdog.client_left
+    watchdog.close()
+
+
+async def test_a_cancellation_from_outside_passes_through() -> None:
+    # given
+    async def work() -> None:
+        watchdog = Watchdog(deadline_s=5)
+        await watchdog.wait(asyncio.sleep(5), limit_s=5, reason=Silent)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)
+    # when
+    task.cancel()
+    # then
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_unknown_key_is_looked_up_once_for_all_and_remembered() -> None:
+    # given
+    asked: list[bytes] = []
+    now = 0.0
+
+    async def lookup(key_hash: bytes) -> None:
+        asked.append(key_hash)
+        await asyncio.sleep(0.01)
+
+    unknown = UnknownKeys(lookup, monotonic=lambda: now)
+    # when
+    found = await asyncio.gather(*(unknown.find(b"k") for _ in range(50)))
+    await unknown.find(b"k")
+    # then
+    assert found == [None] * 50
+    assert asked == [b"k"]
+    # and: not for ever, and not beyond a new snapshot
+    now = 11.0
+    await unknown.find(b"k")
+    unknown.forget()
+    await unknown.find(b"k")
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"authorization": b"Bearer tk-a-b"},
+        {b"authorization": b"bearer tk-a-b"},
+        {b"x-api-key": b"tk-a-b"},
+    ],
+)
+def test_a_key_is_taken_from_either_header(headers: dict[bytes, bytes]) -> None:
+    assert key_hash_of(headers) == key_hash_of({b"x-api-key": b"tk-a-b"})
+
+
+def test_a_basic_login_is_no_key() -> None:
+    with pytest.raises(InvalidApiKey):
+        key_hash_of({b"authorization": b"Basic dGstYS1iOg=="})
+
+
+def record(number: int) -> SettleRecord:
+    return SettleRecord(
+        tenant=1, key=2, request_id=f"r{number}", now_ms=NOON_MS, events=[(b'{"a":1}', number)]
+    )
+
+
+def left_in(folder: Path) -> int:
+    return len(list(folder.glob("*.jsonl")))
+
+
+async def test_spooled_records_are_replayed_in_order_and_then_gone(tmp_path: Path) -> None:
+    # given
+    spool = Spool(tmp_path)
+    spool.open()
+    for number in range(3):
+        await spool.append(record(number))
+    taken: list[SettleRecord] = []
+
+    async def take(one: SettleRecord) -> bool:
+        taken.append(one)
+        return True
+
+    # when
+    count = await spool.replay(take)
+    # then
+    assert (count, taken) == (3, [record(0), record(1), record(2)])
+    assert spool.empty
+    assert await spool.replay(take) == 0
+    spool.close()
+
+
+async def test_a_record_that_is_not_taken_stays(tmp_path: Path) -> None:
+    # given
+    spool = Spool(tmp_path)
+    spool.open()
+    await spool.append(record(1))
+
+    async def refuse(one: SettleRecord) -> bool:
+        return False
+
+    # when
+    await spool.replay(refuse)
+    # then
+    assert not spool.empty
+    spool.close()
+    assert left_in(tmp_path) == 1
+
+
+async def test_a_full_spool_says_so(tmp_path: Path) -> None:
+    # given
+    spool = Spool(tmp_path, bytes_max=200)
+    spool.open()
+    await spool.append(record(1))
+    # when / then
+    await spool.append(record(2))
+    with pytest.raises(SpoolFull):
+        await spool.append(record(3))
+    spool.close()
+
+
+async def test_the_spool_of_a_dead_process_is_taken_over_without_its_torn_end(
+    tmp_path: Path,
+) -> None:
+    # given: a process that died in the middle of a write
+    script = (
+        "import asyncio, os, sys; from pathlib import Path\n"
+        "from gateway.dataplane.spool import SettleRecord, Spool\n"
+        "async def main():\n"
+        "    spool = Spool(Path(sys.argv[1])); spool.open()\n"
+        "    await spool.append(SettleRecord(tenant=1, key=2, request_id='r', now_ms=3))\n"
+        '    spool._write(b\'{"tenant": 1, "re\')\n'
+        "    os._exit(9)\n"
+        "asyncio.run(main())\n"
+    )
+    dying = await asyncio.create_subprocess_exec(sys.executable, "-c", script, str(tmp_path))
+    assert await dying.wait() == 9
+    spool = Spool(tmp_path)
+    spool.open()
+    taken: list[str] = []
+
+    async def take(one: SettleRecord) -> bool:
+        taken.append(one.request_id)
+        return True
+
+    # when
+    await spool.replay(take)
+    # then
+    assert taken == ["r"]
+    spool.close()
+    assert left_in(tmp_path) == 0
+
+
+async def test_the_spool_of_a_living_process_is_left_alone(tmp_path: Path) -> None:
+    # given
+    theirs, ours = Spool(tmp_path), Spool(tmp_path)
+    theirs.open()
+    ours.open()
+    await theirs.append(record(1))
+
+    async def take(one: SettleRecord) -> bool:
+        raise AssertionError(one)
+
+    # when / then
+    assert await ours.replay(take) == 0
+    theirs.close()
+    ours.close()
