@@ -26,7 +26,7 @@ def main() -> None:
     where = places.of_clone()
     osuser.make_enterable(where.root)
     where.secrets.mkdir(mode=0o700, exist_ok=True)
-    key_file = where.secrets / f"worker_key-{options.name}"
+    key_file = where.secrets / f"worker_key-{options.port}"
     saved.write_private(key_file, options.worker_key)
     command = server_command(options, key_file=key_file, model_folder=where.root / "models" / MODEL)
     os.chdir(places.CLONE)
@@ -37,7 +37,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make worker", description=__doc__)
     parser.add_argument("--gateway", required=True, help="the console's address")
     parser.add_argument("--worker-key", required=True, help="from the admin console")
-    parser.add_argument("--name", default=socket.gethostname(), help="this worker's name")
+    parser.add_argument("--name", default="", help="this worker's name (default: from the host's)")
     parser.add_argument("--usd-per-hour", default="", help="what this machine costs")
     parser.add_argument("--port", type=int, default=8101)
     parser.add_argument("--host", default="", help="this machine's address for the gateway")
@@ -58,12 +58,11 @@ def server_command(
         "--port": str(options.port),
         "--speculation": options.speculation,
         "--threads": str(os.cpu_count() or 1),
-        "--name": options.name,
         "--gateway": options.gateway,
         "--worker-key-file": str(key_file),
     }
-    if options.usd_per_hour:
-        flags["--usd-per-hour"] = options.usd_per_hour
+    flags |= {"--name": options.name} if options.name else {}
+    flags |= {"--usd-per-hour": options.usd_per_hour} if options.usd_per_hour else {}
     python = places.CLONE / bootstrap.TARGETS["worker"].folder / "bin" / "python"
     return (str(python), "-m", "workers.server", *(part for pair in flags.items() for part in pair))
 
