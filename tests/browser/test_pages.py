@@ -1,0 +1,134 @@
+"""Every page, in both themes and on a phone: readable by everyone, nothing sticks out, no errors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from billing.models import UsageEvent
+from gateway.models import Refusal
+from tests.browser.conftest import Visit
+from tests.gateway.console_rows import Priced
+from tests.people import Person
+
+pytestmark = pytest.mark.browser
+
+PAGES = (
+    "/",
+    "/models/small/",
+    "/overview/",
+    "/requests/",
+    "/keys/",
+    "/budgets/",
+    "/routing/",
+    "/start/",
+    "/requests/{served}/",
+    "/requests/{refused}/",
+)
+CHART_TEXT_PX_LEAST = 11
+
+
+def _addresses() -> list[str]:
+    failed_over = UsageEvent.objects.get(attempt=2)
+    refusal = Refusal.objects.get()
+    return [
+        page.format(served=failed_over.request_id, refused=refusal.request_id) for page in PAGES
+    ]
+
+
+def _settle(page: Page) -> None:
+    """Fonts are there, and charts where a page has any."""
+    page.evaluate("document.fonts.ready.then(() => true)")
+    if page.locator("[data-chart]").count():
+        page.wait_for_selector("[data-chart] svg")
+
+
+def _violations(page: Page) -> list[tuple[str, Any]]:
+    found = Axe().run(page).response["violations"]
+    return [(v["id"], [node["target"] for node in v["nodes"]]) for v in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_are_accessible(
+    scheme: str, visit: Callable[..., Visit], alice: Person, sold: Priced
+) -> None:
+    window = visit(alice, color_scheme=scheme)
+
+    for address in _addresses():
+        page = window.open(address)
+        _settle(page)
+        assert (address, _violations(page)) == (address, [])
+
+
+def test_nothing_sticks_out_on_a_phone(
+    visit: Callable[..., Visit], alice: Person, sold: Priced
+) -> None:
+    window = visit(alice, phone=True)
+
+    for address in _addresses():
+        page = window.open(address)
+        _settle(page)
+        widths = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert (address, widths) == (address, [360, 360])
+        assert (address, _violations(page)) == (address, [])
+
+
+def test_the_sign_in_page_is_accessible(visit: Callable[..., Visit]) -> None:
+    for phone in (False, True):
+        page = visit(phone=phone).open("/login/")
+        assert _violations(page) == []
+
+
+def test_text_in_charts_is_never_too_small(
+    visit: Callable[..., Visit], alice: Person, sold: Priced
+) -> None:
+    for phone in (False, True):
+        window = visit(alice, phone=phone)
+        for address in ("/models/small/", "/overview/"):
+            page = window.open(address)
+            page.wait_for_selector("[data-chart] svg text")
+            sizes = page.eval_on_selector_all(
+                "[data-chart] svg text",
+                "els => els.map(e => parseFloat(getComputedStyle(e).fontSize))",
+            )
+            assert min(sizes) >= CHART_TEXT_PX_LEAST
+
+
+def test_pages_can_be_read_without_a_script(
+    visit: Callable[..., Visit], alice: Person, sold: Priced
+) -> None:
+    window = visit(alice, java_script_enabled=False)
+
+    assert window.open("/models/small/").locator("#board tbody tr[data-row]").count() == 3
+    assert window.open("/requests/").locator("#list tbody tr").count() == 23
+    assert "$0.000" in window.open("/overview/").locator("#latest").inner_text()
+
+
+def test_the_theme_can_be_set_and_stays(visit: Callable[..., Visit], alice: Person) -> None:
+    # given a system in light
+    window = visit(alice, color_scheme="light")
+    page = window.open("/keys/")
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    # when the button goes from system over light to dark
+    for _ in range(2):
+        page.get_by_role("button", name="theme, change to").click()
+
+    # then it is dark, here and on the next page
+    for address in ("/keys/", "/"):
+        page = window.open(address)
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+
+
+def test_a_table_is_sorted_by_keyboard_alone(visit: Callable[..., Visit], sold: Priced) -> None:
+    page = visit().open("/models/small/")
+
+    page.locator("#sort-speed").focus()
+    page.keyboard.press("Enter")
+
+    page.wait_for_url("**sort=speed**")
+    first = page.locator("#board tbody tr[data-row]").first
+    assert first.get_attribute("data-row") == "in-house/small/ngram"
+    assert page.locator("th[aria-sort=descending]").inner_text().startswith("Speed p50")
