@@ -14,6 +14,8 @@ from providers import histograms
 from providers.models import Offer, Provider, Worker
 from providers.windows import Measured
 
+# A cache-hit rate settles early; a percentile of a tail does not.
+REQUESTS_LEAST = 10
 SAMPLES_LEAST = 20
 MILLION = 1_000_000
 
@@ -65,7 +67,7 @@ def mix_of(measured: Iterable[Measured]) -> Mix:
     cached = sum(c["cached_tokens"] for c in counts)
     total_input = sum(c["input_tokens"] for c in counts)
     output = sum(c["output_tokens"] for c in counts)
-    if requests < SAMPLES_LEAST or not output or not total_input:
+    if requests < REQUESTS_LEAST or not output or not total_input:
         return STANDARD_MIX
     return Mix(total_input - cached, cached, output, requests, "traffic")
 
@@ -174,7 +176,7 @@ def _effective(seller: Seller, price: ListPrice, mix: Mix) -> dict[str, Any]:
 
 def is_enough(measured: Measured) -> bool:
     """Whether an offer's own cache-hit rate says something."""
-    return measured.counts["requests"] >= SAMPLES_LEAST and measured.counts["input_tokens"] > 0
+    return measured.counts["requests"] >= REQUESTS_LEAST and measured.counts["input_tokens"] > 0
 
 
 def _measurements(measured: Measured) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_one_request_too_few_and_the_standard_mix_and_list_prices_stand_in(
 ) -> None:
     # given
     a, _ = _two_sellers()
-    _serve(stream, a, 19)
+    _serve(stream, a, 9)
 
     # when
     board = leaderboards.compute(a.model, WINDOWS["1h"], now=NOW)
@@ -95,6 +95,19 @@ def test_one_request_too_few_and_the_standard_mix_and_list_prices_stand_in(
     assert first["effective"] == {"pico": 700_000, "basis": "list", "cache_share": 0.0}
     assert first["too_few"] == ["ttft_ms", "output_tps", "e2e_ms", "uptime"]
     assert first["ttft_ms"] is None
+
+
+def test_a_cache_hit_rate_settles_before_percentiles_do(stream: redis.Redis) -> None:
+    # given
+    a, _ = _two_sellers()
+    _serve(stream, a, 10)
+
+    # when
+    row = leaderboards.compute(a.model, WINDOWS["1h"], now=NOW).rows[0]
+
+    # then
+    assert row["effective"]["basis"] == "measured"
+    assert row["too_few"] == ["ttft_ms", "output_tps", "e2e_ms", "uptime"]
 
 
 def test_enough_requests_and_the_measured_figures_appear(stream: redis.Redis) -> None:
