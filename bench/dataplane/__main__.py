@@ -47,6 +47,8 @@ def _bench(bed: Bed, shapes: list[Shape], plan: Plan, *, with_django: bool) -> s
     subjects = _subjects(bed, gateway, upstream_port, with_django=with_django)
     for shape in shapes:
         for subject in subjects:
+            if shape.connections > subject.connections_max:
+                continue
             preflight.check(
                 shape,
                 port=subject.port,
@@ -96,7 +98,7 @@ def _subjects(
         found.append(Subject("nginx proxy_pass", pid=floor[0], port=floor[1]))
     if with_django:
         pid, port = installation.start_django_view(bed, gateway, upstream_port=upstream_port)
-        found.append(Subject("Django view, forwarding only", pid=pid, port=port))
+        found.append(Subject("Django view, forwarding only", port, pid, connections_max=32))
     return found
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from bench.dataplane.rounds import Figure, Run, Subject, figure
+from bench.dataplane.rounds import Run, Subject, figure
 from bench.dataplane.shapes import EVENTS_PER_STREAM, SHAPES, Shape
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "performance.md"
@@ -84,7 +84,7 @@ def _cost_table(runs: Sequence[Run], subjects: Sequence[Subject]) -> list[str]:
     ]
     for shape in _shapes_of(runs):
         cells = [
-            _micro(figure(_cost(run) for run in _select(runs, subject.name, shape)))
+            _micro([_cost(run) for run in _select(runs, subject.name, shape)])
             for subject in subjects
         ]
         if ratio:
@@ -101,6 +101,8 @@ def _speed_table(runs: Sequence[Run], subjects: Sequence[Subject]) -> list[str]:
     for shape in _shapes_of(runs):
         for subject in subjects:
             chosen = _select(runs, subject.name, shape)
+            if not chosen:
+                continue
             cells = [
                 f"{figure(run.per_second for run in chosen).median:,.0f}",
                 f"{figure(run.count.p50_us for run in chosen).median / 1000:.2f}",
@@ -142,7 +144,10 @@ def _title(shape: Shape) -> str:
     return f"µs {unit}, {shape.title}"
 
 
-def _micro(given: Figure) -> str:
+def _micro(costs: Sequence[float]) -> str:
+    if not costs:
+        return "–"
+    given = figure(costs)
     return f"{given.median:.1f} ({given.least:.1f} to {given.greatest:.1f})"
 
 
