@@ -180,6 +180,13 @@ class Stack:
         except httpx.TransportError:
             return False
 
+    def serves(self, *, key: str, model: str = MODEL) -> bool:
+        """Whether a streamed request is answered now; nobody listening counts as no."""
+        try:
+            return self.chat(key=key, model=model, stream=True).status_code == 200
+        except httpx.TransportError:
+            return False
+
     def sign_in(self, prefix: str = "demo") -> httpx.Client:
         """A browser's session: cookies kept, CSRF token sent."""
         client = httpx.Client(base_url=self.console, trust_env=False, follow_redirects=True)

@@ -69,7 +69,7 @@ def _attach(stack: Stack, upstream: FakeUpstream) -> None:
         [sys.executable, *command, *prices], cwd=CLONE, env=stack.variables(), check=True
     )
     key = stack.api_keys[0]
-    stack.eventually(lambda: stack.chat(key=key, model="quick").status_code == 200, timeout_s=20)
+    stack.eventually(lambda: stack.serves(key=key, model="quick"), timeout_s=20)
 
 
 async def _one(client: httpx.AsyncClient, stack: Stack, number: int) -> Told | None:
@@ -123,9 +123,7 @@ def test_a_crash_loses_no_acknowledged_settle_and_leaves_no_attempt_unaccounted(
 
     # when the supervisor has restarted them and the leases of the dead have run out
     key = bare_stack.api_keys[0]
-    bare_stack.eventually(
-        lambda: bare_stack.chat(key=key, model="quick").status_code == 200, timeout_s=60
-    )
+    bare_stack.eventually(lambda: bare_stack.serves(key=key, model="quick"), timeout_s=60)
     ids = [*ended, *broken]
     bare_stack.eventually(lambda: len(_events(bare_stack, ids)) >= len(ids), timeout_s=90)
 
@@ -153,10 +151,10 @@ def _events(stack: Stack, ids: list[str]) -> list[tuple[str, int, str, int]]:
 
 
 def _checks_after(stack: Stack) -> list[tuple[str, bool]]:
-    """Invariants, once all of them were checked after the last event was drained."""
+    """All invariants, once the registers were compared after the last event was drained."""
     checks = stack.sql(
         "SELECT name, holds, checked_at > (SELECT max(drained_at) FROM billing_usageevent) "
         "FROM billing_invariantcheck"
     )
-    fresh = [(name, holds) for name, holds, is_fresh in checks if is_fresh]
-    return fresh if checks and len(fresh) == len(checks) else []
+    is_fresh = any(fresh for name, _, fresh in checks if name.startswith("Redis registers"))
+    return [(name, holds) for name, holds, _ in checks] if is_fresh else []

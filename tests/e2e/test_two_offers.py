@@ -19,13 +19,13 @@ def _served_by(stack: Stack) -> str:
 def _set_policy(stack: Stack, **fields: str) -> None:
     """As a person does: open the page, choose, save."""
     browser = stack.sign_in()
-    page = browser.get("/policy/")
+    page = browser.get("/routing/")
     assert page.status_code == 200
     token = browser.cookies["csrftoken"]
     answer = browser.post(
-        "/policy/",
+        "/routing/",
         data={"csrfmiddlewaretoken": token, "allow_fallbacks": "on", **fields},
-        headers={"referer": f"{stack.console}/policy/"},
+        headers={"referer": f"{stack.console}/routing/"},
     )
     assert answer.status_code == 200, answer.text[:500]
 
@@ -64,7 +64,7 @@ def test_the_death_of_the_cheaper_worker_is_served_by_the_other_and_explained(
     # then the other serves, and the explanation names the failed attempt
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-tokenhouse-offer"] == other
-    explanation = answer.json()["tokenhouse"]
+    explanation = answer.json()["tokenhouse"]["explanation"]
     tried = explanation.get("attempts") or []
     assert [note["offer"] for note in tried] == [first, other]
     assert tried[0]["outcome"] == "upstream_error"
