@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from billing import rating
 from billing.money import PICO_PER_NANO, nano_ceil
 from billing.rating import Price, PriceNotFound
@@ -64,10 +66,10 @@ def assess(entry: StreamEntry, prices: Mapping[int, Price], prior: Prior) -> Ass
 
 def _check_bounds(entry: StreamEntry) -> None:
     event, usage = entry.event, entry.event.usage
-    counts = [event.tenant_cost_pico, event.supplier_cost_pico]
+    counts: tuple[int, ...] = (event.tenant_cost_pico, event.supplier_cost_pico)
     if usage is not None:
-        counts += [getattr(usage, name) for name in usage.__struct_fields__]
-    if any(not 0 <= count <= BIGINT_MAX for count in counts):
+        counts += msgspec.structs.astuple(usage)
+    if min(counts) < 0 or max(counts) > BIGINT_MAX:
         raise _Doubtful("a figure is negative or beyond all bounds")
 
 

@@ -28,9 +28,15 @@ def drafts(posted: Iterable[Posted], transfer_ids: Mapping[int, int]) -> list[Dr
 
 
 def _usage(tenant: int, items: list[Posted], transfer_id: int) -> Draft:
-    legs: list[Leg] = []
-    for entry, assessed, _ in items:
-        legs += _legs(entry, assessed)
+    """Summed before it is posted: a batch has few accounts and many events."""
+    paid_pico = sum(assessed.tenant_pico for _, assessed, _ in items)
+    legs = _pair(AccountKey(Kind.TENANT_CREDIT, tenant), REVENUE, paid_pico)
+    overage_pico = sum(assessed.overage_pico for _, assessed, _ in items)
+    if overage_pico:
+        legs += _pair(AccountKey(Kind.OVERAGE_REVIEW, tenant), REVENUE, overage_pico)
+    for (kind, supplier), amount_pico in _owed(items).items():
+        payable = AccountKey(Kind.PROVIDER_PAYABLE, supplier=supplier)
+        legs += _pair(AccountKey(kind, supplier=supplier), payable, amount_pico)
     first = items[0][0]
     return Draft(
         code=Code.USAGE,
@@ -42,19 +48,16 @@ def _usage(tenant: int, items: list[Posted], transfer_id: int) -> Draft:
     )
 
 
-def _legs(entry: StreamEntry, assessed: Assessed) -> list[Leg]:
-    event = entry.event
-    payable = AccountKey(Kind.PROVIDER_PAYABLE, supplier=event.supplier[:80])
-    cost = Kind.PROVIDER_WASTE if assessed.wasted else Kind.COST_OF_SALES
-    legs = _pair(AccountKey(Kind.TENANT_CREDIT, event.tenant), REVENUE, assessed.tenant_pico)
-    legs += _pair(AccountKey(cost, supplier=event.supplier[:80]), payable, assessed.supplier_pico)
-    if assessed.overage_pico:
-        review = AccountKey(Kind.OVERAGE_REVIEW, event.tenant)
-        legs += _pair(review, REVENUE, assessed.overage_pico)
-    if assessed.exposure_pico > 0:
-        exposure = AccountKey(Kind.SUPPLIER_EXPOSURE, supplier=event.supplier[:80])
-        legs += _pair(exposure, payable, assessed.exposure_pico)
-    return legs
+def _owed(items: list[Posted]) -> dict[tuple[str, str], int]:
+    """What suppliers bill, or may bill, by why and whom."""
+    owed: dict[tuple[str, str], int] = defaultdict(int)
+    for entry, assessed, _ in items:
+        supplier = entry.event.supplier[:80]
+        why = Kind.PROVIDER_WASTE if assessed.wasted else Kind.COST_OF_SALES
+        owed[why, supplier] += assessed.supplier_pico
+        if assessed.exposure_pico > 0:
+            owed[Kind.SUPPLIER_EXPOSURE, supplier] += assessed.exposure_pico
+    return owed
 
 
 def _correction(entry: StreamEntry, assessed: Assessed, prior: Prior) -> Draft:

@@ -19,17 +19,7 @@ from billing.money import PICO_PER_NANO
 from billing.usage import CanonicalUsage
 from billing.usage_stream import StreamEntry
 
-TOKEN_COLUMNS: Final = (
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_5m_tokens",
-    "cache_write_1h_tokens",
-    "input_audio_tokens",
-    "input_image_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-    "output_audio_tokens",
-)
+TOKEN_COLUMNS: Final = CanonicalUsage.__struct_fields__
 COLUMNS: Final = (
     "request_id",
     "attempt",
@@ -156,7 +146,7 @@ def _row(
         event.model[:200],
         event.outcome[:32],
         event.usage_source[:16],
-        *(_stored(getattr(usage, name)) for name in TOKEN_COLUMNS),
+        *_token_counts(usage),
         assessed.rated_pico,
         assessed.tenant_pico,
         assessed.supplier_pico,
@@ -175,9 +165,12 @@ def _row(
     )
 
 
-def _stored(count: int) -> int:
-    """A count that no column can hold is quarantined already; the stream's body has it."""
-    return count if -BIGINT_MAX <= count <= BIGINT_MAX else 0
+def _token_counts(usage: CanonicalUsage) -> tuple[int, ...]:
+    """In the order of TOKEN_COLUMNS. A count that no column can hold is quarantined already."""
+    counts: tuple[int, ...] = msgspec.structs.astuple(usage)
+    if max(counts) > BIGINT_MAX or min(counts) < -BIGINT_MAX:
+        return (0,) * len(counts)
+    return counts
 
 
 def _at(milliseconds: int) -> datetime:
