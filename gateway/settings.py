@@ -57,6 +57,13 @@ DATA_DIR = BASE_DIR / env.text(
     default=".tokenhouse",
 )
 
+REDIS_APPENDFSYNC = env.choice(
+    "TOKENHOUSE_REDIS_APPENDFSYNC",
+    purpose="when the embedded Redis syncs to disk: a host crash loses a second, or nothing",
+    default="everysec",
+    options=("everysec", "always"),
+)
+
 # --- addresses -----------------------------------------------------------------------------------
 DATAPLANE_HOST = env.text(
     "TOKENHOUSE_DATAPLANE_HOST", purpose="address the API listens on", default="127.0.0.1"

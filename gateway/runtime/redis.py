@@ -31,6 +31,7 @@ class Redis:
     places: Places
     user: OsUser
     throw_away: bool = False
+    appendfsync: str = "everysec"
 
     @property
     def socket(self) -> Path:
@@ -58,7 +59,7 @@ class Redis:
             "unixsocketperm": "700",
             "dir": str(self.places.redis_data),
             "appendonly": append_only,
-            "appendfsync": "everysec",
+            "appendfsync": self.appendfsync,
             "aof-use-rdb-preamble": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",

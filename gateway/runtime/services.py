@@ -29,7 +29,7 @@ def prepare() -> Service:
 
 def data_plane() -> Service:
     program = _gateway(
-        *_granian(settings.DATAPLANE_HOST, settings.DATAPLANE_PORT),
+        *_granian(settings.DATAPLANE_HOST, settings.DATAPLANE_PORT, interface="asgi"),
         f"--workers={settings.DATAPLANE_PROCESSES}",
         f"--workers-kill-timeout={settings.DATAPLANE_DRAIN_MS // 1000 + 5}",
         "gateway.dataplane.app:app",
@@ -43,7 +43,8 @@ def data_plane() -> Service:
 
 def console() -> Service:
     program = _gateway(
-        *_granian(settings.CONSOLE_HOST, settings.CONSOLE_PORT),
+        # Django has no lifespan to start or end.
+        *_granian(settings.CONSOLE_HOST, settings.CONSOLE_PORT, interface="asginl"),
         "--workers=1",
         "--workers-kill-timeout=5",
         "gateway.asgi:application",
@@ -134,10 +135,10 @@ def _reachable(host: str) -> str:
     return "127.0.0.1" if host in ("0.0.0.0", "::") else host
 
 
-def _granian(host: str, port: int) -> tuple[str, ...]:
-    interface = ("-m", "granian", "--interface=asgi", "--http=1", "--no-ws", "--loop=uvloop")
+def _granian(host: str, port: int, *, interface: str) -> tuple[str, ...]:
+    server = ("-m", "granian", f"--interface={interface}", "--http=1", "--no-ws", "--loop=uvloop")
     workers = ("--respawn-failed-workers", "--runtime-threads=1")
-    return (*interface, *workers, f"--host={host}", f"--port={port}")
+    return (*server, *workers, f"--host={host}", f"--port={port}")
 
 
 def _celery() -> tuple[str, ...]:

@@ -71,21 +71,20 @@ class Up:
 
     def _start_services(self) -> None:
         user = osuser.for_services()
-        for kind, variable, stage in (
-            (Postgres, "DATABASE_URL", Stage.POSTGRES),
-            (Redis, "REDIS_URL", Stage.REDIS),
-        ):
-            service = kind(places=self._where, user=user)
-            if getattr(settings, variable) != service.url:
-                continue
-            name = kind.__name__.lower()
-            self._display.begin(name, f"{kind.__name__} (embedded)")
-            service.prepare()
-            process = self._supervisor.start(
-                Service(name=name, stage=stage, program=service.program())
-            )
-            service.wait_until_ready(process, logs.path_of(self._where.logs, name))
-            self._display.end(name)
+        postgres = Postgres(places=self._where, user=user)
+        redis = Redis(places=self._where, user=user, appendfsync=settings.REDIS_APPENDFSYNC)
+        if settings.DATABASE_URL == postgres.url:
+            self._start_service("Postgres", postgres, Stage.POSTGRES)
+        if settings.REDIS_URL == redis.url:
+            self._start_service("Redis", redis, Stage.REDIS)
+
+    def _start_service(self, title: str, service: Postgres | Redis, stage: Stage) -> None:
+        name = title.lower()
+        self._display.begin(name, f"{title} (embedded)")
+        service.prepare()
+        process = self._supervisor.start(Service(name=name, stage=stage, program=service.program()))
+        service.wait_until_ready(process, logs.path_of(self._where.logs, name))
+        self._display.end(name)
 
     def _prepare_database(self) -> None:
         self._display.begin("prepare", "database: migrations, catalogue, demo tenant")
