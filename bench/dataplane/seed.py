@@ -2,7 +2,8 @@
 
     python -m bench.dataplane.seed UPSTREAM_PORT
 
-Migrates, rebuilds the registers of an empty Redis, then runs `bench.dataplane.tenant`.
+Migrates, seeds the catalogue of an ordinary installation (the snapshot holds all of it), rebuilds
+the registers of an empty Redis, then runs `bench.dataplane.tenant`.
 """
 
 import json
@@ -19,6 +20,7 @@ def main() -> None:
     env.apply_defaults({"DJANGO_SETTINGS_MODULE": "gateway.settings"})
     django.setup()
     call_command("migrate", "--noinput", verbosity=0)
+    call_command("seed_catalogue", stdout=sys.stderr)
     call_command("rebuild_registers", stdout=sys.stderr)
     # It imports models, which only works once Django is set up.
     tenant = import_module("bench.dataplane.tenant")
