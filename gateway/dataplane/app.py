@@ -7,6 +7,7 @@ Django is set up for its settings and its tables, and plays no part in a request
 
 import asyncio
 import logging
+import signal
 from typing import Any
 
 import django
@@ -77,14 +78,20 @@ class Application:
         )
         await plane.start()
         self._plane = plane
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            # Beside the server's own handling, which waits for open requests without a limit.
+            # The loop hears of signals by its wake-up descriptor, so this handler takes
+            # nothing from it.
+            signal.signal(signum, lambda *_: loop.call_soon_threadsafe(plane.begin_stop))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         plane = self._plane
         assert plane is not None, "the server runs no lifespan"
         task = asyncio.current_task()
         assert task is not None
-        plane.serving(task)
         watchdog = Watchdog(deadline_s=plane.limits.deadline_s)
+        plane.serving(task, watchdog)
         client = Client(scope, receive, send, limits=plane.limits, watchdog=watchdog)
         request_id = new_request_id(plane.clock.now_ms())
         surface = SURFACES.get(scope["path"])
@@ -103,6 +110,7 @@ class Application:
             await _refuse(surface or openai_chat, client, failed, request_id)
         finally:
             watchdog.close()
+            plane.served(task)
 
     async def _chat(
         self, plane: Plane, surface: Surface, client: Client, method: str, request_id: str

@@ -150,6 +150,7 @@ class Pipeline:
         client, attempt = exchange.client, exchange.last
         if client.watchdog.client_left:
             return
+        client.watchdog.grant(self.limits.write_stall_s)
         try:
             if attempt.outcome == OK and exchange.request.stream:
                 if not client.started:

@@ -17,11 +17,13 @@ from gateway.dataplane.snapshot import Snapshots, Source
 from gateway.dataplane.spool import Spool
 from gateway.dataplane.stopwatch import Clock
 from gateway.dataplane.upstream import Upstream
+from gateway.dataplane.watchdog import Watchdog
 from gateway.routing.breaker import Breaker
 
 logger = logging.getLogger(__name__)
 
 CLOCK_EVERY_S = 5.0
+LAST_WORDS_S = 5.0
 # A request leaves hardly any cycles; by default the collector would run for every third one.
 GC_THRESHOLDS = (20_000, 20, 50)
 
@@ -46,7 +48,7 @@ class Plane:
         self.upstream = Upstream(connect_timeout_s=limits.connect_timeout_s, clock=clock)
         self.clock_skew_ms: int | None = None
         self.stopping = False
-        self._serving: set[asyncio.Task[Any]] = set()
+        self._serving: dict[asyncio.Task[Any], Watchdog] = {}
         self._watching_clock: asyncio.Task[None] | None = None
         breaker = Breaker()
         unknown_keys = UnknownKeys(self.snapshots.find_key, monotonic=clock.monotonic)
@@ -75,15 +77,26 @@ class Plane:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
 
+    def begin_stop(self) -> None:
+        """Take no new requests; the open ones have their time, then they are ended."""
+        if not self.stopping:
+            self.stopping = True
+            asyncio.get_running_loop().call_later(self.limits.shutdown_s, self._end_all)
+
+    def _end_all(self) -> None:
+        for watchdog in list(self._serving.values()):
+            watchdog.end_now()
+
     async def stop(self) -> None:
-        """Let open requests end within their time, then end them; settle everything; close."""
-        self.stopping = True
+        """Wait for what is still open, settle everything, close."""
+        self.begin_stop()
         if self._serving:
-            _, late = await asyncio.wait(self._serving, timeout=self.limits.shutdown_s)
+            limit_s = self.limits.shutdown_s + LAST_WORDS_S
+            _, late = await asyncio.wait(list(self._serving), timeout=limit_s)
             for task in late:
                 task.cancel()
             if late:
-                await asyncio.wait(late, timeout=self.limits.redis_timeout_s * 3)
+                await asyncio.wait(late, timeout=LAST_WORDS_S)
         if self._watching_clock:
             self._watching_clock.cancel()
         await self.leases.close()
@@ -93,10 +106,11 @@ class Plane:
         await self.pipe.close()
         self.spool.close()
 
-    def serving(self, task: "asyncio.Task[Any]") -> None:
-        """Remember a request's task until it is over."""
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+    def serving(self, task: "asyncio.Task[Any]", watchdog: Watchdog) -> None:
+        self._serving[task] = watchdog
+
+    def served(self, task: "asyncio.Task[Any]") -> None:
+        self._serving.pop(task, None)
 
     def unready(self) -> str:
         """Why this process should get no requests; empty where it should."""

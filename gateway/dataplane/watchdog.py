@@ -101,6 +101,16 @@ class Watchdog:
         if self._armed and self._client_matters:
             self._fire(ClientLeft)
 
+    def end_now(self) -> None:
+        """The deadline is now: the current wait ends, and so does every later one."""
+        self.deadline = self._loop.time()
+        if self._armed:
+            self._fire(DeadlinePassed)
+
+    def grant(self, seconds: float) -> None:
+        """Time for the last words, whatever the deadline was."""
+        self.deadline = max(self.deadline, self._loop.time() + seconds)
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

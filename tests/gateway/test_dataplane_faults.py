@@ -18,6 +18,7 @@ from tests.gateway.world import (
     add_provider,
     cost_pico,
     eventually,
+    nano,
     shown_text,
     stream_events,
 )
@@ -49,6 +50,7 @@ FAULTS = {
     "early-cut": fake.cut_before_content,
     "error-inside": fake.error_in_stream,
     "overrun": fake.too_many_tokens,
+    "endless": fake.trickles,
 }
 # Each test has offers of its own, so that no breaker opened by one is met by another.
 SALTS = ("alone-whole", "alone-stream", "backed-whole", "backed-stream")
@@ -263,6 +265,21 @@ def test_a_missing_terminator_after_the_finish_is_a_success(the_world: World, en
     # then
     assert stream_events(answer.text)[-1] == "[DONE]"
     assert outcomes(the_world.settled(alice)) == [(1, "ok", GOOD_PICO)]
+
+
+def test_the_deadline_ends_every_request_and_bills_what_was_shown(the_world: World) -> None:
+    # given: a stream of six seconds where four are allowed
+    alice = the_world.caller()
+    # when
+    answer = the_world.chat(alice, "endless-alone-stream", stream=True)
+    # then
+    events = stream_events(answer.text)
+    errors = [event["error"] for event in events if isinstance(event, dict) and "error" in event]
+    assert [error["code"] for error in errors] == ["deadline_exceeded"]
+    (event,) = the_world.settled(alice)
+    assert event["outcome"] == "deadline"
+    assert event["charged_nano"] == nano(event["tenant_cost_pico"]) > 0
+    eventually(lambda: the_world.upstream.calls("endless-alone-stream")[0].hung_up)
 
 
 def test_the_breaker_opens_and_says_so_in_the_reasons(the_world: World) -> None:

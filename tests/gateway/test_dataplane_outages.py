@@ -23,7 +23,7 @@ from tests.gateway.world import (
 )
 
 GOOD_NANO = nano(cost_pico(INPUT_TOKENS, 4, len(TOKENS)))
-LIMITS = {"TOKENHOUSE_DRAIN_MS": "8000"}
+LIMITS = {"TOKENHOUSE_DRAIN_MS": "2500"}
 
 
 def catalogue(upstream: FakeUpstream) -> None:
@@ -209,6 +209,21 @@ def test_a_stop_signal_lets_open_streams_end_and_books_them(world: World) -> Non
     assert event["outcome"] == "ok"
     assert world.register(alice)["held"] == 0
     assert code == 0
+
+
+def test_a_stop_signal_ends_streams_that_take_too_long_and_books_them(world: World) -> None:
+    # given: a stream of six seconds, and less for stopping
+    alice = world.caller()
+    asked = Asked(world, alice, "trickle", stream=True)
+    # when
+    world.plane.stop()
+    # then
+    assert asked.answer().text.endswith("data: [DONE]\n\n")
+    assert '"finish_reason":"error"' in asked.answer().text
+    (event,) = world.events(alice)
+    assert event["outcome"] == "deadline"
+    assert 0 < event["charged_nano"]
+    assert world.register(alice)["held"] == 0
 
 
 def test_a_lease_is_renewed_with_what_was_delivered(world: World) -> None:
