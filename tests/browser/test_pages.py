@@ -1,4 +1,4 @@
-"""Every page, in both themes and on a phone: readable by everyone, nothing sticks out, no errors."""
+"""Every page, in both themes and on a phone: accessible, nothing sticks out, no errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +24,7 @@ PAGES = (
     "/budgets/",
     "/routing/",
     "/start/",
+    "/playground/",
     "/requests/{served}/",
     "/requests/{refused}/",
 )
