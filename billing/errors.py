@@ -2,6 +2,7 @@
 
 BillingError(code)
   Cold                  the shard's Redis does not know its epoch: nothing is granted until rebuilt
+    Behind              nothing is granted until its usage has been drained
   HoldNotOpen(state)    a hold was settled, voided or expired already
   PriceRefused          a price version that must not be published
   LimitRefused          a quota or rate limit that must not be set
@@ -17,6 +18,10 @@ class BillingError(Exception):
 
 class Cold(BillingError):
     code = "cold"
+
+
+class Behind(Cold):
+    code = "behind"
 
 
 class HoldNotOpen(BillingError):

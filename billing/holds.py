@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from billing import lua_scripts, registers
-from billing.errors import Cold, HoldNotOpen
+from billing.errors import Behind, BillingError, Cold, HoldNotOpen
 from billing.lua_scripts import Argument, Call, Script
 from billing.money import REGISTER_NANO_MAX
 from billing.registers import shard_tag
@@ -46,6 +46,9 @@ LEASE_MS: Final = 20_000
 GRACE_MS: Final = 60_000
 # A late settle must find what its expiry has charged already.
 EXPIRED_KEPT_MS: Final = 3 * registers.MS_PER_DAY
+
+# Entries of a shard that nobody has drained; beyond it requests wait, or Redis would fill up.
+UNDRAINED_MAX: Final = 250_000
 
 LIVE: Final = "live"
 REVOKED: Final = "revoked"
@@ -147,6 +150,7 @@ def place_call(request: HoldRequest, *, epoch: str) -> Call:
         registers.key_status_key(tag, request.tenant),
         registers.hold_key(tag, request.request_id),
         registers.leases_key(tag),
+        registers.stream_key(tag),
         *spend_keys,
         *minute_keys,
         *open_keys,
@@ -164,6 +168,7 @@ def place_call(request: HoldRequest, *, epoch: str) -> Call:
         len(spend_keys),
         len(minute_keys),
         len(open_keys),
+        UNDRAINED_MAX,
         *spend_args,
         *minute_args,
         *open_args,
@@ -382,9 +387,11 @@ def set_key_status(redis: SyncRedis, tenant: int, key_id: int, status: str) -> N
     redis.hset(registers.key_status_key(shard_tag(tenant), tenant), str(key_id), status)
 
 
-def _gone(status: str, rest: Sequence[str]) -> Cold | HoldNotOpen:
+def _gone(status: str, rest: Sequence[str]) -> BillingError:
     if status == "cold":
         return Cold("the shard does not know its epoch")
+    if status == "behind":
+        return Behind("the shard's usage is not being drained")
     return HoldNotOpen(rest[0] if rest else status)
 
 

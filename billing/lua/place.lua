@@ -1,9 +1,9 @@
 -- Place a hold over every scope at once, or refuse and write nothing.
--- KEYS: epoch clock tenant keys hold leases, then spend registers, minute counters, open sets.
--- ARGV: epoch now request key hold tokens lease deadline event n_spend n_minute n_open, then
---       per spend register: limit (-1 = count only), goes_at; per counter: amount, limit,
+-- KEYS: epoch clock tenant keys hold leases stream, then spend registers, minute counters, open sets.
+-- ARGV: epoch now request key hold tokens lease deadline event n_spend n_minute n_open
+--       entries_max, then per spend register: limit (-1 = count only), goes_at; per counter: amount, limit,
 --       goes_at, gives_back (1 = the settle returns what was not used); per open set: limit.
-local FIXED_KEYS, FIXED_ARGS = 6, 12
+local FIXED_KEYS, FIXED_ARGS = 7, 13
 if is_cold(KEYS[1], ARGV[1]) then return {'cold'} end
 local now, is_later = latest(KEYS[2], amount(ARGV[2], 'now'))
 local request, key_id = ARGV[3], ARGV[4]
@@ -14,6 +14,8 @@ local n_spend, n_minute, n_open = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumb
 local stored = redis.call('HMGET', KEYS[5], 'state', 'balance')
 if stored[1] == 'open' then return {'placed', stored[2]} end
 if stored[1] then return {'gone', stored[1]} end
+-- A drain that has stopped must not fill the memory.
+if redis.call('XLEN', KEYS[7]) >= amount(ARGV[13], 'entries_max') then return {'behind'} end
 
 local tenant = redis.call('HMGET', KEYS[3], 'credit', 'spent', 'held', 'status')
 if tenant[4] == 'suspended' then return {'refused', 'tenant_suspended', KEYS[3], '0', '0', '0'} end

@@ -4,6 +4,7 @@ import pytest
 import redis
 
 from billing import holds, registers
+from billing.errors import Behind
 from billing.holds import Cold, HoldNotOpen, Placed, RateScope, Refused, Settled, SpendScope
 from billing.money import REGISTER_NANO_MAX
 from tests.billing import desk as desks
@@ -409,3 +410,17 @@ def test_a_settled_outcome_is_remembered_past_the_deadline(desk: Desk) -> None:
     # then
     left_ms = desk.client.pttl(registers.hold_key(desk.tag, request_id))
     assert 600_000 < left_ms <= 600_000 + holds.GRACE_MS
+
+
+def test_nothing_is_granted_while_usage_piles_up(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setattr(holds, "UNDRAINED_MAX", 2)
+    for _ in range(2):
+        desk.settle(desk.placed(), 10)
+    before = desks.dump(desk.client)
+    # when / then
+    with pytest.raises(Behind):
+        desk.place()
+    assert desks.dump(desk.client) == before
