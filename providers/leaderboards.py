@@ -51,15 +51,21 @@ class Series:
 
 
 def board(
-    model_slug: str, window: str = DEFAULT_WINDOW, *, now: datetime | None = None
+    model_slug: str,
+    window: str = DEFAULT_WINDOW,
+    *,
+    now: datetime | None = None,
+    mix: Mix | None = None,
 ) -> Board | None:
-    """The board of a model; None where there is no such model or window."""
+    """The board of a model, on a viewer's own `mix` where one is given; None where there is no
+    such model or window."""
     model = Model.objects.filter(slug=model_slug).first()
     if model is None or window not in WINDOWS:
         return None
-    stored = Leaderboard.objects.filter(model=model, window=window).first()
+    kept = Leaderboard.objects.filter(model=model, window=window)
+    stored = kept.first() if mix is None else None
     if stored is None:
-        stored = compute(model, WINDOWS[window], now=now or timezone.now())
+        stored = compute(model, WINDOWS[window], now=now or timezone.now(), mix=mix)
     return Board(
         model=model.slug,
         name=model.name,

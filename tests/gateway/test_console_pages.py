@@ -328,3 +328,23 @@ def test_the_boards_csv_holds_the_same_rows(client: Client, db: None) -> None:
 
     assert rows[1].startswith("1,acme/small,Acme,,external,live,False,")
     assert prices[1] == "acme/small,Acme,2026-03-01T00:00:00+00:00,0.4"
+
+
+def test_the_board_can_be_priced_on_ones_own_mix(alice: Person, alice_client: Client) -> None:
+    # given what alice sends: much input for little output
+    sold = offer(input_pico=100_000, cached_pico=100_000, output_pico=400_000)
+    served(alice.tenant, sold, at=timezone.now(), input_tokens=9_000, output_tokens=1_000)
+
+    # when
+    shared = alice_client.get("/models/small/").context["board"]
+    own = alice_client.get("/models/small/?mix=mine").context["board"]
+
+    # then 9 input tokens at $0.10 go with each output token at $0.40
+    assert (own.mix["source"], own.rows[0]["effective"]["pico"]) == ("mine", 1_300_000)
+    assert shared.mix["source"] == "standard"
+
+
+def test_a_strangers_own_mix_is_the_shared_one(client: Client, db: None) -> None:
+    offer()
+
+    assert client.get("/models/small/?mix=mine").context["board"].mix["source"] == "standard"

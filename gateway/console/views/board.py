@@ -9,7 +9,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from gateway.console import board_table, home_table, price_steps
+from gateway.console import board_table, home_table, own_mix, price_steps
 from gateway.console.pages import render_page
 from providers import leaderboards
 
@@ -61,11 +61,15 @@ def history_csv(request: HttpRequest, slug: str) -> HttpResponse:
     return _csv(f"{slug}-prices.csv", price_steps.CSV_HEAD, steps.csv_rows())
 
 
-def _board(request: HttpRequest, slug: str) -> Any:
+def _window(request: HttpRequest) -> str:
     window = request.GET.get("window", board_table.DEFAULT_WINDOW)
-    if window not in board_table.WINDOWS:
-        window = board_table.DEFAULT_WINDOW
-    board = leaderboards.board(slug, window)
+    return window if window in board_table.WINDOWS else board_table.DEFAULT_WINDOW
+
+
+def _board(request: HttpRequest, slug: str) -> Any:
+    member = own_mix.wanted(request)
+    mix = None if member is None else own_mix.mix_of(slug, member)
+    board = leaderboards.board(slug, _window(request), mix=mix)
     if board is None:
         raise Http404("no such model")
     return board
