@@ -25,14 +25,16 @@ local attempt = cjson.decode(record[5]).attempt
 local spend_keys = keys_of(rows)
 
 for i = 1, register(record[8], 'finished') do
-  redis.call('XADD', KEYS[5], '*', 't', record[2], 'e', redis.call('HGET', KEYS[3], 'finished' .. i), 'c', '0',
-    'h', text(hold), 'o', '0', 'k', spend_keys, 'l', '0')
+  local event = redis.call('HGET', KEYS[3], 'finished' .. i)
+  redis.call('XADD', KEYS[5], '*', 't', record[2], 'e', event, 'c', '0', 'h', text(hold),
+    'o', '0', 'k', spend_keys, 'l', '0')
 end
-redis.call('XADD', KEYS[5], '*', 't', record[2], 'e', record[5], 'c', text(charge), 'h', text(hold), 'o', '0',
-  'k', spend_keys, 'l', '0', 'x', '1')
+redis.call('XADD', KEYS[5], '*', 't', record[2], 'e', record[5], 'c', text(charge),
+  'h', text(hold), 'o', '0', 'k', spend_keys, 'l', '0', 'x', '1')
 redis.call('HSET', record[2], 'spent', text(spent), 'held', text(held))
 for _, row in ipairs(rows) do
-  redis.call('HSET', row.key, 'spent', text(row.spent + charge), 'held', text(released(row.held, hold)))
+  redis.call('HSET', row.key, 'spent', text(row.spent + charge),
+    'held', text(released(row.held, hold)))
 end
 close(request, KEYS[4], record[7])
 -- The marker keeps what a late settle must know: the limits, and what is charged already.

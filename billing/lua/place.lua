@@ -1,8 +1,9 @@
 -- Place a hold over every scope at once, or refuse and write nothing.
--- KEYS: epoch clock tenant keys hold leases stream, then spend registers, minute counters, open sets.
+-- KEYS: epoch clock tenant keys hold leases stream, then spend registers, minute counters and
+--       open sets.
 -- ARGV: epoch now request key hold tokens lease deadline event n_spend n_minute n_open
---       entries_max, then per spend register: limit (-1 = count only), goes_at; per counter: amount, limit,
---       goes_at, gives_back (1 = the settle returns what was not used); per open set: limit.
+--       entries_max, then per spend register: limit (-1 = none), goes_at; per counter: amount,
+--       limit, goes_at, gives_back (1 = the settle returns what was not used); per open set: limit.
 local FIXED_KEYS, FIXED_ARGS = 7, 13
 if is_cold(KEYS[1], ARGV[1]) then return {'cold'} end
 local now, is_later = latest(KEYS[2], amount(ARGV[2], 'now'))

@@ -64,8 +64,8 @@ local spend_keys = keys_of(rows)
 
 -- The append comes first: it is the only write that could still fail.
 for _, entry in ipairs(entries) do
-  redis.call('XADD', KEYS[6], '*', 't', KEYS[3], 'e', entry.event, 'c', text(entry.debit), 'h', text(hold),
-    'o', text(entry.overage), 'k', spend_keys, 'l', is_late and '1' or '0')
+  redis.call('XADD', KEYS[6], '*', 't', KEYS[3], 'e', entry.event, 'c', text(entry.debit),
+    'h', text(hold), 'o', text(entry.overage), 'k', spend_keys, 'l', is_late and '1' or '0')
 end
 redis.call('HSET', KEYS[3], 'spent', text(spent + debit), 'held', text(held))
 for _, row in ipairs(rows) do

@@ -12,7 +12,9 @@ local rows = spend_rows(record[5])
 local held = released(register(redis.call('HGET', KEYS[3], 'held'), 'held'), hold)
 
 redis.call('HSET', KEYS[3], 'held', text(held))
-for _, row in ipairs(rows) do redis.call('HSET', row.key, 'held', text(released(row.held, hold))) end
+for _, row in ipairs(rows) do
+  redis.call('HSET', row.key, 'held', text(released(row.held, hold)))
+end
 close(ARGV[3], KEYS[5], record[6])
 give_back(record[7], -register(record[3], 'tokens'))
 redis.call('DEL', KEYS[4])
