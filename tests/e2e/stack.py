@@ -187,22 +187,24 @@ class Stack:
         except httpx.TransportError:
             return False
 
-    def sign_in(self, prefix: str = "demo") -> httpx.Client:
+    @contextmanager
+    def sign_in(self, prefix: str = "demo") -> Iterator[httpx.Client]:
         """A browser's session: cookies kept, CSRF token sent."""
         client = httpx.Client(base_url=self.console, trust_env=False, follow_redirects=True)
-        client.get("/login/")
-        answer = client.post(
-            "/login/",
-            data={
-                "username": self.demo[f"{prefix}_user"],
-                "password": self.demo[f"{prefix}_password"],
-                "csrfmiddlewaretoken": client.cookies["csrftoken"],
-            },
-            headers={"referer": f"{self.console}/login/"},
-        )
-        assert answer.status_code == 200, answer.text[:500]
-        assert "sessionid" in client.cookies
-        return client
+        with client:
+            client.get("/login/")
+            answer = client.post(
+                "/login/",
+                data={
+                    "username": self.demo[f"{prefix}_user"],
+                    "password": self.demo[f"{prefix}_password"],
+                    "csrfmiddlewaretoken": client.cookies["csrftoken"],
+                },
+                headers={"referer": f"{self.console}/login/"},
+            )
+            assert answer.status_code == 200, answer.text[:500]
+            assert "sessionid" in client.cookies
+            yield client
 
     def eventually(self, ask: Callable[[], T], *, timeout_s: float = 10.0) -> T:
         """The first true answer; what other processes do cannot be clocked from here."""

@@ -82,7 +82,8 @@ def test_a_streamed_request_is_paid_posted_shown_and_ranked(stack: Stack) -> Non
     assert before - _credit_left(stack, tenant) == cost_pico
 
     # and the dashboard shows the request with the cost to the last digit, and who served
-    page = stack.sign_in().get(f"/requests/{request_id}/")
+    with stack.sign_in() as browser:
+        page = browser.get(f"/requests/{request_id}/")
     assert page.status_code == 200
     digits = f"{cost_pico:013d}"
     assert digits[-12:] in "".join(c for c in page.text if c.isalnum() or c in ".$")

@@ -18,22 +18,28 @@ def _served_by(stack: Stack) -> str:
 
 def _set_policy(stack: Stack, **fields: str) -> None:
     """As a person does: open the page, choose, save."""
-    browser = stack.sign_in()
-    page = browser.get("/routing/")
-    assert page.status_code == 200
-    token = browser.cookies["csrftoken"]
-    answer = browser.post(
-        "/routing/",
-        data={"csrfmiddlewaretoken": token, "allow_fallbacks": "on", **fields},
-        headers={"referer": f"{stack.console}/routing/"},
-    )
-    assert answer.status_code == 200, answer.text[:500]
+    with stack.sign_in() as browser:
+        page = browser.get("/routing/")
+        assert page.status_code == 200
+        token = browser.cookies["csrftoken"]
+        answer = browser.post(
+            "/routing/",
+            data={"csrfmiddlewaretoken": token, "allow_fallbacks": "on", **fields},
+            headers={"referer": f"{stack.console}/routing/"},
+        )
+        assert answer.status_code == 200, answer.text[:500]
+
+
+def _policy_in_force(stack: Stack) -> str:
+    answer = stack.chat(key=stack.api_keys[0], explain=True)
+    return str(answer.json()["tokenhouse"]["explanation"]["policy"])
 
 
 @pytest.fixture
 def cheapest_again(stack: Stack) -> Iterator[None]:
     yield
     _set_policy(stack, kind="cheapest")
+    stack.eventually(lambda: _policy_in_force(stack) == "cheapest", timeout_s=5)
 
 
 @pytest.mark.usefixtures("cheapest_again")
@@ -71,18 +77,12 @@ def test_the_death_of_the_cheaper_worker_is_served_by_the_other_and_explained(
     assert tried[0]["reason"]
 
     # and the dashboard's page of the request says so too
-    page = stack.sign_in()
-    shown = stack.eventually(
-        lambda: _page(page, answer.headers["x-request-id"]),
-        timeout_s=5,
-    )
+    with stack.sign_in() as browser:
+        path = f"/requests/{answer.headers['x-request-id']}/"
+        stack.eventually(lambda: browser.get(path).status_code == 200, timeout_s=5)
+        shown = browser.get(path).text
     assert first.rpartition("/")[2] in shown
     assert other.rpartition("/")[2] in shown
 
     # and the supervisor brings the worker back
     stack.eventually(lambda: _served_by(stack) == first, timeout_s=60)
-
-
-def _page(browser: "object", request_id: str) -> str:
-    answer = browser.get(f"/requests/{request_id}/")  # type: ignore[attr-defined]
-    return answer.text if answer.status_code == 200 else ""
