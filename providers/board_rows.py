@@ -250,29 +250,39 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def speculation_fact(made: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What speculation saves on this mix: the cheapest measured offers of both kinds compared."""
-    own = [
-        row
-        for row in made
-        if row["kind"] == Provider.Kind.IN_HOUSE
-        and row["effective"] is not None
-        and row["effective"]["basis"] == "measured"
-        and row["effective"]["pico"] > 0
-    ]
-    plain = [row for row in own if not _speculates(row)]
-    fast = [row for row in own if _speculates(row)]
-    if not plain or not fast:
+def speculation_fact(
+    sellers: Sequence[Seller], made: Sequence[Mapping[str, Any]], mix: Mix
+) -> dict[str, Any] | None:
+    """What speculation saves: the cheapest measured in-house offer with it and without it.
+
+    Both are priced on the mix's own cache share, not on each offer's: which of the two happened
+    to see a prompt again says nothing about speculation.
+    """
+    prices = {seller.offer.sku: seller.price for seller in sellers}
+    own: list[tuple[int, Mapping[str, Any]]] = []
+    for row in made:
+        price, effective = prices[row["sku"]], row["effective"]
+        if row["kind"] != Provider.Kind.IN_HOUSE or price is None or effective is None:
+            continue
+        if effective["basis"] == "measured":
+            cost = effective_pico(mix, price, cached=mix.cached_tokens, of_input=mix.input_tokens)
+            own.append((cost, row))
+    plain = min((pair for pair in own if not _speculates(pair[1])), key=_cost, default=None)
+    fast = min((pair for pair in own if _speculates(pair[1])), key=_cost, default=None)
+    if plain is None or fast is None or not plain[0]:
         return None
-    before, after = plain[0]["effective"]["pico"], fast[0]["effective"]["pico"]
     return {
-        "percent": round(100 * (before - after) / before, 1),
-        "plain_sku": plain[0]["sku"],
-        "fast_sku": fast[0]["sku"],
-        "plain_effective_pico": before,
-        "fast_effective_pico": after,
-        "n": plain[0]["requests"] + fast[0]["requests"],
+        "percent": round(100 * (plain[0] - fast[0]) / plain[0], 1),
+        "plain_sku": plain[1]["sku"],
+        "fast_sku": fast[1]["sku"],
+        "plain_effective_pico": plain[0],
+        "fast_effective_pico": fast[0],
+        "n": plain[1]["requests"] + fast[1]["requests"],
     }
+
+
+def _cost(pair: tuple[int, Mapping[str, Any]]) -> int:
+    return pair[0]
 
 
 def _speculates(row: Mapping[str, Any]) -> bool:

@@ -92,7 +92,8 @@ def compute(model: Model, window: Window, *, now: datetime, mix: Mix | None = No
     )
     sums = measured(window, now=now, offers=[offer.pk for offer in found])
     mix = mix or board_rows.mix_of(sums.values())
-    made = board_rows.rows(_sellers(found, sums, now), mix)
+    sellers = _sellers(found, sums, now)
+    made = board_rows.rows(sellers, mix)
     return Leaderboard(
         model=model,
         window=window.name,
@@ -102,7 +103,7 @@ def compute(model: Model, window: Window, *, now: datetime, mix: Mix | None = No
             "requests": sum(row["requests"] for row in made),
             "sellers": len(made),
             "routable": sum(row["routable"] for row in made),
-            "speculation": board_rows.speculation_fact(made),
+            "speculation": board_rows.speculation_fact(sellers, made, mix),
         },
         rows=made,
     )
