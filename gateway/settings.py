@@ -197,6 +197,13 @@ DATAPLANE_STREAM_BYTES_MAX = env.integer(
     minimum=4096,
     maximum=64 * 1024 * 1024,
 )
+DATAPLANE_HELD_BYTES_MAX = env.integer(
+    "TOKENHOUSE_HELD_BYTES_MAX",
+    purpose="bytes of request bodies and whole answers that one API process holds, at most",
+    default=512 * 1024 * 1024,
+    minimum=1024 * 1024,
+    maximum=64 * 1024**3,
+)
 DATAPLANE_DRAIN_MS = env.integer(
     "TOKENHOUSE_DRAIN_MS",
     purpose="how long running requests may go on when the API is told to stop",

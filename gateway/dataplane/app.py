@@ -92,7 +92,9 @@ class Application:
         assert task is not None
         watchdog = Watchdog(deadline_s=plane.limits.deadline_s)
         plane.serving(task, watchdog)
-        client = Client(scope, receive, send, limits=plane.limits, watchdog=watchdog)
+        client = Client(
+            scope, receive, send, limits=plane.limits, watchdog=watchdog, budget=plane.budget
+        )
         request_id = new_request_id(plane.clock.now_ms())
         surface = SURFACES.get(scope["path"])
         try:
@@ -110,6 +112,7 @@ class Application:
             await _refuse(surface or openai_chat, client, failed, request_id)
         finally:
             watchdog.close()
+            client.release()
             plane.served(task)
 
     async def _chat(

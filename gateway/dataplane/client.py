@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from gateway.dataplane import sockets
+from gateway.dataplane.budget import Budget
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.watchdog import ClientLeft, ClientStalled, Watchdog
 from gateway.errors import InvalidRequest, RequestTooLarge
@@ -25,10 +26,12 @@ class Client:
     """See the module. `started` is True once a status line was sent: the point of no return."""
 
     __slots__ = (
+        "_budget",
         "_limits",
         "_receive",
         "_scope",
         "_send",
+        "_taken",
         "cut_off",
         "headers",
         "started",
@@ -36,12 +39,21 @@ class Client:
     )
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, *, limits: Limits, watchdog: Watchdog
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        limits: Limits,
+        watchdog: Watchdog,
+        budget: Budget,
     ) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._limits = limits
+        self._budget = budget
+        self._taken = 0
         self.watchdog = watchdog
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.started = False
@@ -54,6 +66,7 @@ class Client:
         length = int(declared) if declared.isdigit() else -1
         if length > limit:
             raise _too_large(limit)
+        self.hold(max(length, 0))
         parts: list[bytes] = []
         size = 0
         while True:
@@ -66,6 +79,7 @@ class Client:
             size += len(part)
             if size > limit:
                 raise _too_large(limit)
+            self.hold(size - self._taken)
             parts.append(part)
             # A body of the declared length is complete; the message that says so comes later.
             if size == length or not message.get("more_body"):
@@ -74,6 +88,17 @@ class Client:
         if not size:
             raise InvalidRequest("The request has no body; send a JSON object.")
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def hold(self, size: int) -> None:
+        """Count bytes that this request makes the process hold; Unavailable where too many."""
+        if size > 0:
+            self._budget.take(size)
+            self._taken += size
+
+    def release(self) -> None:
+        """The request is over and holds nothing any more."""
+        self._budget.give_back(self._taken)
+        self._taken = 0
 
     def _watch(self) -> None:
         """From here on `receive` says that the body has ended, and that the caller is gone."""

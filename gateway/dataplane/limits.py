@@ -12,6 +12,7 @@ class Limits:
     body_bytes_max: int = 32 * 1024 * 1024
     answer_bytes_max: int = 64 * 1024 * 1024  # of one answer that is not streamed
     stream_bytes_max: int = 256 * 1024  # held back per stream before the first token
+    held_bytes_max: int = 512 * 1024 * 1024  # of bodies and whole answers, all requests together
     body_timeout_s: float = 60.0
     connect_timeout_s: float = 5.0
     first_byte_timeout_s: float = 60.0
@@ -31,6 +32,7 @@ class Limits:
     def from_settings(cls, settings: Any) -> "Limits":
         return cls(
             body_bytes_max=settings.DATAPLANE_BODY_BYTES_MAX,
+            held_bytes_max=settings.DATAPLANE_HELD_BYTES_MAX,
             stream_bytes_max=settings.DATAPLANE_STREAM_BYTES_MAX,
             connect_timeout_s=settings.DATAPLANE_CONNECT_TIMEOUT_MS / 1000,
             first_byte_timeout_s=settings.DATAPLANE_FIRST_BYTE_TIMEOUT_MS / 1000,

@@ -7,6 +7,7 @@ from typing import Any
 
 from billing import holds
 from gateway.dataplane.auth import UnknownKeys
+from gateway.dataplane.budget import Budget
 from gateway.dataplane.leases import Leases
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pipeline import Pipeline
@@ -46,6 +47,7 @@ class Plane:
         )
         self.leases = Leases(pipe=self.pipe, snapshots=self.snapshots, clock=clock)
         self.upstream = Upstream(connect_timeout_s=limits.connect_timeout_s, clock=clock)
+        self.budget = Budget(limits.held_bytes_max)
         self.clock_skew_ms: int | None = None
         self.stopping = False
         self._serving: dict[asyncio.Task[Any], Watchdog] = {}

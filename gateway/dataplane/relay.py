@@ -30,6 +30,7 @@ from gateway.dataplane.watchdog import (
     Interrupted,
     Silent,
 )
+from gateway.errors import Unavailable
 from gateway.routing.breaker import Breaker
 from providers.chat import Candidate, Chunk
 from providers.errors import BadRequest, ProtocolError, ProviderError, StreamBroken, Timeout
@@ -79,6 +80,9 @@ class Relay:
             attempt.failure = Timeout("the request used up all of its time")
         except (ClientLeft, ClientStalled) as reason:
             await self._let_go(exchange, attempt, answer, reason)
+        except Unavailable:
+            attempt.outcome = UPSTREAM_ERROR
+            raise
         except asyncio.CancelledError:
             attempt.outcome = DEADLINE
             attempt.failure = Timeout("the gateway was stopped")
@@ -153,6 +157,7 @@ class Relay:
                 raise reader.failure
             if not exchange.request.stream:
                 exchange.chunks += chunks
+                exchange.client.hold(len(data or b""))
                 read_bytes += len(data or b"")
                 if read_bytes > self.limits.answer_bytes_max:
                     raise ProtocolError("the answer is larger than allowed")

@@ -4,14 +4,18 @@ import asyncio
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.dataplane import request_id
 from gateway.dataplane.auth import UnknownKeys, key_hash_of
+from gateway.dataplane.budget import Budget
+from gateway.dataplane.client import Client
+from gateway.dataplane.limits import Limits
 from gateway.dataplane.spool import SettleRecord, Spool, SpoolFull
 from gateway.dataplane.watchdog import ClientLeft, DeadlinePassed, Silent, Watchdog
-from gateway.errors import InvalidApiKey
+from gateway.errors import InvalidApiKey, Unavailable
 
 NOON_MS = 1_773_144_000_000
 
@@ -137,6 +141,54 @@ def test_a_key_is_taken_from_either_header(headers: dict[bytes, bytes]) -> None:
 def test_a_basic_login_is_no_key() -> None:
     with pytest.raises(InvalidApiKey):
         key_hash_of({b"authorization": b"Basic dGstYS1iOg=="})
+
+
+def client_of(parts: list[bytes], budget: Budget, **headers: str) -> Client:
+    """A client whose body comes in these parts."""
+    messages = iter([{"type": "http.request", "body": part, "more_body": True} for part in parts])
+
+    async def receive() -> dict[str, Any]:
+        return next(messages, {"type": "http.request", "body": b"", "more_body": False})
+
+    async def send(message: dict[str, Any]) -> None:
+        raise AssertionError(message)
+
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Client(
+        {"headers": raw},
+        receive,
+        send,
+        limits=Limits(body_bytes_max=1000),
+        watchdog=Watchdog(deadline_s=5),
+        budget=budget,
+    )
+
+
+async def test_bodies_are_counted_over_all_requests_and_given_back() -> None:
+    # given
+    budget = Budget(1500)
+    first, second = client_of([b"x" * 900], budget), client_of([b"x" * 400, b"x" * 300], budget)
+    await first.body()
+    # when / then
+    with pytest.raises(Unavailable):
+        await second.body()
+    second.release()
+    first.release()
+    assert budget.taken == 0
+
+
+async def test_a_declared_length_is_counted_before_it_is_read() -> None:
+    # given
+    budget = Budget(1500)
+    client = client_of([b"x" * 10], budget, content_length="800")
+    # when
+    task = asyncio.ensure_future(client.body())
+    await asyncio.sleep(0)
+    # then
+    assert budget.taken == 800
+    await task
+    client.release()
+    assert budget.taken == 0
 
 
 def record(number: int) -> SettleRecord:
