@@ -1,19 +1,23 @@
 """Price history for people: each offer's list price of output as steps, own offers first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from providers import leaderboards
 
-SERIES_MAX: Final = 8
+# More outside sellers than this are drawn as their cheapest and their median.
+OUTSIDE_NAMED_MAX: Final = 3
+OUTSIDE_COLOUR: Final = 2
+MEDIAN_COLOUR: Final = 8
 CSV_HEAD: Final = ("offer", "provider", "since", "output_usd_per_m")
+Step = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """`drawn` are the series of the chart; `all` is what the table beside it holds."""
+    """`drawn` are the lines of the chart; `all` is every offer's own, for the table beside it."""
 
     all: Sequence[Mapping[str, Any]]
     drawn: list[dict[str, Any]]
@@ -25,11 +29,47 @@ class Steps:
 
 
 def read(slug: str, *, since: datetime, now: datetime) -> Steps:
-    """All of the model's series; the chart draws those that have changed, then the cheapest."""
-    series = [_plain(s) for s in leaderboards.price_history(slug, since) if _plain(s)["steps"]]
-    chosen = sorted(series, key=_interest)[:SERIES_MAX]
-    drawn = [_drawn(s, now, colour) for s, colour in zip(chosen, _colours(chosen), strict=True)]
-    return Steps(all=series, drawn=drawn)
+    """Own offers each have a line; outside sellers have one each only where they are few."""
+    series = [
+        plain for s in leaderboards.price_history(slug, since) if (plain := _plain(s))["steps"]
+    ]
+    own = [s for s in series if s["kind"] != "external"]
+    outside = [s for s in series if s["kind"] == "external"]
+    lines = [_line(_own_name(s), s["steps"], 1, own=True) for s in own]
+    if len(outside) <= OUTSIDE_NAMED_MAX:
+        lines += [
+            _line(s["provider_name"], s["steps"], colour, own=False)
+            for colour, s in enumerate(outside, start=OUTSIDE_COLOUR)
+        ]
+    else:
+        all_steps = [s["steps"] for s in outside]
+        lines.append(
+            _line("Cheapest outside", over_time(all_steps, min), OUTSIDE_COLOUR, own=False)
+        )
+        lines.append(
+            _line("Median outside", over_time(all_steps, _middle), MEDIAN_COLOUR, own=False)
+        )
+    return Steps(all=series, drawn=[_until(line, now) for line in lines])
+
+
+def over_time(series: Sequence[Sequence[Step]], pick: Callable[[list[int]], int]) -> list[Step]:
+    """One figure out of all prices that stood at each moment any of them changed."""
+    picked: list[Step] = []
+    for moment in sorted({since for steps in series for since, _ in steps}):
+        standing = [
+            [pico for since, pico in steps if since <= moment][-1]
+            for steps in series
+            if steps[0][0] <= moment
+        ]
+        figure = pick(standing)
+        if not picked or picked[-1][1] != figure:
+            picked.append((moment, figure))
+    return picked
+
+
+def _middle(prices: list[int]) -> int:
+    """The lower of the two middle ones: a price that somebody asks."""
+    return sorted(prices)[(len(prices) - 1) // 2]
 
 
 def _plain(series: Any) -> Mapping[str, Any]:
@@ -38,28 +78,19 @@ def _plain(series: Any) -> Mapping[str, Any]:
     return {name: getattr(series, name) for name in ("sku", "provider_name", "kind", "steps")}
 
 
-def _interest(series: Mapping[str, Any]) -> tuple[bool, int, int]:
-    return series["kind"] == "external", -len(series["steps"]), series["steps"][-1][1]
+def _own_name(series: Mapping[str, Any]) -> str:
+    return f"{series['provider_name']} {series['sku'].rsplit('/', 1)[-1]}"
 
 
-def _colours(chosen: Sequence[Mapping[str, Any]]) -> Iterator[int]:
-    outside = 2
-    for series in chosen:
-        if series["kind"] == "external":
-            yield min(outside, 8)
-            outside += 1
-        else:
-            yield 1
-
-
-def _drawn(series: Mapping[str, Any], now: datetime, colour: int) -> dict[str, Any]:
-    """The last price holds until now, so that every line reaches the right edge."""
-    points = [[since, pico / 1e6] for since, pico in series["steps"]]
-    points.append([now.isoformat(), points[-1][1]])
-    own = series["kind"] != "external"
-    variant = series["sku"].rsplit("/", 1)[-1]
-    name = f"{series['provider_name']} {variant}" if own else series["provider_name"]
+def _line(name: str, steps: Sequence[Step], colour: int, *, own: bool) -> dict[str, Any]:
+    points = [[since, pico / 1e6] for since, pico in steps]
     return {"name": name, "own": own, "colour": colour, "points": points}
+
+
+def _until(line: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """The last price holds until now, so that every line reaches the right edge."""
+    line["points"].append([now.isoformat(), line["points"][-1][1]])
+    return line
 
 
 def _usd_text(pico: int) -> str:

@@ -1,6 +1,7 @@
 // Charts from the JSON beside them, in the colours of tokens.css. The same figures stand in a
 // table under each chart, so a chart is never the only way to read them.
 const TEXT_PX = 11.5;
+const LABEL_GAP_PX = 14;
 
 // ECharts writes style attributes, which the page's content policy forbids; the same text through
 // the style object is allowed.
@@ -95,7 +96,6 @@ function steps(data, c, narrow) {
       name: s.name, type: "line", step: "end", data: s.points, symbol: "none",
       lineStyle: { width: s.own ? 2.2 : 1.5, color: c.series[s.colour - 1] }, itemStyle: { color: c.series[s.colour - 1] },
       endLabel: { show: !narrow, formatter: "{a}", color: c.series[s.colour - 1], fontSize: TEXT_PX, width: 104, overflow: "truncate" },
-      labelLayout: { moveOverlap: "shiftY" },
     })),
     tooltip: { ...base(c).tooltip, trigger: "axis",
       formatter: (points) => `<b>${echarts.time.format(points[0].axisValue, "{d} {MMM} {yyyy}", true)}</b>` + points.map((p) => `<br>${safe(p.seriesName)} ${usd(p.value[1])}`).join("") },
@@ -126,6 +126,23 @@ function draw(place) {
   const data = JSON.parse(document.getElementById(place.dataset.chart).textContent);
   const chart = echarts.getInstanceByDom(place) ?? echarts.init(place, null, { renderer: "svg" });
   chart.setOption(KINDS[place.dataset.kind](data, ink(), place.clientWidth < 520), { notMerge: true });
+  if (place.dataset.kind === "steps") spreadEndLabels(chart);
+}
+
+// Lines that end close together have their labels moved apart, in the order of the lines.
+function spreadEndLabels(chart) {
+  const ends = chart.getOption().series.map((series, index) => {
+    const [, price] = series.data.at(-1);
+    return { index, at: chart.convertToPixel({ yAxisIndex: 0 }, price) };
+  }).sort((a, b) => a.at - b.at);
+  let lowest = -Infinity;
+  for (const end of ends) {
+    end.shown = Math.max(end.at, lowest + LABEL_GAP_PX);
+    lowest = end.shown;
+  }
+  const series = [];
+  for (const end of ends) series[end.index] = { endLabel: { offset: [0, end.shown - end.at] } };
+  chart.setOption({ series });
 }
 
 export function startCharts() {

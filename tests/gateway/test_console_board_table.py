@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from gateway.console import board_table
+from gateway.console import board_table, price_steps
 from gateway.console.board_table import BASES, basis_of, lines, pareto
 
 
@@ -87,3 +87,15 @@ def test_the_chart_leaves_out_what_was_not_measured() -> None:
 
     assert [point["name"] for point in chart["points"]] == ["B"]
     assert chart["points"][0]["usd"] == 0.85
+
+
+def test_many_outside_prices_are_drawn_as_their_cheapest_over_time() -> None:
+    # given one that undercuts the other in March and goes up again in June
+    steady = [("2026-01-01", 500)]
+    mover = [("2026-02-01", 800), ("2026-03-01", 300), ("2026-06-01", 900)]
+
+    assert price_steps.over_time([steady, mover], min) == [
+        ("2026-01-01", 500),
+        ("2026-03-01", 300),
+        ("2026-06-01", 500),
+    ]
