@@ -1,14 +1,17 @@
 """What the data plane answers beside chat: models, the key's own state, liveness, readiness."""
 
+import asyncio
 from typing import Any
 
 import msgspec
 
-from billing.money import usd_json
+from billing import registers
+from billing.money import PICO_PER_NANO, usd_json
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.client import Client
 from gateway.dataplane.plane import Plane
-from gateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
+from gateway.dataplane.redis_pipe import RedisAway
+from gateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound, Unavailable
 from gateway.routing import names
 from providers.chat import OfferView
 
@@ -43,7 +46,7 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
         return
     principal = await plane.pipeline.authenticate(client)
     if path == "/v1/key":
-        document = _key(principal)
+        document = await _key(plane, principal)
     elif path == MODELS_PATH:
         document = _models(plane, principal)
     else:
@@ -51,23 +54,54 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
     await client.answer(200, JSON, _encode(document))
 
 
-def _key(principal: Principal) -> dict[str, Any]:
-    """OpenRouter's shape. Spend is the console's to tell: no register is read for it here."""
-    limits = [
-        cap.limit_nano
-        for cap in principal.spend
-        if cap.kind == "key" and cap.window == "lifetime" and cap.limit_nano is not None
-    ]
+async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:
+    """OpenRouter's shape: `limit` is the key's lifetime cap; the tenant's credit stands beside it."""
+    tag = registers.shard_tag(principal.tenant_id)
+    cap = next(
+        (c for c in principal.spend if c.kind == "key" and c.window == registers.LIFETIME), None
+    )
+    reads = [_nanos(plane, registers.tenant_key(tag, principal.tenant_id))]
+    if cap is not None:
+        own = registers.spend_key(
+            tag, principal.tenant_id, kind="key", scope=cap.id, bucket=registers.LIFETIME
+        )
+        reads.append(_nanos(plane, own))
+    try:
+        tenant, *rest = await asyncio.gather(*reads)
+    except RedisAway:
+        raise Unavailable("The balance cannot be read now. Try again shortly.") from None
     rpm = [rate.rpm for rate in principal.rates if rate.rpm is not None]
-    return {
-        "data": {
-            "label": principal.name,
-            "limit": msgspec.Raw(usd_json(limits[0] * 1000)) if limits else None,
-            "is_free_tier": False,
-            "rate_limit": {"requests": min(rpm), "interval": "1m"} if rpm else None,
-            "models": sorted(principal.models_allowed),
-        }
+    data: dict[str, Any] = {
+        "label": principal.name,
+        "usage": _usd(rest[0]["spent"]) if rest else None,
+        "limit": None,
+        "limit_remaining": None,
+        "is_free_tier": False,
+        "rate_limit": {"requests": min(rpm), "interval": "1m"} if rpm else None,
+        "models": sorted(principal.models_allowed),
+        "credit": {
+            "total": _usd(tenant["credit"]),
+            "spent": _usd(tenant["spent"]),
+            "held": _usd(tenant["held"]),
+            "left": _usd(tenant["credit"] - tenant["spent"] - tenant["held"]),
+        },
     }
+    if cap is not None and cap.limit_nano is not None:
+        left_nano = max(cap.limit_nano - rest[0]["spent"] - rest[0]["held"], 0)
+        data |= {"limit": _usd(cap.limit_nano), "limit_remaining": _usd(left_nano)}
+    return {"data": data}
+
+
+async def _nanos(plane: Plane, key: str) -> dict[str, int]:
+    """The amounts of one register."""
+    names = ("credit", "spent", "held")
+    found = await plane.pipe.command("HMGET", key, *names)
+    return {name: int(value or 0) for name, value in zip(names, found, strict=True)}
+
+
+def _usd(nano: int) -> msgspec.Raw:
+    """A JSON number without loss."""
+    return msgspec.Raw(usd_json(nano * PICO_PER_NANO))
 
 
 def _models(plane: Plane, principal: Principal) -> dict[str, Any]:

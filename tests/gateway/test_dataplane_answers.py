@@ -6,6 +6,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
+from billing.models import Quota
 from providers.models import Provider
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
 from tests.gateway.world import (
@@ -206,6 +207,26 @@ def test_models_are_listed_for_every_client(the_world: World) -> None:
         "input_cache_read": "0.0000005",
     }
     assert "far" not in rows
+
+
+def test_a_key_can_ask_for_its_own_state(the_world: World) -> None:
+    # given
+    alice = the_world.caller()
+    Quota.objects.create(
+        tenant=alice.tenant,
+        scope_kind="key",
+        scope_id=alice.key.pk,
+        window="lifetime",
+        limit_pico=10**11,
+    )
+    the_world.chat(alice, "fox")
+    # when
+    answer = httpx.get(f"{the_world.plane.url}/v1/key", headers=alice.headers)
+    # then
+    data = json.loads(answer.content, parse_float=Decimal)["data"]
+    assert (data["label"], data["usage"]) == (alice.key.name, Decimal(COST_USD))
+    assert (data["limit"], data["limit_remaining"]) == (Decimal("0.1"), Decimal("0.099946"))
+    assert data["credit"]["left"] == 1 - Decimal(COST_USD)
 
 
 def test_health_and_readiness_need_no_key(the_world: World) -> None:
