@@ -43,8 +43,8 @@ def test_a_served_request_becomes_an_event_and_a_balanced_transfer(books: Books)
     assert books.check() == {}
 
 
-def test_the_registers_become_exact_to_the_pico_dollar(books: Books) -> None:
-    # given: 7 tokens at 333 pico-dollars are 2,331, which Redis can only debit as 3 nano-dollars
+def served_odd(books: Books) -> None:
+    """7 tokens at 333 pico-dollars are 2,331, which Redis can only debit as 3 nano-dollars."""
     odd = prices.publish(
         sku_code="acme/odd-1",
         input_pico=0,
@@ -60,11 +60,34 @@ def test_the_registers_become_exact_to_the_pico_dollar(books: Books) -> None:
     books.desk.sku, books.desk.price = "acme/odd-1", odd.pk
     for _ in range(3):
         books.served(usage=(0, 7), cost_pico=2_331)
+
+
+def test_the_registers_become_exact_to_the_pico_dollar(books: Books) -> None:
+    # given
+    served_odd(books)
     before = books.balance().spent_pico
     # when
     books.drain()
     # then
     assert (before, books.balance().spent_pico) == (9_000, 6_993)
+    assert books.check() == {}
+
+
+def test_three_acknowledgements_correct_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    served_odd(books)
+    once = metering.acknowledge
+    told: list[int] = []
+
+    def thrice(*args: Any) -> None:
+        told.extend(once(*args) for _ in range(3))
+
+    monkeypatch.setattr(metering, "acknowledge", thrice)
+    # when
+    books.drain()
+    # then
+    assert told == [3, 0, 0]
+    assert books.balance().spent_pico == 6_993
     assert books.check() == {}
 
 
