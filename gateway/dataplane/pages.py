@@ -55,7 +55,7 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
 
 
 async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:
-    """OpenRouter's shape: `limit` is the key's lifetime cap; the tenant's credit stands beside it."""
+    """OpenRouter's shape: `limit` is the key's lifetime cap; the tenant's credit is beside it."""
     tag = registers.shard_tag(principal.tenant_id)
     cap = next(
         (c for c in principal.spend if c.kind == "key" and c.window == registers.LIFETIME), None

@@ -67,8 +67,9 @@ class Settler:
             now_ms=now_ms,
             tokens=usage.input_tokens + usage.output_tokens if usage else None,
             events=events,
+            spend=exchange.principal.spend,
         )
-        await self._surely(record, exchange.principal.spend)
+        await self._surely(record)
         return settlement.receipt_of(exchange, exchange.last, charges[-1])
 
     async def void(self, exchange: Exchange) -> None:
@@ -79,20 +80,20 @@ class Settler:
             request_id=exchange.request_id,
             now_ms=self._clock.now_ms(),
         )
-        await self._surely(record, ())
+        await self._surely(record)
 
-    async def _surely(self, record: SettleRecord, spend: tuple[holds.SpendScope, ...]) -> None:
+    async def _surely(self, record: SettleRecord) -> None:
         """Book it. Who is cancelled meanwhile leaves a task that books it again: same id."""
         try:
-            await self._book(record, spend)
+            await self._book(record)
         except asyncio.CancelledError:
-            again = asyncio.create_task(self._book(record, spend))
+            again = asyncio.create_task(self._book(record))
             self._running.add(again)
             again.add_done_callback(self._running.discard)
             raise
 
-    async def _book(self, record: SettleRecord, spend: tuple[holds.SpendScope, ...]) -> None:
-        if await self._send(record, spend):
+    async def _book(self, record: SettleRecord) -> None:
+        if await self._send(record):
             return
         logger.warning("settle of %s goes to the spool", record.request_id)
         try:
@@ -101,12 +102,12 @@ class Settler:
             # Nobody can book it now: the hold's expiry will, from the last checkpoint.
             logger.exception("settle of %s could not be spooled", record.request_id)
 
-    async def _send(self, record: SettleRecord, spend: tuple[holds.SpendScope, ...] = ()) -> bool:
+    async def _send(self, record: SettleRecord) -> bool:
         """True once Redis has taken it; a cold shard is tried once more under a fresh epoch."""
         for is_second in (False, True):
             epoch = self._snapshots.current.epochs.get(shard_of(record.tenant))
             try:
-                if epoch is not None and await self._send_once(record, spend, epoch):
+                if epoch is not None and await self._send_once(record, epoch):
                     return True
             except RedisAway:
                 return False
@@ -117,9 +118,7 @@ class Settler:
                 await self._snapshots.reload()
         return False
 
-    async def _send_once(
-        self, record: SettleRecord, spend: tuple[holds.SpendScope, ...], epoch: str
-    ) -> bool:
+    async def _send_once(self, record: SettleRecord, epoch: str) -> bool:
         try:
             if not record.events:
                 voiding = holds.void_call(
@@ -136,7 +135,7 @@ class Settler:
                 now_ms=record.now_ms,
                 attempts=[SettledAttempt(event, nano) for event, nano in record.events],
                 epoch=epoch,
-                spend=spend,
+                spend=record.spend,
                 tokens=record.tokens,
             )
             settled = holds.read_settle(await self._pipe.run(call, repeatable=True))

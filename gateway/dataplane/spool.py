@@ -16,6 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from billing.holds import SpendScope
+
 logger = logging.getLogger(__name__)
 
 SPOOL_BYTES_MAX = 256 * 1024 * 1024
@@ -33,6 +35,7 @@ class SettleRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     now_ms: int
     tokens: int | None = None
     events: list[tuple[bytes, int]] = []
+    spend: tuple[SpendScope, ...] = ()  # the hold's scopes, should Redis have lost it
 
 
 Replay = Callable[[SettleRecord], Awaitable[bool]]

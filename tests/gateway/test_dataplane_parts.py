@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from billing.holds import SpendScope
 from gateway.dataplane import request_id
 from gateway.dataplane.auth import UnknownKeys, key_hash_of
 from gateway.dataplane.budget import Budget
@@ -193,7 +194,12 @@ async def test_a_declared_length_is_counted_before_it_is_read() -> None:
 
 def record(number: int) -> SettleRecord:
     return SettleRecord(
-        tenant=1, key=2, request_id=f"r{number}", now_ms=NOON_MS, events=[(b'{"a":1}', number)]
+        tenant=1,
+        key=2,
+        request_id=f"r{number}",
+        now_ms=NOON_MS,
+        events=[(b'{"a":1}', number)],
+        spend=(SpendScope(kind="key", id="2", window="day", limit_nano=5),),
     )
 
 
@@ -241,7 +247,7 @@ async def test_a_record_that_is_not_taken_stays(tmp_path: Path) -> None:
 
 async def test_a_full_spool_says_so(tmp_path: Path) -> None:
     # given
-    spool = Spool(tmp_path, bytes_max=200)
+    spool = Spool(tmp_path, bytes_max=400)
     spool.open()
     await spool.append(record(1))
     # when / then
