@@ -22,6 +22,7 @@ urlpatterns = [
     path("models/<path:slug>/offers.csv", board.model_csv, name="model-csv"),
     path("models/<path:slug>/prices.csv", board.history_csv, name="history-csv"),
     path("models/<path:slug>/", board.model, name="model"),
+    path("live/home/", live.home, name="live-home"),
     path("live/board/", live.board, name="live-board"),
     path("live/requests/", live.requests, name="live-requests"),
     path("overview/", overview.overview, name="overview"),

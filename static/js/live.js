@@ -3,6 +3,10 @@
 // A hidden tab holds no connection; a feed that stops is said to be stale.
 const STALE_AFTER_MS = 15_000;
 const RECHECK_MS = 1_000;
+// A refresh may take a fifth of the time at most, so that a busy tenant's page does not load the
+// server with itself.
+const REST_PER_WORK = 4;
+const REST_LEAST_MS = 250;
 
 class Feed {
   constructor(sign) {
@@ -10,6 +14,9 @@ class Feed {
     this.url = sign.dataset.feed;
     this.heardAt = Date.now();
     this.mark = null;
+    this.fetched = null;
+    this.waiting = null;
+    this.restUntil = 0;
     document.addEventListener("visibilitychange", () => this.follow());
     addEventListener("pagehide", () => this.pause());
     addEventListener("pageshow", (event) => { if (event.persisted) this.follow(); });
@@ -33,19 +40,32 @@ class Feed {
 
   hear(mark) {
     this.heardAt = Date.now();
-    this.show("live", this.mark === null ? "live" : null);
+    this.show("live", "live");
     if (this.mark !== mark) {
-      const isFirst = this.mark === null;
       this.mark = mark;
-      // The page may have been rendered before the first mark: fetch once to be sure.
-      if (!isFirst || mark !== this.sign.dataset.mark) this.refresh();
+      // Also the first time: what happened between rendering and connecting must not be missed.
+      this.refresh();
     }
   }
 
   refresh() {
-    for (const part of document.querySelectorAll(this.sign.dataset.refresh)) {
-      htmx.trigger(part, "refresh");
-    }
+    if (this.waiting) return;
+    const rest = Math.max(0, this.restUntil - performance.now());
+    this.waiting = setTimeout(() => this.fetchNow(), rest);
+  }
+
+  fetchNow() {
+    const part = document.querySelector(this.sign.dataset.refresh);
+    const began = performance.now();
+    const done = () => {
+      const took = performance.now() - began;
+      this.restUntil = performance.now() + Math.max(REST_LEAST_MS, REST_PER_WORK * took);
+      this.waiting = null;
+      if (this.mark !== this.fetched) this.refresh();
+    };
+    this.fetched = this.mark;
+    document.body.addEventListener("htmx:afterRequest", done, { once: true });
+    htmx.trigger(part, "refresh");
   }
 
   judge() {
@@ -76,9 +96,8 @@ function keepWhatPeopleOpened() {
   Idiomorph.defaults.callbacks.beforeNodeMorphed = (node) => !node.dataset?.chart;
 }
 
-function tintNewRows(event) {
-  const seen = new Set(event.detail.seen ?? []);
-  for (const row of event.detail.elt.querySelectorAll?.("tr[data-row]") ?? []) {
+function tintNewRows(seen) {
+  for (const row of document.querySelectorAll("tr[data-row]")) {
     if (seen.size && !seen.has(row.dataset.row)) row.classList.add("fresh");
   }
 }
@@ -87,12 +106,18 @@ export function startLive() {
   const signs = document.querySelectorAll("[data-feed]");
   if (!signs.length) return;
   keepWhatPeopleOpened();
-  let seen = [];
+  let seen = new Set();
   document.body.addEventListener("htmx:beforeSwap", (event) => {
-    seen = [...document.querySelectorAll("tr[data-row]")].map((row) => row.dataset.row);
+    seen = new Set([...document.querySelectorAll("tr[data-row]")].map((row) => row.dataset.row));
+    // Signed out meanwhile: the answer is another page, which must not replace a part of this one.
+    const asked = new URL(event.detail.pathInfo.requestPath, location.href);
+    if (new URL(event.detail.xhr.responseURL).pathname !== asked.pathname) {
+      event.detail.shouldSwap = false;
+      location.reload();
+    }
   });
-  document.body.addEventListener("htmx:afterSettle", (event) => {
-    tintNewRows({ detail: { elt: document.body, seen } });
+  document.body.addEventListener("htmx:afterSettle", () => {
+    tintNewRows(seen);
     for (const time of document.querySelectorAll("time[data-refreshed]")) time.dateTime = new Date().toISOString();
     tellAges();
     document.dispatchEvent(new CustomEvent("page-refreshed"));

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.utils import timezone
 from playwright.sync_api import expect
 
@@ -124,3 +125,19 @@ def test_a_hidden_tab_holds_no_connection(
 
     expect(page.locator("[data-live]")).to_have_attribute("data-state", "static")
     expect(page.locator("[data-live]")).to_contain_text("paused")
+
+
+def test_a_page_left_open_after_signing_out_asks_to_sign_in(
+    visit: Callable[..., Visit], alice: Person, sold: Priced
+) -> None:
+    # given the open list, and the session ended elsewhere
+    window = visit(alice)
+    page = window.open("/requests/")
+    page.wait_for_selector(LIVE)
+    Session.objects.all().delete()
+
+    # when something happens
+    served(alice.tenant, sold, at=timezone.now())
+
+    # then the list is not replaced by another page's part: the person is led to sign in
+    page.wait_for_url("**/login/?next=/requests/")

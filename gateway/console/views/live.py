@@ -11,7 +11,7 @@ from billing import usage_queries
 from gateway.console import refusal_queries
 from gateway.console.access import choose_member
 from gateway.console.feeds import Feed
-from providers import leaderboards
+from providers import home_board, leaderboards
 
 EVERYONE: Final = 0
 
@@ -20,18 +20,28 @@ def _board_mark(_: int) -> str:
     return leaderboards.mark()
 
 
+def _home_mark(_: int) -> str:
+    return str(home_board.made_at())
+
+
 def _requests_mark(tenant_id: int) -> str:
     newest_refusal = refusal_queries.newest_id(tenant_id)
     return f"{usage_queries.newest_event_id(tenant_id)}-{newest_refusal}"
 
 
 BOARDS: Final = Feed(_board_mark, interval_s=1.0)
+HOME: Final = Feed(_home_mark, interval_s=2.0)
 REQUESTS: Final = Feed(_requests_mark, interval_s=0.4)
 
 
 @require_safe
 async def board(request: HttpRequest) -> HttpResponseBase:
     return BOARDS.respond(EVERYONE)
+
+
+@require_safe
+async def home(request: HttpRequest) -> HttpResponseBase:
+    return HOME.respond(EVERYONE)
 
 
 @require_safe
