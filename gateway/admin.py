@@ -17,6 +17,7 @@ from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
 from gateway import keys, policies
 from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Team
 
+admin.site.index_title = "Overview"
 admin.site.unregister(Group)
 admin.site.unregister(User)
 
