@@ -195,13 +195,36 @@ def test_a_budget_is_set_and_lifted(
     assert not Quota.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "limit"),
+    [
+        ("/budgets/rate-limit/", {"rpm": "1"}),
+        ("/budgets/quota/", {"window": "day", "limit_usd": "1"}),
+    ],
+)
 def test_a_limit_for_another_tenants_scope_is_refused(
-    charlie: Person, alice_client: Client
+    address: str, limit: dict[str, str], charlie: Person, alice_client: Client
 ) -> None:
-    asked = {"scope": f"tenant:{charlie.tenant.pk}", "rpm": "1"}
+    key = keys.issue(tenant=charlie.tenant, name="c", created_by="c", now=timezone.now()).key
 
-    assert alice_client.post("/budgets/rate-limit/", asked).status_code == 422
+    for scope in (f"tenant:{charlie.tenant.pk}", f"team:{charlie.team.pk}", f"key:{key.pk}"):
+        assert alice_client.post(address, {"scope": scope, **limit}).status_code == 422
     assert not RateLimit.objects.exists()
+    assert not Quota.objects.exists()
+
+
+def test_another_tenants_budget_cannot_be_lifted(charlie: Person, alice_client: Client) -> None:
+    quota = Quota.objects.create(
+        tenant=charlie.tenant,
+        scope_kind="tenant",
+        scope_id=charlie.tenant.pk,
+        window="day",
+        limit_pico=1,
+    )
+
+    alice_client.post(f"/budgets/quota/{quota.pk}/remove/")
+
+    assert Quota.objects.get() == quota
 
 
 def test_rate_limits_are_set(alice: Person, alice_client: Client) -> None:
