@@ -154,7 +154,7 @@ class Reference(Runner):
 
     def __init__(self, model_dir: Path, runner: Runner) -> None:
         super().__init__(runner._engine)
-        self._model = AutoModelForCausalLM.from_pretrained(model_dir, local_files_only=True).eval()
+        self._model = AutoModelForCausalLM.from_pretrained(model_dir, local_files_only=True)
 
     def run(self, prompts: list[str], *, max_tokens: int) -> Result:
         prompt = self._request(0, prompts[0], max_tokens=max_tokens).prompt
