@@ -70,7 +70,7 @@ def _noise(runs: Sequence[Run]) -> list[str]:
     return [
         "",
         f"**The machine was not quiet**: other processes used {share:.0%} of the subjects' core, "
-        "which makes every figure greater than it is.",
+        "which makes every figure greater than it would be alone.",
     ]
 
 
