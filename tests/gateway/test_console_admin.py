@@ -243,7 +243,7 @@ def test_an_offer_is_switched_off_with_who_did_it(operator: Client, db: None) ->
     )
 
     switched = Offer.objects.get()
-    assert (switched.state, switched.state_reason) == ("disabled", "by admin")
+    assert (switched.state, switched.state_reason) == ("disabled", "switched off by admin")
 
 
 def test_a_policy_that_cannot_route_is_refused(operator: Client, alice: Person) -> None:
