@@ -1,0 +1,200 @@
+"""An installation without workers of its own that sells an attached server, seen from outside.
+
+Its customers are tenants made to measure. `books` is everything that a refusal must leave alone.
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from billing import registers
+from billing.money import PICO_PER_NANO
+from gateway.runtime.places import CLONE
+from tests.e2e.stack import Stack
+from tests.fakes.upstream import FakeUpstream
+
+INPUT_PICO: Final = 1_000_000
+CACHED_PICO: Final = 500_000
+OUTPUT_PICO: Final = 2_000_000
+USD: Final = 10**12
+OPENAI: Final = "/v1/chat/completions"
+ANTHROPIC: Final = "/v1/messages"
+DIALECTS: Final = (OPENAI, ANTHROPIC)
+FOX: Final = "fox-good"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Credit, caps as (scope, window, limit) and rate limits by scope."""
+
+    credit_pico: int = USD
+    quotas: Sequence[tuple[str, str, int]] = ()
+    rates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    tenant: int
+    slug: str
+    team: int
+    key_id: int
+    key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What Redis and Postgres have for one tenant."""
+
+    registers: Mapping[bytes, bytes]
+    last_entry: bytes
+    events: int
+    entries: int
+
+
+@dataclass
+class House:
+    stack: Stack
+    upstream: FakeUpstream
+
+    def __post_init__(self) -> None:
+        self._serial = itertools.count(1)
+
+    def open(self) -> None:
+        self.stack.start()
+        self.attach("story", self.upstream.url)
+        key = self.stack.api_keys[0]
+        self.stack.eventually(lambda: self.stack.serves(key=key, model=FOX), timeout_s=20)
+
+    def attach(self, name: str, url: str) -> str:
+        return self.manage("attach_pool", name, url, "--input-usd", "1", "--output-usd", "2")
+
+    def manage(self, *words: str, said: str = "") -> str:
+        """A command of `manage.py` on this installation, and what it printed."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *words],
+            cwd=CLONE,
+            env=self.stack.variables(),
+            input=said,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    def _operate(self, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        code = "from tests.e2e import newcomer; newcomer.main()"
+        said = self.manage("shell", "--no-imports", "-c", code, said=json.dumps(asked))
+        made: list[dict[str, Any]] = json.loads(said.splitlines()[-1])
+        return made
+
+    def customers(self, *wanted: Wanted) -> list[Customer]:
+        asked = [{"slug": f"story-{next(self._serial)}", **asdict(each)} for each in wanted]
+        return [Customer(**made) for made in self._operate(asked)]
+
+    def customer(self, **wanted: Any) -> Customer:
+        [made] = self.customers(Wanted(**wanted))
+        return made
+
+    def grant(self, customer: Customer, amount_pico: int) -> None:
+        self._operate([{"tenant": customer.tenant, "grant_pico": amount_pico}])
+
+    def ask(
+        self, path: str, body: bytes | Mapping[str, Any], headers: Mapping[str, str]
+    ) -> httpx.Response:
+        """One call on a connection of its own, so that any process may get it."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        url = f"{self.stack.api}{path}"
+        return httpx.post(url, content=content, headers=headers, timeout=60, trust_env=False)
+
+    def books(self, customer: Customer) -> Books:
+        with self.stack.redis() as redis:
+            stream = registers.stream_key(_tag(customer))
+            kept = {
+                key: redis.dump(key)
+                for key in redis.scan_iter(match=f"*:{_tag(customer)}*", count=1000)
+                if key != stream.encode()
+            }
+            last = redis.xinfo_stream(stream)["last-generated-id"]
+        [(events,)] = self.stack.sql(
+            "SELECT count(*) FROM billing_usageevent WHERE tenant_id = %s", customer.tenant
+        )
+        [(entries,)] = self.stack.sql(
+            "SELECT count(*) FROM billing_entry e JOIN billing_account a ON a.id = e.account_id "
+            "WHERE a.tenant_id = %s",
+            customer.tenant,
+        )
+        return Books(kept, last, events, entries)
+
+    def register(self, customer: Customer) -> dict[str, int]:
+        """Credit, spent and held in Redis, in nano-dollars; `pico` is the rest below one."""
+        with self.stack.redis() as redis:
+            found = redis.hgetall(registers.tenant_key(_tag(customer), customer.tenant))
+        return {
+            name: int(found.get(name.encode(), 0)) for name in ("credit", "spent", "pico", "held")
+        }
+
+    def spent_pico(self, customer: Customer) -> int:
+        register = self.register(customer)
+        return register["spent"] * PICO_PER_NANO + register["pico"]
+
+    def open_requests(self, customer: Customer) -> int:
+        with self.stack.redis() as redis:
+            return int(redis.zcard(registers.leases_key(_tag(customer))))
+
+    def posted(self, customer: Customer) -> list[tuple[str, int, int]]:
+        """Outcome, cost and overage of every event of the tenant."""
+        return self.stack.sql(
+            "SELECT outcome, tenant_cost_pico, overage_pico FROM billing_usageevent "
+            "WHERE tenant_id = %s ORDER BY id",
+            customer.tenant,
+        )
+
+    def debited_pico(self, customer: Customer) -> int:
+        """What the ledger took from the tenant's credit for usage."""
+        [(total,)] = self.stack.sql(
+            "SELECT coalesce(sum(e.amount_pico), 0) FROM billing_entry e "
+            "JOIN billing_account a ON a.id = e.account_id "
+            "JOIN billing_transfer t ON t.id = e.transfer_id "
+            "WHERE a.kind = 'tenant_credit' AND a.tenant_id = %s AND t.code = 'usage'",
+            customer.tenant,
+        )
+        return int(total)
+
+
+def _tag(customer: Customer) -> str:
+    return registers.shard_tag(customer.tenant)
+
+
+def question(model: str = FOX, **more: Any) -> dict[str, Any]:
+    """A body that both dialects take."""
+    return {
+        "model": model,
+        "max_tokens": 8,
+        "messages": [{"role": "user", "content": "What does the fox do?"}],
+        **more,
+    }
+
+
+def error_of(answer: httpx.Response, path: str) -> dict[str, Any]:
+    """The error inside an answer of this dialect; the shape is checked on the way."""
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    if path == ANTHROPIC:
+        assert (body["type"], body["request_id"]) == ("error", answer.headers["x-request-id"])
+        assert set(body["error"]) >= {"type", "message"}
+    else:
+        assert set(body) == {"error"}
+        assert set(body["error"]) >= {"message", "type", "param", "code"}
+    found: dict[str, Any] = body["error"]
+    return found

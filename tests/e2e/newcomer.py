@@ -1,0 +1,70 @@
+"""Makes tenants as an operator would in the admin console, inside a running installation.
+
+Run by `manage.py shell`; a JSON list of what is wanted in, a list of what was made out.
+"""
+
+import json
+import sys
+from typing import Any
+
+from django.utils import timezone
+
+from billing import credit, quotas
+from billing.models import Tenant
+from gateway import keys
+from gateway.models import Team
+from gateway.snapshot_signal import bump
+
+
+def main() -> None:
+    made = [
+        grant(asked) if "grant_pico" in asked else found(asked) for asked in json.load(sys.stdin)
+    ]
+    bump()
+    sys.stdout.write(json.dumps(made) + "\n")
+
+
+def found(asked: dict[str, Any]) -> dict[str, Any]:
+    """A tenant with a team, credit, caps, rate limits, and a key for calls and for managing."""
+    now = timezone.now()
+    tenant = Tenant.objects.create(slug=asked["slug"], name=asked["slug"].title())
+    team = Team.objects.create(tenant=tenant, slug="main", name="Main")
+    if asked["credit_pico"]:
+        credit.grant(
+            tenant=tenant, amount_pico=asked["credit_pico"], reason="story", created_by="story"
+        )
+    issued = keys.issue(
+        tenant=tenant,
+        team=team,
+        name="story",
+        created_by="story",
+        now=now,
+        scopes=(keys.INFERENCE, keys.MANAGEMENT),
+    )
+    scopes = {"tenant": tenant.pk, "team": team.pk, "key": issued.key.pk}
+    for kind, window, limit_pico in asked["quotas"]:
+        quotas.set_quota(
+            tenant=tenant,
+            scope_kind=kind,
+            scope_id=scopes[kind],
+            window=window,
+            limit_pico=limit_pico,
+            now=now,
+        )
+    for kind, limits in asked["rates"].items():
+        quotas.set_rate_limit(tenant=tenant, scope_kind=kind, scope_id=scopes[kind], **limits)
+    return {
+        "tenant": tenant.pk,
+        "slug": tenant.slug,
+        "team": team.pk,
+        "key_id": issued.key.pk,
+        "key": issued.plain,
+    }
+
+
+def grant(asked: dict[str, Any]) -> dict[str, Any]:
+    tenant = Tenant.objects.get(pk=asked["tenant"])
+    made = credit.grant(
+        tenant=tenant, amount_pico=asked["grant_pico"], reason="story", created_by="story"
+    )
+    return {"id": made.pk}
