@@ -1,7 +1,6 @@
 """One data plane process: its parts, their start and their end."""
 
 import asyncio
-import gc
 import logging
 from typing import Any
 
@@ -25,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 CLOCK_EVERY_S = 5.0
 LAST_WORDS_S = 5.0
-# A request leaves hardly any cycles; by default the collector would run for every third one.
-GC_THRESHOLDS = (20_000, 20, 50)
 
 
 class Plane:
@@ -73,11 +70,8 @@ class Plane:
         await self.snapshots.start()
         self.settler.start()
         self.leases.start()
+        await self._look_at_clock()
         self._watching_clock = asyncio.create_task(self._watch_clock())
-        # What was loaded at start stays for good: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
 
     def begin_stop(self) -> None:
         """Take no new requests; the open ones have their time, then they are ended."""
@@ -129,11 +123,14 @@ class Plane:
 
     async def _watch_clock(self) -> None:
         while True:
-            try:
-                self.clock_skew_ms = await self._skew_ms()
-            except RedisAway:
-                logger.info("Redis' clock could not be read")
             await asyncio.sleep(CLOCK_EVERY_S)
+            await self._look_at_clock()
+
+    async def _look_at_clock(self) -> None:
+        try:
+            self.clock_skew_ms = await self._skew_ms()
+        except RedisAway:
+            logger.info("Redis' clock could not be read")
 
     async def _skew_ms(self) -> int:
         """How far we are from Redis' clock, the way there and back taken as equally long."""

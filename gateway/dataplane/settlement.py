@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from billing import events, rating
 from billing.events import AttemptDetail, AttemptEvent
 from billing.money import PICO_PER_NANO, nano_ceil
-from billing.rating import PriceNotFound
+from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
 from gateway.dataplane.exchange import (
     CLIENT_CANCELLED,
@@ -45,31 +45,40 @@ class Charge:
 def charge_of(exchange: Exchange, attempt: Attempt) -> Charge:
     """What this attempt costs the tenant and us, as far as it got."""
     usage, source = _usage(exchange, attempt)
-    whole = attempt.reader.usage or usage
-    supplier_pico = _supplier_pico(exchange, attempt, whole)
+    reported = attempt.reader.usage
     if not _billable(attempt):
-        return Charge(usage=attempt.reader.usage, source=source, supplier_pico=supplier_pico)
-    if usage is None:
-        return Charge(source="none", charge_nano=exchange.hold_nano, billable=True)
+        supplier_pico = _supplier_pico(exchange, attempt, reported or usage)
+        source = source if reported is not None else "none"
+        return Charge(usage=reported, source=source, supplier_pico=supplier_pico)
     try:
-        price = rating.choose(
-            attempt.candidate.prices,
-            service_tier=exchange.request.service_tier,
-            input_tokens=usage.input_tokens,
-        )
-        tenant_pico = rating.rate(usage, price)
+        price, tenant_pico = _rate(exchange, attempt, usage)
     except (PriceNotFound, UsageError):
         # Quarantined by the drain; until somebody decides, the whole hold stays charged.
         return Charge(usage=usage, source=source, charge_nano=exchange.hold_nano, billable=True)
+    supplier_pico = tenant_pico
+    if reported is not None and reported is not usage:
+        supplier_pico = max(supplier_pico, _supplier_pico(exchange, attempt, reported))
     return Charge(
         usage=usage,
         source=source,
         price=price.version,
         tenant_pico=tenant_pico,
-        supplier_pico=max(supplier_pico, tenant_pico),
+        supplier_pico=supplier_pico,
         charge_nano=nano_ceil(tenant_pico),
         billable=True,
     )
+
+
+def _rate(exchange: Exchange, attempt: Attempt, usage: CanonicalUsage | None) -> tuple[Price, int]:
+    """Under the versions pinned at admission."""
+    if usage is None:
+        raise UsageError("no usable counts")
+    price = rating.choose(
+        attempt.candidate.prices,
+        service_tier=exchange.request.service_tier,
+        input_tokens=usage.input_tokens,
+    )
+    return price, rating.rate(usage, price)
 
 
 def _billable(attempt: Attempt) -> bool:
@@ -128,15 +137,10 @@ def _shown_tokens(attempt: Attempt) -> int:
 
 def _supplier_pico(exchange: Exchange, attempt: Attempt, usage: CanonicalUsage | None) -> int:
     """What the whole attempt costs us at list price, shown or not; 0 where nothing is known."""
-    if usage is None or (attempt.failure is not None and not attempt.failure.charged):
+    if attempt.failure is not None and not attempt.failure.charged:
         return 0
     try:
-        price = rating.choose(
-            attempt.candidate.prices,
-            service_tier=exchange.request.service_tier,
-            input_tokens=usage.input_tokens,
-        )
-        return rating.rate(usage, price)
+        return _rate(exchange, attempt, usage)[1]
     except (PriceNotFound, UsageError):
         return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from billing.holds import SpendScope
 from gateway.dataplane import request_id
@@ -14,7 +15,10 @@ from gateway.dataplane.auth import UnknownKeys, key_hash_of
 from gateway.dataplane.budget import Budget
 from gateway.dataplane.client import Client
 from gateway.dataplane.limits import Limits
+from gateway.dataplane.plane import Plane
+from gateway.dataplane.snapshot import Snapshot
 from gateway.dataplane.spool import SettleRecord, Spool, SpoolFull
+from gateway.dataplane.stopwatch import SystemClock
 from gateway.dataplane.watchdog import ClientLeft, DeadlinePassed, Silent, Watchdog
 from gateway.errors import InvalidApiKey, Unavailable
 
@@ -190,6 +194,46 @@ async def test_a_declared_length_is_counted_before_it_is_read() -> None:
     await task
     client.release()
     assert budget.taken == 0
+
+
+class LateClock(SystemClock):
+    """A machine whose clock differs from Redis' by this much."""
+
+    def __init__(self, late_ms: int) -> None:
+        self._late_ms = late_ms
+
+    __slots__ = ("_late_ms",)
+
+    def now_ms(self) -> int:
+        return super().now_ms() - self._late_ms
+
+
+class EmptySource:
+    def load(self, now_ms: int) -> Snapshot:
+        return Snapshot(loaded_ms=now_ms)
+
+    def find_key(self, key_hash: bytes) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("late_ms", "is_ready"), [(0, True), (400, True), (700, False)])
+async def test_a_process_off_redis_clock_is_unready(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path, late_ms: int, is_ready: bool
+) -> None:
+    # given
+    plane = Plane(
+        redis_url=redis_url,
+        limits=Limits(spool_dir=tmp_path),
+        source=EmptySource(),
+        clock=LateClock(late_ms),
+    )
+    # when
+    await plane.start()
+    # then
+    try:
+        assert (plane.unready() == "") is is_ready
+    finally:
+        await plane.stop()
 
 
 def record(number: int) -> SettleRecord:
