@@ -1,5 +1,7 @@
 """The official SDKs, with nothing but the base URL changed."""
 
+from collections.abc import Iterator
+
 import anthropic
 import openai
 import pytest
@@ -10,13 +12,17 @@ HELLO = "Say hello."
 
 
 @pytest.fixture
-def openai_client(stack: Stack) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{stack.api}/v1", api_key=stack.api_keys[0], max_retries=0)
+def openai_client(stack: Stack) -> Iterator[openai.OpenAI]:
+    key = stack.api_keys[0]
+    with openai.OpenAI(base_url=f"{stack.api}/v1", api_key=key, max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
-def anthropic_client(stack: Stack) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=stack.api, api_key=stack.api_keys[0], max_retries=0)
+def anthropic_client(stack: Stack) -> Iterator[anthropic.Anthropic]:
+    key = stack.api_keys[0]
+    with anthropic.Anthropic(base_url=stack.api, api_key=key, max_retries=0) as client:
+        yield client
 
 
 def test_openai_whole_answer_has_text_usage_and_cost(openai_client: openai.OpenAI) -> None:
@@ -66,17 +72,19 @@ def test_anthropic_stream_yields_text_and_final_usage(
     assert final.usage.output_tokens > 0
 
 
-def test_a_wrong_key_is_each_sdk_s_own_authentication_error(stack: Stack) -> None:
+def test_a_wrong_key_is_each_sdk_s_own_authentication_error(
+    openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic
+) -> None:
     wrong = "tk-000000000000-" + "x" * 43
     messages = [{"role": "user", "content": HELLO}]
 
     with pytest.raises(openai.AuthenticationError):
-        openai.OpenAI(base_url=f"{stack.api}/v1", api_key=wrong).chat.completions.create(
+        openai_client.with_options(api_key=wrong).chat.completions.create(
             model=MODEL,
             messages=messages,  # type: ignore[arg-type]
         )
     with pytest.raises(anthropic.AuthenticationError):
-        anthropic.Anthropic(base_url=stack.api, api_key=wrong).messages.create(
+        anthropic_client.with_options(api_key=wrong).messages.create(
             model=MODEL,
             max_tokens=8,
             messages=messages,  # type: ignore[arg-type]
