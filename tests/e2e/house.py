@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import httpx
@@ -27,6 +27,7 @@ OPENAI: Final = "/v1/chat/completions"
 ANTHROPIC: Final = "/v1/messages"
 DIALECTS: Final = (OPENAI, ANTHROPIC)
 FOX: Final = "fox-good"
+RENEWED: Final = (b"leases:", b"open:", b"hold:", b"clock:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,12 @@ class Books:
     last_entry: bytes
     events: int
     entries: int
+
+    @property
+    def but_leases(self) -> "Books":
+        """Without what open requests renew on their own."""
+        kept = {k: v for k, v in self.registers.items() if not k.startswith(RENEWED)}
+        return replace(self, registers=kept)
 
 
 @dataclass
