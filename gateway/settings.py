@@ -212,8 +212,6 @@ DATAPLANE_DRAIN_MS = env.integer(
     maximum=600_000,
 )
 DATAPLANE_SPOOL_DIR = DATA_DIR / "spool"
-HOLD_GRACE_MS = 30_000  # a hold outlives its request's deadline by this, for the settle's own way
-LEASE_MS = 15_000  # renewed every third of it
 CLOCK_SKEW_MS_MAX = 500
 
 # --- Django --------------------------------------------------------------------------------------

@@ -54,10 +54,6 @@ class Attempt:
     read: Tally = field(default_factory=Tally)
     shown: Tally = field(default_factory=Tally)
 
-    @property
-    def over(self) -> bool:
-        return bool(self.outcome)
-
 
 @dataclass(slots=True)
 class Exchange:

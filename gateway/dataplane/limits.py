@@ -22,8 +22,6 @@ class Limits:
     write_stall_s: float = 30.0
     shutdown_s: float = 20.0
     redis_timeout_s: float = 2.0
-    lease_ms: int = 15_000
-    hold_grace_ms: int = 30_000
     clock_skew_ms_max: int = 500
     attempts_max: int = 2
     spool_dir: Path = Path(".tokenhouse/spool")
@@ -41,8 +39,6 @@ class Limits:
             deadline_s=settings.DATAPLANE_DEADLINE_MS / 1000,
             write_stall_s=settings.DATAPLANE_WRITE_STALL_MS / 1000,
             shutdown_s=settings.DATAPLANE_DRAIN_MS / 1000,
-            lease_ms=settings.LEASE_MS,
-            hold_grace_ms=settings.HOLD_GRACE_MS,
             clock_skew_ms_max=settings.CLOCK_SKEW_MS_MAX,
             spool_dir=settings.DATAPLANE_SPOOL_DIR,
         )

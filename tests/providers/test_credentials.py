@@ -2,6 +2,7 @@
 
 import pytest
 from cryptography.fernet import Fernet
+from django.core.management import call_command
 from pytest_django import Settings
 
 from providers import credentials, offers
@@ -45,12 +46,13 @@ def test_keys_are_rotated_by_putting_a_new_one_first(settings: Settings) -> None
     settings.CREDENTIAL_KEYS = [fresh, *settings.CREDENTIAL_KEYS]
 
     # when
-    rotated = credentials.rotate_all(now=NOW)
+    said = StringIO()
+    call_command("rotate_credentials", stdout=said)
 
     # then
     settings.CREDENTIAL_KEYS = [fresh]
     credential.refresh_from_db()
-    assert rotated == 1
+    assert said.getvalue() == "1 secrets rotated\n"
     assert credentials.decrypt(credential.ciphertext) == "sk-secret"
 
 
