@@ -1,5 +1,7 @@
 """Secrets are encrypted, replaced, rotated and never half used."""
 
+from io import StringIO
+
 import pytest
 from cryptography.fernet import Fernet
 from django.core.management import call_command
