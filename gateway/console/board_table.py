@@ -45,10 +45,7 @@ COLUMNS: Final[dict[str, Callable[[Row], Any]]] = {
     "speed": lambda r: _nested(r, "output_tps", "p50"),
     "uptime": lambda r: _nested(r, "uptime", "percent"),
     "requests": lambda r: r["requests"],
-    "age": lambda r: r.get("last_at"),
 }
-# Where more is better, the first click on the column puts the most on top.
-MOST_FIRST: Final = frozenset({"speed", "uptime", "requests", "age"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from billing.money import PICO_PER_USD
 
 THIN_SPACE = "\u2009"
 MINUS = "\u2212"
+PICO_PER_CENT = PICO_PER_USD // 100
 NOTHING = "—"
 
 Number = int | float | Decimal
@@ -35,6 +36,14 @@ def usd(pico: int | Decimal) -> str:
     value = Decimal(int(pico)).scaleb(-12)
     sign = MINUS if value < 0 else ""
     return f"{sign}${_glance(abs(value))}"
+
+
+def usd_left(pico: int | Decimal) -> str:
+    """What is left to spend: rounded down, so that it is never overstated."""
+    amount = int(pico)
+    if amount < PICO_PER_USD:
+        return usd(amount)
+    return usd(amount // PICO_PER_CENT * PICO_PER_CENT)
 
 
 def per_million(pico_per_token: Number) -> str:

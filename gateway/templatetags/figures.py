@@ -25,6 +25,7 @@ def _filter(name: str, show: Callable[[Any], str]) -> None:
 for _name in (
     "usd_exact",
     "usd",
+    "usd_left",
     "per_million",
     "per_million_exact",
     "count",

@@ -45,6 +45,19 @@ def test_a_sum_is_rounded_for_a_glance(pico: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("pico", "text"),
+    [
+        (4_998_665_683_487, "$4.99"),
+        (5 * 10**12, "$5.00"),
+        (9_900_000_000, "$0.0099"),
+        (-1, "−$0.000\u2009000\u2009000\u2009001"),
+    ],
+)
+def test_what_is_left_is_never_overstated(pico: int, text: str) -> None:
+    assert figures.usd_left(pico) == text
+
+
+@pytest.mark.parametrize(
     ("pico", "text"), [(37_500, "$0.0375"), (150_000, "$0.15"), (15_000_000, "$15.00")]
 )
 def test_a_price_keeps_every_digit_and_at_least_cents(pico: int, text: str) -> None:
