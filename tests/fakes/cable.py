@@ -17,6 +17,7 @@ class Cable:
     listens_at: Path
     leads_to: Path
     muted: bool = False
+    _server: asyncio.Server | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def start(self) -> None:
@@ -51,10 +52,13 @@ class Cable:
         await self._cut()
 
     async def _listen(self) -> None:
+        if self._server is not None and self._server.is_serving():
+            return  # It was never cut.
         self.listens_at.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._connection, str(self.listens_at))
 
     async def _cut(self) -> None:
+        assert self._server is not None
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
