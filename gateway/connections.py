@@ -20,6 +20,8 @@ def django_database(url: str, *, connections_max: int) -> dict[str, Any]:
         "PASSWORD": unquote(parts.password or ""),
         "HOST": host,
         "PORT": str(parts.port or ""),
+        # After a restart of Postgres every pooled connection is dead, and each would fail once.
+        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "connect_timeout": 5,
             "options": timeouts,

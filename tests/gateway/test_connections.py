@@ -1,0 +1,29 @@
+"""Connections to Postgres that died in the pool are noticed before anybody uses them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection
+
+
+def _pid() -> int:
+    """Of a connection taken from the pool, and given back."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            return int(cursor.fetchone()[0])
+    finally:
+        connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_died_in_the_pool_is_replaced() -> None:
+    with ThreadPoolExecutor(1) as thread:
+        # given
+        first = thread.submit(_pid).result()
+        assert thread.submit(_pid).result() == first
+        # when
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
+        # then
+        assert thread.submit(_pid).result() != first
