@@ -1,0 +1,102 @@
+"""Redis or Postgres away: 503 with Retry-After, never a wrong key or an empty purse; then back.
+
+The supervisor is frozen meanwhile, so that what was killed stays away until the test says so.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from tests.e2e.house import DIALECTS, FOX, OPENAI, Customer, House, error_of, question
+
+UNKNOWN_KEY = {"authorization": f"Bearer tk-{'0' * 12}-{'y' * 43}"}
+RECOVERY_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def customer(house: House) -> Customer:
+    made = house.customer()
+    for _ in range(8):
+        assert house.ask(OPENAI, question(), made.headers).status_code == 200
+    house.stack.eventually(lambda: len(house.posted(made)) == 8)
+    return made
+
+
+@contextmanager
+def away(house: House, name: str) -> Iterator[None]:
+    """The service is killed and stays away until the block ends."""
+    supervisor = int((house.stack.root / "supervisor.lock").read_text())
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        house.stack.kill(name)
+        yield
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+
+
+def _serves(house: House, customer: Customer) -> bool:
+    statuses = [house.ask(path, question(), customer.headers).status_code for path in DIALECTS]
+    assert set(statuses) <= {200, 503}
+    return statuses == [200, 200]
+
+
+def test_redis_away_is_503_in_both_dialects_and_over_when_it_is_back(
+    house: House, customer: Customer
+) -> None:
+    # given
+    calls, events = len(house.upstream.calls(FOX)), len(house.posted(customer))
+
+    # when / then
+    with away(house, "redis"):
+        for path in DIALECTS * 4:
+            answer = house.ask(path, question(), customer.headers)
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["retry-after"]) >= 1
+            assert error_of(answer, path)["code"] == "registers_unavailable"
+        assert len(house.upstream.calls(FOX)) == calls
+        assert house.stack.answers("/")
+
+    # and when it is back, requests are served and booked once, and nothing was lost
+    house.stack.eventually(lambda: _serves(house, customer), timeout_s=RECOVERY_S)
+    served = len(house.upstream.calls(FOX)) - calls
+    house.stack.eventually(lambda: len(house.posted(customer)) == events + served, timeout_s=20)
+    costs = sum(cost for _, cost, _ in house.posted(customer))
+    house.stack.eventually(lambda: house.spent_pico(customer) == costs)
+
+
+def test_postgres_away_is_503_for_an_unknown_key_while_known_keys_go_on(
+    house: House, customer: Customer
+) -> None:
+    # given
+    calls, events = len(house.upstream.calls(FOX)), len(house.posted(customer))
+
+    # when / then
+    with away(house, "postgres"):
+        for path in DIALECTS * 4:
+            assert house.ask(path, question(), customer.headers).status_code == 200
+        for path in DIALECTS:
+            answer = house.ask(path, question(), UNKNOWN_KEY)
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["retry-after"]) >= 1
+            assert error_of(answer, path)["code"] == "database_unavailable"
+
+    # and what was served meanwhile is posted once it is back
+    def is_posted() -> bool:
+        served = len(house.upstream.calls(FOX)) - calls
+        return house.stack.answers("/login/") and len(house.posted(customer)) == events + served
+
+    house.stack.eventually(lambda: _is_reachable(house), timeout_s=RECOVERY_S)
+    house.stack.eventually(is_posted, timeout_s=RECOVERY_S)
+    for path in DIALECTS * 4:
+        assert house.ask(path, question(), UNKNOWN_KEY).status_code == 401
+
+
+def _is_reachable(house: House) -> bool:
+    try:
+        return house.stack.sql("SELECT 1") == [(1,)]
+    except psycopg.OperationalError:
+        return False
