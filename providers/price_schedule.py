@@ -18,7 +18,7 @@ from genai_prices.types import (
 )
 
 from billing.models import ServiceTier
-from billing.money import pico_per_token
+from billing.money import pico_from_usd, pico_per_token
 from billing.price_import import HISTORY_BEGINS, DatedRates
 from billing.prices import Rates
 
@@ -30,6 +30,10 @@ CONTEXTS: Mapping[int, Mapping[str, str]] = {
 }
 # Dearer than this per token is a unit mix-up, not a price: $10,000 per million.
 RATE_PICO_MAX = 10**10
+# Frames cannot be told from text in any usage that is read here: where they have a price of their
+# own, charging the text price for them would be wrong, so the model has none.
+UNTOLD = ("input_video_mtok", "output_video_mtok")
+REQUESTS_PER_PRICE = 1_000
 
 
 def schedule(model: ModelInfo) -> list[DatedRates]:
@@ -108,6 +112,8 @@ def _resolve(price: ModelPrice) -> dict[int, Rates]:
     stated = {key: value for key, value in price.__dict__.items() if value is not None}
     if "input_mtok" not in stated or "output_mtok" not in stated:
         return {}
+    if any(key in stated for key in UNTOLD):
+        return {}
     thresholds = {
         tier.start
         for value in stated.values()
@@ -135,13 +141,24 @@ def _rates(stated: Mapping[str, Decimal | TieredPrices], threshold: int) -> Rate
         output_pico=plain_output,
         reasoning_pico=_or(at("output_reasoning_mtok"), plain_output),
         input_audio_pico=at("input_audio_mtok"),
-        input_image_pico=at("input_image_mtok"),
+        # A picture is metered in input tokens, and has the input's price where none is stated.
+        # Sound is often dearer than any text: without a price it is not sold.
+        input_image_pico=_or(at("input_image_mtok"), plain_input),
         output_audio_pico=at("output_audio_mtok"),
+        request_pico=_request_pico(stated.get("requests_kcount")),
     )
 
 
 def _or(value: int | None, fallback: int) -> int:
     return fallback if value is None else value
+
+
+def _request_pico(usd_per_thousand: Decimal | TieredPrices | None) -> int:
+    if usd_per_thousand is None:
+        return 0
+    if isinstance(usd_per_thousand, TieredPrices):
+        raise ValueError(f"a fee per request that depends on its size: {usd_per_thousand}")
+    return pico_from_usd(usd_per_thousand / REQUESTS_PER_PRICE)
 
 
 def _pico(value: Decimal | TieredPrices, threshold: int) -> int:

@@ -43,6 +43,7 @@ class _PromptDetails(msgspec.Struct):
 class _CompletionDetails(msgspec.Struct):
     reasoning_tokens: int | None = None
     audio_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 class OpenAIUsage(msgspec.Struct):
@@ -57,6 +58,9 @@ class OpenAIUsage(msgspec.Struct):
     cached_tokens: int | None = None  # Moonshot, Together
     cache_read_input_tokens: int | None = None  # Snowflake
     cache_creation_input_tokens: int | None = None
+    reasoning_tokens: int | None = None  # Databricks, Modal, Perplexity
+    citation_tokens: int | None = None  # Perplexity
+    num_search_queries: int | None = None
 
 
 class _CacheCreation(msgspec.Struct):
@@ -79,6 +83,12 @@ class _Iteration(msgspec.Struct):
     cache_creation: _CacheCreation | None = None
 
 
+class _ServerToolUse(msgspec.Struct):
+    """Fetches cost nothing but their tokens; searches are charged apiece."""
+
+    web_search_requests: int | None = None
+
+
 class AnthropicUsage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -86,6 +96,7 @@ class AnthropicUsage(msgspec.Struct):
     cache_creation_input_tokens: int | None = None
     cache_creation: _CacheCreation | None = None
     output_tokens_details: _ThinkingDetails | None = None
+    server_tool_use: _ServerToolUse | None = None
     iterations: list[_Iteration] | None = None
 
 
@@ -96,6 +107,8 @@ def from_openai(usage: OpenAIUsage, rule: Convention) -> CanonicalUsage:
         raise UsageError("prompt_tokens or completion_tokens is missing")
     inputs = usage.prompt_tokens_details or _PromptDetails()
     outputs = usage.completion_tokens_details or _CompletionDetails()
+    if outputs.image_tokens or usage.citation_tokens or usage.num_search_queries:
+        raise UsageError("pictures in the output, citations and searches have no price")
     reads = _first(
         inputs.cached_tokens,
         usage.cached_tokens,
@@ -103,7 +116,7 @@ def from_openai(usage: OpenAIUsage, rule: Convention) -> CanonicalUsage:
         usage.cache_read_input_tokens,
     )
     writes = _first(inputs.cache_write_tokens, usage.cache_creation_input_tokens)
-    reasoning = outputs.reasoning_tokens or 0
+    reasoning = _first(outputs.reasoning_tokens, usage.reasoning_tokens)
     if rule.cache_additive:
         prompt += reads + writes
     if rule.reasoning_additive and prompt + completion != usage.total_tokens:
@@ -117,13 +130,15 @@ def from_openai(usage: OpenAIUsage, rule: Convention) -> CanonicalUsage:
         reasoning_tokens=reasoning,
         output_audio_tokens=outputs.audio_tokens or 0,
     )
-    return _checked(canonical, usage.total_tokens)
+    return totalled(canonical, usage.total_tokens)
 
 
 def from_anthropic(usage: AnthropicUsage) -> CanonicalUsage:
     """Cache reads and writes stand beside input_tokens and are added to it."""
     if usage.input_tokens is None or usage.output_tokens is None:
         raise UsageError("input_tokens or output_tokens is missing")
+    if usage.server_tool_use is not None and usage.server_tool_use.web_search_requests:
+        raise UsageError("searches have no price")
     if usage.iterations:
         usage = _summed(usage.iterations, usage.output_tokens_details)
     reads = usage.cache_read_input_tokens or 0
@@ -145,7 +160,7 @@ def from_anthropic(usage: AnthropicUsage) -> CanonicalUsage:
         cache_write_1h_tokens=one_hour,
         reasoning_tokens=details.thinking_tokens or 0,
     )
-    return _checked(canonical, None)
+    return totalled(canonical, None)
 
 
 def _summed(iterations: list[_Iteration], details: _ThinkingDetails | None) -> AnthropicUsage:
@@ -166,7 +181,8 @@ def _summed(iterations: list[_Iteration], details: _ThinkingDetails | None) -> A
     )
 
 
-def _checked(usage: CanonicalUsage, total: int | None) -> CanonicalUsage:
+def totalled(usage: CanonicalUsage, total: int | None) -> CanonicalUsage:
+    """The same usage; UsageError where a part exceeds its parent or the total is not the sum."""
     usage.check()
     if total is not None and total != usage.input_tokens + usage.output_tokens:
         raise UsageError(
@@ -185,7 +201,7 @@ _COUNTED = frozenset(
     OpenAIUsage.__struct_fields__
     + AnthropicUsage.__struct_fields__
     + ("cost", "cost_details", "is_byok", "usage_source")
-) - {"iterations"}
+) - {"iterations", "server_tool_use", "citation_tokens", "num_search_queries"}
 
 
 def extra(usage: Mapping[str, Any]) -> dict[str, Any]:

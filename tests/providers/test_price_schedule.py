@@ -74,6 +74,28 @@ def test_an_unpriced_cache_costs_what_input_costs() -> None:
     assert version.rates.input_audio_pico is None
 
 
+def test_pictures_cost_what_input_costs_where_nothing_else_is_published() -> None:
+    # when
+    (plain,) = versions_of("anthropic", "claude-sonnet-4-0", service_tier=ServiceTier.DEFAULT)
+    (drawn,) = versions_of("openai", "gpt-realtime", service_tier=ServiceTier.DEFAULT)
+
+    # then
+    assert (plain.rates.input_pico, plain.rates.input_image_pico) == (3_000_000, 3_000_000)
+    assert (drawn.rates.input_pico, drawn.rates.input_image_pico) == (4_000_000, 5_000_000)
+
+
+def test_a_fee_per_request_is_part_of_the_price() -> None:
+    # when
+    (version,) = versions_of("perplexity", "sonar")
+
+    # then
+    assert version.rates.request_pico == 12_000_000_000  # $12 per thousand
+
+
+def test_a_model_whose_frames_cost_extra_has_no_price() -> None:
+    assert versions_of("google", "gemini-3.1-flash-live-preview") == []
+
+
 def test_no_token_price_means_no_version_not_a_free_one() -> None:
     # when
     unpriced = [
