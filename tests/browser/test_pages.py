@@ -90,9 +90,10 @@ def test_text_in_charts_is_never_too_small(
         for address in ("/models/small/", "/overview/"):
             page = window.open(address)
             page.wait_for_selector("[data-chart] svg text")
-            sizes = page.eval_on_selector_all(
-                "[data-chart] svg text",
-                "els => els.map(e => parseFloat(getComputedStyle(e).fontSize))",
+            # In one step: a chart that is drawn anew in between would leave detached texts.
+            sizes = page.evaluate(
+                "[...document.querySelectorAll('[data-chart] svg text')]"
+                ".map(text => parseFloat(getComputedStyle(text).fontSize))"
             )
             assert min(sizes) >= CHART_TEXT_PX_LEAST
 
