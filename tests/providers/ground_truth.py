@@ -95,6 +95,7 @@ BY_RECORDING: Final = {
     "responses": {
         r"mantle": Seller("aws", "responses", "responses", extractor="openai"),
         r" openai/": Seller("openrouter", "responses", "default"),
+        r"azure": Seller("azure", "responses", "responses"),
         r"": RESPONSES,
     },
     "chat": {
