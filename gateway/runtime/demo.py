@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from gateway import env
+from gateway.runtime import readiness
 from gateway.runtime.demo_prompts import KINDS, PROMPTS, body
 from gateway.runtime.places import of_clone
 
@@ -33,6 +35,7 @@ OUTPUT_TOKENS = 48
 REQUEST_TIMEOUT_S = 60.0
 # The board is recomputed every five seconds.
 BOARD_SETTLES_S = 7.0
+PAUSE_AFTER_FAILURE_S = 0.5
 # One request in so many is a client that hangs up, or one that must be refused.
 HANG_UP_EVERY = 9
 HANG_UP_LINES = 6
@@ -62,6 +65,10 @@ def main() -> int:
     if not tenants:
         _print("No demo keys found. Run `make up` first, or pass --api-key NAME=KEY.")
         return 1
+    host, _, port = urlsplit(arguments.api).netloc.rpartition(":")
+    if not readiness.answers(host, int(port), "/health"):
+        _print(f"Nothing answers at {arguments.api}. Run `make up` first, or name it with --api.")
+        return 1
     tallies = _run(arguments, tenants)
     _summary(arguments, tenants, tallies)
     return 0 if any(t.outcomes["ok"] for t in tallies.values()) else 1
@@ -69,11 +76,15 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--api", default="http://127.0.0.1:8000")
-    parser.add_argument("--console", default="http://127.0.0.1:8001")
+    parser.add_argument("--api", default=_local("TOKENHOUSE_DATAPLANE_PORT", 8000))
+    parser.add_argument("--console", default=_local("TOKENHOUSE_CONSOLE_PORT", 8001))
     parser.add_argument("--seconds", type=int, default=60, choices=range(5, 601), metavar="5..600")
     parser.add_argument("--api-key", action="append", default=[], metavar="NAME=KEY")
     return parser.parse_args()
+
+
+def _local(variable: str, port: int) -> str:
+    return f"http://127.0.0.1:{env.lookup(variable) or port}"
 
 
 def _tenants(given: list[str]) -> list[Tenant]:
@@ -140,6 +151,7 @@ def _one(api: str, number: int, tenant: Tenant, tally: Tally) -> None:
             _count(_answer(response, hangs_up=hangs_up), tally)
     except (OSError, HTTPException) as problem:
         tally.outcomes[f"failed: {type(problem).__name__}"] += 1
+        time.sleep(PAUSE_AFTER_FAILURE_S)
     finally:
         connection.close()
 
