@@ -30,10 +30,11 @@ CUDA_PREFIXES: Final = ("nvidia-", "cuda-", "triton")
 class Target:
     folder: str
     lock: str
+    covered_by: str = ""  # an install that holds everything this one would
 
 
 TARGETS: Final = {
-    "gateway": Target(folder=".venv", lock="requirements.lock"),
+    "gateway": Target(folder=".venv", lock="requirements.lock", covered_by="dev"),
     "dev": Target(folder=".venv", lock="requirements-dev.lock"),
     "worker": Target(folder=".venv-worker", lock="requirements-worker.lock"),
 }
@@ -46,14 +47,11 @@ class InstallFailed(RuntimeError):
 def install(name: str) -> None:
     """Brings one virtual environment to what its lock file says; immediate when it is there."""
     target = TARGETS[name]
-    folder = CLONE / target.folder
-    lock = CLONE / target.lock
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    stamp = folder / f".installed-{name}"
-    if stamp.exists() and stamp.read_text(encoding="ascii") == digest:
+    if is_installed(name) or (target.covered_by and is_installed(target.covered_by)):
         return
     started = time.monotonic()
-    python = _make_environment(folder)
+    lock = CLONE / target.lock
+    python = _make_environment(CLONE / target.folder)
     _say(f"installing {target.lock} into {target.folder}")
     requirements = requirement_blocks(lock.read_text(encoding="utf-8"))
     torch = [block for package, block in requirements if package == "torch"]
@@ -68,8 +66,21 @@ def install(name: str) -> None:
     _pip_install(
         python, "".join(f"{block}\n" for _, block in requirements), packages=len(requirements)
     )
-    stamp.write_text(digest, encoding="ascii")
+    _stamp(name).write_text(_digest(name), encoding="ascii")
     _say(f"{target.folder} is ready after {time.monotonic() - started:.0f} s")
+
+
+def is_installed(name: str) -> bool:
+    stamp = _stamp(name)
+    return stamp.exists() and stamp.read_text(encoding="ascii") == _digest(name)
+
+
+def _stamp(name: str) -> Path:
+    return CLONE / TARGETS[name].folder / f".installed-{name}"
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256((CLONE / TARGETS[name].lock).read_bytes()).hexdigest()
 
 
 def _make_environment(folder: Path) -> Path:
