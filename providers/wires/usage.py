@@ -46,6 +46,16 @@ class _CompletionDetails(msgspec.Struct):
     image_tokens: int | None = None
 
 
+class _ServerToolUse(msgspec.Struct):
+    """Fetches cost nothing but their tokens; searches are charged apiece."""
+
+    web_search_requests: int | None = None
+
+
+class _ServerToolCalls(msgspec.Struct):
+    tool_calls_executed: int | None = None
+
+
 class OpenAIUsage(msgspec.Struct):
     """As OpenAI and its many likenesses send it; other names for the same count included."""
 
@@ -58,9 +68,13 @@ class OpenAIUsage(msgspec.Struct):
     cached_tokens: int | None = None  # Moonshot, Together
     cache_read_input_tokens: int | None = None  # Snowflake
     cache_creation_input_tokens: int | None = None
-    reasoning_tokens: int | None = None  # Databricks, Modal, Perplexity
+    cached_prompt_text_tokens: int | None = None  # x-ai
+    reasoning_tokens: int | None = None  # Databricks, Modal, x-ai
     citation_tokens: int | None = None  # Perplexity
     num_search_queries: int | None = None
+    num_sources_used: int | None = None  # x-ai
+    server_tool_use: _ServerToolUse | None = None  # OpenRouter
+    server_tool_use_details: _ServerToolCalls | None = None
 
 
 class _CacheCreation(msgspec.Struct):
@@ -83,12 +97,6 @@ class _Iteration(msgspec.Struct):
     cache_creation: _CacheCreation | None = None
 
 
-class _ServerToolUse(msgspec.Struct):
-    """Fetches cost nothing but their tokens; searches are charged apiece."""
-
-    web_search_requests: int | None = None
-
-
 class AnthropicUsage(msgspec.Struct):
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -107,11 +115,13 @@ def from_openai(usage: OpenAIUsage, rule: Convention) -> CanonicalUsage:
         raise UsageError("prompt_tokens or completion_tokens is missing")
     inputs = usage.prompt_tokens_details or _PromptDetails()
     outputs = usage.completion_tokens_details or _CompletionDetails()
-    if outputs.image_tokens or usage.citation_tokens or usage.num_search_queries:
-        raise UsageError("pictures in the output, citations and searches have no price")
+    if outputs.image_tokens:
+        raise UsageError("pictures in the output have no price")
+    _refuse_tools(usage)
     reads = _first(
         inputs.cached_tokens,
         usage.cached_tokens,
+        usage.cached_prompt_text_tokens,
         usage.prompt_cache_hit_tokens,
         usage.cache_read_input_tokens,
     )
@@ -131,6 +141,21 @@ def from_openai(usage: OpenAIUsage, rule: Convention) -> CanonicalUsage:
         output_audio_tokens=outputs.audio_tokens or 0,
     )
     return totalled(canonical, usage.total_tokens)
+
+
+def _refuse_tools(usage: OpenAIUsage) -> None:
+    """What a vendor's own tools did is charged beside the tokens, and is in none of the counts."""
+    searches = usage.server_tool_use or _ServerToolUse()
+    calls = usage.server_tool_use_details or _ServerToolCalls()
+    delivered = (
+        usage.citation_tokens,
+        usage.num_search_queries,
+        usage.num_sources_used,
+        searches.web_search_requests,
+        calls.tool_calls_executed,
+    )
+    if any(delivered):
+        raise UsageError("citations, searches and tools of the vendor have no price")
 
 
 def from_anthropic(usage: AnthropicUsage) -> CanonicalUsage:
@@ -197,11 +222,23 @@ def _first(*counts: int | None) -> int:
     return next((count for count in counts if count), 0)
 
 
-_COUNTED = frozenset(
-    OpenAIUsage.__struct_fields__
-    + AnthropicUsage.__struct_fields__
-    + ("cost", "cost_details", "is_byok", "usage_source")
-) - {"iterations", "server_tool_use", "citation_tokens", "num_search_queries"}
+# Read to be refused, and the client's to see.
+_TOLD = {
+    "iterations",
+    "citation_tokens",
+    "num_search_queries",
+    "num_sources_used",
+    "server_tool_use",
+    "server_tool_use_details",
+}
+_COUNTED = (
+    frozenset(
+        OpenAIUsage.__struct_fields__
+        + AnthropicUsage.__struct_fields__
+        + ("cost", "cost_details", "is_byok", "usage_source")
+    )
+    - _TOLD
+)
 
 
 def extra(usage: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,12 @@ TTL_5M, TTL_1H = "5m", "1h"
 
 class _InputDetails(msgspec.Struct):
     cached_tokens: int | None = None
+    cache_read_input_tokens: int | None = None  # Perplexity
     cache_write_tokens: int | None = None
+
+
+class _ToolCalls(msgspec.Struct):
+    invocation: int = 0
 
 
 class _OutputDetails(msgspec.Struct):
@@ -44,6 +49,7 @@ class ResponsesUsage(msgspec.Struct):
     total_tokens: int | None = None
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
+    tool_calls_details: dict[str, _ToolCalls] | None = None  # Perplexity
 
 
 class _ModalityCount(msgspec.Struct, rename="camel"):
@@ -114,10 +120,12 @@ def read(provider: str, surface: str, answer: Mapping[str, Any]) -> CanonicalUsa
 def from_responses(usage: ResponsesUsage) -> CanonicalUsage:
     inputs = usage.input_tokens_details or _InputDetails()
     outputs = usage.output_tokens_details or _OutputDetails()
+    if any(calls.invocation for calls in (usage.tool_calls_details or {}).values()):
+        raise UsageError("tools that the vendor runs have no price")
     canonical = CanonicalUsage(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
-        cache_read_tokens=inputs.cached_tokens or 0,
+        cache_read_tokens=inputs.cached_tokens or inputs.cache_read_input_tokens or 0,
         cache_write_5m_tokens=inputs.cache_write_tokens or 0,
         reasoning_tokens=outputs.reasoning_tokens or 0,
     )

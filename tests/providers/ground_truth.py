@@ -228,6 +228,12 @@ def _searches(row: Row, both: Rated) -> bool:
     return both.refusal == "searches have no price" and searched
 
 
+def _vendors_tools(row: Row, both: Rated) -> bool:
+    calls = row["body"].get("usage", {}).get("server_tool_use_details") or {}
+    ran = calls.get("tool_calls_executed", 0) > 0
+    return both.refusal == "citations, searches and tools of the vendor have no price" and ran
+
+
 def _pictures_out(row: Row, both: Rated) -> bool:
     counts = row["body"].get("usageMetadata", {}).get("candidatesTokensDetails", [])
     drawn = any(c["modality"] == "IMAGE" and c["tokenCount"] for c in counts)
@@ -286,6 +292,7 @@ REASONS: Final = {
     "embeddings": _embeddings,
     "wrong total": _wrong_total,
     "searches": _searches,
+    "tools of the vendor": _vendors_tools,
     "pictures in the output": _pictures_out,
     "audio at the text price": _unpriced_audio,
     "a pass by another model": _another_models_pass,

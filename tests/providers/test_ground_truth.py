@@ -20,13 +20,14 @@ from tests.providers.ground_truth import ROWS, SAME, WHEN, judge, listings
 
 SOURCE = "genai-prices"
 EXPECTED = {
-    SAME: 1_007,
+    SAME: 1_006,
     "not in the catalogue": 8,
     "another seller's price": 3,
     "no price at all": 1,
     "embeddings": 13,
     "wrong total": 1,
     "searches": 6,
+    "tools of the vendor": 1,
     "pictures in the output": 5,
     "audio at the text price": 2,
     "a pass by another model": 2,

@@ -191,6 +191,16 @@ def test_the_convention_of_the_seller_is_kept() -> None:
     ("surface", "answer"),
     [
         ("telex", {"usage": {"input_tokens": 1, "output_tokens": 1}}),
+        (
+            "responses",
+            {
+                "usage": {
+                    "input_tokens": 1,
+                    "output_tokens": 1,
+                    "tool_calls_details": {"search_web": {"invocation": 1}},
+                }
+            },
+        ),
         ("messages", {}),
         ("messages", {"usage": None}),
         ("cohere", {"usage": {"billed_units": {"input_tokens": 1}}}),

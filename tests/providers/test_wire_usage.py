@@ -125,6 +125,17 @@ def test_every_pass_of_a_compacted_conversation_is_counted() -> None:
         },
         {"prompt_tokens": 5, "completion_tokens": 1, "citation_tokens": 3},
         {"prompt_tokens": 5, "completion_tokens": 1, "num_search_queries": 1},
+        {"prompt_tokens": 5, "completion_tokens": 1, "num_sources_used": 1},
+        {
+            "prompt_tokens": 5,
+            "completion_tokens": 1,
+            "server_tool_use": {"web_search_requests": 1},
+        },
+        {
+            "prompt_tokens": 5,
+            "completion_tokens": 1,
+            "server_tool_use_details": {"tool_calls_executed": 1},
+        },
     ],
 )
 def test_openai_counts_that_do_not_add_up_are_no_usage(counts: dict[str, Any]) -> None:
