@@ -17,6 +17,7 @@ from gateway.runtime.supervisor import Service, Stage
 MODEL: Final = "smollm2-135m-instruct"
 SPECULATION: Final = {"plain": "off", "ngram": "ngram"}
 WORKER_PYTHON: Final = CLONE / ".venv-worker" / "bin" / "python"
+DATAPLANE_BUFFER_BYTES: Final = 65_536
 # Secrets and addresses of the gateway are no business of the workers' processes.
 GATEWAY_ONLY: Final = ("DATABASE_URL", "REDIS_URL", "TOKENHOUSE_", "DJANGO_")
 
@@ -32,6 +33,8 @@ def data_plane() -> Service:
         *_granian(settings.DATAPLANE_HOST, settings.DATAPLANE_PORT, interface="asgi"),
         f"--workers={settings.DATAPLANE_PROCESSES}",
         f"--workers-kill-timeout={settings.DATAPLANE_DRAIN_MS // 1000 + 5}",
+        # What the server itself holds for a client that does not read; its default is 400 KB.
+        f"--http1-buffer-size={DATAPLANE_BUFFER_BYTES}",
         "gateway.dataplane.app:app",
         stop_timeout_s=settings.DATAPLANE_DRAIN_MS / 1000 + 10,
     )
