@@ -1,17 +1,18 @@
 """Takes refused requests from the data plane's stream into Postgres, so that people can ask why.
 
-No money moved for any of them. The stream is bounded: under a flood the oldest are lost.
+No money moved for any of them. The stream is bounded: under a flood the oldest are lost. Callers
+choose some of the words in a note, so one that PostgreSQL does not take costs only itself.
 """
 
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 import msgspec
 import redis
-from django.db import transaction
+from django.db import DataError, transaction
 
 from billing.models import Tenant
 from gateway.models import Refusal
@@ -22,18 +23,22 @@ Entry = tuple[bytes, Mapping[bytes, bytes]]
 
 log = logging.getLogger(__name__)
 
+Status = Annotated[int, msgspec.Meta(ge=100, le=599)]
+# Until the year 9999, which is as far as dates go.
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=253_000_000_000_000)]
+
 
 class RefusedRequest(msgspec.Struct, frozen=True):
     """One entry as the data plane writes it."""
 
-    request_id: str
+    request_id: UUID
     tenant: int
     key: int | None
     model: str
-    status: int
+    status: Status
     code: str
     message: str
-    at_ms: int
+    at_ms: Milliseconds
     detail: dict[str, Any] = {}
 
 
@@ -61,14 +66,28 @@ def _save(found: list[RefusedRequest]) -> None:
     tenants = set(
         Tenant.objects.filter(pk__in={r.tenant for r in found}).values_list("pk", flat=True)
     )
-    Refusal.objects.bulk_create(
-        [_row(refused) for refused in found if refused.tenant in tenants], ignore_conflicts=True
-    )
+    _insert([_row(refused) for refused in found if refused.tenant in tenants])
+
+
+def _insert(rows: list[Refusal]) -> None:
+    """All rows at once; where PostgreSQL refuses one, halves, until it stands alone."""
+    if not rows:
+        return
+    try:
+        with transaction.atomic():
+            Refusal.objects.bulk_create(rows, ignore_conflicts=True)
+    except (DataError, ValueError):
+        if len(rows) == 1:
+            log.warning("a refusal that PostgreSQL does not take was dropped")
+            return
+        middle = len(rows) // 2
+        _insert(rows[:middle])
+        _insert(rows[middle:])
 
 
 def _row(refused: RefusedRequest) -> Refusal:
     return Refusal(
-        request_id=UUID(refused.request_id),
+        request_id=refused.request_id,
         tenant_id=refused.tenant,
         api_key_id=refused.key,
         model=refused.model[:200],

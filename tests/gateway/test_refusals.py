@@ -69,3 +69,22 @@ def test_what_cannot_be_read_or_has_no_tenant_is_dropped(
 
     # then
     assert [str(r.request_id) for r in Refusal.objects.all()] == [kept]
+
+
+def test_what_postgres_does_not_take_costs_only_itself(
+    alice: Person, redis_client: redis.Redis
+) -> None:
+    # given
+    _note(redis_client, alice, model="a\0b")
+    _note(redis_client, alice, detail={"reason": "a\0b"})
+    _note(redis_client, alice, key=2**70)
+    _note(redis_client, alice, request_id="not one")
+    _note(redis_client, alice, status=2**40)
+    _note(redis_client, alice, at_ms=2**60)
+    kept = _note(redis_client, alice)
+
+    # when
+    refusals.record(redis_client)
+
+    # then
+    assert [str(r.request_id) for r in Refusal.objects.all()] == [kept]
