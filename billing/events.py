@@ -3,9 +3,15 @@
 The settle script adds to each stream entry what only it knows: what was charged and held.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from billing.usage import CanonicalUsage
+
+WORD_LENGTH_MAX = 200
+COUNT_MAX = 1_000_000_000
+QUEUE_MS_MAX = 1e12
 
 
 class AttemptEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -44,7 +50,8 @@ class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Opaque to billing: what people and measurements want to know of the attempt.
 
     All times are the gateway's clock. `ranking` is the routing explanation and stands on the
-    first attempt only.
+    first attempt only. Some of it is the upstream's own words: they are cut to what can be read
+    back and kept, because an event that cannot is work that nobody pays.
     """
 
     surface: str = ""
@@ -63,6 +70,32 @@ class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
     cancel_applied: str = ""
     speculation: dict[str, int] | None = None
     ranking: dict[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        self.finish_reason = _word(self.finish_reason)
+        self.upstream_id = _word(self.upstream_id)
+        if self.queue_ms is not None and not _is_time(self.queue_ms):
+            self.queue_ms = None
+        if self.speculation is not None:
+            self.speculation = _counts(self.speculation)
+
+
+def _word(text: str) -> str:
+    if text.isprintable() and len(text) <= WORD_LENGTH_MAX:
+        return text
+    return "".join(c for c in text if c.isprintable())[:WORD_LENGTH_MAX]
+
+
+def _is_time(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= QUEUE_MS_MAX  # type: ignore[operator]
+
+
+def _counts(stated: Mapping[str, object]) -> dict[str, int]:
+    return {
+        name: value
+        for name, value in stated.items()
+        if type(value) is int and 0 <= value <= COUNT_MAX and _word(name) == name
+    }
 
 
 encode = msgspec.json.Encoder().encode

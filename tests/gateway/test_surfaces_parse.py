@@ -46,11 +46,14 @@ def refused(body: bytes, parse: Any = openai_chat.parse) -> InvalidRequest:
         ("model", ""),
         ("model", "m" * 201),
         ("model", 7),
+        ("model", "small\0"),
+        ("model", "small\n"),
         ("messages", []),
         ("messages", "hello"),
         ("service_tier", "gold"),
         ("provider", []),
         ("models", ["x"] * 51),
+        ("models", ["small", "ti\0ny"]),
     ],
 )
 def test_a_wrong_field_is_named(field: str, value: object) -> None:

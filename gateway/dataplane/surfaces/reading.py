@@ -21,7 +21,8 @@ TAG_MAX = 64
 PER_MILLION_USD_MAX = Decimal(1_000_000)
 PICO_PER_TOKEN_PER_USD_PER_MILLION = 1_000_000
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+# A name is shown, kept and searched for: PostgreSQL takes no NUL, and nobody reads a line break.
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Names = Annotated[list[Name], msgspec.Meta(max_length=50)]
 TokenLimit = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
