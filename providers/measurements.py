@@ -5,6 +5,7 @@ last entry of each shard is kept in the transaction of its rollups, so that an e
 delivered twice counts once.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import redis
-from django.db import transaction
+from django.db import DataError, transaction
 
 from billing import events, metering, registers
 from billing.events import AttemptEvent
@@ -48,6 +49,8 @@ Slot = tuple[int, str, datetime]  # offer, span, start
 # An entry that cannot be read counts for nothing; the drain sets it aside for a person.
 Entry = tuple[str, AttemptEvent | None]
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Speed:
@@ -82,9 +85,25 @@ def record(client: redis.Redis, *, now: datetime) -> int:
 @transaction.atomic
 def _take_up(client: redis.Redis, shard: int, entries: list[Entry], now: datetime) -> None:
     """Acknowledged only after commit, whoever owns the transaction."""
-    _apply(shard, entries, now)
+    _apply_what_can_be(shard, entries, now)
     ids = [entry_id for entry_id, _ in entries]
     transaction.on_commit(lambda: client.xack(_stream(shard), registers.GROUP_MEASUREMENTS, *ids))
+
+
+def _apply_what_can_be(shard: int, entries: list[Entry], now: datetime) -> None:
+    """Where counts do not fit into a rollup, the entry that claims them counts for nothing."""
+    try:
+        with transaction.atomic():
+            _apply(shard, entries, now)
+    except DataError:
+        if len(entries) == 1:
+            entry_id = entries[0][0]
+            log.warning("entry %s of shard %d claims more than can be counted", entry_id, shard)
+            _apply(shard, [(entry_id, None)], now)
+            return
+        middle = len(entries) // 2
+        _apply_what_can_be(shard, entries[:middle], now)
+        _apply_what_can_be(shard, entries[middle:], now)
 
 
 def _stream(shard: int) -> str:

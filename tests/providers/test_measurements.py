@@ -8,6 +8,7 @@ import redis
 
 from billing import metering, registers
 from billing.events import AttemptDetail
+from billing.usage import CanonicalUsage
 from providers import credentials, histograms, measurements
 from providers.models import MeasurementCursor, MeasurementRollup
 from tests.providers.market import NOW, SHARD, append, attempt, make_offer
@@ -60,6 +61,20 @@ def test_a_batch_that_is_delivered_twice_counts_once(stream: redis.Redis) -> Non
     # then
     assert read == 1
     assert _rollup(Span.MINUTE).requests == 1
+
+
+def test_an_entry_that_claims_too_much_stops_none_of_the_others(stream: redis.Redis) -> None:
+    # given
+    offer = make_offer()
+    absurd = CanonicalUsage(input_tokens=1, output_tokens=2**70)
+    append(stream, attempt(offer), attempt(offer, 1, usage=absurd), attempt(offer, 2))
+
+    # when
+    read = [measurements.record(stream, now=NOW) for _ in range(2)]
+
+    # then
+    assert read == [3, 0]
+    assert (_rollup(Span.DAY).requests, _rollup(Span.DAY).output_tokens) == (2, 200)
 
 
 def test_what_was_read_and_not_acknowledged_comes_first(stream: redis.Redis) -> None:
