@@ -146,10 +146,12 @@ class ResponseReader(Protocol):
     cut. `failure` is set where the upstream reported an error inside a 200 answer or sent
     what cannot be read: nothing that follows counts. `usage` stays None where the counts
     were missing or did not add up; `usage_problem` then says what was wrong with them.
+    `prompt_usage` holds what a vendor counted of the prompt before its answer, output 0.
     """
 
     failure: ProviderError | None
     usage: CanonicalUsage | None
+    prompt_usage: CanonicalUsage | None
     usage_problem: str
     usage_extra: dict[str, Any]  # vendor fields beside the counts: speculation, engine_ms
     finish_reason: str

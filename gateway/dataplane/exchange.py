@@ -31,12 +31,17 @@ class Tally:
     chunks: int = 0
 
     def add(self, chunk: Chunk) -> None:
-        size = len(chunk.text) + len(chunk.reasoning)
+        size = _bytes(chunk.text) + _bytes(chunk.reasoning)
         if chunk.tool_calls:
-            size += sum(len(str(call.get("function", ""))) for call in chunk.tool_calls)
+            size += sum(_bytes(str(call.get("function", ""))) for call in chunk.tool_calls)
         if size:
             self.size += size
             self.chunks += 1
+
+
+def _bytes(text: str) -> int:
+    """As UTF-8; a string knows without a look whether it is ASCII."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 @dataclass(slots=True)

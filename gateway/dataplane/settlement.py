@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from billing import events, rating
 from billing.events import AttemptDetail, AttemptEvent
-from billing.money import PICO_PER_NANO, nano_ceil
+from billing.money import PICO_PER_NANO, REGISTER_NANO_MAX, nano_ceil
 from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
 from gateway.dataplane.exchange import (
@@ -52,6 +52,8 @@ def charge_of(exchange: Exchange, attempt: Attempt) -> Charge:
         return Charge(usage=reported, source=source, supplier_pico=supplier_pico)
     try:
         price, tenant_pico = _rate(exchange, attempt, usage)
+        if nano_ceil(tenant_pico) >= REGISTER_NANO_MAX:
+            raise UsageError("the cost is beyond all bounds")
     except (PriceNotFound, UsageError):
         # Quarantined by the drain; until somebody decides, the whole hold stays charged.
         return Charge(usage=usage, source=source, charge_nano=exchange.hold_nano, billable=True)
@@ -93,6 +95,7 @@ def _usage(exchange: Exchange, attempt: Attempt) -> tuple[CanonicalUsage | None,
     shown_all = attempt.reader.finished and attempt.shown.size == attempt.read.size
     if attempt.outcome == OK or (shown_all and reported is not None):
         return reported, "provider" if reported is not None else "none"
+    reported = reported or attempt.reader.prompt_usage
     if reported is None:
         return (
             CanonicalUsage(

@@ -65,7 +65,10 @@ class Settler:
             key=exchange.principal.key_id,
             request_id=exchange.request_id,
             now_ms=now_ms,
-            tokens=usage.input_tokens + usage.output_tokens if usage else None,
+            # What a provider claims beyond the bound must not use up the tenant's minute.
+            tokens=min(usage.input_tokens + usage.output_tokens, exchange.tokens)
+            if usage
+            else None,
             events=events,
             spend=exchange.principal.spend,
         )

@@ -78,6 +78,7 @@ class _Reader:
     def __init__(self) -> None:
         self.failure: ProviderError | None = None
         self.usage: CanonicalUsage | None = None
+        self.prompt_usage: CanonicalUsage | None = None
         self.usage_problem = ""
         self.usage_extra: dict[str, Any] = {}
         self.finish_reason = ""
@@ -94,15 +95,9 @@ class _Reader:
     def _settle_usage(self) -> None:
         if not self._counts:
             return
-        try:
-            counts = msgspec.convert(self._counts, usage.AnthropicUsage)
-            self.usage = usage.from_anthropic(counts)
-            self.usage_problem = ""
-        except (UsageError, msgspec.ValidationError) as problem:
-            self.usage = None
-            self.usage_problem = str(problem)
-            return
-        self.usage_extra = usage.extra(self._counts)
+        self.usage, self.usage_problem = _canonical(self._counts)
+        if self.usage is not None:
+            self.usage_extra = usage.extra(self._counts)
 
     def _stop(self, reason: str | None) -> str:
         """The canonical finish reason; empty where there is none yet."""
@@ -111,6 +106,14 @@ class _Reader:
         self.finish_reason = FINISH_REASONS.get(reason, "stop")
         self.finished = True
         return self.finish_reason
+
+
+def _canonical(stated: dict[str, Any]) -> tuple[CanonicalUsage | None, str]:
+    """The counts, or what is wrong with them."""
+    try:
+        return usage.from_anthropic(msgspec.convert(stated, usage.AnthropicUsage)), ""
+    except (UsageError, msgspec.ValidationError) as problem:
+        return None, str(problem)
 
 
 class StreamReader(_Reader):
@@ -179,6 +182,8 @@ class StreamReader(_Reader):
             # The output count of this event is a placeholder, not a count.
             counts = {**(event.message.usage or {}), "output_tokens": None}
             self._merge_usage(counts)
+            if self._counts:
+                self.prompt_usage, _ = _canonical({**self._counts, "output_tokens": 0})
 
     def _message_delta(self, event: _Event, chunk: Chunk) -> None:
         self._merge_usage(event.usage)

@@ -32,6 +32,7 @@ class _Delta(msgspec.Struct):
     reasoning: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    function_call: dict[str, Any] | None = None  # what tool_calls were before
 
 
 class _Choice(msgspec.Struct):
@@ -59,6 +60,7 @@ class _Reader:
     def __init__(self, rule: usage.Convention) -> None:
         self.failure: ProviderError | None = None
         self.usage: CanonicalUsage | None = None
+        self.prompt_usage: CanonicalUsage | None = None  # this dialect counts at the end
         self.usage_problem = ""
         self.usage_extra: dict[str, Any] = {}
         self.finish_reason = ""
@@ -240,12 +242,15 @@ def _chunk(choice: _Choice, raw: bytes) -> Chunk:
     if isinstance(content, list):
         content = "".join(str(part.get("text") or "") for part in content)
     reason = choice.finish_reason or ""
+    calls = said.tool_calls
+    if said.function_call and not calls:
+        calls = [{"index": 0, "function": said.function_call}]
     return Chunk(
         raw,
         DIALECT,
         text=content or said.refusal or "",
         reasoning=said.reasoning_content or said.reasoning or "",
-        tool_calls=said.tool_calls or None,
+        tool_calls=calls or None,
         index=choice.index or 0,
         finish_reason=_FINISH.get(reason, reason),
     )

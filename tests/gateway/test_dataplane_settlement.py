@@ -16,7 +16,7 @@ from gateway.dataplane.settlement import Charge
 from gateway.dataplane.stopwatch import Stopwatch
 from gateway.routing.policies import PolicyView
 from gateway.routing.router import Ranking
-from providers.chat import Candidate, ChatRequest, OfferView
+from providers.chat import Candidate, ChatRequest, Chunk, OfferView
 from providers.errors import ProviderError, StreamBroken, UpstreamFailed
 
 NOON_MS = 1_773_144_000_000
@@ -108,6 +108,7 @@ class Reader:
     finish_reason: str = ""
     upstream_id: str = "up-1"
     usage_extra: dict[str, Any] = field(default_factory=dict)
+    prompt_usage: CanonicalUsage | None = None
 
 
 def attempt(
@@ -288,3 +289,37 @@ def test_the_template_of_a_hold_is_an_unknown_attempt_that_costs_nothing() -> No
     )
     # then
     assert (event.outcome, event.billable, event.tenant_cost_pico) == ("unknown", False, 0)
+
+
+def test_a_cost_that_no_register_can_hold_is_for_a_person_to_decide() -> None:
+    # given: a provider that reports a thousand billion tokens
+    usage = CanonicalUsage(input_tokens=50, output_tokens=10**12)
+    ended = attempt("ok", usage=usage, finished=True, shown=10, read=10)
+    # when
+    charge = settlement.charge_of(exchange(ended), ended)
+    # then: what goes to Redis is the hold, which it can take
+    assert (charge.price, charge.tenant_pico, charge.charge_nano) == (None, 0, HOLD_NANO)
+
+
+def test_who_leaves_early_pays_the_prompt_as_the_provider_counted_it() -> None:
+    # given: a provider that counts the prompt at the start and the output at the end
+    ended = attempt("client_cancelled", shown=41, read=160)
+    ended.reader.prompt_usage = CanonicalUsage(
+        input_tokens=50, cache_read_tokens=20, output_tokens=0
+    )
+    # when
+    charge = settlement.charge_of(exchange(ended), ended)
+    # then
+    assert charge.tenant_pico == 30 * 2_000_000 + 20 * 500_000 + 11 * 8_000_000
+    assert charge.source == "estimated"
+
+
+@pytest.mark.parametrize(("text", "size"), [("fox", 3), ("狐狸", 6), ("🦊", 4)])
+def test_delivered_text_is_counted_in_bytes(text: str, size: int) -> None:
+    # given
+    tally = Tally()
+    # when: said, and thought
+    tally.add(Chunk(b"", text=text))
+    tally.add(Chunk(b"", reasoning=text))
+    # then
+    assert (tally.size, tally.chunks) == (2 * size, 2)

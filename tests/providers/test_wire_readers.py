@@ -162,6 +162,28 @@ def test_a_stream_of_anthropic_without_output_counts_has_no_usage() -> None:
     assert reader.usage_problem == "input_tokens or output_tokens is missing"
 
 
+def test_anthropic_s_count_of_the_prompt_is_known_before_the_answer() -> None:
+    answer = ANSWERS["anthropic", "text", True]
+    start, _, _ = answer.partition(b"event: content_block_start")
+    reader = reader_of("anthropic")
+
+    reader.feed(start)
+
+    assert reader.usage is None
+    assert reader.prompt_usage == CanonicalUsage(
+        input_tokens=20, output_tokens=0, cache_read_tokens=12
+    )
+
+
+def test_a_function_call_of_the_old_kind_counts_as_delivered() -> None:
+    said = '{"index":0,"delta":{"function_call":{"arguments":"{\\"a\\":1}"}},"finish_reason":null}'
+    reader = reader_of("openai")
+
+    (chunk,) = reader.feed(event(said))
+
+    assert chunk.tool_calls == [{"index": 0, "function": {"arguments": '{"a":1}'}}]
+
+
 @pytest.mark.parametrize(
     ("dialect", "data", "expected"),
     [
