@@ -124,6 +124,19 @@ class House:
         url = f"{self.stack.api}{path}"
         return httpx.post(url, content=content, headers=headers, timeout=60, trust_env=False)
 
+    def board(self, model: str) -> list[dict[str, Any]]:
+        """The public board's rows of this model; none where it has no board."""
+        url = f"{self.stack.console}/api/v1/leaderboards/{model}/?window=1h"
+        answer = httpx.get(url, trust_env=False, timeout=20)
+        rows: list[dict[str, Any]] = answer.json()["rows"] if answer.is_success else []
+        return rows
+
+    def page(self, path: str) -> str:
+        """A public page of the console."""
+        answer = httpx.get(f"{self.stack.console}{path}", trust_env=False, timeout=20)
+        assert answer.status_code == 200
+        return answer.text
+
     def books(self, customer: Customer) -> Books:
         with self.stack.redis() as redis:
             stream = registers.stream_key(_tag(customer))
