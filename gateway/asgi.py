@@ -1,8 +1,10 @@
 """The console's ASGI application; `gateway.dataplane.app:app` is another process."""
 
+from django.conf import settings
 from django.core.asgi import get_asgi_application
 
 from gateway import env
+from gateway.body_limit import BodyLimit
 
 env.apply_defaults({"DJANGO_SETTINGS_MODULE": "gateway.settings"})
-application = get_asgi_application()
+application = BodyLimit(get_asgi_application(), bytes_max=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)

@@ -1,4 +1,4 @@
-"""Two walls of the console: a strict content security policy, and an address list for the admin.
+"""Walls of the console: a strict content security policy, an address list for the admin, no NUL.
 
 Pages of the teams run no inline script and no eval. The admin's own framework (Alpine.js) evaluates
 expressions, so its pages, and only they, may; they are behind the address list.
@@ -9,7 +9,12 @@ from ipaddress import ip_address
 from typing import Final
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, HttpResponseForbidden
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBadRequest,
+    HttpResponseForbidden,
+)
 
 Respond = Callable[[HttpRequest], HttpResponse]
 
@@ -36,6 +41,18 @@ class ContentSecurityPolicy:
             "Content-Security-Policy", ADMIN_POLICY if is_admin else PAGE_POLICY
         )
         return response
+
+
+class NoNulInAddresses:
+    """Refuses an address with a NUL: no name holds one, and PostgreSQL takes none."""
+
+    def __init__(self, get_response: Respond) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
+            return HttpResponseBadRequest("An address holds no NUL.\n", content_type="text/plain")
+        return self._get_response(request)
 
 
 class AdminAddressList:

@@ -19,6 +19,5 @@ urlpatterns = [
     path("admin/login/", RedirectView.as_view(pattern_name="login", query_string=True)),
     path("admin/", admin.site.urls),
     path("api/", include("gateway.api.urls")),
-    path("api/", include("gateway.api.urls")),
     path("", include("gateway.console.urls")),
 ]

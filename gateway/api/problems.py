@@ -4,7 +4,7 @@ from typing import Any
 
 import redis
 from django.core.exceptions import PermissionDenied
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -56,6 +56,8 @@ def _as_api_exception(error: Exception) -> Exception:
         return Unavailable()
     if isinstance(error, REFUSALS):
         return Refused(str(error))
+    if isinstance(error, DataError):
+        return Refused("A value is out of range, or holds a NUL.", code="out_of_range")
     if isinstance(error, BillingError):
         return Refused(str(error), code=error.code)
     if isinstance(error, WorkerUnknown):

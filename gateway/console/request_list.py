@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID
@@ -74,17 +74,21 @@ class RequestPage:
 def asked_in(parameters: Mapping[str, str]) -> Asked:
     """Values that do not parse are left out: a link of yesterday still opens."""
     key = parameters.get("key", "")
-    try:
-        before = parse_datetime(parameters.get("before", ""))
-    except ValueError:
-        before = None
     return Asked(
         model=parameters.get("model", ""),
         supplier=parameters.get("supplier", ""),
         outcome=parameters.get("outcome", ""),
         key_id=int(key) if key.isdecimal() and len(key) < 19 else None,
-        before=before if before is None or before.tzinfo else None,
+        before=_moment(parameters.get("before", "")),
     )
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = parse_datetime(text)
+        return moment.astimezone(UTC) if moment is not None and moment.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def read(tenant_id: int, asked: Asked, *, limit: int = PAGE_SIZE) -> RequestPage:
