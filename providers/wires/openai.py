@@ -19,6 +19,9 @@ from providers.wires.usage import convention
 _NEW_LIMIT_NAME = frozenset({"openai", "azure"})
 _WITH_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _NO_TIER = frozenset({"service_tier"})
+# What a tenant must not decide on machines of the house: its place in the queue, whose cache it
+# shares, and an output limit that llama.cpp puts above max_tokens.
+_HOUSE_DECIDES = frozenset({"priority", "cache_salt", "n_predict"})
 _stream_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
@@ -56,13 +59,13 @@ def _splice(request: ChatRequest, offer: OfferView, max_output_tokens: int) -> b
     if request.stream and "stream_options" in request.fields:
         asked = _stream_options.decode(request.fields["stream_options"]) or {}
         replaced["stream_options"] = {**asked, "include_usage": True}
-    dropped: frozenset[str] = frozenset()
+    dropped = _HOUSE_DECIDES if offer.in_house else frozenset()
     if request.service_tier == 0 and "service_tier" in request.fields:
         # Left at "auto" the vendor may serve, and bill, another tier than the one pinned.
         if offer.provider in _NEW_LIMIT_NAME:
             replaced["service_tier"] = "default"
         else:
-            dropped = _NO_TIER
+            dropped |= _NO_TIER
     return splice.spliced(request, replaced, dropped=dropped)
 
 

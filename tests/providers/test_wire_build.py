@@ -153,6 +153,21 @@ def test_a_client_cannot_salt_another_tenant_s_cache() -> None:
     assert sent(request, offer_view(salted=True))["cache_salt"] == "salt-of-tenant"
 
 
+def test_a_client_cannot_choose_its_place_or_its_limit_on_machines_of_the_house() -> None:
+    # given
+    wanted = {"priority": -1000, "n_predict": 100_000, "cache_salt": "stolen"}
+    request = openai_request(**wanted)
+
+    # when
+    own = sent(request, offer_view(in_house=True, salted=True))
+    elsewhere = sent(request, OPENAI)
+
+    # then
+    assert not wanted.keys() & own.keys()
+    assert own["max_tokens"] == 64
+    assert {name: elsewhere[name] for name in wanted} == wanted
+
+
 def test_anthropic_to_anthropic_keeps_what_it_does_not_know() -> None:
     request = anthropic_messages.parse(
         anthropic_body(thinking={"type": "enabled", "budget_tokens": 1024}, service_tier="auto"),
