@@ -8,7 +8,7 @@ from django import forms
 
 from billing.money import pico_from_usd
 from gateway import keys
-from gateway.models import RoutingPolicy, Team
+from gateway.models import Member, RoutingPolicy, Team
 
 EXPIRIES: Final = (("", "Never"), ("7", "In 7 days"), ("30", "In 30 days"), ("90", "In 90 days"))
 LIMIT_USD_MAX: Final = Decimal(4_000_000)
@@ -42,12 +42,20 @@ class KeyForm(PlainForm):
         help_text="One per line. Empty allows every model.",
     )
 
-    def __init__(self, *args: Any, teams: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, member: Member, may_manage: bool, **kwargs: Any) -> None:
+        """Who is no manager makes keys that can neither manage nor leave the person's own team:
+        that would lead out of its budget."""
         super().__init__(*args, **kwargs)
-        if teams is not None:
-            field = self.fields["team"]
-            assert isinstance(field, forms.ModelChoiceField)
-            field.queryset = teams
+        team, scopes = self.fields["team"], self.fields["scopes"]
+        assert isinstance(team, forms.ModelChoiceField)
+        assert isinstance(scopes, forms.MultipleChoiceField)
+        team.queryset = Team.objects.filter(tenant=member.tenant).order_by("name")
+        if not may_manage:
+            scopes.choices = [(keys.INFERENCE, keys.INFERENCE)]
+            scopes.help_text = "Managers also make keys for the management API."
+            if member.team_id is not None:
+                team.queryset = team.queryset.filter(pk=member.team_id)
+                team.required, team.empty_label = True, None
 
     def expires_at(self, now: datetime) -> datetime | None:
         days = self.cleaned_data["expires"]

@@ -12,7 +12,7 @@ from django.utils import timezone
 from billing import credit, rebuild
 from billing.models import Quota, RateLimit
 from gateway import keys
-from gateway.models import ApiKey, Member, RoutingPolicy
+from gateway.models import ApiKey, Member, RoutingPolicy, Team
 from tests.gateway.console_rows import measured, offer, refused, served
 from tests.people import Person, _join
 
@@ -138,6 +138,45 @@ def test_a_key_of_another_tenants_team_is_refused(charlie: Person, alice_client:
 
     assert alice_client.post("/keys/new/", asked).status_code == 422
     assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"name": "web", "scopes": ["management"], "team": "own"},
+        {"name": "web", "scopes": ["inference"]},
+        {"name": "web", "scopes": ["inference"], "team": "other"},
+    ],
+)
+def test_a_developers_key_neither_manages_nor_leaves_the_team(
+    asked: dict[str, Any], bob: Person, client: Client
+) -> None:
+    # given
+    other = Team.objects.create(tenant=bob.tenant, slug="other", name="Other")
+    teams = {"own": bob.team.pk, "other": other.pk}
+    client.force_login(bob.user)
+
+    # when
+    answer = client.post("/keys/new/", asked | {"team": teams.get(asked.get("team", ""), "")})
+
+    # then
+    assert answer.status_code == 422
+    assert not ApiKey.objects.exists()
+
+
+def test_a_developer_makes_a_key_of_the_own_team(
+    bob: Person, client: Client, redis_client: redis.Redis
+) -> None:
+    # given
+    client.force_login(bob.user)
+
+    # when
+    asked = {"name": "web", "scopes": ["inference"], "team": bob.team.pk}
+    answer = client.post("/keys/new/", asked)
+
+    # then
+    assert answer.status_code == 201
+    assert ApiKey.objects.get().team == bob.team
 
 
 def test_revoking_is_final_and_said(alice: Person, alice_client: Client) -> None:

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Final
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
@@ -13,11 +13,11 @@ from redis.exceptions import RedisError
 
 from billing import usage_queries
 from gateway import keys
-from gateway.console.access import BUILDERS, access_key, require, tenant_page
+from gateway.console.access import BUILDERS, MANAGERS, access_key, require, tenant_page
 from gateway.console.first_request import curl_line, example_model
 from gateway.console.forms import KeyForm
 from gateway.console.pages import render_page
-from gateway.models import ApiKey, Member, Team
+from gateway.models import ApiKey, Member
 
 USE_LOOKS_BACK: Final = timedelta(days=90)
 
@@ -25,7 +25,7 @@ USE_LOOKS_BACK: Final = timedelta(days=90)
 @require_safe
 @tenant_page
 def key_list(request: HttpRequest, member: Member) -> HttpResponse:
-    return _list(request, member, KeyForm(teams=_teams(member)))
+    return _list(request, member, _form(member))
 
 
 @never_cache
@@ -34,7 +34,7 @@ def key_list(request: HttpRequest, member: Member) -> HttpResponse:
 def create_key(request: HttpRequest, member: Member) -> HttpResponse:
     """Answers with the secret itself, not with a redirect: it is never stored, not even briefly."""
     require(member, BUILDERS)
-    form = KeyForm(request.POST, teams=_teams(member))
+    form = _form(member, request.POST)
     if not form.is_valid():
         return _list(request, member, form, status=422)
     now = timezone.now()
@@ -96,5 +96,5 @@ def _list(
     )
 
 
-def _teams(member: Member) -> object:
-    return Team.objects.filter(tenant=member.tenant).order_by("name")
+def _form(member: Member, typed: QueryDict | None = None) -> KeyForm:
+    return KeyForm(typed, member=member, may_manage=member.role in MANAGERS)
