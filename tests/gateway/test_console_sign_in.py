@@ -1,6 +1,7 @@
 """Signing in: limited, one door, and no way out through it to another site."""
 
 import redis
+from django.contrib.auth.models import User
 from django.test import Client
 
 from gateway.console.sign_in_limit import TRIES_PER_NAME
@@ -40,6 +41,36 @@ def test_signing_in_leads_to_no_other_site(
 
 def test_the_admins_login_is_the_same_door(client: Client, db: None) -> None:
     assert client.get("/admin/login/?next=/admin/")["Location"] == "/login/?next=/admin/"
+
+
+def test_who_may_not_into_the_admin_is_told_so_and_not_sent_in_circles(
+    alice: Person, client: Client
+) -> None:
+    # given
+    client.force_login(alice.user)
+
+    # when
+    answer = client.get("/admin/", follow=True)
+
+    # then
+    assert answer.status_code == 403
+    assert "not open to this account" in answer.content.decode()
+
+
+def test_who_may_not_into_the_admin_can_sign_in_as_another(
+    alice: Person, client: Client, redis_client: redis.Redis
+) -> None:
+    # given
+    User.objects.create_superuser("root", password=PASSWORD)
+    client.force_login(alice.user)
+
+    # when
+    asked = {"username": "root", "password": PASSWORD, "next": "/admin/"}
+    answer = client.post("/login/", asked, follow=True)
+
+    # then
+    assert answer.redirect_chain == [("/admin/", 302)]
+    assert answer.status_code == 200
 
 
 def test_the_theme_is_kept_in_a_cookie_and_leads_back(client: Client, db: None) -> None:

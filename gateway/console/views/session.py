@@ -3,8 +3,9 @@
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -21,7 +22,19 @@ class SignInView(LoginView):
     """Django's login with a limit on tries; the admin's own login leads here too."""
 
     template_name = "registration/login.html"
-    redirect_authenticated_user = True
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Who is signed in goes on; not to the admin, which sent them here: that is a circle."""
+        if request.method in ("GET", "HEAD") and self._is_kept_out(request):
+            return self._refuse(request, 403, "The admin console is not open to this account.")
+        self.redirect_authenticated_user = not self._is_kept_out(request)
+        return super().dispatch(request, *args, **kwargs)
+
+    def _is_kept_out(self, request: HttpRequest) -> bool:
+        user = request.user
+        is_staff = isinstance(user, User) and user.is_active and user.is_staff
+        wants_admin = self.get_success_url().startswith(reverse("admin:index"))
+        return user.is_authenticated and not is_staff and wants_admin
 
     def get_default_redirect_url(self) -> str:
         return reverse("overview")
@@ -45,7 +58,8 @@ class SignInView(LoginView):
         form = self.get_form_class()(request)
         response = self.render_to_response(self.get_context_data(form=form, refused=why))
         response.status_code = status
-        response["Retry-After"] = str(sign_in_limit.WINDOW_S if status == 429 else 5)
+        if status != 403:
+            response["Retry-After"] = str(sign_in_limit.WINDOW_S if status == 429 else 5)
         return response
 
 
