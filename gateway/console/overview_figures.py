@@ -1,6 +1,5 @@
 """The figures of the overview. The parts of the chart sum to the spend above it."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from gateway.console import spend_chart
 from gateway.console.forecast import Forecast, month_end
 from gateway.console.periods import Period
 from gateway.console.spend_chart import Series
+from gateway.console.spreadsheet import csv_response
 
 TOKENS_PER_MILLION: Final = 1_000_000
+SPEND_HEAD: Final = ("day model supplier requests input_tokens output_tokens cost_pico").split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +100,10 @@ def _change(now: float | None, before: float | None) -> float | None:
     return None if now is None or not before else round((now - before) * 100 / before, 1)
 
 
-def csv_response(spends: Iterable[DaySpend]) -> HttpResponse:
+def spend_csv(spends: Iterable[DaySpend]) -> HttpResponse:
     """Spend by day, model and supplier; costs in whole pico-dollars, so that they add up."""
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = 'attachment; filename="spend.csv"'
-    writer = csv.writer(response)
-    writer.writerow(
-        ("day", "model", "supplier", "requests", "input_tokens", "output_tokens", "cost_pico")
+    rows = (
+        (s.day, s.model, s.supplier, s.requests, s.input_tokens, s.output_tokens, s.cost_pico)
+        for s in spends
     )
-    for s in spends:
-        row = (s.day, s.model, s.supplier, s.requests, s.input_tokens, s.output_tokens, s.cost_pico)
-        writer.writerow(row)
-    return response
+    return csv_response("spend.csv", head=SPEND_HEAD, rows=rows)

@@ -1,7 +1,5 @@
 """The public leaderboard: its home, the page of one model, and both as CSV."""
 
-import csv
-from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
 
@@ -11,6 +9,7 @@ from django.views.decorators.http import require_safe
 
 from gateway.console import board_table, home_table, own_mix, price_steps
 from gateway.console.pages import render_page
+from gateway.console.spreadsheet import csv_response
 from providers import leaderboards
 
 HISTORY: Final = timedelta(days=365)
@@ -26,7 +25,7 @@ def home(request: HttpRequest) -> HttpResponse:
 def home_csv(request: HttpRequest) -> HttpResponse:
     table = home_table.read(request.GET)
     rows = (home_table.csv_row(row) for row in table.rows)
-    return _csv("models.csv", home_table.CSV_HEAD, rows)
+    return csv_response("models.csv", head=home_table.CSV_HEAD, rows=rows)
 
 
 @require_safe
@@ -51,14 +50,15 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
 @require_safe
 def model_csv(request: HttpRequest, slug: str) -> HttpResponse:
     lines = _lines(request, _board(request, slug))
-    return _csv(f"{slug}.csv", board_table.CSV_HEAD, map(board_table.csv_row, lines))
+    rows = map(board_table.csv_row, lines)
+    return csv_response(f"{slug}.csv", head=board_table.CSV_HEAD, rows=rows)
 
 
 @require_safe
 def history_csv(request: HttpRequest, slug: str) -> HttpResponse:
     now = timezone.now()
     steps = price_steps.read(slug, since=now - HISTORY, now=now)
-    return _csv(f"{slug}-prices.csv", price_steps.CSV_HEAD, steps.csv_rows())
+    return csv_response(f"{slug}-prices.csv", head=price_steps.CSV_HEAD, rows=steps.csv_rows())
 
 
 def _window(request: HttpRequest) -> str:
@@ -82,12 +82,3 @@ def _lines(request: HttpRequest, board: Any) -> list[board_table.Line]:
         sort=request.GET.get("sort", ""),
         descending=request.GET.get("dir") == "desc",
     )
-
-
-def _csv(name: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> HttpResponse:
-    response = HttpResponse(content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{name.replace("/", "-")}"'
-    writer = csv.writer(response)
-    writer.writerow(head)
-    writer.writerows(rows)
-    return response

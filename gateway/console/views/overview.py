@@ -45,4 +45,4 @@ def spend_csv(request: HttpRequest, member: Member) -> HttpResponse:
     spends = usage_queries.spend_by_day(
         member.tenant_id, since=now - timedelta(days=400), until=now
     )
-    return overview_figures.csv_response(spends)
+    return overview_figures.spend_csv(spends)
