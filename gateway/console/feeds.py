@@ -2,11 +2,12 @@
 
 However many pages watch one thing, it is read once per interval and process. A feed holds no
 database connection while it waits, ends by itself after a while (the browser comes back), and
-their number is limited.
+their number is limited, in all and for each caller.
 """
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,7 @@ from django.db import connections
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 OPEN_MAX: Final = 500
+OPEN_PER_CALLER_MAX: Final = 100
 TOPICS_MAX: Final = 5_000
 LIFETIME_S: Final = 600
 # The browser calls a feed stale when it hears nothing for 15 s.
@@ -51,19 +53,22 @@ class Feed:
         self._read = read
         self._interval_s = interval_s
         self._topics: dict[int, _Topic] = {}
-        self._open = 0
+        self._open: Counter[str] = Counter()
 
-    def respond(self, topic: int) -> HttpResponseBase:
-        if self._open >= OPEN_MAX:
+    def respond(self, topic: int, *, caller: str) -> HttpResponseBase:
+        """`caller` is whoever must not take all places: an address, or a tenant."""
+        if self._open.total() >= OPEN_MAX or self._open[caller] >= OPEN_PER_CALLER_MAX:
             return HttpResponse("Too many live pages.\n", status=503, headers={"Retry-After": "30"})
-        self._open += 1
-        response = _Open(self._events(topic), self._count_closed)
+        self._open[caller] += 1
+        response = _Open(self._events(topic), lambda: self._count_closed(caller))
         response["Cache-Control"] = "no-store"
         response["X-Accel-Buffering"] = "no"
         return response
 
-    def _count_closed(self) -> None:
-        self._open -= 1
+    def _count_closed(self, caller: str) -> None:
+        self._open[caller] -= 1
+        if not self._open[caller]:
+            del self._open[caller]
 
     async def _events(self, topic: int) -> AsyncIterator[bytes]:
         ends_at = time.monotonic() + LIFETIME_S

@@ -22,7 +22,7 @@ def loose(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _events(feed: Feed, topic: int) -> AsyncIterator[str]:
-    response = feed.respond(topic)
+    response = feed.respond(topic, caller="a")
     assert isinstance(response, StreamingHttpResponse)
     async for part in response:  # type: ignore[misc]
         yield bytes(part).decode()
@@ -73,18 +73,34 @@ async def test_feeds_beyond_the_limit_are_refused_and_closed_ones_do_not_count(
     # given room for one
     monkeypatch.setattr(feeds, "OPEN_MAX", 1)
     feed = Feed(lambda topic: "m", interval_s=0.001)
-    first = feed.respond(1)
+    first = feed.respond(1, caller="a")
 
     # when
-    refused = feed.respond(1)
+    refused = feed.respond(1, caller="a")
 
     # then
     assert isinstance(refused, HttpResponse)
     assert (refused.status_code, refused["Retry-After"]) == (503, "30")
     first.close()
     first.close()
-    assert isinstance(feed.respond(1), StreamingHttpResponse)
-    assert isinstance(feed.respond(1), HttpResponse)
+    assert isinstance(feed.respond(1, caller="a"), StreamingHttpResponse)
+    assert isinstance(feed.respond(1, caller="a"), HttpResponse)
+
+
+async def test_one_caller_does_not_take_all_places(
+    loose: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setattr(feeds, "OPEN_PER_CALLER_MAX", 1)
+    feed = Feed(lambda topic: "m", interval_s=0.001)
+
+    # when
+    first, second, other = (feed.respond(1, caller=who) for who in ("a", "a", "b"))
+
+    # then
+    assert [first.status_code, second.status_code, other.status_code] == [200, 503, 200]
+    first.close()
+    assert feed.respond(1, caller="a").status_code == 200
 
 
 def test_the_mark_of_a_tenant_moves_with_its_own_requests_only(

@@ -36,12 +36,12 @@ REQUESTS: Final = Feed(_requests_mark, interval_s=0.4)
 
 @require_safe
 async def board(request: HttpRequest) -> HttpResponseBase:
-    return BOARDS.respond(EVERYONE)
+    return BOARDS.respond(EVERYONE, caller=_address(request))
 
 
 @require_safe
 async def home(request: HttpRequest) -> HttpResponseBase:
-    return HOME.respond(EVERYONE)
+    return HOME.respond(EVERYONE, caller=_address(request))
 
 
 @require_safe
@@ -49,7 +49,11 @@ async def requests(request: HttpRequest) -> HttpResponseBase:
     tenant_id = await sync_to_async(_tenant_id)(request)
     if tenant_id is None:
         return HttpResponse("Sign in to follow your requests.\n", status=403)
-    return REQUESTS.respond(tenant_id)
+    return REQUESTS.respond(tenant_id, caller=str(tenant_id))
+
+
+def _address(request: HttpRequest) -> str:
+    return str(request.META.get("REMOTE_ADDR", ""))
 
 
 def _tenant_id(request: HttpRequest) -> int | None:
