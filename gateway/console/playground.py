@@ -51,13 +51,17 @@ async def answer(question: Question) -> AsyncIterator[bytes]:
         .timeout(WHOLE_TIMEOUT)
         .build()
     )
-    request = (
-        client.post(f"{settings.PUBLIC_API_URL}/v1/chat/completions")
-        .bearer_auth(question.key)
-        .body_json(body_of(question))
-        .streamed_read_buffer_limit(0)
-        .build_streamed()
-    )
+    try:
+        request = (
+            client.post(f"{settings.PUBLIC_API_URL}/v1/chat/completions")
+            .bearer_auth(question.key)
+            .body_json(body_of(question))
+            .streamed_read_buffer_limit(0)
+            .build_streamed()
+        )
+    except ValueError:  # a key that is no header's value
+        yield _event("refused", {"message": "This is not an API key."})
+        return
     try:
         async with client, request as response:
             yield _event("head", _head(response.status, response.get_header))

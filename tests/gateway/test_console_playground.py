@@ -82,6 +82,13 @@ async def test_a_refusal_is_said_in_the_apis_words(api: type[Api]) -> None:
     assert said.endswith('event: refused\ndata: {"message": "No such key."}\n\n')
 
 
+async def test_a_key_that_is_none_is_not_sent(api: type[Api]) -> None:
+    said = await _events(Question(key="tk-a\r\nx-evil: 1", model="small", prompt="x"))
+
+    assert said == 'event: refused\ndata: {"message": "This is not an API key."}\n\n'
+    assert api.seen == []
+
+
 async def test_an_api_that_is_away_is_said(settings: Settings) -> None:
     settings.PUBLIC_API_URL = "http://127.0.0.1:9"
 
