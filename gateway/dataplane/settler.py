@@ -19,13 +19,16 @@ from gateway.dataplane import settlement
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.redis_pipe import RedisAway, RedisPipe
 from gateway.dataplane.snapshot import Snapshots
-from gateway.dataplane.spool import SettleRecord, Spool, SpoolFull
+from gateway.dataplane.spool import RecordRefused, SettleRecord, Spool, SpoolFull
 from gateway.dataplane.stopwatch import Clock
 from providers.chat import Receipt
 
 logger = logging.getLogger(__name__)
 
 REPLAY_EVERY_S = 2.0
+# What a script says of its arguments. A Redis that is full, loading or a replica says otherwise,
+# and takes the same settle later.
+SCRIPT_FAILED = "ERR "
 
 
 class Settler:
@@ -96,17 +99,25 @@ class Settler:
             raise
 
     async def _book(self, record: SettleRecord) -> None:
-        if await self._send(record):
-            return
-        logger.warning("settle of %s goes to the spool", record.request_id)
         try:
-            await self._spool.append(record)
+            await self._book_or_spool(record)
         except (OSError, SpoolFull):
             # Nobody can book it now: the hold's expiry will, from the last checkpoint.
             logger.exception("settle of %s could not be spooled", record.request_id)
 
+    async def _book_or_spool(self, record: SettleRecord) -> None:
+        try:
+            if await self._send(record):
+                return
+        except RecordRefused:
+            await self._spool.set_aside(record)
+            return
+        logger.warning("settle of %s goes to the spool", record.request_id)
+        await self._spool.append(record)
+
     async def _send(self, record: SettleRecord) -> bool:
-        """True once Redis has taken it; a cold shard is tried once more under a fresh epoch."""
+        """True once Redis has taken it; a cold shard is tried once more under a fresh epoch.
+        RecordRefused where no later try would be taken either."""
         for is_second in (False, True):
             epoch = self._snapshots.current.epochs.get(shard_of(record.tenant))
             try:
@@ -114,8 +125,10 @@ class Settler:
                     return True
             except RedisAway:
                 return False
-            except ReplyError:
+            except ReplyError as reply:
                 logger.exception("Redis refused the settle of %s", record.request_id)
+                if str(reply).startswith(SCRIPT_FAILED):
+                    raise RecordRefused(record.request_id) from reply
                 return False
             if not is_second:
                 await self._snapshots.reload()

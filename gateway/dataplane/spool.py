@@ -3,10 +3,12 @@
 A settle that Redis did not take is appended here with fsync before the request ends, and replayed
 by id: at start, and whenever Redis is back. Replaying twice is harmless, so a crash between
 replay and removal loses nothing. Every process owns one file by a lock; the file of a process
-that died is taken over by whoever sees it first. Bounded: a full spool says so loudly.
+that died is taken over by whoever sees it first. Bounded: a full spool says so loudly. A record
+that Redis will never take is set aside for a person, so that it does not keep back the others.
 """
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -21,6 +23,7 @@ from billing.holds import SpendScope
 logger = logging.getLogger(__name__)
 
 SPOOL_BYTES_MAX = 256 * 1024 * 1024
+REFUSED_NAME = "refused.txt"
 
 
 class SettleRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -48,6 +51,10 @@ class SpoolFull(Exception):
     """No more room for settles that Redis has not taken."""
 
 
+class RecordRefused(Exception):
+    """Redis has said no to this record, and would say so again."""
+
+
 class Spool:
     """The spool of this process, and the orphans of others."""
 
@@ -68,6 +75,7 @@ class Spool:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _sync_folder(self._folder)
 
     async def append(self, record: SettleRecord) -> None:
         """Returns once the record is on disk."""
@@ -76,7 +84,17 @@ class Spool:
             raise SpoolFull(f"{self._path} has reached {self._bytes_max} bytes")
         self._size += len(line)
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, self._write, line)
+        try:
+            await loop.run_in_executor(self._writer, self._write, line)
+        except OSError:
+            self._size -= len(line)
+            raise
+
+    async def set_aside(self, record: SettleRecord) -> None:
+        """Keep a record that Redis will never take where a person finds it."""
+        logger.error("settle of %s is refused for good; see %s", record.request_id, REFUSED_NAME)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._write_refused, _encode(record) + b"\n")
 
     async def replay(self, replay: Replay) -> int:
         """Replay the own file and every orphan; stops where Redis does not take a record.
@@ -113,8 +131,16 @@ class Spool:
 
     def _write(self, line: bytes) -> None:
         assert self._file is not None
-        os.write(self._file, line)
-        os.fsync(self._file)
+        _append(self._file, line)
+
+    def _write_refused(self, line: bytes) -> None:
+        path = self._folder / REFUSED_NAME
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            if os.fstat(descriptor).st_size + len(line) <= self._bytes_max:
+                _append(descriptor, line)
+        finally:
+            os.close(descriptor)
 
     async def _replay_file(self, path: Path, replay: Replay) -> int:
         """The number of records taken, or -1 where one was not."""
@@ -128,8 +154,11 @@ class Spool:
             except msgspec.DecodeError:
                 logger.exception("a spooled record of %s cannot be read and is left out", path)
                 continue
-            if not await replay(record):
-                return -1
+            try:
+                if not await replay(record):
+                    return -1
+            except RecordRefused:
+                await self.set_aside(record)
         if path == self._path and self._size != len(data):
             return -1  # more is being appended: the next round takes it all
         return len(lines) - 1
@@ -141,6 +170,27 @@ class Spool:
             self._size = 0
         else:
             path.unlink(missing_ok=True)
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    """All of it on disk, or nothing: a torn line would swallow the one after it."""
+    before = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, line) != len(line):
+            raise OSError(errno.ENOSPC, "no room for the whole record")
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, before)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """A file that its folder forgets after a crash is no file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _claim(path: Path) -> int | None:

@@ -1,6 +1,8 @@
 """The small parts of the data plane: request ids, watchdog, unknown keys, spool."""
 
 import asyncio
+import os
+import resource
 import sys
 import uuid
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from billing import registers
 from billing.holds import SpendScope
 from gateway.dataplane import request_id
 from gateway.dataplane.auth import UnknownKeys, key_hash_of
@@ -17,7 +20,7 @@ from gateway.dataplane.client import Client
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.plane import Plane
 from gateway.dataplane.snapshot import Snapshot
-from gateway.dataplane.spool import SettleRecord, Spool, SpoolFull
+from gateway.dataplane.spool import RecordRefused, SettleRecord, Spool, SpoolFull
 from gateway.dataplane.stopwatch import SystemClock
 from gateway.dataplane.watchdog import ClientLeft, DeadlinePassed, Silent, Watchdog
 from gateway.errors import InvalidApiKey, Unavailable
@@ -347,3 +350,96 @@ async def test_the_spool_of_a_living_process_is_left_alone(tmp_path: Path) -> No
     assert await ours.replay(take) == 0
     theirs.close()
     ours.close()
+
+
+async def test_a_record_that_is_refused_for_good_does_not_keep_back_the_others(
+    tmp_path: Path,
+) -> None:
+    # given
+    spool = Spool(tmp_path)
+    spool.open()
+    for number in range(3):
+        await spool.append(record(number))
+    taken: list[str] = []
+
+    async def refuse_the_first(one: SettleRecord) -> bool:
+        if one.request_id == "r0":
+            raise RecordRefused
+        taken.append(one.request_id)
+        return True
+
+    # when
+    await spool.replay(refuse_the_first)
+    # then: it is kept where a person finds it
+    assert taken == ["r1", "r2"]
+    assert spool.empty
+    assert b'"r0"' in (tmp_path / "refused.txt").read_bytes()
+    spool.close()
+
+
+async def test_a_disk_that_fills_up_tears_no_record(tmp_path: Path) -> None:
+    # given: room for one record and a half
+    spool = Spool(tmp_path)
+    spool.open()
+    await spool.append(record(1))
+    (path,) = list(os.scandir(tmp_path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size * 3 // 2, hard))
+    # when
+    try:
+        with pytest.raises(OSError, match="File too large|no room"):
+            await spool.append(record(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    await spool.append(record(3))
+    # then
+    taken: list[str] = []
+
+    async def take(one: SettleRecord) -> bool:
+        taken.append(one.request_id)
+        return True
+
+    assert await spool.replay(take) == 2
+    assert taken == ["r1", "r3"]
+    assert spool.empty
+    spool.close()
+
+
+class WarmSource(EmptySource):
+    def load(self, now_ms: int) -> Snapshot:
+        return Snapshot(epochs={1: "epoch-1"}, loaded_ms=now_ms)
+
+
+async def test_a_settle_that_redis_can_never_take_is_set_aside_and_the_rest_is_booked(
+    redis_client: redis.Redis, redis_url: str, tmp_path: Path
+) -> None:
+    # given: a charge beyond every register, and one that is none, in the spool of a dead process
+    tag = registers.shard_tag(1)
+    redis_client.set(registers.epoch_key(tag), "epoch-1")
+    before = Spool(tmp_path)
+    before.open()
+    for number in (2**53, 7):
+        request_id_text = request_id.new_request_id(NOON_MS)
+        events = [(b'{"attempt":1}', number)]
+        await before.append(
+            SettleRecord(tenant=1, key=2, request_id=request_id_text, now_ms=NOON_MS, events=events)
+        )
+    before.close()
+    plane = Plane(
+        redis_url=redis_url,
+        limits=Limits(spool_dir=tmp_path),
+        source=WarmSource(),
+        clock=SystemClock(),
+    )
+    # when: it begins with what others left
+    await plane.start()
+    for _ in range(500):
+        if redis_client.xlen(registers.stream_key(tag)) and left_in(tmp_path) == 1:
+            break
+        await asyncio.sleep(0.01)
+    await plane.stop()
+    # then
+    ((_, entry),) = redis_client.xrange(registers.stream_key(tag))
+    assert int(entry[b"c"]) + int(entry[b"o"]) == 7
+    assert left_in(tmp_path) == 0
+    assert (tmp_path / "refused.txt").read_bytes().count(b"\n") == 1
