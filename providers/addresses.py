@@ -13,6 +13,8 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 METADATA_ADDRESSES = frozenset(
     ipaddress.ip_address(text) for text in ("100.100.100.200", "fd00:ec2::254", "fd20:ce::254")
 )
+# Other ways to write an IPv4 address; a machine of ours has no need of them.
+TUNNELS = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "2002::/16", "2001::/32"))
 URL_LENGTH_MAX = 300
 
 
@@ -57,6 +59,8 @@ def _check(address: IpAddress, network: str | None) -> None:
     address = getattr(address, "ipv4_mapped", None) or address
     if address.is_link_local or address in METADATA_ADDRESSES:
         raise AddressRefused(f"{address} is a link-local or metadata address")
+    if any(address in tunnel for tunnel in TUNNELS):
+        raise AddressRefused(f"{address} leads through a tunnel to an address that is not checked")
     if address.is_multicast or address.is_unspecified:
         raise AddressRefused(f"{address} is not the address of a host")
     if network is not None and address not in ipaddress.ip_network(network):

@@ -17,6 +17,9 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 METADATA_ADDRESSES = frozenset(
     ipaddress.ip_address(text) for text in ("100.100.100.200", "fd00:ec2::254", "fd20:ce::254")
 )
+# Ways to write an IPv4 address in IPv6 that the standard library does not take apart.
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 class EgressRefused(Exception):
@@ -56,15 +59,27 @@ def origin_of(url: str, *, approved: bool) -> Origin:
 
 def check_address(address: IpAddress, *, approved: bool) -> None:
     """Raise EgressRefused where this address is out of bounds."""
-    mapped = getattr(address, "ipv4_mapped", None)
-    if mapped is not None:
-        address = mapped
+    inner = ipv4_inside(address)
+    if inner is not None:
+        check_address(inner, approved=approved)
     if address.is_link_local or address in METADATA_ADDRESSES:
         raise EgressRefused(f"{address} is a link-local or metadata address")
     if address.is_multicast or address.is_unspecified:
         raise EgressRefused(f"{address} is not the address of a host")
-    if not approved and not address.is_global:
+    if not approved and not (inner or address).is_global:
         raise EgressRefused(f"{address} is not a public address")
+
+
+def ipv4_inside(address: IpAddress) -> ipaddress.IPv4Address | None:
+    """The IPv4 host that an IPv6 address leads to: mapped, NAT64, 6to4, Teredo or compatible."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if address.ipv4_mapped or address.sixtofour:
+        return address.ipv4_mapped or address.sixtofour
+    if address.teredo:
+        return address.teredo[1]
+    is_written_in = address in NAT64 or (address in IPV4_COMPATIBLE and int(address) > 0xFFFF)
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if is_written_in else None
 
 
 async def resolve(origin: Origin) -> str:

@@ -32,6 +32,11 @@ from tests.fakes.certificate import self_signed
         "fe80::1",
         "fc00::1",
         "fd00:ec2::254",
+        "64:ff9b::a00:1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "2001:0:4136:e378:8000:63bf:80ff:fffe",
+        "::10.0.0.1",
     ],
 )
 def test_an_external_provider_is_never_called_inside(address: str) -> None:
@@ -41,11 +46,26 @@ def test_an_external_provider_is_never_called_inside(address: str) -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "100.100.100.200", "fd00:ec2::254"],
+    [
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a9fe:a9fe",
+        "2002:a9fe:a9fe::1",
+        "::169.254.169.254",
+        "fe80::1",
+        "100.100.100.200",
+        "::ffff:100.100.100.200",
+        "fd00:ec2::254",
+    ],
 )
 def test_metadata_addresses_are_never_called_by_anybody(address: str) -> None:
     with pytest.raises(EgressRefused):
         egress.check_address(ipaddress.ip_address(address), approved=True)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101"])
+def test_a_public_address_is_called(address: str) -> None:
+    egress.check_address(ipaddress.ip_address(address), approved=False)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "::1", "192.168.7.7"])

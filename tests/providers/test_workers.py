@@ -129,6 +129,14 @@ def test_metadata_addresses_are_refused_even_by_a_key_for_everywhere() -> None:
 
 
 @pytest.mark.parametrize(
+    "host", ["64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "2001:0:4136:e378:8000:63bf:5601:5601"]
+)
+def test_no_worker_lives_behind_a_tunnel(host: str) -> None:
+    with pytest.raises(AddressRefused, match="tunnel"):
+        addresses.checked_base_url(f"http://[{host}]:8101", network="::/0")
+
+
+@pytest.mark.parametrize(
     "changed",
     [
         {"name": "../etc"},
