@@ -73,7 +73,8 @@ def _error(
     if status == 429 and code not in _OUT_OF_CREDIT:
         return errors.RateLimited(message, status=status, retry_after_s=retry_after_s)
     if status in (401, 402, 403, 429):
-        return errors.AuthFailed(message, status=status)
+        # Vendors repeat parts of the key and of the operator's account, which callers must not see.
+        return errors.AuthFailed(f"the gateway's credential was refused ({status})", status=status)
     if status in (400, 413, 422):
         return _own_fault(status, message, code)
     if status == 404:

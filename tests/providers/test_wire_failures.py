@@ -135,3 +135,12 @@ def test_only_what_a_person_must_mend_is_permanent_and_only_own_faults_are_final
     assert (dead.permanent, dead.retryable) == (True, True)
     assert (busy.permanent, busy.retryable) == (False, True)
     assert (wrong.permanent, wrong.retryable) == (False, False)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_what_a_vendor_says_of_our_credential_is_not_passed_on(status: int) -> None:
+    body = b'{"error":{"message":"Incorrect API key provided: sk-pro****cret of org-house"}}'
+
+    problem = failure(status, {}, body, "openai")
+
+    assert problem.message == f"the gateway's credential was refused ({status})"
