@@ -5,8 +5,9 @@
     ├── InvalidApiKey 401               ├── OverBudget 402
     ├── PermissionDenied 403            ├── RateLimited 429
     ├── ModelNotFound 404               ├── RouteNotFound 404, MethodNotAllowed 405
-    ├── NoEligibleOffer 503             ├── AllAttemptsFailed (the last attempt's status)
-    └── Unavailable 503                 └── DeadlineExceeded 504
+    ├── RequestTimeout 408              ├── AllAttemptsFailed (the last attempt's status)
+    ├── NoEligibleOffer 503             └── DeadlineExceeded 504
+    └── Unavailable 503
 
 Surfaces render these in the caller's own dialect. Pure: no Django, no I/O. An outage of ours is
 Unavailable, never 401, 402 or 403.
@@ -52,6 +53,14 @@ class RequestTooLarge(GatewayError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class RequestTimeout(GatewayError):
+    """The caller was too slow in sending its request."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
 
 
 class InvalidApiKey(GatewayError):

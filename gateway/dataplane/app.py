@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # A request leaves hardly any cycles; by default the collector would run for every third one.
 GC_THRESHOLDS = (20_000, 20, 50)
+# For an error to be said after the deadline, or while the process stops.
+LAST_WORDS_S = 5.0
 
 
 class Application:
@@ -140,6 +142,7 @@ async def _refuse(surface: Any, client: Client, error: GatewayError, request_id:
     head = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
     if error.retry_after_s is not None:
         head.append((b"retry-after", str(error.retry_after_s).encode()))
+    client.watchdog.grant(LAST_WORDS_S)
     try:
         await client.answer(error.status, head, surface.render_error(error, request_id))
     except Interrupted:

@@ -13,8 +13,8 @@ from typing import Any
 from gateway.dataplane import sockets
 from gateway.dataplane.budget import Budget
 from gateway.dataplane.limits import Limits
-from gateway.dataplane.watchdog import ClientLeft, ClientStalled, Watchdog
-from gateway.errors import InvalidRequest, RequestTooLarge
+from gateway.dataplane.watchdog import ClientLeft, ClientStalled, DeadlinePassed, Watchdog
+from gateway.errors import InvalidRequest, RequestTimeout, RequestTooLarge, Unavailable
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -70,11 +70,7 @@ class Client:
         parts: list[bytes] = []
         size = 0
         while True:
-            message = await self.watchdog.wait(
-                self._receive(), limit_s=self._limits.body_timeout_s, reason=ClientStalled
-            )
-            if message["type"] == "http.disconnect":
-                raise ClientLeft
+            message = await self._next_part()
             part = message.get("body", b"")
             size += len(part)
             if size > limit:
@@ -88,6 +84,21 @@ class Client:
         if not size:
             raise InvalidRequest("The request has no body; send a JSON object.")
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _next_part(self) -> Message:
+        """A caller that is still there is told what was wrong with its body."""
+        try:
+            message = await self.watchdog.wait(
+                self._receive(), limit_s=self._limits.body_timeout_s, reason=ClientStalled
+            )
+        except ClientStalled:
+            raise RequestTimeout("The body did not arrive in time.") from None
+        except DeadlinePassed:
+            raise Unavailable("The body was still on its way. Try again.") from None
+        if message["type"] == "http.disconnect":
+            # Also what the server says of a body that is not framed as its headers promise.
+            raise InvalidRequest("The body ended before it was complete.", code="broken_body")
+        return message
 
     def hold(self, size: int) -> None:
         """Count bytes that this request makes the process hold; Unavailable where too many."""

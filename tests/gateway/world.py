@@ -32,6 +32,7 @@ from billing import registers
 from billing.models import PriceVersion, ShardEpoch, Sku, Tenant
 from billing.money import PICO_PER_NANO
 from gateway.models import ApiKey, Team
+from gateway.runtime.services import DATAPLANE_BUFFER_BYTES
 from providers.models import Model, Offer, Provider
 from tests.fakes.cable import Cable
 from tests.fakes.upstream import FakeUpstream
@@ -78,6 +79,7 @@ class DataPlane:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "granian", "--interface", "asgi", "--no-ws"]
+        command += ["--http1-buffer-size", str(DATAPLANE_BUFFER_BYTES)]
         command += ["--port", str(self.port), "gateway.dataplane.app:app"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
