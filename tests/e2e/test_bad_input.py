@@ -1,5 +1,6 @@
 """Bad input: a clear error in the caller's own dialect, and nothing charged, nothing changed."""
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -385,6 +386,30 @@ def test_a_body_above_the_limit_is_413_whether_or_not_it_declares_its_length(
         error = error_of(answer, path)
         assert str(BODY_BYTES_MAX) in error["message"]
         assert error["code"] == "request_too_large"
+
+
+@in_both_dialects
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b'transfer-encoding: chunked\r\n\r\n5\r\n{"mod\r\nnonsense\r\n',
+        b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"content-length: -5\r\n\r\n",
+        b"content-length: 5\r\ncontent-length: 6\r\n\r\n{}   ",
+    ],
+)
+@pytest.mark.usefixtures("untouched")
+def test_a_body_that_is_not_framed_as_http_says_is_400(
+    house: House, customer: Customer, path: str, rest: bytes
+) -> None:
+    host, _, port = house.stack.api.removeprefix("http://").partition(":")
+    head = f"POST {path} HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {customer.key}\r\n"
+
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        raw.sendall(head.encode() + rest)
+        answer = raw.recv(4096)
+
+    assert answer.startswith(b"HTTP/1.1 400 "), answer
 
 
 @in_both_dialects
