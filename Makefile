@@ -13,9 +13,10 @@ down:
 demo:
 	@exec $(VENV) -m gateway.runtime.demo
 
-# Sells this machine through a gateway elsewhere; the admin console prints the line.
+# Sells this machine through a gateway elsewhere; the admin console prints the line. Its key is read
+# from the variable WORKER_KEY: a command line can be read by every user of the machine.
 worker:
-	@exec $(PYTHON) -m gateway.runtime.join --gateway "$(GATEWAY)" --worker-key "$(WORKER_KEY)" \
+	@exec $(PYTHON) -m gateway.runtime.join --gateway "$(GATEWAY)" \
 		$(if $(NAME),--name "$(NAME)") $(if $(USD_PER_HOUR),--usd-per-hour "$(USD_PER_HOUR)") \
 		$(if $(PORT),--port "$(PORT)") $(if $(HOST),--host "$(HOST)")
 

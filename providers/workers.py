@@ -94,7 +94,7 @@ def _hash(secret: str) -> bytes:
 
 def join_line(*, console_url: str, plain_key: str) -> str:
     """What an operator runs in a clone of this project on another machine, at its own $/hour."""
-    return f"make worker GATEWAY={console_url} WORKER_KEY={plain_key} NAME=my-gpu USD_PER_HOUR=1.20"
+    return f"WORKER_KEY={plain_key} make worker GATEWAY={console_url} NAME=my-gpu USD_PER_HOUR=1.20"
 
 
 @transaction.atomic

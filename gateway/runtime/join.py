@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway import env
 from gateway.runtime import bootstrap, osuser, places, saved
 
 MODEL: Final = "smollm2-135m-instruct"
+# Not a flag: command lines can be read by every user of the machine.
+KEY_VARIABLE: Final = "WORKER_KEY"
 
 
 def main() -> None:
     options = parse()
+    worker_key = env.lookup(KEY_VARIABLE)
+    if worker_key is None:
+        sys.exit(f"{KEY_VARIABLE} is not set; the admin console prints the whole line")
     try:
         bootstrap.install("worker")
     except bootstrap.InstallFailed as problem:
@@ -27,16 +33,15 @@ def main() -> None:
     osuser.make_enterable(where.root)
     where.secrets.mkdir(mode=0o700, exist_ok=True)
     key_file = where.secrets / f"worker_key-{options.port}"
-    saved.write_private(key_file, options.worker_key)
+    saved.write_private(key_file, worker_key)
     command = server_command(options, key_file=key_file, model_folder=where.root / "models" / MODEL)
     os.chdir(places.CLONE)
-    os.execv(command[0], command)
+    os.execve(command[0], command, {k: v for k, v in env.inherited().items() if k != KEY_VARIABLE})
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make worker", description=__doc__)
     parser.add_argument("--gateway", required=True, help="the console's address")
-    parser.add_argument("--worker-key", required=True, help="from the admin console")
     parser.add_argument("--name", default="", help="this worker's name (default: from the host's)")
     parser.add_argument("--usd-per-hour", default="", help="what this machine costs")
     parser.add_argument("--port", type=int, default=8101)

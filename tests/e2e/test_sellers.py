@@ -75,7 +75,7 @@ def joined(house: House) -> "Iterator[subprocess.Popen[bytes]]":
     log = house.stack.root / "joined.log"
     with log.open("wb") as said:
         worker = subprocess.Popen(
-            [*shlex.split(line), f"PORT={port}"],
+            ["env", *shlex.split(line), f"PORT={port}"],
             cwd=CLONE,
             env=house.stack.variables(),
             stdin=subprocess.DEVNULL,

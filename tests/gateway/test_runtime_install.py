@@ -5,13 +5,16 @@ import shlex
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from django.test import override_settings
 
+from gateway import env
 from gateway.runtime import bootstrap, join, prepare, readiness, saved, services, summary
 from gateway.runtime.places import CLONE, Places
+from providers import workers
 
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-worker.lock")
 
@@ -145,8 +148,7 @@ def test_the_printed_curl_line_survives_a_shell() -> None:
 def test_a_machine_joins_with_the_address_that_the_gateway_reaches(tmp_path: Path) -> None:
     # given
     options = join.parse(
-        ["--gateway", "http://127.0.0.1:8001", "--worker-key", "wk-1", "--name", "my-gpu"]
-        + ["--usd-per-hour", "1.20"]
+        ["--gateway", "http://127.0.0.1:8001", "--name", "my-gpu", "--usd-per-hour", "1.20"]
     )
 
     # when
@@ -156,7 +158,42 @@ def test_a_machine_joins_with_the_address_that_the_gateway_reaches(tmp_path: Pat
     flags = dict(zip(command[3::2], command[4::2], strict=True))
     assert flags["--host"] == "127.0.0.1"
     assert flags["--usd-per-hour"] == "1.20"
-    assert "wk-1" not in command
+    assert flags["--worker-key-file"] == str(tmp_path / "key")
+
+
+def test_a_worker_key_is_no_part_of_any_command_line() -> None:
+    # when
+    line = shlex.split(workers.join_line(console_url="http://gateway:8001", plain_key="wk-1-2"))
+    asked = ["make", "-n", *line[line.index("make") + 1 :]]
+    run = subprocess.run(
+        asked,
+        cwd=CLONE,
+        env={**env.inherited(), "WORKER_KEY": "wk-1-2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    # then
+    assert line[0] == "WORKER_KEY=wk-1-2"
+    assert "gateway.runtime.join" in run.stdout
+    assert "wk-1-2" not in run.stdout
+
+
+def test_joining_without_a_key_says_what_is_missing() -> None:
+    bare = {k: v for k, v in env.inherited().items() if k != "WORKER_KEY"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway.runtime.join", "--gateway", "http://127.0.0.1:9"],
+        cwd=CLONE,
+        env=bare,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("WORKER_KEY is not set")
 
 
 def test_bootstrap_and_join_need_nothing_installed() -> None:
