@@ -15,7 +15,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
-from billing import credit, hold_queries, prices, quotas
+from billing import credit, hold_queries, prices, quarantine_page, quotas
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, dollars_per_million
 from billing.errors import BillingError
 from billing.models import (
@@ -363,6 +363,14 @@ class UsageEventAdmin(ReadOnlyAdmin):
     search_fields = ("request_id",)
     list_select_related = ("tenant",)
     ordering = ("-occurred_at",)
+    actions = ("resolve",)
+
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.change_usageevent")
+
+    @admin.action(description="Resolve quarantined events…", permissions=["resolve"])
+    def resolve(self, request: HttpRequest, chosen: QuerySet[UsageEvent]) -> HttpResponse | None:
+        return quarantine_page.resolve(self, request, chosen)
 
     @admin.display(description="Tokens in / out")
     def tokens(self, event: UsageEvent) -> str:
