@@ -18,6 +18,8 @@ from billing.models import PriceVersion, ServiceTier, Sku
 from billing.money import PICO_PER_TOKEN_PER_USD_PER_MILLION
 from billing.rating import Price
 
+# Who made a price by hand: nothing automatic takes its place until it is withdrawn.
+OPERATOR: Final = "operator"
 # $100,000 per million tokens: beyond any market, well within what a unit mix-up produces.
 RATE_PICO_MAX: Final = 100_000 * PICO_PER_TOKEN_PER_USD_PER_MILLION
 REQUEST_PICO_MAX: Final = 100 * 10**12

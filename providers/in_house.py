@@ -1,13 +1,14 @@
 """Publishes the prices of our own machines: once from calibration, then from what they really did.
 
-Tenants pay only published versions; how a price comes about is in `providers.engine_cost`.
+Tenants pay only published versions; how a price comes about is in `providers.engine_cost`. A
+price that an operator made by hand stands until it is withdrawn.
 """
 
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 from billing import price_queries, prices
-from billing.rating import Price
+from billing.price_queries import ListPrice
 from providers.engine_cost import (
     InHousePrice,
     bounded,
@@ -31,7 +32,9 @@ MEASURED = "in-house measurement"
 def publish_calibrated(*, worker: Worker, now: datetime) -> InHousePrice:
     """The first price, from the calibration: an offer must be routable at once."""
     price = cost_of(calibrated_work(worker.calibration), usd_per_hour_pico=worker.usd_per_hour_pico)
-    _publish(worker.offer, price, source=CALIBRATION, now=now)
+    current = _current(worker.offer, now)
+    if current is None or current.source != prices.OPERATOR:
+        _publish(worker.offer, price, source=CALIBRATION, now=now)
     return price
 
 
@@ -43,7 +46,18 @@ def publish_all(*, now: datetime) -> int:
     return sum(_publish_if_moved(worker, now) for worker in workers)
 
 
+def _current(offer: Offer, now: datetime) -> ListPrice | None:
+    return price_queries.in_force(now, [offer.sku]).get(offer.sku)
+
+
 def _publish_if_moved(worker: Worker, now: datetime) -> bool:
+    current = _current(worker.offer, now)
+    if current is None:
+        # Withdrawn by the operator who had made it: without a price nothing is ever measured.
+        publish_calibrated(worker=worker, now=now)
+        return True
+    if current.source == prices.OPERATOR:
+        return False
     if worker.priced_at is not None and now - worker.priced_at < PUBLISH_EVERY:
         return False
     work = work_since(worker.totals, worker.priced_totals)
@@ -54,10 +68,9 @@ def _publish_if_moved(worker: Worker, now: datetime) -> bool:
     )
     live = cost_of(work, usd_per_hour_pico=worker.usd_per_hour_pico)
     price = bounded(live, calibrated=calibrated, outside=_cheapest_outside(worker.offer, now))
-    current = next(iter(prices.price_at(worker.offer.sku, now)), None)
     worker.priced_totals, worker.priced_at = worker.totals, now
     worker.save(update_fields=["priced_totals", "priced_at"])
-    if current is not None and not _moved(price, current):
+    if not _moved(price, current):
         return False
     _publish(worker.offer, price, source=MEASURED, now=now)
     return True
@@ -75,7 +88,7 @@ def _cheapest_outside(offer: Offer, now: datetime) -> InHousePrice | None:
     return InHousePrice(best.input_pico, best.cache_read_pico, best.output_pico)
 
 
-def _moved(price: InHousePrice, current: Price) -> bool:
+def _moved(price: InHousePrice, current: ListPrice) -> bool:
     return any(
         abs(new - old) > CHANGE_LEAST * old
         for new, old in (

@@ -98,3 +98,48 @@ def test_the_cheapest_equivalent_outside_is_the_ceiling() -> None:
 
     # then
     assert _output_pico(worker) == 2_200_000
+
+
+def _operator_price(worker: Worker) -> None:
+    prices.publish(
+        sku_code=worker.offer.sku,
+        input_pico=7,
+        cache_read_pico=7,
+        cache_write_5m_pico=7,
+        cache_write_1h_pico=7,
+        output_pico=777,
+        reasoning_pico=777,
+        valid_from=NOW + timedelta(minutes=1),
+        source=prices.OPERATOR,
+        recorded_by="ada",
+    )
+
+
+def test_a_price_made_by_hand_stands_whatever_is_measured_or_calibrated() -> None:
+    # given
+    worker = _worker()
+    _operator_price(worker)
+    _beat(worker)
+
+    # when
+    published = in_house.publish_all(now=LATER)
+    in_house.publish_calibrated(worker=worker, now=LATER)
+
+    # then
+    assert published == 0
+    assert _output_pico(worker) == 777
+
+
+def test_once_it_is_withdrawn_the_offer_is_priced_by_itself_again() -> None:
+    # given
+    worker = _worker()
+    _operator_price(worker)
+    prices.withdraw(sku_code=worker.offer.sku, at=NOW + timedelta(minutes=2))
+    assert prices.price_at(worker.offer.sku, LATER) == ()
+
+    # when: without a price there is no traffic to measure
+    published = in_house.publish_all(now=LATER)
+
+    # then
+    assert published == 1
+    assert _output_pico(worker) == 2_000_000
