@@ -11,13 +11,13 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from redis.exceptions import RedisError
-from unfold.admin import ModelAdmin, TabularInline
+from unfold.admin import TabularInline
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
 from billing import credit, hold_queries, prices, quarantine_page, quotas
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, dollars_per_million
-from billing.errors import BillingError
+from billing.errors import BillingError, LimitRefused
 from billing.models import (
     Account,
     CreditGrant,
@@ -34,6 +34,8 @@ from billing.models import (
 from billing.money import pico_from_usd, usd
 from billing.price_form import PriceForm
 from billing.price_preview import preview
+
+WITHDRAW = "Withdraw: these skus have no price from now on"
 
 
 class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -179,6 +181,20 @@ class PriceVersionAdmin(ReadOnlyAdmin):
     search_fields = ("sku__code",)
     list_select_related = ("sku",)
     ordering = ("-pk",)
+    actions = ("withdraw",)
+
+    def has_withdraw_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.change_priceversion")
+
+    @admin.action(description=WITHDRAW, permissions=["withdraw"])
+    def withdraw(self, request: HttpRequest, chosen: QuerySet[PriceVersion]) -> None:
+        skus = sorted(set(chosen.values_list("sku__code", flat=True)))
+        closed = sum(prices.withdraw(sku_code=sku, at=timezone.now()) for sku in skus)
+        self.message_user(
+            request,
+            f"{closed} versions are closed. Offers of our own workers are priced by their "
+            "calibration again within minutes; others are not sold until they are priced.",
+        )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.add_priceversion")
@@ -193,7 +209,7 @@ class PriceVersionAdmin(ReadOnlyAdmin):
         shown = None
         if request.method == "POST" and form.is_valid():
             if "_publish" in request.POST:
-                return self._publish(request, form)
+                return self.publish(request, form)
             shown = preview(form.cleaned_data["sku"], form.rates(), now=timezone.now())
         context = {
             **self.admin_site.each_context(request),
@@ -204,12 +220,12 @@ class PriceVersionAdmin(ReadOnlyAdmin):
         }
         return TemplateResponse(request, "admin/publish_price.html", context)
 
-    def _publish(self, request: HttpRequest, form: PriceForm) -> HttpResponse:
+    def publish(self, request: HttpRequest, form: PriceForm) -> HttpResponse:
         try:
             version = prices.publish(
                 sku_code=form.cleaned_data["sku"],
                 valid_from=timezone.now(),
-                source="operator",
+                source=prices.OPERATOR,
                 recorded_by=request.user.get_username(),
                 free=form.cleaned_data["free"],
                 note=form.cleaned_data["note"],
@@ -294,9 +310,29 @@ class QuotaAdmin(ServiceAdmin):
 
 
 @admin.register(RateLimit)
-class RateLimitAdmin(ModelAdmin):
+class RateLimitAdmin(ServiceAdmin):
+    refusals = (BillingError,)
     list_display = ("tenant", "scope_kind", "scope_id", "rpm", "tpm", "concurrency")
     list_filter = ("tenant", "scope_kind")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return () if obj is None else ("tenant", "scope_kind", "scope_id")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("billing.delete_ratelimit")
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        made = quotas.set_rate_limit(
+            tenant=obj.tenant,
+            scope_kind=obj.scope_kind,
+            scope_id=obj.scope_id,
+            rpm=obj.rpm,
+            tpm=obj.tpm,
+            concurrency=obj.concurrency,
+        )
+        if made is None:
+            raise LimitRefused("a rate limit without any limit is none; delete it instead")
+        self.take_over(obj, made)
 
 
 @admin.register(Account)

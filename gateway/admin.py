@@ -13,13 +13,68 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from billing.admin import WITHDRAW, PriceVersionAdmin, QuotaAdmin, RateLimitAdmin, TenantAdmin
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.models import PriceVersion, Quota, RateLimit, Tenant
+from billing.price_form import PriceForm
 from gateway import keys, policies
 from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Team
+from gateway.snapshot_signal import bump
 
 admin.site.index_title = "Overview"
 admin.site.unregister(Group)
 admin.site.unregister(User)
+
+
+# Billing's pages, which know no data plane: what they change is part of its snapshot.
+for model in (PriceVersion, Quota, RateLimit, Tenant):
+    admin.site.unregister(model)
+
+
+class TellsTheDataPlane(ModelAdmin):
+    """Raises the snapshot's version after each change."""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        bump()
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        super().delete_model(request, obj)
+        bump()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        super().delete_queryset(request, queryset)
+        bump()
+
+
+@admin.register(Quota)
+class ToldQuotaAdmin(TellsTheDataPlane, QuotaAdmin):
+    """See TellsTheDataPlane."""
+
+
+@admin.register(RateLimit)
+class ToldRateLimitAdmin(TellsTheDataPlane, RateLimitAdmin):
+    """See TellsTheDataPlane."""
+
+
+@admin.register(Tenant)
+class ToldTenantAdmin(TellsTheDataPlane, TenantAdmin):
+    """See TellsTheDataPlane."""
+
+
+@admin.register(PriceVersion)
+class ToldPriceVersionAdmin(PriceVersionAdmin):
+    """Publishes and withdraws, and tells the data plane."""
+
+    def publish(self, request: HttpRequest, form: PriceForm) -> HttpResponse:
+        answer = super().publish(request, form)
+        bump()
+        return answer
+
+    @admin.action(description=WITHDRAW, permissions=["withdraw"])
+    def withdraw(self, request: HttpRequest, chosen: QuerySet[PriceVersion]) -> None:
+        super().withdraw(request, chosen)
+        bump()
 
 
 @admin.register(User)

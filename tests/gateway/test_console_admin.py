@@ -10,9 +10,17 @@ from django.test import Client
 from django.utils import timezone
 
 from billing import credit, prices, rebuild
-from billing.models import CreditGrant, InvariantCheck, PriceVersion, Quota, TaskRun
+from billing.models import (
+    CreditGrant,
+    InvariantCheck,
+    PriceVersion,
+    Quota,
+    RateLimit,
+    TaskRun,
+)
 from gateway import keys
 from gateway.models import ApiKey, RoutingPolicy
+from gateway.snapshot_signal import VERSION_KEY
 from providers import credentials
 from providers.models import Credential, Offer, WorkerKey
 from tests.gateway.console_rows import offer, refused, served
@@ -165,8 +173,48 @@ def test_a_zero_price_that_is_not_called_free_is_refused(operator: Client, db: N
     assert PriceVersion.objects.count() == 1
 
 
+def test_a_withdrawn_price_is_none_and_the_data_plane_is_told(
+    operator: Client,
+    redis_client: redis.Redis,
+    django_capture_on_commit_callbacks: Callable[..., Any],
+) -> None:
+    sold = offer()
+    asked = {"action": "withdraw", "_selected_action": str(sold.version.pk)}
+
+    with django_capture_on_commit_callbacks(execute=True):
+        operator.post("/admin/billing/priceversion/", asked)
+
+    assert prices.price_at(sold.sku, timezone.now()) == ()
+    assert redis_client.get(VERSION_KEY) == b"1"
+
+
+def test_a_rate_limit_is_set_by_its_service_and_the_data_plane_is_told(
+    operator: Client,
+    alice: Person,
+    charlie: Person,
+    redis_client: redis.Redis,
+    django_capture_on_commit_callbacks: Callable[..., Any],
+) -> None:
+    asked = {
+        "tenant": alice.tenant.pk, "scope_kind": "tenant", "scope_id": alice.tenant.pk, "rpm": "7",
+    }  # fmt: skip
+
+    with django_capture_on_commit_callbacks(execute=True):
+        operator.post("/admin/billing/ratelimit/add/", asked)
+        refused = operator.post(
+            "/admin/billing/ratelimit/add/", {**asked, "scope_id": charlie.tenant.pk}, follow=True
+        )
+
+    assert [limit.rpm for limit in RateLimit.objects.all()] == [7]
+    assert redis_client.get(VERSION_KEY) == b"1"
+    assert "Nothing was changed" in refused.content.decode()
+
+
 def test_a_quota_is_set_by_its_service(
-    operator: Client, alice: Person, redis_client: redis.Redis
+    operator: Client,
+    alice: Person,
+    redis_client: redis.Redis,
+    django_capture_on_commit_callbacks: Callable[..., Any],
 ) -> None:
     rebuild.rebuild(redis_client, alice.tenant.shard, now=timezone.now())
     asked = {
@@ -174,9 +222,11 @@ def test_a_quota_is_set_by_its_service(
         "window": "day", "limit_usd": "3",
     }  # fmt: skip
 
-    operator.post("/admin/billing/quota/add/", asked)
+    with django_capture_on_commit_callbacks(execute=True):
+        operator.post("/admin/billing/quota/add/", asked)
 
     assert Quota.objects.get().limit_pico == 3 * 10**12
+    assert redis_client.get(VERSION_KEY) == b"1"
 
 
 def test_a_credential_is_written_encrypted_and_never_shown(operator: Client, db: None) -> None:
