@@ -4,6 +4,7 @@ The settle script adds to each stream entry what only it knows: what was charged
 """
 
 from collections.abc import Mapping
+from numbers import Real
 
 import msgspec
 
@@ -11,7 +12,7 @@ from billing.usage import CanonicalUsage
 
 WORD_LENGTH_MAX = 200
 COUNT_MAX = 1_000_000_000
-QUEUE_MS_MAX = 1e12
+QUEUE_MS_MAX = 10**12
 
 
 class AttemptEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -87,7 +88,8 @@ def _word(text: str) -> str:
 
 
 def _is_time(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value <= QUEUE_MS_MAX  # type: ignore[operator]
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and 0 <= value <= QUEUE_MS_MAX  # type: ignore[operator]
 
 
 def _counts(stated: Mapping[str, object]) -> dict[str, int]:
