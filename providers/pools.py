@@ -8,8 +8,10 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Annotated
 from urllib.parse import urlsplit
 
+import msgspec
 from django.db import transaction
 
 from billing import prices
@@ -22,6 +24,8 @@ from providers.offers import CHAT, headers_for
 from providers.snapshot_signal import bump
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")
+# What a server may call its models: it becomes part of skus, pages and a response header.
+SERVED_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 MODELS_MAX = 100
 CACHED_SHARE = Decimal("0.5")
 
@@ -39,6 +43,15 @@ class Terms:
     cached_usd: Decimal | None = None
 
 
+class _Entry(msgspec.Struct):
+    id: str
+    max_model_len: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+
+
+class _Listed(msgspec.Struct):
+    data: list[_Entry]
+
+
 def served_models(*, base_url: str, bearer: str) -> list[tuple[str, int | None]]:
     """What the server lists under /models, with the context length where it says one."""
     headers = headers_for(Provider.Wire.OPENAI, bearer) if bearer else {}
@@ -46,8 +59,14 @@ def served_models(*, base_url: str, bearer: str) -> list[tuple[str, int | None]]
         response = http.get(f"{base_url}/models").headers(headers).build().send()
         if response.status != 200:
             raise PoolRefused(f"{base_url}/models answered {response.status}")
-        listed = response.json().get("data", [])
-    return [(str(entry["id"]), entry.get("max_model_len")) for entry in listed[:MODELS_MAX]]
+        try:
+            listed = msgspec.convert(response.json(), _Listed).data[:MODELS_MAX]
+        except (msgspec.ValidationError, ValueError):
+            raise PoolRefused(f"{base_url}/models is no list of models") from None
+    for entry in listed:
+        if not SERVED_ID.fullmatch(entry.id):
+            raise PoolRefused(f"the server calls a model {entry.id[:100]!r}, which is no name")
+    return [(entry.id, entry.max_model_len) for entry in listed]
 
 
 def attach(

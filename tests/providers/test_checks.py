@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 
 from providers import checks, pools, workers
 from providers.models import Offer, Worker
-from providers.pools import Terms
+from providers.pools import PoolRefused, Terms
 from tests.providers.market import NOW, registration, worker_key
 
 pytestmark = pytest.mark.django_db
@@ -21,17 +23,17 @@ class Machine:
 
     def __init__(self) -> None:
         self.status = 200
+        self.models = b'{"data": [{"id": "Qwen/Qwen3-32B", "max_model_len": 4096}]}'
         self.asked: list[tuple[str, str]] = []
         machine = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 machine.asked.append((self.path, self.headers.get("authorization", "")))
-                body = b'{"data": [{"id": "Qwen/Qwen3-32B", "max_model_len": 4096}]}'
                 self.send_response(machine.status)
-                self.send_header("content-length", str(len(body)))
+                self.send_header("content-length", str(len(machine.models)))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(machine.models)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -151,3 +153,55 @@ def test_a_pool_sells_what_it_serves_and_is_polled(machine: Machine) -> None:
     assert offer.context_length == 4096
     assert states == ["live", "demoted", "removed", "live"]
     assert set(machine.asked) == {("/v1/models", "Bearer pool-secret")}
+
+
+def test_a_pools_secret_is_read_from_a_file(machine: Machine, tmp_path: Path) -> None:
+    # given
+    secret = tmp_path / "key"
+    secret.write_text("pool-secret\n")
+
+    # when
+    call_command(
+        "attach_pool",
+        "lab",
+        machine.url,
+        "--bearer-file",
+        str(secret),
+        "--input-usd",
+        "0.10",
+        "--output-usd",
+        "0.40",
+    )
+
+    # then
+    assert machine.asked == [("/v1/models", "Bearer pool-secret")]
+    assert Offer.objects.get().sku == "pool-lab/qwen/qwen3-32b"
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        b'{"data": [{"id": "a\\r\\nset-cookie: x"}]}',
+        b'{"data": [{"id": "a\\u0000"}]}',
+        b'{"data": [{"id": "=1+1"}]}',
+        b'{"data": [{"id": 7}]}',
+        b'{"data": [{"id": "a", "max_model_len": -1}]}',
+        b'["a"]',
+        b"<html>",
+    ],
+)
+def test_a_server_that_lists_no_names_is_refused(models: bytes, machine: Machine) -> None:
+    # given
+    machine.models = models
+
+    # then
+    with pytest.raises(PoolRefused):
+        pools.attach(
+            name="lab",
+            base_url=machine.url,
+            bearer="",
+            terms=Terms(input_usd=Decimal("0.10"), output_usd=Decimal("0.40")),
+            recorded_by="test",
+            now=NOW,
+        )
+    assert not Offer.objects.exists()

@@ -1,6 +1,7 @@
 """`manage.py attach_pool NAME BASE_URL --input-usd 0.10 --output-usd 0.40`: attach a server."""
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -19,23 +20,27 @@ class Command(BaseCommand):
         parser.add_argument(
             "base_url", help="with its version path, such as http://10.0.0.5:8000/v1"
         )
-        parser.add_argument("--bearer", default="", help="the server's API key")
+        parser.add_argument(
+            "--bearer-file", type=Path, help="file with the server's API key, where it asks for one"
+        )
         parser.add_argument("--input-usd", type=Decimal, required=True, help="$ per million")
         parser.add_argument("--output-usd", type=Decimal, required=True, help="$ per million")
         parser.add_argument("--cached-usd", type=Decimal, help="$ per million cached tokens")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        bearer_file: Path | None = options["bearer_file"]
         terms = pools.Terms(options["input_usd"], options["output_usd"], options["cached_usd"])
         try:
+            bearer = bearer_file.read_text(encoding="utf-8").strip() if bearer_file else ""
             made = pools.attach(
                 name=options["name"],
                 base_url=options["base_url"],
-                bearer=options["bearer"],
+                bearer=bearer,
                 terms=terms,
                 recorded_by="attach_pool",
                 now=timezone.now(),
             )
-        except (pools.PoolRefused, AddressRefused, PyreqwestError) as problem:
+        except (pools.PoolRefused, AddressRefused, PyreqwestError, OSError) as problem:
             raise CommandError(str(problem)) from None
         for offer in made:
             self.stdout.write(f"{offer.sku} sells {offer.model.slug}")
