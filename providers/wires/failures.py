@@ -48,6 +48,9 @@ def failure(
 ) -> errors.ProviderError:
     """The error that an answer with this status means. Header names are lower case."""
     message, code = _read(body)
+    if status == 403 and body.lstrip().startswith(b"<"):
+        # A firewall's page: it disliked these words, and knows nothing of our credential.
+        return errors.UpstreamFailed("the upstream's firewall refused the request", status=status)
     return _error(
         status,
         message or f"the upstream answered {status}",
@@ -72,6 +75,8 @@ def _error(
 ) -> errors.ProviderError:
     if status == 429 and code not in _OUT_OF_CREDIT:
         return errors.RateLimited(message, status=status, retry_after_s=retry_after_s)
+    if status == 403 and code in _FILTER_CODES:
+        return errors.ContentFiltered(message, status=status)
     if status in (401, 402, 403, 429):
         # Vendors repeat parts of the key and of the operator's account, which callers must not see.
         return errors.AuthFailed(f"the gateway's credential was refused ({status})", status=status)
@@ -123,6 +128,10 @@ def _words(error: object) -> tuple[str, str]:
     code = error.get("code")
     if not isinstance(code, str) or not code:
         code = error.get("type")
+    metadata = error.get("metadata")
+    if isinstance(metadata, dict) and "flagged_input" in metadata:
+        # OpenRouter says 403 of it. Who sends such a prompt must not close the offer to others.
+        code = "moderation"
     return message[:MESSAGE_MAX], code if isinstance(code, str) else ""
 
 

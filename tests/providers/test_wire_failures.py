@@ -34,6 +34,12 @@ def openai_error(type_: bytes = b"x", code: bytes = b"null") -> bytes:
         (504, b"", errors.Timeout),
         (529, b'{"type":"error","error":{"type":"overloaded_error"}}', errors.Overloaded),
         (302, b"", errors.ProtocolError),
+        (403, b"<html>Attention Required</html>", errors.UpstreamFailed),
+        (
+            403,
+            b'{"error":{"code":403,"message":"flagged","metadata":{"flagged_input":"..."}}}',
+            errors.ContentFiltered,
+        ),
     ],
 )
 def test_the_status_decides_first_then_the_body(
