@@ -222,8 +222,12 @@ def _check_able(question: _Question, offer: OfferView) -> None:
         )
     if not context and not request.all_text:
         raise _Rejected("context_unknown", "a prompt that is not all text has no bound here")
+    if request.service_tier and offer.wire == "anthropic":
+        raise _Rejected("no_price", "its API knows no such service tier, so none has a price")
     if not request.needs:
         return
+    if "surcharge" in request.needs:
+        raise _Rejected("no_price", "a field makes the vendor charge above its published price")
     if "server_tools" in request.needs:
         raise _Rejected("no_price", "tools that the vendor runs are billed by the call, unpriced")
     if offer.wire != request.dialect:

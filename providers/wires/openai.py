@@ -19,9 +19,12 @@ from providers.wires.usage import convention
 _NEW_LIMIT_NAME = frozenset({"openai", "azure"})
 _WITH_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _NO_TIER = frozenset({"service_tier"})
+# The tier that was priced is the one to be asked for, whatever dialect it was asked in.
+_TIERS = {1: "flex", 2: "priority"}
 # What a tenant must not decide on machines of the house: its place in the queue, whose cache it
-# shares, and an output limit that llama.cpp puts above max_tokens.
-_HOUSE_DECIDES = frozenset({"priority", "cache_salt", "n_predict"})
+# shares, an output limit that llama.cpp puts above max_tokens, and a template that can write a
+# prompt of any length out of a short one.
+_HOUSE_DECIDES = frozenset({"priority", "cache_salt", "n_predict", "chat_template"})
 _stream_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
@@ -36,6 +39,8 @@ class OpenAIWire:
             body = _splice(request, offer, max_output_tokens)
         else:
             fields = {**_ours(request, offer), _limit_name(offer): max_output_tokens}
+            if request.service_tier in _TIERS:
+                fields["service_tier"] = _TIERS[request.service_tier]
             body = splice.translated(from_messages.chat_body, request.body, fields)
         headers = {"content-type": "application/json", **offer.headers}
         return UpstreamCall(url=endpoint(offer.base_url), headers=headers, body=body)

@@ -294,6 +294,34 @@ def test_tools_that_the_vendor_runs_have_no_price_and_are_refused() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("request_", "eligible"),
+    [
+        (anthropic_request(speed="standard", inference_geo=None), True),
+        (anthropic_request(speed="fast"), False),
+        (anthropic_request(inference_geo="us"), False),
+        (openai_request(search_parameters=None, enable_search=False), True),
+        (openai_request(search_parameters={"mode": "on"}), False),
+        (openai_request(enable_search=True), False),
+    ],
+)
+def test_what_a_vendor_charges_extra_for_is_refused(request_: ChatRequest, eligible: bool) -> None:
+    ranking = rank(ACME, request=request_)
+
+    assert bool(ranking.candidates) is eligible
+    if not eligible:
+        assert rejected(ranking)["acme"][0] == "no_price"
+
+
+def test_a_tier_that_a_dialect_does_not_know_is_not_sold_in_it() -> None:
+    flex = (price(), price(version=2, service_tier=1, input_pico=1))
+    seller_ = seller(2, "bolt", wire="anthropic", prices=flex)
+
+    ranking = rank(seller_, request=openai_request(service_tier="flex"))
+
+    assert rejected(ranking)["bolt"][0] == "no_price"
+
+
 def test_audio_needs_a_price_for_audio() -> None:
     request = openai_request(modalities=["text", "audio"])
     priced = seller(2, "bolt", prices=(price(output_audio_pico=1),))

@@ -135,6 +135,12 @@ def test_the_vendor_may_not_choose_another_tier(
     assert body.get("service_tier") == expected
 
 
+def test_a_priced_tier_is_asked_for_across_dialects() -> None:
+    request = anthropic_request(service_tier="flex")
+
+    assert sent(request, OPENAI)["service_tier"] == "flex"
+
+
 def test_only_our_own_workers_get_salt_and_priority() -> None:
     request = openai_request()
     request.cache_salt, request.priority = "salt-of-tenant", 5
@@ -155,7 +161,12 @@ def test_a_client_cannot_salt_another_tenant_s_cache() -> None:
 
 def test_a_client_cannot_choose_its_place_or_its_limit_on_machines_of_the_house() -> None:
     # given
-    wanted = {"priority": -1000, "n_predict": 100_000, "cache_salt": "stolen"}
+    wanted = {
+        "priority": -1000,
+        "n_predict": 100_000,
+        "cache_salt": "stolen",
+        "chat_template": "{% for _ in range(9999) %}x{% endfor %}",
+    }
     request = openai_request(**wanted)
 
     # when

@@ -22,6 +22,11 @@ _NOT_PROMPT = frozenset(
     "model models stream max_tokens temperature top_p top_k stop_sequences metadata provider "
     "session_id service_tier inference_geo speed".split()
 )
+# Faster, or elsewhere, is dearer.
+_PLAIN = {
+    "speed": frozenset({b"null", b'"standard"'}),
+    "inference_geo": frozenset({b"null", b'"global"', b'"not_available"'}),
+}
 _TEXT_BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
 _BLOCK_NEEDS = {"image": "vision"}
 _PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
@@ -106,6 +111,8 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     typed, fields = reading.decode(body, _decoder)
     model, sort = reading.model_and_sort(typed.model, typed.models)
     needs, all_text = _needs(typed)
+    if reading.costs_extra(fields, _PLAIN):
+        needs.add("surcharge")
     return ChatRequest(
         surface=NAME,
         dialect="anthropic",

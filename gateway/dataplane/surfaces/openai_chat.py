@@ -26,6 +26,9 @@ _NOT_PROMPT = frozenset(
     "store parallel_tool_calls safety_identifier reasoning_effort verbosity usage route "
     "transforms".split()
 )
+# Searches and documents that a vendor looks up for the caller are charged apiece.
+_OFF = frozenset({b"null", b"false"})
+_PLAIN = dict.fromkeys(("search_parameters", "enable_search", "data_sources"), _OFF)
 _FUNCTION_TOOLS = frozenset({"function", "custom"})
 _PART_NEEDS = {"image_url": "vision", "input_audio": "audio"}
 
@@ -117,6 +120,8 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     typed, fields = reading.decode(body, _decoder)
     model, sort = reading.model_and_sort(typed.model, typed.models)
     needs, all_text = _needs(typed)
+    if reading.costs_extra(fields, _PLAIN):
+        needs.add("surcharge")
     tools = len(typed.tools or ()) + len(typed.functions or ())
     return ChatRequest(
         surface=NAME,

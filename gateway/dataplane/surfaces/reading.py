@@ -175,6 +175,14 @@ def tier(service_tier: str | None) -> int:
     return number
 
 
+def costs_extra(fields: Mapping[str, Any], plain: Mapping[str, frozenset[bytes]]) -> bool:
+    """Whether a field has another value than those at which the vendor charges what it publishes.
+    `plain` names the fields, with these values as JSON."""
+    return any(
+        bytes(fields[name]) not in values for name, values in plain.items() if name in fields
+    )
+
+
 def flag(headers: Mapping[bytes, bytes], name: bytes) -> bool:
     return headers.get(name, b"").strip().lower() in (b"1", b"true", b"yes")
 
