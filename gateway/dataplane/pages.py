@@ -5,13 +5,19 @@ from typing import Any
 
 import msgspec
 
-from billing import registers
+from billing import holds, registers
 from billing.money import PICO_PER_NANO, usd_json
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.client import Client
 from gateway.dataplane.plane import Plane
 from gateway.dataplane.redis_pipe import RedisAway
-from gateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound, Unavailable
+from gateway.errors import (
+    InvalidApiKey,
+    MethodNotAllowed,
+    ModelNotFound,
+    RouteNotFound,
+    Unavailable,
+)
 from gateway.routing import names
 from providers.chat import OfferView
 
@@ -45,6 +51,7 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
         await client.answer(503 if reason else 200, JSON, body)
         return
     principal = await plane.pipeline.authenticate(client)
+    await _check_status(plane, principal)
     if path == "/v1/key":
         document = await _key(plane, principal)
     elif path == MODELS_PATH:
@@ -52,6 +59,18 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
     else:
         document = _model(plane, principal, path.removeprefix(f"{MODELS_PATH}/"))
     await client.answer(200, JSON, _encode(document))
+
+
+async def _check_status(plane: Plane, principal: Principal) -> None:
+    """No hold is placed for these pages, so the key's status is asked for: it holds at once."""
+    tag = registers.shard_tag(principal.tenant_id)
+    key = registers.key_status_key(tag, principal.tenant_id)
+    try:
+        status = await plane.pipe.command("HGET", key, str(principal.key_id))
+    except RedisAway:
+        raise Unavailable("The key cannot be checked now. Try again shortly.") from None
+    if status == holds.REVOKED.encode():
+        raise InvalidApiKey("This API key was revoked.", code="revoked_api_key")
 
 
 async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
+from billing import holds
 from billing.models import Quota
 from providers.models import Provider
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
@@ -227,6 +228,20 @@ def test_a_key_can_ask_for_its_own_state(the_world: World) -> None:
     assert (data["label"], data["usage"]) == (alice.key.name, Decimal(COST_USD))
     assert (data["limit"], data["limit_remaining"]) == (Decimal("0.1"), Decimal("0.099946"))
     assert data["credit"]["left"] == 1 - Decimal(COST_USD)
+
+
+@pytest.mark.parametrize("path", ["/v1/key", "/v1/models", "/v1/models/fox"])
+def test_a_revoked_key_reads_nothing_more_at_once(path: str, the_world: World) -> None:
+    # given a process that knows the key
+    alice = the_world.caller()
+    assert httpx.get(f"{the_world.plane.url}{path}", headers=alice.headers).status_code == 200
+
+    # when it is revoked, and no snapshot was made since
+    holds.set_key_status(the_world.redis, alice.tenant.pk, alice.key.pk, holds.REVOKED)
+
+    # then
+    answer = httpx.get(f"{the_world.plane.url}{path}", headers=alice.headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "revoked_api_key")
 
 
 def test_health_and_readiness_need_no_key(the_world: World) -> None:
