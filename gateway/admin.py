@@ -48,17 +48,17 @@ class TellsTheDataPlane(ModelAdmin):
 
 
 @admin.register(Quota)
-class ToldQuotaAdmin(TellsTheDataPlane, QuotaAdmin):
+class ToldQuotaAdmin(TellsTheDataPlane, QuotaAdmin):  # type: ignore[misc]
     """See TellsTheDataPlane."""
 
 
 @admin.register(RateLimit)
-class ToldRateLimitAdmin(TellsTheDataPlane, RateLimitAdmin):
+class ToldRateLimitAdmin(TellsTheDataPlane, RateLimitAdmin):  # type: ignore[misc]
     """See TellsTheDataPlane."""
 
 
 @admin.register(Tenant)
-class ToldTenantAdmin(TellsTheDataPlane, TenantAdmin):
+class ToldTenantAdmin(TellsTheDataPlane, TenantAdmin):  # type: ignore[misc]
     """See TellsTheDataPlane."""
 
 
