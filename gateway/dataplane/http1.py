@@ -231,7 +231,9 @@ class Pool:
             ssl=self._tls if is_tls else None,
             server_hostname=self.origin.host if is_tls else None,
         )
-        _, connection = await asyncio.wait_for(opening, timeout_s)
+        # Not `wait_for`, which in Python 3.11 can swallow the cancellation by the watchdog.
+        async with asyncio.timeout(timeout_s):
+            _, connection = await opening
         return connection
 
     def close(self) -> None:

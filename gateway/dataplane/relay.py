@@ -133,9 +133,8 @@ class Relay:
         body = b""
         while len(body) < ERROR_BODY_BYTES_MAX:
             try:
-                data = await exchange.client.watchdog.wait(
-                    answer.read(), limit_s=self.limits.token_gap_timeout_s, reason=Silent
-                )
+                # It has refused: a client that leaves meanwhile owes nothing for it.
+                data = await self._read_alone(exchange, answer)
             except (StreamBroken, Silent):
                 break
             if data is None:
@@ -236,6 +235,9 @@ class Relay:
         """Tell the breaker how the offer did; the client's own doings do not count."""
         offer_id, now_ms = attempt.candidate.offer.id, self.clock.now_ms()
         problem = attempt.failure
+        if attempt.outcome == DEADLINE and attempt.read.chunks:
+            # It was answering: a long answer, or a client that reads slowly.
+            return
         if problem is None or isinstance(problem, BadRequest):
             if attempt.outcome in (OK, REFUSED):
                 self.breaker.success(offer_id, now_ms)

@@ -222,6 +222,14 @@ async def bad_credential(call: Exchange) -> None:
     await call.answer(401, _error("Incorrect API key provided."))
 
 
+async def refuses_slowly(call: Exchange) -> None:
+    """Says no at once, and takes its time over the words."""
+    await call.raw(b"HTTP/1.1 500 Said\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\n")
+    call.seen.sent += 1
+    await asyncio.sleep(0.5)
+    await call.raw(b"boom")
+
+
 async def redirects(call: Exchange) -> None:
     await call.answer(307, b"", location="http://169.254.169.254/latest/")
 

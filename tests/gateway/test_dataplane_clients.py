@@ -35,10 +35,11 @@ def catalogue(upstream: FakeUpstream) -> None:
         "drain": fake.short_trickle,
         "silent": fake.silent,
         "flood": fake.floods,
+        "refusing": fake.refuses_slowly,
         "gated": upstream.gated,
     }
     aborting = add_provider("aborting", upstream.url)
-    for model in ("abort", "silent", "flood", "gated", "good"):
+    for model in ("abort", "silent", "flood", "gated", "good", "refusing"):
         add_offer(provider=aborting, model=model, upstream_model=model)
     draining = add_provider("draining", upstream.url, cancel_stops_billing=False)
     add_offer(provider=draining, model="drain", upstream_model="drain")
@@ -125,6 +126,19 @@ def test_leaving_before_the_answer_pays_the_input_alone(the_world: World) -> Non
     assert event["usage"].get("output_tokens", 0) == 0
     assert event["tenant_cost_pico"] == event["usage"]["input_tokens"] * INPUT_PICO
     eventually(lambda: the_world.upstream.calls("silent")[-1].hung_up)
+
+
+def test_leaving_a_provider_that_has_refused_already_costs_nothing(the_world: World) -> None:
+    # given
+    alice = the_world.caller()
+    # when
+    with leaving(the_world, alice, "refusing"):
+        eventually(lambda: [call.sent for call in the_world.upstream.calls("refusing")] == [1])
+        time.sleep(0.1)  # its first line is on its way through the gateway
+    # then
+    (event,) = the_world.settled(alice)
+    assert event["outcome"] == "upstream_error"
+    assert event["charged_nano"] == 0
 
 
 def test_fifty_clients_that_never_read_are_cut_and_cost_no_memory(the_world: World) -> None:
