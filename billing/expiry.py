@@ -32,6 +32,9 @@ def expire_due(client: redis.Redis, *, now_ms: int) -> int:
             except Cold:
                 logger.warning("shard %d is cold; its holds expire after the rebuild", shard)
                 break
+            except redis.ResponseError:
+                # One hold that cannot be booked must not keep all others from expiring.
+                logger.exception("the hold of %s cannot expire", request_id)
     return expired
 
 

@@ -2,11 +2,12 @@
 -- KEYS: epoch clock hold leases. ARGV: epoch now request lease event charge n_finished, then the
 -- events of attempts that are over already.
 if is_cold(KEYS[1], ARGV[1]) then return {'cold'} end
-local now, is_later = latest(KEYS[2], amount(ARGV[2], 'now'))
+local said = amount(ARGV[2], 'now')
+local now, is_later = latest(KEYS[2], said)
 local request, charge = ARGV[3], amount(ARGV[6], 'charge')
 local record = redis.call('HMGET', KEYS[3], 'state', 'hold', 'deadline', 'open')
 if record[1] ~= 'open' then return {'gone', record[1] or ''} end
-local lease = amount(ARGV[4], 'lease')
+local lease = lengthened(amount(ARGV[4], 'lease'), said, now)
 
 redis.call('HSET', KEYS[3], 'event', ARGV[5],
   'charge', text(math.min(charge, register(record[2], 'hold'))), 'finished', ARGV[7])

@@ -39,13 +39,19 @@ local function latest(key, now)
   return now, seen < now
 end
 
+-- A lease by a clock that is behind the latest one seen lasts as long by that one: a clock that ran
+-- ahead for a moment must not end every lease that is given out after it.
+local function lengthened(lease, said, now)
+  return lease + now - said
+end
+
 local function split(packed)
   local parts = {}
   for part in string.gmatch(packed or '', '%S+') do parts[#parts + 1] = part end
   return parts
 end
 
--- How long from now until then; never zero, which would be an error or a deletion.
+-- How long from a caller's now until its then; never zero, which would be an error or a deletion.
 local function lasting(goes_at, now)
   return text(math.max(goes_at - now, 1000))
 end

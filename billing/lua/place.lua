@@ -6,10 +6,12 @@
 --       limit, goes_at, gives_back (1 = the settle returns what was not used); per open set: limit.
 local FIXED_KEYS, FIXED_ARGS = 7, 13
 if is_cold(KEYS[1], ARGV[1]) then return {'cold'} end
-local now, is_later = latest(KEYS[2], amount(ARGV[2], 'now'))
+local said = amount(ARGV[2], 'now')
+local now, is_later = latest(KEYS[2], said)
 local request, key_id = ARGV[3], ARGV[4]
 local hold, tokens = amount(ARGV[5], 'hold'), amount(ARGV[6], 'tokens')
-local lease, deadline = amount(ARGV[7], 'lease'), amount(ARGV[8], 'deadline')
+local lease = lengthened(amount(ARGV[7], 'lease'), said, now)
+local deadline = amount(ARGV[8], 'deadline')
 local n_spend, n_minute, n_open = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 
 local stored = redis.call('HMGET', KEYS[5], 'state', 'balance')
@@ -81,10 +83,10 @@ redis.call('ZADD', KEYS[6], text(lease), request)
 redis.call('HSET', KEYS[3], 'held', text(held + hold))
 for _, row in ipairs(registers) do
   redis.call('HSET', row[1], 'held', text(row[2]))
-  if not row[4] and row[3] > 0 then redis.call('PEXPIRE', row[1], lasting(row[3], now)) end
+  if not row[4] and row[3] > 0 then redis.call('PEXPIRE', row[1], lasting(row[3], said)) end
 end
 for _, row in ipairs(counters) do
-  redis.call('SET', row[1], text(row[4] + row[2]), 'PX', lasting(row[3], now))
+  redis.call('SET', row[1], text(row[4] + row[2]), 'PX', lasting(row[3], said))
 end
 for _, key in ipairs(open_keys) do redis.call('ZADD', key, text(lease), request) end
 if is_later then redis.call('SET', KEYS[2], text(now)) end

@@ -202,6 +202,24 @@ def test_time_never_goes_back(desk: Desk) -> None:
     assert late_clock == Refused("concurrency", "key", "5", "concurrency", 1, 0, 1000)
 
 
+def test_a_clock_that_ran_ahead_does_not_end_what_comes_after_it(desk: Desk) -> None:
+    # given: one process was an hour ahead once
+    desk.rates = (RateScope("key", "5", rpm=1),)
+    desk.now_ms += 3_600_000
+    desk.placed()
+    desk.now_ms -= 3_600_000
+    # when
+    request_id = desk.placed()
+    # then: its lease lasts, and so does the minute that it is counted in
+    assert not desk.expire(request_id)
+    counters = list(desk.client.scan_iter("rpm:*"))
+    assert len(counters) == 2
+    assert all(desk.client.pttl(key) > 60_000 for key in counters)
+    # and when it is renewed
+    desk.checkpoint(request_id, charge_nano=1)
+    assert not desk.expire(request_id)
+
+
 def test_a_settle_debits_the_actual_and_releases_the_rest(desk: Desk) -> None:
     # given
     desk.spend = (KEY_DAY, KEY_LIFE)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import redis
 
-from billing import expiry, holds
+from billing import expiry, holds, registers
 from billing.holds import Placed, RateScope, Refused, SpendScope
 from tests.billing import desk as desks
 from tests.billing.books import Books
@@ -116,6 +116,21 @@ def test_the_sweep_expires_what_is_due_and_nothing_else(books: Books) -> None:
     ]
     assert books.balance().held_pico == 2_000_000
     assert books.check() == {}
+
+
+def test_a_hold_that_cannot_expire_does_not_keep_the_others(books: Books) -> None:
+    # given: a hold whose record was damaged, before one that was not
+    damaged = books.desk.placed(hold_nano=1_000)
+    books.desk.now_ms += 1
+    books.desk.placed(hold_nano=2_000)
+    record = registers.hold_key(books.desk.tag, damaged)
+    books.desk.client.hset(record, "event", "no event")
+    # when
+    books.desk.now_ms += holds.LEASE_MS
+    expired = expiry.expire_due(books.desk.client, now_ms=books.desk.now_ms)
+    # then
+    assert expired == 1
+    assert books.balance().held_pico == 1_000_000
 
 
 def test_a_day_that_ends_between_hold_and_settle_stays_the_day_of_the_hold(
