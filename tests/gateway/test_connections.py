@@ -18,12 +18,15 @@ def _pid() -> int:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_connection_that_died_in_the_pool_is_replaced() -> None:
+    # given: this thread has a connection of its own, or it would end the one it runs on
+    connection.ensure_connection()
     with ThreadPoolExecutor(1) as thread:
-        # given
         first = thread.submit(_pid).result()
         assert thread.submit(_pid).result() == first
+
         # when
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [first])
+
         # then
         assert thread.submit(_pid).result() != first
