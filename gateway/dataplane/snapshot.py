@@ -62,7 +62,7 @@ class Snapshots:
         self._lookups = ThreadPoolExecutor(max_workers=2, thread_name_prefix="key-lookup")
         self._version: bytes | None = None
         self._loaded_at: float | None = None
-        self._reloading: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[bool] | None = None
         self._following: asyncio.Task[None] | None = None
         self.current = Snapshot()
         self.on_change: Callable[[], None] = lambda: None
@@ -105,31 +105,38 @@ class Snapshots:
                 code="database_unavailable",
             ) from None
 
-    async def _load(self) -> None:
+    async def _load(self) -> bool:
         loop = asyncio.get_running_loop()
         now_ms = self._clock.now_ms()
         try:
             fresh = await loop.run_in_executor(self._thread, self._source.load, now_ms)
         except Exception:
             logger.exception("no new snapshot; the last one stays in force")
-            return
+            return False
         self.current = fresh
         self._loaded_at = self._clock.monotonic()
         self.on_change()
+        return True
 
     async def _follow(self) -> None:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if await self._has_changed():
-                await self.reload()
+            await self.look()
 
-    async def _has_changed(self) -> bool:
+    async def look(self) -> None:
+        """Load anew where the version has moved, or the snapshot has aged."""
         try:
             version = await self._pipe.command("GET", VERSION_KEY)
         except RedisAway:
             version = self._version
-        moved, self._version = version != self._version, version
         aged = self._loaded_at is None or (
             self._clock.monotonic() - self._loaded_at >= RELOAD_EVERY_S
         )
-        return moved or aged
+        if version == self._version and not aged:
+            return
+        if self._reloading is not None and not self._reloading.done():
+            # It may have begun before the change that the version tells of.
+            await asyncio.shield(self._reloading)
+        self._reloading = asyncio.create_task(self._load())
+        if await asyncio.shield(self._reloading):
+            self._version = version

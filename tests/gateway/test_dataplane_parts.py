@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import sys
+import threading
 import uuid
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from gateway.dataplane.budget import Budget
 from gateway.dataplane.client import Client
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.plane import Plane
-from gateway.dataplane.snapshot import Snapshot
+from gateway.dataplane.redis_pipe import RedisAddress, RedisPipe
+from gateway.dataplane.snapshot import FORCED_EVERY_S, VERSION_KEY, Snapshot, Snapshots
 from gateway.dataplane.spool import RecordRefused, SettleRecord, Spool, SpoolFull
 from gateway.dataplane.stopwatch import SystemClock
 from gateway.dataplane.watchdog import ClientLeft, DeadlinePassed, Silent, Watchdog
@@ -403,6 +405,51 @@ async def test_a_disk_that_fills_up_tears_no_record(tmp_path: Path) -> None:
     assert taken == ["r1", "r3"]
     assert spool.empty
     spool.close()
+
+
+class SlowSource(EmptySource):
+    """Postgres while somebody commits: a load waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.began = threading.Event()
+
+    def load(self, now_ms: int) -> Snapshot:
+        self.loads += 1
+        self.began.set()
+        self.go_on.wait(5)
+        return Snapshot(loaded_ms=self.loads)
+
+
+async def test_a_change_made_while_a_snapshot_loads_is_in_the_next_one(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    # given: a load that began before the change was committed
+    pipe = RedisPipe(RedisAddress.from_url(redis_url), (), timeout_s=2)
+    await pipe.start()
+    source = SlowSource()
+    snapshots = Snapshots(source, pipe=pipe, clock=SystemClock())
+    await snapshots.reload()
+    await snapshots.look()
+    await asyncio.sleep(FORCED_EVERY_S)
+    source.go_on.clear()
+    source.began.clear()
+    forced = asyncio.ensure_future(snapshots.reload())
+    await asyncio.to_thread(source.began.wait, 5)
+    redis_client.incr(VERSION_KEY)
+    # when
+    looking = asyncio.ensure_future(snapshots.look())
+    await asyncio.sleep(0.01)
+    source.go_on.set()
+    await asyncio.gather(forced, looking)
+    # then
+    assert snapshots.current.loaded_ms == source.loads == 3
+    await snapshots.look()
+    assert source.loads == 3
+    await snapshots.close()
+    await pipe.close()
 
 
 class WarmSource(EmptySource):
