@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 LOCK_WAIT_S: Final = 30.0
 DRAINS_MAX: Final = 10_000
+# The register of a window that is over, or of a cap that was lifted, lasts for its open holds.
+HELD_LASTS_MS: Final = 35 * registers.MS_PER_DAY
 
 Register = dict[str, str | int]
 
@@ -84,6 +86,9 @@ def _rebuild(client: redis.Redis, shard: int, stale: list[bytes], now: datetime)
     tenants = list(in_shard.filter(in_shard=shard))
     rows, lasting = _registers(shard, tenants, now)
     _add_open_holds(client, shard, rows)
+    for key in rows:
+        if key.startswith("spend:") and not key.endswith(f":{registers.LIFETIME}"):
+            lasting.setdefault(key, HELD_LASTS_MS)
     epoch = f"{int(now.timestamp() * 1000):x}-{secrets.token_hex(6)}"
     # Postgres first: if the rest fails, the shard is cold and is rebuilt again.
     ShardEpoch.objects.update_or_create(shard=shard, defaults={"epoch": epoch, "rebuilt_at": now})

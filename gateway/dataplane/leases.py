@@ -30,13 +30,15 @@ class Leases:
         self._clock = clock
         self._open: dict[str, Exchange] = {}
         self._renewing: asyncio.Task[None] | None = None
+        self._learning: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._renewing = asyncio.create_task(self._renew_for_ever())
 
     async def close(self) -> None:
-        if self._renewing:
-            self._renewing.cancel()
+        for task in (self._renewing, self._learning):
+            if task:
+                task.cancel()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -50,7 +52,7 @@ class Leases:
     def renew(self) -> None:
         """Send a checkpoint for each open request; nobody waits for the answers."""
         for exchange in list(self._open.values()):
-            self._pipe.run(self._call(exchange), repeatable=True).add_done_callback(_look)
+            self._pipe.run(self._call(exchange), repeatable=True).add_done_callback(self._look)
 
     def _call(self, exchange: Exchange) -> holds.Call:
         now_ms = self._clock.now_ms()
@@ -74,16 +76,29 @@ class Leases:
             finished=finished,
         )
 
+    def _look(self, done: "asyncio.Future[Any]") -> None:
+        """A lease that was not renewed is no reason to stop: its settle will be a late one."""
+        if done.cancelled():
+            return
+        if done.exception() is not None:
+            logger.warning("a lease could not be renewed: %s", done.exception())
+        elif done.result()[0] == b"cold" and (self._learning is None or self._learning.done()):
+            # Rebuilt meanwhile: renewed under its new epoch, the lease need not run out.
+            self._learning = asyncio.create_task(self._learn())
+
+    async def _learn(self) -> None:
+        before = self._snapshots.current.epochs
+        await self._snapshots.reload()
+        if self._snapshots.current.epochs != before:
+            self._try_renew()
+
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(RENEW_EVERY_S)
-            try:
-                self.renew()
-            except Exception:
-                logger.exception("leases could not be renewed")
+            self._try_renew()
 
-
-def _look(done: "asyncio.Future[Any]") -> None:
-    """A lease that was not renewed is no reason to stop: its settle will be a late one."""
-    if not done.cancelled() and done.exception() is not None:
-        logger.warning("a lease could not be renewed: %s", done.exception())
+    def _try_renew(self) -> None:
+        try:
+            self.renew()
+        except Exception:
+            logger.exception("leases could not be renewed")

@@ -186,3 +186,21 @@ def test_every_shard_gets_an_epoch_at_the_first_start(books: Books) -> None:
     # then
     assert ShardEpoch.objects.count() == registers.SHARDS
     assert rebuild.cold_shards(books.desk.client) == []
+
+
+def test_the_register_of_a_day_that_is_over_goes_by_itself(books: Books) -> None:
+    # given: a hold of yesterday that is still open
+    scope = SpendScope("tenant", str(books.tenant.pk), "day", 10**9)
+    books.desk.spend = (scope,)
+    books.desk.placed(hold_nano=1_000)
+    yesterday_ms = books.desk.now_ms
+    books.desk.now_ms += 86_400_000
+    # when
+    rebuild.rebuild(books.desk.client, books.shard, now=desks.at(books.desk.now_ms))
+    # then
+    bucket, _ = registers.bucket_of("day", yesterday_ms)
+    key = registers.spend_key(
+        books.desk.tag, books.tenant.pk, kind="tenant", scope=scope.id, bucket=bucket
+    )
+    assert books.desk.spend_register(scope, at_ms=yesterday_ms) == (0, 1_000)
+    assert books.desk.client.pttl(key) > 0

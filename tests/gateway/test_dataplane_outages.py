@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from billing import registers
+from billing.models import ShardEpoch
 from tests.fakes import upstream as fake
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
 from tests.gateway.world import (
@@ -241,6 +242,27 @@ def test_a_lease_is_renewed_with_what_was_delivered(world: World) -> None:
     # then: more than nothing, less than the whole
     assert charge() < world.register(alice)["held"]
     assert asked.answer().status_code == 200
+
+
+def test_a_lease_outlives_a_rebuild_of_its_shard(world: World) -> None:
+    # given: a stream whose shard got a new epoch that the process has not seen
+    alice = world.caller()
+    tag = registers.shard_tag(alice.tenant.pk)
+    asked = Asked(world, alice, "trickle", stream=True)
+    shard = registers.shard_of(alice.tenant.pk)
+    ShardEpoch.objects.filter(shard=shard).update(epoch="rebuilt")
+    world.redis.set(registers.epoch_key(tag), "rebuilt")
+
+    # when
+    def charge() -> int:
+        (lease,) = world.redis.zrange(registers.leases_key(tag), 0, -1)
+        return int(world.redis.hget(registers.hold_key(tag, lease.decode()), "charge") or 0)
+
+    # then: it is renewed at the next turn all the same
+    eventually(lambda: charge() > 0, timeout_s=12)
+    assert asked.answer().status_code == 200
+    (event,) = world.settled(alice)
+    assert event["outcome"] == "ok"
 
 
 def test_a_killed_process_leaves_a_hold_that_expires(world: World) -> None:
