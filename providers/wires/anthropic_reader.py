@@ -13,9 +13,9 @@ from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError
 from providers.wires import failures, usage
 from providers.wires.sse import Event, Splitter
+from providers.wires.whole import Body, read_as_stream
 
 MALFORMED_MAX = 100
-WHOLE_BYTES_MAX = 64 * 1024 * 1024
 DIALECT = "anthropic"
 
 FINISH_REASONS = {
@@ -138,7 +138,7 @@ class StreamReader(_Reader):
         if self.failure is not None:
             return []
         if self._splitter.tail.lstrip().startswith(b"{"):
-            return self._read_whole(self._splitter.tail)
+            return read_as_stream(self, WholeReader(), self._splitter.tail)
         return self._read(self._splitter.end())
 
     def _read(self, events: list[Event]) -> list[Chunk]:
@@ -213,41 +213,22 @@ class StreamReader(_Reader):
         if delta.partial_json and number is not None:
             chunk.tool_calls = [{"index": number, "function": {"arguments": delta.partial_json}}]
 
-    def _read_whole(self, body: bytes) -> list[Chunk]:
-        """Asked for a stream, it answered in one piece; it counts all the same."""
-        whole = WholeReader()
-        whole.feed(body)
-        chunks = whole.end()
-        self.failure, self.finished = whole.failure, whole.finished
-        self.usage, self.usage_problem = whole.usage, whole.usage_problem
-        self.usage_extra, self.upstream_id = whole.usage_extra, whole.upstream_id
-        self.finish_reason = whole.finish_reason
-        for chunk in chunks:
-            chunk.dialect, chunk.raw = "", b""
-        return chunks
-
 
 class WholeReader(_Reader):
     """An answer in one JSON document; the chunk comes at the end."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._parts: list[bytes] = []
-        self._length = 0
+        self._body = Body()
 
     def feed(self, data: bytes) -> list[Chunk]:
-        self._length += len(data)
-        if self._length > WHOLE_BYTES_MAX:
-            self._parts.clear()
-            self.failure = ProtocolError(f"the answer is longer than {WHOLE_BYTES_MAX:,} bytes")
-        elif self.failure is None:
-            self._parts.append(data)
+        self.failure = self.failure or self._body.add(data)
         return []
 
     def end(self) -> list[Chunk]:
         if self.failure is not None:
             return []
-        body = b"".join(self._parts)
+        body = self._body.whole()
         try:
             answer = _whole(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:

@@ -14,9 +14,9 @@ from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
 from providers.wires import failures, usage
 from providers.wires.sse import Event, Splitter
+from providers.wires.whole import Body, read_as_stream
 
 MALFORMED_MAX = 100
-WHOLE_BYTES_MAX = 64 * 1024 * 1024
 DIALECT = "openai"
 
 # What servers call a finish, in OpenAI's five words.
@@ -180,21 +180,8 @@ class StreamReader(_Reader):
         if self.failure is not None:
             return []
         if self._splitter.tail.lstrip().startswith(b"{"):
-            whole = WholeReader(self._rule)
-            whole.feed(self._splitter.tail)
-            chunks = whole.end()
-            self._adopt(whole)
-            for chunk in chunks:
-                chunk.dialect, chunk.raw = "", b""
-            return chunks
+            return read_as_stream(self, WholeReader(self._rule), self._splitter.tail)
         return self._read(self._splitter.end())
-
-    def _adopt(self, whole: "WholeReader") -> None:
-        """Asked for a stream, it answered in one piece; it counts all the same."""
-        self.failure, self.finished = whole.failure, whole.finished
-        self.usage, self.usage_problem = whole.usage, whole.usage_problem
-        self.usage_extra, self.upstream_id = whole.usage_extra, whole.upstream_id
-        self.finish_reason = whole.finish_reason
 
 
 class WholeReader(_Reader):
@@ -202,22 +189,16 @@ class WholeReader(_Reader):
 
     def __init__(self, rule: usage.Convention) -> None:
         super().__init__(rule)
-        self._parts: list[bytes] = []
-        self._length = 0
+        self._body = Body()
 
     def feed(self, data: bytes) -> list[Chunk]:
-        self._length += len(data)
-        if self._length > WHOLE_BYTES_MAX:
-            self._parts.clear()
-            self.failure = ProtocolError(f"the answer is longer than {WHOLE_BYTES_MAX:,} bytes")
-        elif self.failure is None:
-            self._parts.append(data)
+        self.failure = self.failure or self._body.add(data)
         return []
 
     def end(self) -> list[Chunk]:
         if self.failure is not None:
             return []
-        body = b"".join(self._parts)
+        body = self._body.whole()
         try:
             answer = _answer(body)
             self._read_usage(answer.usage)

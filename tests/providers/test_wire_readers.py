@@ -7,7 +7,7 @@ import pytest
 from billing.usage import CanonicalUsage
 from providers import errors
 from providers.chat import Chunk, ResponseReader
-from providers.wires import anthropic_reader, openai_reader
+from providers.wires import anthropic_reader, openai_reader, whole
 from providers.wires.registry import wire_for
 from providers.wires.usage import SUBSET
 from tests.factories import offer_view, openai_request
@@ -314,8 +314,7 @@ def test_a_whole_answer_without_a_finish_reason_is_not_finished() -> None:
 def test_an_endless_answer_is_refused_at_the_bound(
     monkeypatch: pytest.MonkeyPatch, reader: Any
 ) -> None:
-    for module in (openai_reader, anthropic_reader):
-        monkeypatch.setattr(module, "WHOLE_BYTES_MAX", 1_000)
+    monkeypatch.setattr(whole, "WHOLE_BYTES_MAX", 1_000)
 
     reader.feed(b"x" * 1_001)
 
