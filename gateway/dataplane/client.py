@@ -35,6 +35,7 @@ class Client:
         "cut_off",
         "headers",
         "started",
+        "tenant",
         "watchdog",
     )
 
@@ -57,6 +58,7 @@ class Client:
         self.watchdog = watchdog
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.started = False
+        self.tenant: int | None = None  # known before anything is held
         self.cut_off = False
 
     async def body(self) -> bytes:
@@ -103,12 +105,12 @@ class Client:
     def hold(self, size: int) -> None:
         """Count bytes that this request makes the process hold; Unavailable where too many."""
         if size > 0:
-            self._budget.take(size)
+            self._budget.take(size, tenant=self.tenant)
             self._taken += size
 
     def release(self) -> None:
         """The request is over and holds nothing any more."""
-        self._budget.give_back(self._taken)
+        self._budget.give_back(self._taken, tenant=self.tenant)
         self._taken = 0
 
     def _watch(self) -> None:

@@ -54,7 +54,9 @@ class Pipeline:
         principal = self.snapshots.current.keys.get(key_hash)
         if principal is None:
             principal = await self.unknown_keys.find(key_hash)
-        return auth.check_principal(principal, now_ms=self.clock.now_ms())
+        principal = auth.check_principal(principal, now_ms=self.clock.now_ms())
+        client.tenant = principal.tenant_id
+        return principal
 
     async def _admit(
         self, surface: Surface, client: Client, principal: Principal, request_id: str
