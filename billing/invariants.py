@@ -4,7 +4,8 @@ Postgres is checked over a recent span at each run and over all time on demand. 
 at one instant per shard, under the shard's lock, so that a difference is one.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,7 +16,7 @@ from django.db import connection
 from billing import credit, locks, metering, quotas, registers
 from billing.invariant_results import report
 from billing.lua_scripts import AUDIT, Argument, Call
-from billing.models import InvariantCheck, Quota, ShardEpoch, Tenant
+from billing.models import InvariantCheck, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 from billing.redis_connection import run
 
@@ -112,14 +113,16 @@ def check_registers(client: redis.Redis, *, now: datetime) -> dict[str, list[str
     unequal: list[str] = []
     beyond: list[str] = []
     epochs = dict(ShardEpoch.objects.values_list("shard", "epoch"))
-    shards = {registers.shard_of(pk) for pk in Tenant.objects.values_list("pk", flat=True)}
-    for shard in sorted(shards & epochs.keys()):
+    tenants: dict[int, list[int]] = defaultdict(list)
+    for pk in Tenant.objects.values_list("pk", flat=True):
+        tenants[registers.shard_of(pk)].append(pk)
+    for shard in sorted(tenants.keys() & epochs.keys()):
         with locks.shard(shard, wait_s=LOCK_WAIT_S) as taken:
             if not taken:
                 continue
             # What a dead drain has committed and not acknowledged is settled first.
             metering.drain(client, shard, now=now)
-            expected = _expected(shard, now)
+            expected = _expected(shard, tenants[shard], now)
             for register, found in _audit(client, shard, epochs[shard], expected):
                 unequal += _differences(register, found)
                 if found.key.startswith("tenant:"):
@@ -127,33 +130,12 @@ def check_registers(client: redis.Redis, *, now: datetime) -> dict[str, list[str
     return {REGISTERS_EQUAL: unequal, WITHIN_CREDIT: beyond}
 
 
-def _expected(shard: int, now: datetime) -> list[Register]:
+def _expected(shard: int, tenants: Sequence[int], now: datetime) -> list[Register]:
     tag = registers.tag_of_shard(shard)
-    now_ms = int(now.timestamp() * 1000)
-    expected = []
-    tenants = [
-        pk for pk in Tenant.objects.values_list("pk", flat=True) if registers.shard_of(pk) == shard
+    credits = credit.debited_pico(tenants).items()
+    return [Register(registers.tenant_key(tag, pk), posted) for pk, posted in credits] + [
+        Register(cap.key, cap.spent_pico) for cap in quotas.registers_of(tenants, now)
     ]
-    for pk, posted in credit.debited_pico(tenants).items():
-        expected.append(Register(registers.tenant_key(tag, pk), posted))
-    for quota in Quota.objects.filter(tenant_id__in=tenants):
-        bucket, _ = registers.bucket_of(quota.window, now_ms)
-        key = registers.spend_key(
-            tag,
-            quota.tenant_id,
-            kind=quota.scope_kind,
-            scope=str(quota.scope_id),
-            bucket=bucket,
-        )
-        posted = quotas.spent_pico(
-            quota.tenant_id,
-            kind=quota.scope_kind,
-            scope_id=quota.scope_id,
-            window=quota.window,
-            day=now.date(),
-        )
-        expected.append(Register(key, posted))
-    return expected
 
 
 def _audit(

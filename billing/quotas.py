@@ -7,7 +7,7 @@ signal); without it the limit is seen a few seconds later.
 """
 
 from calendar import monthrange
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -46,6 +46,15 @@ class Limits:
 
     quotas: tuple[Quota, ...]
     rates: tuple[RateLimit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CapRegister:
+    """A cap's register in Redis as Postgres has it; `lasts_ms` is 0 where it stays for good."""
+
+    key: str
+    spent_pico: int
+    lasts_ms: int
 
 
 def limits_for(tenant: Tenant) -> Limits:
@@ -102,19 +111,46 @@ def _begin_register(
 ) -> None:
     if usage_stream.has_pending(client, tenant.shard):
         raise LockTimeout("the last drain was cut off; the next one clears it within seconds")
+    register = register_of(tenant.pk, kind=kind, scope_id=scope_id, window=window, now=now)
+    nano, pico = divmod(register.spent_pico, PICO_PER_NANO)
     tag = registers.tag_of_shard(tenant.shard)
+    epoch = ShardEpoch.objects.filter(shard=tenant.shard).values_list("epoch", flat=True).first()
+    keys: list[bytes | str] = [registers.epoch_key(tag), registers.stream_key(tag), register.key]
+    last_posted = usage_stream.last_delivered(client, tenant.shard)
+    run_warm(client, Call(SEED, keys, [epoch or "", last_posted, nano, pico, register.lasts_ms]))
+
+
+def register_of(
+    tenant_id: int, *, kind: str, scope_id: int, window: str, now: datetime
+) -> CapRegister:
+    """The register of a cap in the window that `now` is in."""
     now_ms = int(now.timestamp() * 1000)
     bucket, goes_at_ms = registers.bucket_of(window, now_ms)
-    key = registers.spend_key(tag, tenant.pk, kind=kind, scope=str(scope_id), bucket=bucket)
-    nano, pico = divmod(
-        spent_pico(tenant.pk, kind=kind, scope_id=scope_id, window=window, day=now.date()),
-        PICO_PER_NANO,
+    return CapRegister(
+        key=registers.spend_key(
+            registers.tag_of_shard(registers.shard_of(tenant_id)),
+            tenant_id,
+            kind=kind,
+            scope=str(scope_id),
+            bucket=bucket,
+        ),
+        spent_pico=spent_pico(
+            tenant_id, kind=kind, scope_id=scope_id, window=window, day=now.date()
+        ),
+        lasts_ms=goes_at_ms - now_ms if goes_at_ms else 0,
     )
-    epoch = ShardEpoch.objects.filter(shard=tenant.shard).values_list("epoch", flat=True).first()
-    keys: list[bytes | str] = [registers.epoch_key(tag), registers.stream_key(tag), key]
-    last_posted = usage_stream.last_delivered(client, tenant.shard)
-    lasts_ms = goes_at_ms - now_ms if goes_at_ms else 0
-    run_warm(client, Call(SEED, keys, [epoch or "", last_posted, nano, pico, lasts_ms]))
+
+
+def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterator[CapRegister]:
+    """The registers of every cap of these tenants."""
+    for quota in Quota.objects.filter(tenant_id__in=tenant_ids):
+        yield register_of(
+            quota.tenant_id,
+            kind=quota.scope_kind,
+            scope_id=quota.scope_id,
+            window=quota.window,
+            now=now,
+        )
 
 
 def spent_pico(tenant_id: int, *, kind: str, scope_id: int, window: str, day: date) -> int:

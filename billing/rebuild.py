@@ -16,7 +16,7 @@ import redis
 from django.db.models import F
 
 from billing import credit, holds, locks, metering, quotas, registers
-from billing.models import Quota, RevokedKey, ShardEpoch, Tenant
+from billing.models import RevokedKey, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 
 logger = logging.getLogger(__name__)
@@ -126,26 +126,9 @@ def _registers(
             "status": tenant.status,
         }
         rows[registers.tenant_key(tag, tenant.pk)] = row
-    now_ms = int(now.timestamp() * 1000)
-    for quota in Quota.objects.filter(tenant_id__in=ids):
-        bucket, goes_at_ms = registers.bucket_of(quota.window, now_ms)
-        key = registers.spend_key(
-            tag,
-            quota.tenant_id,
-            kind=quota.scope_kind,
-            scope=str(quota.scope_id),
-            bucket=bucket,
-        )
-        rows[key] = _split(
-            quotas.spent_pico(
-                quota.tenant_id,
-                kind=quota.scope_kind,
-                scope_id=quota.scope_id,
-                window=quota.window,
-                day=now.date(),
-            )
-        )
-        lasting[key] = goes_at_ms - now_ms if goes_at_ms else 0
+    for register in quotas.registers_of(ids, now):
+        rows[register.key] = _split(register.spent_pico)
+        lasting[register.key] = register.lasts_ms
     return rows, lasting
 
 
