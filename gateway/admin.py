@@ -19,7 +19,7 @@ from billing.models import PriceVersion, Quota, RateLimit, Tenant
 from billing.price_form import PriceForm
 from gateway import keys, policies
 from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Team
-from gateway.snapshot_signal import bump
+from providers.snapshot_signal import bump
 
 admin.site.index_title = "Overview"
 admin.site.unregister(Group)

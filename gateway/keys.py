@@ -15,8 +15,9 @@ from django.db import transaction
 
 from billing import key_status
 from billing.models import Tenant
+from billing.redis_connection import connection
 from gateway.models import ApiKey, Team
-from gateway.snapshot_signal import bump, connection
+from providers.snapshot_signal import bump
 
 INFERENCE = "inference"
 MANAGEMENT = "management"

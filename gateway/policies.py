@@ -10,8 +10,8 @@ from django.db import transaction
 
 from billing.models import Tenant
 from gateway.models import RoutingPolicy, Team
-from gateway.snapshot_signal import bump
 from providers.models import Offer, Provider
+from providers.snapshot_signal import bump
 
 PINNED_MAX = 20
 PROVIDERS_MAX = 100

@@ -15,7 +15,7 @@ from gateway import policies
 from gateway.api.base import Access, TenantView
 from gateway.api.serializers import PolicySerializer, QuotaSerializer, RateLimitSerializer
 from gateway.models import Team
-from gateway.snapshot_signal import bump
+from providers.snapshot_signal import bump
 
 
 def scope_id(access: Access, kind: str, scope: str) -> int:

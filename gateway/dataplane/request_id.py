@@ -1,7 +1,6 @@
 """Request ids: UUIDv7, made by us. Their time part decides the day of the usage event."""
 
 import secrets
-from uuid import UUID
 
 _VERSION_7 = 7 << 76
 _VARIANT = 2 << 62
@@ -13,8 +12,3 @@ def new_request_id(now_ms: int) -> str:
     value = (now_ms << 80) | _VERSION_7 | ((noise >> 62) << 64) | _VARIANT | (noise & (2**62 - 1))
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def made_at_ms(request_id: str) -> int:
-    """The epoch milliseconds that the id carries."""
-    return UUID(request_id).int >> 80

@@ -13,7 +13,7 @@ from billing import credit, quotas
 from billing.models import Tenant
 from gateway import keys
 from gateway.models import Team
-from gateway.snapshot_signal import bump
+from providers.snapshot_signal import bump
 
 
 def main() -> None:

@@ -20,9 +20,9 @@ from billing.models import (
 )
 from gateway import keys
 from gateway.models import ApiKey, RoutingPolicy
-from gateway.snapshot_signal import VERSION_KEY
 from providers import credentials
 from providers.models import Credential, Offer, WorkerKey
+from providers.snapshot_signal import VERSION_KEY
 from tests.gateway.console_rows import offer, refused, served
 from tests.people import Person
 

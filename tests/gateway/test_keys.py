@@ -11,7 +11,7 @@ from billing import holds, registers
 from gateway import keys
 from gateway.keys import KeyRefused
 from gateway.models import ApiKey
-from gateway.snapshot_signal import VERSION_KEY
+from providers.snapshot_signal import VERSION_KEY
 from tests.people import Person
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -14,7 +14,7 @@ from gateway.console.access import MANAGERS, require, tenant_page
 from gateway.console.forms import QuotaForm, RateLimitForm, ScopeForm
 from gateway.console.pages import render_page
 from gateway.models import Member
-from gateway.snapshot_signal import bump
+from providers.snapshot_signal import bump
 
 
 @require_safe
