@@ -20,6 +20,7 @@ from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, dollars_pe
 from billing.errors import BillingError, LimitRefused
 from billing.models import (
     Account,
+    AuditEntry,
     CreditGrant,
     Entry,
     InvariantCheck,
@@ -453,3 +454,13 @@ class TaskRunAdmin(ReadOnlyAdmin):
     @admin.display(description="Last failure")
     def last_failure(self, run: TaskRun) -> str:
         return f"{run.failed_at:%Y-%m-%d %H:%M:%S}: {run.failure}" if run.failed_at else "none"
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    list_display = ("occurred_at", "tenant", "actor", "action", "subject", "reason")
+    list_filter = ("action", "tenant")
+    list_select_related = ("tenant",)
+    search_fields = ("actor", "subject", "reason")
+    date_hierarchy = "occurred_at"
+    ordering = ("-occurred_at", "-pk")

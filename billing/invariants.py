@@ -15,7 +15,7 @@ from django.db import connection
 
 from billing import credit, locks, metering, quotas, registers
 from billing.invariant_results import report
-from billing.lua_scripts import AUDIT, Argument, Call
+from billing.lua_scripts import COMPARE, Argument, Call
 from billing.models import InvariantCheck, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 from billing.redis_connection import run
@@ -123,7 +123,7 @@ def check_registers(client: redis.Redis, *, now: datetime) -> dict[str, list[str
             # What a dead drain has committed and not acknowledged is settled first.
             metering.drain(client, shard, now=now)
             expected = _expected(shard, tenants[shard], now)
-            for register, found in _audit(client, shard, epochs[shard], expected):
+            for register, found in _compare(client, shard, epochs[shard], expected):
                 unequal += _differences(register, found)
                 if found.key.startswith("tenant:"):
                     beyond += _beyond(client, found)
@@ -138,7 +138,7 @@ def _expected(shard: int, tenants: Sequence[int], now: datetime) -> list[Registe
     ]
 
 
-def _audit(
+def _compare(
     client: redis.Redis, shard: int, epoch: str, expected: Iterable[Register]
 ) -> list[tuple[Register, Found]]:
     tag = registers.tag_of_shard(shard)
@@ -154,7 +154,7 @@ def _audit(
         metering.last_delivered(client, shard),
         registers.hold_key(tag, ""),
     ]
-    status, *rows = run(client, Call(AUDIT, keys, args))
+    status, *rows = run(client, Call(COMPARE, keys, args))
     if status == b"cold":
         return []
     return [

@@ -45,6 +45,6 @@ EXPIRE: Final = _read("expire")
 ACK: Final = _read("ack")
 CREDIT: Final = _read("credit")
 SEED: Final = _read("seed")
-AUDIT: Final = _read("audit")
+COMPARE: Final = _read("compare")
 
-ALL: Final = (PLACE, SETTLE, CHECKPOINT, VOID, EXPIRE, ACK, CREDIT, SEED, AUDIT)
+ALL: Final = (PLACE, SETTLE, CHECKPOINT, VOID, EXPIRE, ACK, CREDIT, SEED, COMPARE)

@@ -77,8 +77,8 @@ local function spend_rows(packed)
   return rows
 end
 
--- A register that lost what was held in it must not keep a settle from being booked; the audit
--- finds the difference.
+-- A register that lost what was held in it must not keep a settle from being booked; the
+-- comparison with Postgres finds the difference.
 local function released(held, hold)
   return math.max(held - hold, 0)
 end

@@ -1,5 +1,6 @@
 """Billing's tables, one file per concept; import them from here."""
 
+from billing.models.audit_entries import AuditEntry
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
 from billing.models.prices import PriceVersion, ServiceTier, Sku
@@ -9,6 +10,7 @@ from billing.models.usage_events import UsageEvent
 
 __all__ = [
     "Account",
+    "AuditEntry",
     "CreditGrant",
     "Entry",
     "InvariantCheck",

@@ -86,6 +86,7 @@ UNFOLD: Final[dict[str, Any]] = {
             ),
             _group(
                 "Health",
+                _item("Who changed what", "history", "billing_auditentry"),
                 _item("Invariants", "verified", "billing_invariantcheck"),
                 _item("Task runs", "schedule", "billing_taskrun"),
             ),
