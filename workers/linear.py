@@ -5,7 +5,6 @@ expensive; a weight packed once does not. The packed kind tests itself against t
 and stays away where the processor or the build gives anything else.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -18,26 +17,34 @@ SELF_TEST_TOLERANCE = 1e-4
 
 
 class Linear(Protocol):
-    """`x @ W.T`, alone or fused with what the decoder does next."""
+    """`x @ W.T + bias`, alone or fused with what the decoder does next."""
 
     def __call__(self, x: Tensor) -> Tensor: ...
     def silu(self, x: Tensor) -> Tensor: ...
+    def relu(self, x: Tensor) -> Tensor: ...
     def times(self, x: Tensor, factor: Tensor) -> Tensor: ...
     def plus(self, x: Tensor, term: Tensor) -> Tensor: ...
 
 
-MakeLinear = Callable[[Tensor], Linear]
+class MakeLinear(Protocol):
+    """Makes a product of a weight [out, in] and, where the family has one, its bias [out]."""
+
+    def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Linear: ...
 
 
 class PlainLinear:
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._weight = weight.contiguous()
+        self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._weight)
+        return F.linear(x, self._weight, self._bias)
 
     def silu(self, x: Tensor) -> Tensor:
         return F.silu(self(x))
+
+    def relu(self, x: Tensor) -> Tensor:
+        return self(x).relu_()
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
         return self(x).mul_(factor)
@@ -47,26 +54,31 @@ class PlainLinear:
 
 
 class PackedLinear:
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         reorder = torch.ops.mkldnn._reorder_linear_weight
         self._weight = reorder(weight.contiguous(), PACKED_BATCH_HINT)
+        self._bias = bias
         self._unary = torch.ops.mkldnn._linear_pointwise.default
         self._binary = torch.ops.mkldnn._linear_pointwise.binary
 
     def __call__(self, x: Tensor) -> Tensor:
-        result: Tensor = self._unary(x, self._weight, None, "none", [], "")
+        result: Tensor = self._unary(x, self._weight, self._bias, "none", [], "")
         return result
 
     def silu(self, x: Tensor) -> Tensor:
-        result: Tensor = self._unary(x, self._weight, None, "swish", [], "")
+        result: Tensor = self._unary(x, self._weight, self._bias, "swish", [], "")
+        return result
+
+    def relu(self, x: Tensor) -> Tensor:
+        result: Tensor = self._unary(x, self._weight, self._bias, "relu", [], "")
         return result
 
     def times(self, x: Tensor, factor: Tensor) -> Tensor:
-        result: Tensor = self._binary(x, factor, self._weight, None, "mul")
+        result: Tensor = self._binary(x, factor, self._weight, self._bias, "mul")
         return result
 
     def plus(self, x: Tensor, term: Tensor) -> Tensor:
-        result: Tensor = self._binary(x, term, self._weight, None, "add")
+        result: Tensor = self._binary(x, term, self._weight, self._bias, "add")
         return result
 
 
@@ -79,7 +91,8 @@ def packed_is_correct(weight: Tensor) -> bool:
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or weight.dtype != torch.float32:
         return False
     try:
-        packed, plain = PackedLinear(weight), PlainLinear(weight)
+        bias = weight[:, 0].contiguous()
+        packed, plain = PackedLinear(weight, bias), PlainLinear(weight, bias)
         return all(_agree(packed, plain, weight.shape, tokens) for tokens in SELF_TEST_TOKENS)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
@@ -92,6 +105,7 @@ def _agree(packed: Linear, plain: Linear, shape: torch.Size, tokens: int) -> boo
     pairs = (
         (packed(x), plain(x)),
         (packed.silu(x), plain.silu(x)),
+        (packed.relu(x), plain.relu(x)),
         (packed.times(x, y), plain.times(x, y)),
         (packed.plus(x, y), plain.plus(x, y)),
     )

@@ -136,12 +136,21 @@ class Model:
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Store keys and values of all tokens; logits [rows, vocab] where they are wanted."""
+        hidden = self.hidden_states(batch, cache)
+        return self.logits(hidden.index_select(0, batch.logit_rows))
+
+    @torch.inference_mode()
+    def hidden_states(self, batch: Batch, cache: KVCache, *, depth: int | None = None) -> Tensor:
+        """What the first `depth` layers (all by default) make of every token: [tokens, hidden].
+
+        It is what `logits` takes: the final norm is not applied yet.
+        """
         config = self.config
         hidden = self._embedding.index_select(0, batch.tokens)  # [tokens, hidden]
         rotation = self._rotations.index_select(0, batch.positions)  # [tokens, 1, dim / 2]
         rotated = config.heads + config.kv_heads
         attended = hidden.new_empty(hidden.shape[0], config.heads * config.head_dim)
-        for index, layer in enumerate(self._layers):
+        for index, layer in enumerate(self._layers[:depth]):
             normed = self._rms_norm(hidden, layer.input_norm)
             qkv = layer.qkv(normed).view(-1, rotated + config.kv_heads, config.head_dim)
             halves = qkv[:, :rotated].view(-1, rotated, config.head_dim // 2, 2)
@@ -153,8 +162,17 @@ class Model:
             normed = self._rms_norm(hidden, layer.mlp_norm)
             gated = layer.up.times(normed, layer.gate.silu(normed))
             hidden = layer.down.plus(gated, hidden)
-        wanted = hidden.index_select(0, batch.logit_rows)
-        return self._head(self._rms_norm(wanted, self._norm))
+        return hidden
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [rows, vocab] of hidden states [rows, hidden]."""
+        return self._head(self.normed(hidden))
+
+    @torch.inference_mode()
+    def normed(self, hidden: Tensor) -> Tensor:
+        """Hidden states after the final norm, which the head reads: [rows, hidden]."""
+        return self._rms_norm(hidden, self._norm)
 
     def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.config.norm_eps)
