@@ -6,6 +6,7 @@ Redis refuses a figure older than what it has. A push that gets lost is repeated
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import redis
@@ -22,6 +23,15 @@ from billing.redis_connection import connection, run
 
 logger = logging.getLogger(__name__)
 
+GrantKind = CreditGrant.Kind
+PRIORITY: Final = 100
+AGAINST: Final = {
+    GrantKind.GIVEN: Kind.PROMO_EXPENSE,
+    GrantKind.PAID: Kind.CASH,
+    GrantKind.ROUNDING: Kind.ROUNDING,
+    GrantKind.CREDIT_NOTE: Kind.REVENUE,
+    GrantKind.EXPIRY: Kind.BREAKAGE,
+}
 # One grant above this is a slip of the hand.
 GRANT_PICO_MAX: Final = 10_000_000 * PICO_PER_USD
 
@@ -40,7 +50,17 @@ class Balance:
         return self.credit_pico - self.spent_pico - self.held_pico
 
 
-def grant(*, tenant: Tenant, amount_pico: int, reason: str, created_by: str) -> CreditGrant:
+def grant(
+    *,
+    tenant: Tenant,
+    amount_pico: int,
+    reason: str,
+    created_by: str,
+    kind: str = GrantKind.GIVEN,
+    priority: int = PRIORITY,
+    expires_at: datetime | None = None,
+    expires: CreditGrant | None = None,
+) -> CreditGrant:
     """Give credit (or take it back, negative). Locks the tenant's row."""
     if not isinstance(amount_pico, int) or not 0 < abs(amount_pico) <= GRANT_PICO_MAX:
         raise CreditRefused(f"not an amount that can be granted: {amount_pico}")
@@ -52,7 +72,7 @@ def grant(*, tenant: Tenant, amount_pico: int, reason: str, created_by: str) -> 
             Draft(
                 code=Code.GRANT,
                 legs=(
-                    Leg(AccountKey(Kind.PROMO_EXPENSE), amount_pico),
+                    Leg(AccountKey(_against(kind, expires)), amount_pico),
                     Leg(AccountKey(Kind.TENANT_CREDIT, tenant.pk), -amount_pico),
                 ),
                 idempotency_key=f"grant:{tenant.pk}:{locked.credit_version}",
@@ -63,12 +83,23 @@ def grant(*, tenant: Tenant, amount_pico: int, reason: str, created_by: str) -> 
         made = CreditGrant.objects.create(
             tenant=locked,
             amount_pico=amount_pico,
+            kind=kind,
+            priority=priority,
+            expires_at=expires_at,
+            expires=expires,
             reason=reason[:200],
             transfer=transfer,
             created_by=created_by,
         )
         transaction.on_commit(lambda: _push_or_leave(tenant.pk))
     return made
+
+
+def _against(kind: str, expires: CreditGrant | None) -> str:
+    """The account that balances a grant; given credit that expires costs nothing after all."""
+    if expires is not None and expires.kind == GrantKind.GIVEN:
+        return Kind.PROMO_EXPENSE
+    return AGAINST[GrantKind(kind)]
 
 
 def change_terms(

@@ -7,6 +7,7 @@ BillingError(code)
   PriceRefused          a price version that must not be published
   LimitRefused          a quota or rate limit that must not be set
   CreditRefused         an amount that cannot be granted
+  InvoiceRefused        an invoice, payment or credit note that must not be made like this
   UnbalancedTransfer    entries that do not sum to zero: a bug
   LockTimeout           somebody else has held the lock for too long
 """
@@ -42,6 +43,10 @@ class LimitRefused(BillingError):
 
 class CreditRefused(BillingError):
     code = "credit_refused"
+
+
+class InvoiceRefused(BillingError):
+    code = "invoice_refused"
 
 
 class UnbalancedTransfer(BillingError):

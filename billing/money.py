@@ -8,6 +8,7 @@ from decimal import ROUND_HALF_UP, Decimal
 PICO_PER_USD = 10**12
 PICO_PER_NANO = 1000
 NANO_PER_USD = 10**9
+PICO_PER_CENT = 10**10
 # A pico-dollar per token is a micro-dollar per million tokens.
 PICO_PER_TOKEN_PER_USD_PER_MILLION = 10**6
 # Redis scripts compute in doubles: every register stays below this, asserted there.
@@ -22,6 +23,18 @@ def nano_ceil(pico: int) -> int:
 def nano_floor(pico: int) -> int:
     """Pico-dollars as nano-dollars, rounded down: credit and limits are never overstated."""
     return pico // PICO_PER_NANO
+
+
+def half_away(amount: int, unit: int) -> int:
+    """How many whole units an amount is, halves away from zero: -5 in units of 10 is -1."""
+    whole, rest = divmod(abs(amount), unit)
+    rounded = whole + (2 * rest >= unit)
+    return -rounded if amount < 0 else rounded
+
+
+def cents(pico: int) -> int:
+    """Pico-dollars as whole cents, halves away from zero: what an invoice's line says."""
+    return half_away(pico, PICO_PER_CENT)
 
 
 def usd(pico: int | Decimal) -> Decimal:

@@ -1,19 +1,34 @@
 """Billing's tables, one file per concept; import them from here."""
 
 from billing.models.audit_entries import AuditEntry
+from billing.models.invoices import (
+    BillingProfile,
+    CreditNote,
+    Invoice,
+    InvoiceLine,
+    NumberSeries,
+    Payment,
+)
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
 from billing.models.prices import PriceVersion, ServiceTier, Sku
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
-from billing.models.tenants import CreditGrant, Tenant
+from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.usage_events import UsageEvent
 
 __all__ = [
     "Account",
     "AuditEntry",
+    "BillingProfile",
     "CreditGrant",
+    "CreditNote",
     "Entry",
+    "GrantUse",
     "InvariantCheck",
+    "Invoice",
+    "InvoiceLine",
+    "NumberSeries",
+    "Payment",
     "PriceVersion",
     "Quota",
     "RateLimit",

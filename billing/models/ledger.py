@@ -19,6 +19,9 @@ class Account(models.Model):
         SUPPLIER_EXPOSURE = "supplier_exposure"  # may still be billed to us: expired holds
         OVERAGE_REVIEW = "overage_review"  # what a provider reported above the hold
         ROUNDING = "rounding"
+        RECEIVABLE = "receivable"  # tax that a tenant was invoiced and has not paid
+        TAX_PAYABLE = "tax_payable"
+        BREAKAGE = "breakage"  # bought credit that expired unused
 
     kind = models.CharField(max_length=32, choices=Kind)
     tenant = models.ForeignKey(
@@ -46,6 +49,9 @@ class Transfer(models.Model):
         GRANT = "grant"
         USAGE = "usage"
         CORRECTION = "correction"
+        INVOICE = "invoice"  # the tax of a finalised invoice, or of one that was voided
+        PAYMENT = "payment"
+        CREDIT_NOTE = "credit_note"
 
     code = models.CharField(max_length=16, choices=Code)
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.PROTECT, null=True, blank=True)

@@ -33,10 +33,26 @@ class Tenant(models.Model):
 
 
 class CreditGrant(models.Model):
-    """Credit given or bought. Immutable; its transfer moved the money."""
+    """Credit given, bought or taken back. Immutable; its transfer moved the money.
+
+    Usage burns grants in this order: lower `priority`, earlier expiry, given before bought, older.
+    """
+
+    class Kind(models.TextChoices):
+        GIVEN = "given"
+        PAID = "paid"
+        ROUNDING = "rounding"  # what an invoice's rounding to cents left over, either way
+        CREDIT_NOTE = "credit_note"
+        EXPIRY = "expiry"  # takes back what `expires` had left, so negative
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="grants")
     amount_pico = models.DecimalField(max_digits=38, decimal_places=0)
+    kind = models.CharField(max_length=12, choices=Kind, default=Kind.GIVEN)
+    priority = models.PositiveSmallIntegerField(default=100)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    expires = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="expiries"
+    )
     reason = models.CharField(max_length=200)
     transfer = models.OneToOneField("billing.Transfer", on_delete=models.PROTECT)
     created_by = models.CharField(max_length=150)
@@ -47,7 +63,31 @@ class CreditGrant(models.Model):
             models.CheckConstraint(
                 condition=~models.Q(amount_pico=0), name="credit_grant_not_zero"
             ),
+            models.CheckConstraint(
+                condition=~models.Q(kind="expiry")
+                | models.Q(expires__isnull=False, amount_pico__lt=0),
+                name="credit_grant_expiry_takes_back",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"{self.amount_pico} to {self.tenant_id}: {self.reason}"
+
+
+class GrantUse(models.Model):
+    """Usage taken from one grant: which money was spent, so that expiries and refunds know."""
+
+    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="uses")
+    amount_pico = models.DecimalField(max_digits=38, decimal_places=0)
+    # Usage posted until then; rows of one tenant never go back.
+    until = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(amount_pico__gt=0), name="grant_use_positive"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.amount_pico} of grant {self.grant_id}"

@@ -1,0 +1,215 @@
+"""The life of an invoice: drafted, finalised, then paid, credited or voided.
+
+Money: usage was posted when it was drained. Finalising posts only what is new, the tax that is
+now owed and the fraction of a cent that rounding leaves, so that paying the printed sum brings the
+tenant's account to exactly where prepaid credit would have left it.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.db import transaction
+from django.db.models import Sum
+
+from billing import credit, ledger
+from billing.errors import InvoiceRefused
+from billing.invoicing import coverage as coverages
+from billing.invoicing import lines, numbers
+from billing.invoicing.periods import Period
+from billing.ledger import AccountKey, Code, Draft, Kind, Leg
+from billing.models import (
+    BillingProfile,
+    CreditGrant,
+    Invoice,
+    InvoiceLine,
+    NumberSeries,
+    Tenant,
+    Transfer,
+)
+from billing.models.invoices import PPM
+from billing.money import PICO_PER_CENT, cents, half_away
+
+State = Invoice.State
+# Charges that are posted late still reach the month they belong to, while it is a draft.
+GRACE: Final = timedelta(hours=24)
+
+
+def draft(*, tenant: Tenant, period: Period, created_by: str, now: datetime) -> Invoice:
+    """Make the draft of a period, or make it again from what is posted by now."""
+    if period.end > now:
+        raise InvoiceRefused("the period has not ended")
+    upto = coverages.last_transfer(tenant)
+    with transaction.atomic():
+        Tenant.objects.select_for_update().get(pk=tenant.pk)
+        invoice = Invoice.objects.filter(
+            tenant=tenant, period_start=period.start, state__in=(State.DRAFT, State.FINALISED)
+        ).first()
+        if invoice is not None and invoice.state != State.DRAFT:
+            raise InvoiceRefused(f"{invoice.number} covers this period already")
+        if invoice is None or invoice.replaces_id is None:
+            invoice = _stretched(invoice, tenant, period, upto, created_by)
+        _fill(invoice)
+    return invoice
+
+
+def _stretched(
+    invoice: Invoice | None, tenant: Tenant, period: Period, upto: int, created_by: str
+) -> Invoice:
+    """A draft that reaches up to now; its predecessor is whatever was issued last before it."""
+    last = coverages.predecessor(tenant, period.start)
+    invoice = invoice or Invoice(tenant=tenant, created_by=created_by)
+    invoice.period_start, invoice.period_end = period
+    invoice.from_end = last.period_end if last else coverages.BEGINNING
+    invoice.from_transfer = last.upto_transfer if last else 0
+    invoice.upto_transfer = upto
+    invoice.save()
+    return invoice
+
+
+def _fill(invoice: Invoice) -> None:
+    """Write a draft's lines and sums from the charges that it covers."""
+    InvoiceLine.objects.filter(invoice=invoice).delete()
+    made = lines.lines_of(coverages.of_invoice(invoice))
+    InvoiceLine.objects.bulk_create(
+        line.as_row(invoice.pk, position) for position, line in enumerate(made, start=1)
+    )
+    usage = sum(line.exact_pico for line in made)
+    covered = min(usage, max(0, _credit_before(invoice)))
+    invoice.usage_pico, invoice.covered_pico = usage, covered
+    invoice.subtotal_cents = sum(line.amount_cents for line in made)
+    # What credit covers whole leaves nothing due, not the cents that rounding lines made.
+    invoice.covered_cents = invoice.subtotal_cents if covered == usage else cents(covered)
+    profile = BillingProfile.objects.filter(tenant=invoice.tenant_id).first()
+    invoice.tax_ppm = profile.tax_ppm if profile else 0
+    invoice.tax_cents = half_away(invoice.net_cents * invoice.tax_ppm, PPM)
+    invoice.save()
+
+
+def _credit_before(invoice: Invoice) -> int:
+    """Credit that was there for this invoice's charges: granted, less what earlier ones took."""
+    granted = CreditGrant.objects.filter(
+        tenant=invoice.tenant_id, transfer_id__lte=invoice.upto_transfer
+    ).aggregate(total=Sum("amount_pico"))["total"]
+    taken = Invoice.objects.filter(
+        tenant=invoice.tenant_id, period_start__lt=invoice.period_start, state=State.FINALISED
+    ).aggregate(total=Sum("usage_pico"))["total"]
+    return int(granted or 0) - int(taken or 0)
+
+
+def finalise(*, invoice_id: int, seller: dict[str, str], now: datetime) -> Invoice:
+    """Number a draft and freeze it; post its tax and rounding."""
+    with transaction.atomic():
+        invoice = _locked(invoice_id)
+        _require(invoice, State.DRAFT)
+        profile = BillingProfile.objects.filter(tenant=invoice.tenant_id).first()
+        if profile is None:
+            raise InvoiceRefused("the tenant has no billing profile: enter its name and address")
+        earlier = Invoice.objects.filter(
+            tenant=invoice.tenant_id, period_start__lt=invoice.period_start, state=State.DRAFT
+        ).first()
+        if earlier is not None:
+            raise InvoiceRefused("an earlier period is still a draft: finalise that one first")
+        _fill(invoice)
+        invoice.number = numbers.next_number(NumberSeries.Document.INVOICE, now)
+        invoice.issued_at = now
+        invoice.due_on = (now + timedelta(days=profile.terms_days)).date()
+        invoice.parties = {"seller": seller, "buyer": _buyer(profile)}
+        invoice.transfer = _post_tax(invoice, invoice.tax_cents, key=f"invoice:{invoice.number}")
+        invoice.state = State.FINALISED
+        invoice.save()
+        _grant_rounding(invoice, _rounding_pico(invoice))
+    return invoice
+
+
+def _buyer(profile: BillingProfile) -> dict[str, str]:
+    names = ("legal_name", "address", "country", "email", "tax_id", "tax_name", "tax_note")
+    return {name: getattr(profile, name) for name in (*names, "reference")}
+
+
+def _post_tax(
+    invoice: Invoice, tax_cents: int, *, key: str, corrects: Transfer | None = None
+) -> Transfer | None:
+    if not tax_cents:
+        return None
+    amount = tax_cents * PICO_PER_CENT
+    return ledger.post(
+        Draft(
+            code=Code.INVOICE,
+            legs=(
+                Leg(AccountKey(Kind.RECEIVABLE, invoice.tenant_id), amount),
+                Leg(AccountKey(Kind.TAX_PAYABLE), -amount),
+            ),
+            idempotency_key=key,
+            tenant_id=invoice.tenant_id,
+            memo=f"tax of {invoice.number}",
+            corrects_id=corrects.pk if corrects else None,
+        )
+    )
+
+
+def _rounding_pico(invoice: Invoice) -> int:
+    """What the tenant is let off by rounding; negative where it pays a fraction more."""
+    due = int(invoice.usage_pico) - int(invoice.covered_pico)
+    return due - invoice.net_cents * PICO_PER_CENT
+
+
+def _grant_rounding(invoice: Invoice, amount_pico: int) -> None:
+    if amount_pico:
+        credit.grant(
+            tenant=invoice.tenant,
+            amount_pico=amount_pico,
+            reason=f"rounding of {invoice.number}",
+            created_by="invoicing",
+            kind=CreditGrant.Kind.ROUNDING,
+        )
+
+
+def void(*, invoice_id: int, reason: str, voided_by: str, now: datetime) -> Invoice:
+    """Take a finalised invoice back; returns the draft that takes its place.
+
+    Refused once it was paid or credited in part: then it is corrected by a credit note.
+    """
+    if not reason.strip():
+        raise InvoiceRefused("voiding needs a reason")
+    with transaction.atomic():
+        invoice = locked_finalised(invoice_id)
+        if invoice.payments.exists() or invoice.credit_notes.exists():
+            raise InvoiceRefused("paid or credited in part: correct it by a credit note")
+        key = f"invoice:{invoice.number}:void"
+        _post_tax(invoice, -invoice.tax_cents, key=key, corrects=invoice.transfer)
+        _grant_rounding(invoice, -_rounding_pico(invoice))
+        invoice.state = State.VOID
+        invoice.void_reason = f"{voided_by}: {reason}"[:200]
+        invoice.save(update_fields=["state", "void_reason"])
+        successor = Invoice.objects.create(
+            tenant=invoice.tenant,
+            period_start=invoice.period_start,
+            period_end=invoice.period_end,
+            from_end=invoice.from_end,
+            from_transfer=invoice.from_transfer,
+            upto_transfer=invoice.upto_transfer,
+            replaces=invoice,
+            created_by=voided_by,
+        )
+        _fill(successor)
+    return successor
+
+
+def _locked(invoice_id: int) -> Invoice:
+    """The invoice under its tenant's lock, which all documents of a tenant take."""
+    tenant_id = Invoice.objects.values_list("tenant_id", flat=True).filter(pk=invoice_id).first()
+    if tenant_id is None:
+        raise InvoiceRefused("no such invoice")
+    Tenant.objects.select_for_update().get(pk=tenant_id)
+    return Invoice.objects.select_related("tenant", "transfer").get(pk=invoice_id)
+
+
+def locked_finalised(invoice_id: int) -> Invoice:
+    invoice = _locked(invoice_id)
+    _require(invoice, State.FINALISED)
+    return invoice
+
+
+def _require(invoice: Invoice, state: str) -> None:
+    if invoice.state != state:
+        raise InvoiceRefused(f"the invoice is {invoice.state}, not {state}")
