@@ -100,7 +100,11 @@ def _rated(entry: StreamEntry, prices: Mapping[int, Price]) -> tuple[int, int]:
     if event.usage is None:
         raise _Doubtful("no usage where a count is due")
     if event.price is None:
-        raise _Doubtful("the data plane found no pinned price that fits")
+        served = event.detail.served_tier
+        raise _Doubtful(
+            "the data plane found no pinned price that fits"
+            + (f", served tier {served}" if served else "")
+        )
     pinned = [prices[version] for version in event.prices if version in prices]
     chosen = rating.choose(
         [price for price in pinned if price.sku == event.sku],

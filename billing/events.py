@@ -67,6 +67,7 @@ class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
     output_tps: float | None = None
     tpot_ms: float | None = None
     upstream_id: str = ""
+    served_tier: str = ""
     tag: str = ""
     cancel_applied: str = ""
     speculation: dict[str, int] | None = None
@@ -75,6 +76,7 @@ class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
     def __post_init__(self) -> None:
         self.finish_reason = _word(self.finish_reason)
         self.upstream_id = _word(self.upstream_id)
+        self.served_tier = _word(self.served_tier)
         if self.queue_ms is not None and not _is_time(self.queue_ms):
             self.queue_ms = None
         if self.speculation is not None:

@@ -73,19 +73,16 @@ def _optional(tokens: int, pico: int | None, unit: str) -> int:
     return tokens * pico
 
 
-def worst_case(
-    prices: Sequence[Price], *, service_tier: int, input_bound: int, output_bound: int
-) -> int:
+def worst_case(pinned: Sequence[Price], *, input_bound: int, output_bound: int) -> int:
     """The dearest that a request within these bounds can cost at one offer, in pico-dollars.
 
-    Takes the dearest context tier that the input bound can reach, and the dearest of the
-    input rates (a prompt may be read from or written to a cache) and of the output rates.
+    Takes the dearest service tier that was pinned, the dearest context tier that the input bound
+    can reach, and the dearest of the input rates (a prompt may be read from or written to a
+    cache) and of the output rates.
     """
-    reachable = [
-        p for p in prices if p.service_tier == service_tier and _over(input_bound, p.context_over)
-    ]
+    reachable = [p for p in pinned if _over(input_bound, p.context_over)]
     if not reachable:
-        raise PriceNotFound(f"no price for tier {service_tier}")
+        raise PriceNotFound(f"no price at {input_bound} input tokens")
     return max(
         input_bound * _dearest_input(p) + output_bound * _dearest_output(p) + p.request_pico
         for p in reachable

@@ -147,6 +147,7 @@ class ResponseReader(Protocol):
     what cannot be read: nothing that follows counts. `usage` stays None where the counts
     were missing or did not add up; `usage_problem` then says what was wrong with them.
     `prompt_usage` holds what a vendor counted of the prompt before its answer, output 0.
+    `served_tier` is the service tier that the vendor says it served, empty where it says none.
     """
 
     failure: ProviderError | None
@@ -156,6 +157,7 @@ class ResponseReader(Protocol):
     usage_extra: dict[str, Any]  # vendor fields beside the counts: speculation, engine_ms
     finish_reason: str
     upstream_id: str
+    served_tier: str
     finished: bool
 
     def feed(self, data: bytes) -> list[Chunk]: ...

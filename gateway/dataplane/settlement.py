@@ -24,6 +24,7 @@ from gateway.dataplane.exchange import (
 )
 from gateway.routing import explain
 from providers.chat import Receipt
+from providers.wires import tiers
 
 BYTES_PER_TOKEN = 4
 CLIENT_ENDED = frozenset({CLIENT_CANCELLED, CLIENT_STALLED})
@@ -77,10 +78,15 @@ def _rate(exchange: Exchange, attempt: Attempt, usage: CanonicalUsage | None) ->
         raise UsageError("no usable counts")
     price = rating.choose(
         attempt.candidate.prices,
-        service_tier=exchange.request.service_tier,
+        service_tier=_served_tier(exchange, attempt),
         input_tokens=usage.input_tokens,
     )
     return price, rating.rate(usage, price)
+
+
+def _served_tier(exchange: Exchange, attempt: Attempt) -> int:
+    """The tier that is billed: the one that served, which need not be the one asked for."""
+    return tiers.served(attempt.reader.served_tier, asked=exchange.request.service_tier)
 
 
 def _billable(attempt: Attempt) -> bool:
@@ -166,7 +172,7 @@ def event_of(
             sku=offer.sku,
             price=charge.price,
             prices=tuple(price.version for price in attempt.candidate.prices),
-            service_tier=exchange.request.service_tier,
+            service_tier=_served_tier(exchange, attempt),
             offer=offer.id,
             supplier=offer.provider,
             model=offer.model,
@@ -202,6 +208,7 @@ def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDeta
         output_tps=watch.output_tps(output_tokens) if request.stream else None,
         tpot_ms=watch.tpot_ms(output_tokens) if request.stream else None,
         upstream_id=reader.upstream_id,
+        served_tier=reader.served_tier,
         tag=request.tag,
         cancel_applied=attempt.cancel_applied,
         speculation=speculation if isinstance(speculation, dict) else None,

@@ -16,7 +16,7 @@ from gateway.routing import bounds, names, policies
 from gateway.routing.breaker import Breaker
 from gateway.routing.policies import PolicyView, Scoring, Speeds
 from providers.chat import Candidate, ChatRequest, OfferView
-from providers.wires import registry
+from providers.wires import registry, tiers
 
 TIER_NAMES = ("default", "flex", "priority", "batch")
 # Listing any of these says that the list is complete; else nothing is ruled out by it.
@@ -243,16 +243,15 @@ def _check_able(question: _Question, offer: OfferView) -> None:
 def _costs(
     question: _Question, offer: OfferView, input_bound: int, output_bound: int
 ) -> tuple[tuple[Price, ...], int, int]:
-    """The prices pinned for this tier, the expected and the greatest cost."""
+    """The prices pinned for the tiers that may serve, the expected and the greatest cost."""
     tier = question.request.service_tier
     prices = offer.prices
     if len(prices) != 1:
-        prices = tuple(p for p in prices if p.service_tier == tier)
+        billable = tiers.BILLABLE[tier]
+        prices = tuple(p for p in prices if p.service_tier in billable)
     try:
         price = _price_expected(prices, tier, question.input_expected)
-        worst_pico = rating.worst_case(
-            prices, service_tier=tier, input_bound=input_bound, output_bound=output_bound
-        )
+        worst_pico = rating.worst_case(prices, input_bound=input_bound, output_bound=output_bound)
     except rating.PriceNotFound:
         raise _Rejected(
             "no_price", f"no price in force for service tier {TIER_NAMES[tier]}"

@@ -11,7 +11,7 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError
-from providers.wires import failures, usage
+from providers.wires import failures, tiers, usage
 from providers.wires.sse import Event, Splitter
 from providers.wires.whole import Body, read_as_stream
 
@@ -83,6 +83,7 @@ class _Reader:
         self.usage_extra: dict[str, Any] = {}
         self.finish_reason = ""
         self.upstream_id = ""
+        self.served_tier = ""
         self.finished = False
         self._counts: dict[str, Any] = {}
 
@@ -91,6 +92,10 @@ class _Reader:
         for name, value in (counts or {}).items():
             if value is not None:
                 self._counts[name] = value
+        # A fast answer is charged at a multiple, whatever tier is named beside it.
+        speed = tiers.stated(self._counts.get("speed"))
+        tier = tiers.stated(self._counts.get("service_tier"))
+        self.served_tier = tier if speed in ("", tiers.STANDARD) else speed
 
     def _settle_usage(self) -> None:
         if not self._counts:

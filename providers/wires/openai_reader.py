@@ -12,7 +12,7 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import failures, usage
+from providers.wires import failures, tiers, usage
 from providers.wires.sse import Event, Splitter
 from providers.wires.whole import Body, read_as_stream
 
@@ -45,6 +45,8 @@ class _Choice(msgspec.Struct):
 class _Answer(msgspec.Struct):
     id: str | None = None
     choices: list[_Choice] | None = None
+    # Of any type: a vendor's nonsense here must not make its content unreadable.
+    service_tier: Any = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -65,6 +67,7 @@ class _Reader:
         self.usage_extra: dict[str, Any] = {}
         self.finish_reason = ""
         self.upstream_id = ""
+        self.served_tier = ""
         self.finished = False
         self._rule = rule
         self._finished: set[int] = set()
@@ -157,6 +160,8 @@ class StreamReader(_Reader):
             return []
         if answer.id and not self.upstream_id:
             self.upstream_id = answer.id
+        if answer.service_tier is not None:
+            self.served_tier = tiers.stated(answer.service_tier)
         has_usage = self._read_usage(answer.usage)
         raw = event.raw
         if has_usage:
@@ -208,6 +213,7 @@ class WholeReader(_Reader):
         if self._fail(answer.error):
             return []
         self.upstream_id = answer.id or ""
+        self.served_tier = tiers.stated(answer.service_tier)
         chunks = self._chunks(answer, body)
         if not chunks and self.failure is None:
             self.failure = ProtocolError("the answer has no choices")

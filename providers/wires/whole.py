@@ -35,7 +35,7 @@ def read_as_stream(stream: ResponseReader, whole: ResponseReader, body: bytes) -
     stream.failure, stream.finished = whole.failure, whole.finished
     stream.usage, stream.usage_problem = whole.usage, whole.usage_problem
     stream.usage_extra, stream.upstream_id = whole.usage_extra, whole.upstream_id
-    stream.finish_reason = whole.finish_reason
+    stream.finish_reason, stream.served_tier = whole.finish_reason, whole.served_tier
     for chunk in chunks:
         chunk.dialect, chunk.raw = "", b""
     return chunks

@@ -132,7 +132,6 @@ def test_a_cost_never_passes_the_worst_case_of_its_bounds(
 ) -> None:
     worst = rating.worst_case(
         (price,),
-        service_tier=0,
         input_bound=usage.input_tokens,
         output_bound=usage.output_tokens,
     )

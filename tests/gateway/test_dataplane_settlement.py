@@ -1,8 +1,9 @@
 """Who pays what for an attempt that ended one way or another: a table computed by hand."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from billing import events
@@ -110,6 +111,7 @@ class Reader:
     finished: bool = False
     finish_reason: str = ""
     upstream_id: str = "up-1"
+    served_tier: str = ""
     usage_extra: dict[str, Any] = field(default_factory=dict)
     prompt_usage: CanonicalUsage | None = None
 
@@ -340,3 +342,55 @@ def test_a_slow_reader_s_deadline_does_not_close_an_offer_that_was_answering(
         relay._report(attempt("deadline", shown=read, read=read, failure=Timeout("deadline")))
     # then
     assert breaker.state(OFFER.id, NOON_MS) == state
+
+
+FAST = msgspec.structs.replace(PRICE, version=8, service_tier=2, output_pico=16_000_000)
+
+
+def served(tier: str, *, asked: int, prices: tuple[Price, ...]) -> tuple[Charge, Any]:
+    """The charge and the event of a good answer that says which tier served it."""
+    ended = attempt("ok", usage=FULL, finished=True, shown=160, read=160)
+    ended.candidate = msgspec.structs.replace(CANDIDATE, prices=prices)
+    ended.reader.served_tier = tier
+    made = exchange(ended)
+    made.request = replace(REQUEST, service_tier=asked)
+    charge = settlement.charge_of(made, ended)
+    return charge, events.decode(settlement.event_of(made, ended, charge, now_ms=NOON_MS))
+
+
+@pytest.mark.parametrize(
+    ("tier", "asked", "version", "billed_tier"),
+    [
+        ("", 0, 7, 0),  # it does not say: what was asked for
+        ("default", 0, 7, 0),
+        ("standard", 0, 7, 0),
+        ("on_demand", 0, 7, 0),
+        ("", 2, 8, 2),
+        ("priority", 2, 8, 2),
+        ("fast", 2, 8, 2),
+        ("default", 2, 7, 0),  # no room for a priority request: billed as what served
+    ],
+)
+def test_the_tier_that_served_is_the_one_that_is_billed(
+    tier: str, asked: int, version: int, billed_tier: int
+) -> None:
+    # given
+    prices = (PRICE,) if asked == 0 else (PRICE, FAST)
+    # when
+    charge, event = served(tier, asked=asked, prices=prices)
+    # then
+    assert (charge.price, event.service_tier) == (version, billed_tier)
+    assert charge.tenant_pico == FULL_PICO + (40 * 8_000_000 if version == 8 else 0)
+    assert event.detail.served_tier == tier
+
+
+@pytest.mark.parametrize("tier", ["priority", "flex", "scale", "ultra\x00", "unreadable"])
+def test_a_served_tier_without_a_pinned_price_keeps_the_hold_and_is_rated_by_nobody(
+    tier: str,
+) -> None:
+    # when
+    charge, event = served(tier, asked=0, prices=(PRICE,))
+    # then
+    assert (charge.price, charge.tenant_pico, charge.supplier_pico) == (None, 0, 0)
+    assert (charge.charge_nano, charge.billable) == (HOLD_NANO, True)
+    assert (event.price, event.prices) == (None, (7,))

@@ -249,6 +249,19 @@ def test_only_the_asked_tier_is_pinned() -> None:
     assert ranking.candidates[0].prices == (flex,)
 
 
+def test_a_priority_request_may_be_served_and_billed_as_a_plain_one() -> None:
+    fast = price(version=2, service_tier=2, input_pico=200_000, output_pico=900_000)
+    offer = seller(1, "acme", prices=(price(), price(version=3, service_tier=1), fast))
+
+    first = rank(offer, request=openai_request(service_tier="priority", max_tokens=10)).candidates[
+        0
+    ]
+
+    assert [p.version for p in first.prices] == [1, 2]
+    assert first.expected_pico == 10 * 200_000 + 10 * 900_000
+    assert first.worst_pico == 120 * 200_000 + 10 * 900_000
+
+
 def test_the_worst_case_takes_the_dearest_context_tier_in_reach() -> None:
     dear = price(version=2, context_over=100, input_pico=200_000, output_pico=900_000)
     prices: tuple[Price, ...] = (price(), dear)

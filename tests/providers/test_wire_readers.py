@@ -1,5 +1,6 @@
 """What upstreams answer when they misbehave, and what is still an answer."""
 
+import re
 from typing import Any
 
 import pytest
@@ -338,3 +339,56 @@ def test_anthropic_s_stop_reasons(reason: str, expected: str) -> None:
     read(reader, b'{"type":"message","content":[],"stop_reason":"%b"}' % reason.encode())
 
     assert reader.finish_reason == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "tier"),
+    [
+        ('"default"', "default"),
+        ('"Priority"', "priority"),
+        ('"auto"', ""),
+        ("null", ""),
+        ('""', ""),
+        ("7", "unreadable"),
+        ('{"a":1}', "unreadable"),
+        ('"' + "x" * 500 + '"', "x" * 40),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_tier_that_an_openai_answer_says_it_served(
+    stated: str, tier: str, stream: bool
+) -> None:
+    reader = reader_of("openai", stream=stream)
+    answer = ANSWERS["openai", "text", stream]
+    marked = answer.replace(b'"choices"', f'"service_tier":{stated},"choices"'.encode())
+
+    read(reader, marked)
+
+    assert reader.served_tier == tier
+    assert (reader.finished, reader.usage) == (True, USAGE)
+
+
+@pytest.mark.parametrize(
+    ("stated", "tier"),
+    [
+        ('"service_tier":"standard"', "standard"),
+        ('"service_tier":"priority"', "priority"),
+        ('"service_tier":"standard","speed":"standard"', "standard"),
+        ('"service_tier":"standard","speed":"fast"', "fast"),
+        ('"service_tier":null', ""),
+        ('"service_tier":[1]', "unreadable"),
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_tier_that_an_anthropic_answer_says_it_served(
+    stated: str, tier: str, stream: bool
+) -> None:
+    reader = reader_of("anthropic", stream=stream)
+    answer = ANSWERS["anthropic", "text", stream]
+    marked = re.sub(rb'"usage": ?{', b'"usage":{' + stated.encode() + b",", answer)
+    assert marked != answer
+
+    read(reader, marked)
+
+    assert reader.served_tier == tier
+    assert (reader.finished, reader.usage) == (True, USAGE)
