@@ -29,8 +29,9 @@ HEARTBEAT_S = 5
 IN_HOUSE = "in-house"
 USD_PER_HOUR_MAX = Decimal(10_000)
 SPECULATION = "-speculation"
-# Our engine renders chats as text; tools are refused by it unless its template knows them.
+# Our engine renders chats as text; the rest it has only where the worker says so.
 CAPABILITIES = [offers.CHAT, "text_only"]
+FEATURES = ("json_schema", "tools")
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 TOTALS_MAX = 40
 
@@ -58,6 +59,7 @@ class Registration:
     usd_per_hour_source: str
     calibration: Mapping[str, Any]
     engine: Mapping[str, Any]
+    features: tuple[str, ...] = ()
 
 
 def issue_key(*, label: str, allowed_network: str) -> tuple[WorkerKey, str]:
@@ -171,7 +173,8 @@ def _offer(registration: Registration, worker: Worker | None) -> Offer:
     offer.max_output_tokens = registration.max_output_tokens
     offer.techniques = list(registration.techniques)
     offer.upstream_model = registration.model
-    offer.capabilities = CAPABILITIES
+    known = [feature for feature in FEATURES if feature in registration.features]
+    offer.capabilities = [*CAPABILITIES, *known]
     offer.quantization = str(registration.engine.get("dtype", ""))[:16]
     offer.save()
     return offer

@@ -12,24 +12,17 @@ import torch
 from torch import Tensor
 
 from workers.attention import Bucket, Span, arrange, build_bucket
+from workers.choice import choose
 from workers.config import EngineConfig
 from workers.kv import BlockPool, BlockTable
 from workers.metrics import Metrics, RequestUsage
 from workers.model import Batch, Model, load_model
-from workers.sampler import (
-    NonFiniteLogits,
-    TokenLogprobs,
-    check_finite,
-    draw,
-    edit_logits,
-    token_logprobs,
-    uniform,
-    verify,
-)
+from workers.sampler import NonFiniteLogits, TokenLogprobs, check_finite, token_logprobs
 from workers.scheduler import CacheStats, Scheduled, Scheduler
 from workers.sequence import FinishReason, GenerationRequest, Sequence, new_sequence
 from workers.speculation.drafter import Drafter
 from workers.speculation.policy import CostCurve
+from workers.structured import GrammarFailed
 from workers.text import TextStream
 from workers.tokenizer import Tokenizer
 
@@ -56,6 +49,7 @@ class Progress:
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     usage: RequestUsage | None = None
+    failure: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +115,8 @@ class Engine:
             raise PromptTooLong(
                 prompt_tokens=len(request.prompt), context_length=self.context_length
             )
-        sequence = new_sequence(request, arrived_at=self._clock())
+        eos = () if request.ignore_eos else self.model.config.eos_token_ids
+        sequence = new_sequence(request, arrived_at=self._clock(), eos=eos)
         if request.leader_id is not None:
             sequence.leader = self._sequences.get(request.leader_id)
         self.scheduler.add(sequence)
@@ -268,9 +263,9 @@ class Engine:
             return []
         try:
             check_finite(logits)
-        except NonFiniteLogits:
-            return [self._fail(sequence)]
-        emitted = self._sample(sequence, logits, best)
+            emitted = choose(sequence, logits, best)
+        except (NonFiniteLogits, GrammarFailed) as error:
+            return [self._fail(sequence, error)]
         if self._drafter is not None:
             self._drafter.learn(sequence, emitted)
         shown, kept, reason = self._append(sequence, emitted)
@@ -287,23 +282,6 @@ class Engine:
             return [Progress(sequence.request.request_id, shown, logprobs)]
         return []
 
-    def _sample(self, sequence: Sequence, logits: Tensor, best: list[int]) -> list[int]:
-        params = sequence.request.sampling
-        output = sequence.output
-
-        def draw_at(index: int) -> int:
-            if params.is_greedy and not params.edits_logits:
-                return best[index]
-            row = edit_logits(
-                logits[index],
-                params,
-                prompt=sequence.request.prompt,
-                output=output + sequence.draft[:index],
-            )
-            return draw(row, params, uniform(params.seed, len(output) + index))
-
-        return verify(sequence.draft, draw_at)
-
     def _append(
         self, sequence: Sequence, emitted: list[int]
     ) -> tuple[str, int, FinishReason | None]:
@@ -313,11 +291,13 @@ class Engine:
         shown = ""
         for kept, token in enumerate(emitted, start=1):
             sequence.tokens.append(token)
-            if token in self.model.config.eos_token_ids and not request.ignore_eos:
+            if token in sequence.end_tokens:
                 return shown + text.flush(), kept, FinishReason.STOP
-            shown += text.push(token)
+            shown += text.push(token, may_stop=sequence.output_count > request.min_tokens)
             if text.stopped:
                 return shown, kept, FinishReason.STOP
+            if kept == len(emitted) and sequence.has_complete_grammar:
+                return shown + text.flush(), kept, FinishReason.STOP
             if self._is_at_limit(sequence):
                 return shown + text.flush(), kept, FinishReason.LENGTH
         return shown, len(emitted), None
@@ -350,10 +330,11 @@ class Engine:
         self.metrics.generation_tokens.inc(kept)
         self.metrics.observe_draft(drafted=len(sequence.draft), accepted=accepted)
 
-    def _fail(self, sequence: Sequence) -> Progress:
-        """End a request whose logits are not finite, and let nothing read what it wrote."""
+    def _fail(self, sequence: Sequence, failure: Exception | None = None) -> Progress:
+        """End a request that cannot go on, and let nothing read what it wrote: it may be NaN."""
         touched = list(sequence.table.block_ids)
         progress = self._finish(sequence, FinishReason.ERROR)
+        progress.failure = failure
         self._cache.scrub(self.pool.forget(touched))
         return progress
 

@@ -7,6 +7,7 @@ from workers.kv import BlockTable, root_hash
 from workers.sampler import SamplingParams, TokenLogprobs
 from workers.speculation.policy import Acceptance
 from workers.speculation.protocol import NO_DRAFT, Draft, Proposer
+from workers.structured import Grammar
 
 
 class FinishReason(StrEnum):
@@ -18,13 +19,19 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """What a caller asks of the engine. `leader` names a request with the same prompt (`n` > 1)."""
+    """What a caller asks of the engine. `leader` names a request with the same prompt (`n` > 1).
+
+    Before `min_tokens` neither the end of the text nor `stop_token_ids` nor a stop string can come.
+    """
 
     request_id: str
     prompt: list[int]
     max_tokens: int
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    min_tokens: int = 0
+    grammar: Grammar | None = None
     ignore_eos: bool = False
     salt: str = ""
     priority: int = 0
@@ -39,6 +46,8 @@ class Sequence:
     arrived_at: float
     table: BlockTable
     tokens: list[int]
+    end_tokens: frozenset[int] = frozenset()
+    grammar: Grammar | None = None
     leader: "Sequence | None" = None
     num_computed: int = 0
     proposed: Draft = NO_DRAFT
@@ -74,6 +83,10 @@ class Sequence:
         return self.remaining == 1 and self.output_count > 0
 
     @property
+    def has_complete_grammar(self) -> bool:
+        return self.grammar is not None and self.grammar.is_complete
+
+    @property
     def is_finished(self) -> bool:
         return self.finish_reason is not None
 
@@ -84,10 +97,14 @@ class Sequence:
         return leader is not None and not leader.is_finished and leader.output_count == 0
 
 
-def new_sequence(request: GenerationRequest, *, arrived_at: float) -> Sequence:
+def new_sequence(
+    request: GenerationRequest, *, arrived_at: float, eos: tuple[int, ...] = ()
+) -> Sequence:
     return Sequence(
         request=request,
         arrived_at=arrived_at,
         table=BlockTable(root=root_hash(request.salt)),
         tokens=list(request.prompt),
+        end_tokens=frozenset((*eos, *request.stop_token_ids)),
+        grammar=None if request.grammar is None else request.grammar.fresh(),
     )

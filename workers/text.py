@@ -20,7 +20,7 @@ class TextStream:
         self._held_back = ""
         self.stopped = False
 
-    def push(self, token: int) -> str:
+    def push(self, token: int, *, may_stop: bool = True) -> str:
         assert not self.stopped
         self._tokens.append(token)
         before = self._decode(self._tokens[self._window_start : self._shown_to])
@@ -28,7 +28,8 @@ class TextStream:
         if len(after) <= len(before) or after.endswith(REPLACEMENT):
             return ""
         self._window_start, self._shown_to = self._shown_to, len(self._tokens)
-        return self._release(after[len(before) :])
+        text = after[len(before) :]
+        return self._release(text) if may_stop else text
 
     def flush(self) -> str:
         """What was held back, at the end of the request."""

@@ -38,6 +38,10 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size()
 
+    def to_json(self) -> str:
+        """The tokenizer file's content, for libraries that read it themselves."""
+        return self._tokenizer.to_str()
+
     def encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 

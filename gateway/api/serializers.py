@@ -129,6 +129,9 @@ class WorkerRegistrationSerializer(serializers.Serializer[Any]):
     usd_per_hour_source = serializers.CharField(max_length=16)
     calibration = serializers.DictField()
     engine = serializers.DictField(default=dict)
+    features = serializers.ListField(
+        child=serializers.CharField(max_length=40), max_length=20, default=list
+    )
 
 
 class HeartbeatSerializer(serializers.Serializer[Any]):

@@ -44,7 +44,8 @@ class RegisterView(WorkerView):
         body = WorkerRegistrationSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         stated: dict[str, Any] = body.validated_data
-        registration = workers.Registration(**stated | {"techniques": tuple(stated["techniques"])})
+        lists = {name: tuple(stated[name]) for name in ("techniques", "features")}
+        registration = workers.Registration(**stated | lists)
         worker = workers.register(
             key=self.key_of(request), registration=registration, now=timezone.now()
         )

@@ -200,3 +200,15 @@ def test_only_a_living_key_authenticates() -> None:
     assert workers.authenticate("") is None
     workers.revoke_key(key=key, now=NOW)
     assert workers.authenticate(plain) is None
+
+
+def test_an_offer_can_what_its_worker_says_and_no_more() -> None:
+    # given
+    key, _ = worker_key()
+    stated = registration(features=("tools", "json_schema", "vision", "chat"))
+
+    # when
+    worker = workers.register(key=key, registration=stated, now=NOW)
+
+    # then: what the gateway does not know of such a worker is left out
+    assert worker.offer.capabilities == ["chat", "text_only", "json_schema", "tools"]

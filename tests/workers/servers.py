@@ -28,7 +28,7 @@ class RunningWorker:
         self.engine = engine
         self.bridge = EngineBridge(engine)
         config = ServerConfig(**{"model_name": MODEL, "bearer": BEARER, **settings})
-        app = App(self.bridge, CallBuilder(engine, SamplingDefaults()), config)
+        app = App(self.bridge, CallBuilder.of(engine, SamplingDefaults()), config)
         self._server = uvicorn.Server(
             uvicorn.Config(app, port=0, lifespan="off", log_level="error", access_log=False)
         )

@@ -99,6 +99,7 @@ def test_a_worker_says_who_it_is_and_what_it_can(tiny_model_dir: Path):
             "chunked-prefill",
             "ngram-speculation",
         ],
+        "features": ["json_schema"],
         "usd_per_hour": "0.10",
         "usd_per_hour_source": "assumed",
         "calibration": {

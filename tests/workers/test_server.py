@@ -181,6 +181,15 @@ def test_a_tenants_salt_keeps_its_cache_apart(worker: RunningWorker):
         ({"logit_bias": {"5": 1000}}, "logit_bias"),
         ({"stop": ["a"] * 17}, "stop"),
         ({"stop": ""}, "stop"),
+        ({"stop_token_ids": [999_999]}, "stop_token_ids"),
+        ({"stop_token_ids": [-1]}, "stop_token_ids"),
+        ({"stop_token_ids": list(range(65))}, "stop_token_ids"),
+        ({"min_tokens": -1}, "min_tokens"),
+        ({"min_tokens": 9}, "min_tokens"),
+        ({"min_p": 1.5}, "min_p"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
         ({"seed": 2**70}, "seed"),
         ({"top_logprobs": 50, "logprobs": True}, "top_logprobs"),
         ({"messages": []}, "messages"),
@@ -206,7 +215,6 @@ def test_absurd_values_are_refused_by_name(
     ("fields", "param"),
     [
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"messages": [{"role": "tool", "content": "4", "tool_call_id": "x"}]}, "messages"),
         ({"continue_final_message": True}, "continue_final_message"),
     ],
@@ -217,6 +225,22 @@ def test_what_would_be_ignored_is_refused(
     response = worker.chat(**fields)
     assert response.status_code == 400
     assert (error(response)["code"], error(response)["param"]) == ("unsupported_parameter", param)
+
+
+def test_a_stop_token_ends_an_answer_but_not_before_the_fewest(worker: RunningWorker):
+    # given: what would come
+    entries = worker.chat(logprobs=True).json()["choices"][0]["logprobs"]["content"]
+    token = worker.engine.tokenizer.encode(entries[2]["token"])[0]
+
+    # when
+    early = worker.chat(stop_token_ids=[token]).json()
+    late = worker.chat(stop_token_ids=[token], min_tokens=5).json()
+
+    # then
+    first = next(i for i, entry in enumerate(entries) if entry["token"] == entries[2]["token"])
+    assert early["usage"]["completion_tokens"] == first + 1
+    assert early["choices"][0]["finish_reason"] == "stop"
+    assert late["usage"]["completion_tokens"] >= 5
 
 
 def test_tools_that_may_not_be_used_are_accepted(worker: RunningWorker):

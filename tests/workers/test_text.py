@@ -57,3 +57,16 @@ def test_a_repetition_inside_a_stop_string_is_found():
     shown, result = stream(b"aaab", ("aab",))
     assert "".join(shown) == "a"
     assert result.stopped
+
+
+def test_text_before_the_fewest_tokens_is_no_stop_string():
+    # given
+    result = TextStream(from_bytes, ("ab",))
+
+    # when
+    shown = [result.push(token, may_stop=False) for token in b"aba"]
+    shown += [result.push(token) for token in b"bab"]
+
+    # then: the match begins after what had to come
+    assert "".join(shown) == "abab"
+    assert result.stopped

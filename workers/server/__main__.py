@@ -166,7 +166,7 @@ def run(options: argparse.Namespace, listener: socket.socket) -> None:
     bearer = "" if options.no_bearer else options.bearer or secrets.token_urlsafe(32)
     model_name = options.model_name or options.model_dir.name
     bridge = EngineBridge(engine)
-    builder = CallBuilder(engine, read_defaults(options.model_dir))
+    builder = CallBuilder.of(engine, read_defaults(options.model_dir))
     app = App(bridge, builder, ServerConfig(model_name=model_name, bearer=bearer))
     registration = None
     if options.gateway:

@@ -145,7 +145,10 @@ class App:
             prompt = await asyncio.to_thread(self._builder.prompt, request)
         else:
             prompt = self._builder.prompt(request)
-        requests = self._builder.requests(request, prompt)
+        grammar = None
+        if request.schema is not None:
+            grammar = await asyncio.to_thread(self._builder.grammar, request)
+        requests = self._builder.requests(request, prompt, grammar)
         try:
             stream = self._bridge.submit(requests)
         except Busy:
@@ -184,7 +187,8 @@ class App:
             chunks: list[bytes] = []
             for item in progress:
                 if item.finish_reason is FinishReason.ERROR:
-                    await self._send(send, _body(event(_engine_failed().body()), more=False))
+                    failed = errors.failed(item.failure).body()
+                    await self._send(send, _body(event(failed), more=False))
                     return
                 chunks.append(writer.chunk(item, is_first=item.request_id not in started))
                 started.add(item.request_id)
@@ -208,8 +212,9 @@ class App:
         if stream.is_disconnected:
             raise ClientGone
         usages = [answer.usage for answer in answers.values() if answer.usage is not None]
-        if any(answer.finish_reason is FinishReason.ERROR for answer in answers.values()):
-            raise _engine_failed()
+        for answer in answers.values():
+            if answer.finish_reason is FinishReason.ERROR:
+                raise errors.failed(answer.failure)
         await _respond(send, writer.whole(list(answers.values()), usages))
 
     async def _send(self, send: Send, message: dict[str, Any]) -> None:
@@ -218,12 +223,6 @@ class App:
             await asyncio.wait_for(send(message), self._config.send_timeout_s)
         except TimeoutError:
             raise ClientGone from None
-
-
-def _engine_failed() -> errors.EngineFailed:
-    return errors.EngineFailed(
-        "The model produced no usable numbers for this request", code="generation_failed"
-    )
 
 
 async def _watch(receive: Receive, stream: Stream) -> None:

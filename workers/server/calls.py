@@ -10,6 +10,7 @@ from workers.sampler import SamplingParams
 from workers.sequence import GenerationRequest
 from workers.server.errors import BadRequest, ContextTooLong
 from workers.server.protocol import ChatRequest, CompletionRequest
+from workers.structured import Grammar, GrammarCompiler, GrammarRefused
 from workers.tokenizer import TemplateRefused
 
 AnyRequest = ChatRequest | CompletionRequest
@@ -40,6 +41,29 @@ def read_defaults(model_dir: Path) -> SamplingDefaults:
 class CallBuilder:
     engine: Engine
     defaults: SamplingDefaults
+    grammars: GrammarCompiler
+
+    @classmethod
+    def of(cls, engine: Engine, defaults: SamplingDefaults) -> "CallBuilder":
+        config = engine.model.config
+        grammars = GrammarCompiler(
+            engine.tokenizer.to_json(), vocab_size=config.vocab_size, eos=config.eos_token_ids
+        )
+        return cls(engine, defaults, grammars)
+
+    def grammar(self, request: AnyRequest) -> Grammar | None:
+        """What the answer must be, compiled. Slow for a new schema: not for the event loop."""
+        schema = request.schema
+        if schema is None:
+            return None
+        try:
+            return self.grammars.json_schema(schema)
+        except GrammarRefused as error:
+            raise BadRequest(
+                f"The schema cannot be used: {error}",
+                code="invalid_json_schema",
+                param="response_format",
+            ) from error
 
     def prompt(self, request: AnyRequest) -> list[int]:
         """The prompt's tokens. Slow for long texts: not for the event loop."""
@@ -62,11 +86,14 @@ class CallBuilder:
             raise ContextTooLong(prompt_tokens=len(tokens), context_length=limit)
         return tokens
 
-    def requests(self, request: AnyRequest, prompt: list[int]) -> list[GenerationRequest]:
+    def requests(
+        self, request: AnyRequest, prompt: list[int], grammar: Grammar | None = None
+    ) -> list[GenerationRequest]:
         """One engine request per choice; the later ones reuse the first one's prompt blocks."""
         call_id = secrets.token_hex(12)
         seed = request.seed if request.seed is not None else secrets.randbits(63)
         max_tokens = self._max_tokens(request, len(prompt))
+        end_tokens = request.end_tokens(self.engine.model.config.vocab_size)
         return [
             GenerationRequest(
                 request_id=f"{call_id}-{choice}",
@@ -74,6 +101,9 @@ class CallBuilder:
                 max_tokens=max_tokens,
                 sampling=self._sampling(request, seed + choice),
                 stop=request.stop_strings,
+                stop_token_ids=end_tokens,
+                min_tokens=request.fewest_tokens(max_tokens),
+                grammar=grammar,
                 ignore_eos=bool(request.ignore_eos),
                 salt=request.cache_salt or "",
                 priority=request.priority or 0,

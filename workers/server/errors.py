@@ -7,6 +7,8 @@ ApiError
 
 from typing import Any
 
+from workers.structured import GrammarFailed
+
 
 class ApiError(Exception):
     status = 500
@@ -84,3 +86,16 @@ class Overloaded(ApiError):
 class EngineFailed(ApiError):
     status = 500
     type = "server_error"
+
+
+def failed(failure: Exception | None) -> ApiError:
+    """Why the engine gave a request up, as the caller shall hear it."""
+    if isinstance(failure, GrammarFailed):
+        return BadRequest(
+            f"The schema became too complex while the answer was written: {failure}",
+            code="schema_too_complex",
+            param="response_format",
+        )
+    return EngineFailed(
+        "The model produced no usable numbers for this request", code="generation_failed"
+    )

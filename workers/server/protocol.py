@@ -15,6 +15,7 @@ from workers.server.errors import BadRequest
 MAX_CHOICES = 8
 MAX_LOGIT_BIAS = 1024
 MAX_STOP_LENGTH = 256
+MAX_STOP_TOKENS = 64
 
 Temperature = Annotated[float, Meta(ge=0.0, le=2.0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -23,12 +24,14 @@ Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 RepetitionPenalty = Annotated[float, Meta(gt=0.0, le=10.0)]
 TopK = Annotated[int, Meta(ge=-1, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+CountOrNone = Annotated[int, Meta(ge=0, le=1_000_000)]
 Choices = Annotated[int, Meta(ge=1, le=MAX_CHOICES)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Bias = Annotated[float, Meta(ge=-100.0, le=100.0)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 StopText = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 Stop = StopText | Annotated[list[StopText], Meta(max_length=16)]
+StopTokens = Annotated[list[int], Meta(max_length=MAX_STOP_TOKENS)]
 Salt = Annotated[str, Meta(max_length=256)]
 Priority = Annotated[int, Meta(ge=-1000, le=1000)]
 
@@ -54,8 +57,32 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class JsonSchema(msgspec.Struct):
+    """A named schema, kept as text: the order of its properties is the order of the answer's."""
+
+    schema: msgspec.Raw
+    name: str = ""
+    strict: bool | None = None
+
+
 class ResponseFormat(msgspec.Struct):
-    type: str
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @property
+    def schema(self) -> str | None:
+        """The JSON schema that the answer must meet, as text; None for free text."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return '{"type": "object"}'
+        if self.json_schema is None:
+            raise BadRequest(
+                "response_format needs json_schema: {name, schema}",
+                code="invalid_value",
+                param="response_format",
+            )
+        return bytes(self.json_schema.schema).decode()
 
 
 class Sampling(msgspec.Struct, kw_only=True):
@@ -73,6 +100,9 @@ class Sampling(msgspec.Struct, kw_only=True):
     logit_bias: dict[str, Bias] | None = None
     seed: Seed | None = None
     stop: Stop | None = None
+    stop_token_ids: StopTokens | None = None
+    min_tokens: CountOrNone | None = None
+    response_format: ResponseFormat | None = None
     n: Choices | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -90,6 +120,29 @@ class Sampling(msgspec.Struct, kw_only=True):
     def includes_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def schema(self) -> str | None:
+        return self.response_format.schema if self.response_format is not None else None
+
+    def end_tokens(self, vocab_size: int) -> tuple[int, ...]:
+        tokens = tuple(self.stop_token_ids or ())
+        for token in tokens:
+            check_token("stop_token_ids", str(token), vocab_size)
+        return tokens
+
+    def fewest_tokens(self, max_tokens: int) -> int:
+        """`min_tokens`, which may neither pass the limit nor hold a finished JSON text open."""
+        fewest = self.min_tokens or 0
+        if fewest > max_tokens:
+            raise BadRequest(
+                f"min_tokens is {fewest}, but at most {max_tokens} tokens can come",
+                code="invalid_value",
+                param="min_tokens",
+            )
+        if fewest and self.schema is not None:
+            raise _unsupported("min_tokens", "an answer with a schema ends when it is complete")
+        return fewest
+
     def token_bias(self, vocab_size: int) -> dict[int, float]:
         bias = self.logit_bias or {}
         if len(bias) > MAX_LOGIT_BIAS:
@@ -98,15 +151,19 @@ class Sampling(msgspec.Struct, kw_only=True):
                 code="invalid_value",
                 param="logit_bias",
             )
-        for token in bias:
-            if not (token.isdecimal() and int(token[:9]) < vocab_size and len(token) <= 9):
-                raise BadRequest(
-                    f"logit_bias names {token[:20]!r}, which is no token of this model "
-                    f"(0 to {vocab_size - 1})",
-                    code="invalid_value",
-                    param="logit_bias",
-                )
-        return {int(token): value for token, value in bias.items()}
+        return {
+            check_token("logit_bias", token, vocab_size): value for token, value in bias.items()
+        }
+
+
+def check_token(param: str, token: str, vocab_size: int) -> int:
+    if token.isascii() and token.isdecimal() and len(token) <= 9 and int(token) < vocab_size:
+        return int(token)
+    raise BadRequest(
+        f"{param} names {token[:20]!r}, which is no token of this model (0 to {vocab_size - 1})",
+        code="invalid_value",
+        param=param,
+    )
 
 
 class ChatRequest(Sampling, kw_only=True):
@@ -116,7 +173,6 @@ class ChatRequest(Sampling, kw_only=True):
     top_logprobs: TopLogprobs | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
-    response_format: ResponseFormat | None = None
     continue_final_message: bool | None = None
 
     @property
@@ -129,8 +185,6 @@ class ChatRequest(Sampling, kw_only=True):
 
     def check_supported(self, *, template_has_tools: bool) -> None:
         """Refuse what the model's chat template cannot express."""
-        if self.response_format is not None and self.response_format.type != "text":
-            raise _unsupported("response_format", "only plain text is produced")
         if self.continue_final_message and self.messages[-1].role != "assistant":
             raise _unsupported("continue_final_message", "the last message is not the assistant's")
         if template_has_tools:

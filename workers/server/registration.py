@@ -65,6 +65,7 @@ def registration_body(
         "context_length": engine.context_length,
         "max_output_tokens": engine.config.max_output_tokens,
         "techniques": techniques(engine.config),
+        "features": ["json_schema"],
         "usd_per_hour": identity.usd_per_hour,
         "usd_per_hour_source": identity.usd_per_hour_source,
         "calibration": {

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from workers.config import EngineConfig
 from workers.scheduler import Scheduled
 from workers.sequence import Sequence
+from workers.speculation.constrained import constrained
 from workers.speculation.ngram import NgramProposer
 from workers.speculation.policy import Acceptance, CostCurve, draft_lengths
 from workers.speculation.protocol import NO_DRAFT
@@ -56,6 +57,8 @@ class Drafter:
             sequence.acceptance = Acceptance(priors=self._priors)
         limit = min(left, self._config.max_draft_tokens)
         sequence.proposed = sequence.proposer.propose(sequence.tokens, limit)
+        if sequence.grammar is not None:
+            sequence.proposed = constrained(sequence.proposed, sequence.grammar, limit)
 
     @staticmethod
     def _length(sequence: Sequence) -> int:
