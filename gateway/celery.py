@@ -17,6 +17,8 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.drain_usage": (1, "money"),
     "billing.tasks.expire_holds": (10, "money"),
     "billing.tasks.check_invariants": (30, "boards"),
+    "billing.tasks.draft_invoices": (3600, "slow"),
+    "billing.tasks.expire_credit": (3600, "slow"),
     "providers.tasks.record_measurements": (1, "boards"),
     "providers.tasks.refresh_leaderboards": (5, "boards"),
     "providers.tasks.check_offers": (10, "boards"),

@@ -6,6 +6,7 @@ from django.urls import path
 from gateway.console.views import (
     board,
     budgets,
+    invoices,
     keys,
     live,
     overview,
@@ -39,6 +40,9 @@ urlpatterns = [
     path("budgets/quota/", budgets.set_quota, name="set-quota"),
     path("budgets/quota/<int:quota_id>/remove/", budgets.remove_quota, name="remove-quota"),
     path("budgets/rate-limit/", budgets.set_rate_limit, name="set-rate-limit"),
+    path("invoices/", invoices.invoice_list, name="invoices"),
+    path("invoices/<int:invoice_id>/pdf/", invoices.invoice_pdf, name="invoice-pdf"),
+    path("credit-notes/<int:note_id>/pdf/", invoices.credit_note_pdf, name="credit-note-pdf"),
     path("routing/", routing.routing, name="routing"),
     path("playground/", playground.page, name="playground"),
     path("playground/send/", playground.send, name="playground-send"),

@@ -1,0 +1,82 @@
+"""A tenant's invoices: the list, and each as PDF. For its owners and admins, and for the house."""
+
+from collections.abc import Callable
+from typing import Final
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.db.models import Q
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+
+from billing.errors import InvoiceRefused
+from billing.invoicing import pdf, settling
+from billing.models import CreditNote, Invoice
+from gateway.console.access import MANAGERS, require, tenant_page
+from gateway.console.pages import render_page
+from gateway.models import Member, Team
+
+SHOWN_MAX: Final = 120
+
+
+@require_safe
+@tenant_page
+def invoice_list(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, MANAGERS)
+    found = (
+        Invoice.objects.filter(tenant=member.tenant)
+        .exclude(state=Invoice.State.DRAFT)
+        .order_by("-period_start", "-pk")[:SHOWN_MAX]
+    )
+    notes = CreditNote.objects.filter(invoice__tenant=member.tenant).order_by("-pk")[:SHOWN_MAX]
+    context = {
+        "rows": [(invoice, settling.open_cents(invoice)) for invoice in found],
+        "notes": notes,
+    }
+    return render_page(request, "console/invoices.html", context, nav="invoices", member=member)
+
+
+@require_safe
+@login_required
+def invoice_pdf(request: HttpRequest, invoice_id: int) -> HttpResponse:
+    found = Invoice.objects.select_related("tenant", "replaces").filter(pk=invoice_id)
+    invoice = found.filter(_visible_to(request, "tenant")).first()
+    if invoice is None or (invoice.state == Invoice.State.DRAFT and not _is_house(request)):
+        raise Http404
+    names = dict(Team.objects.filter(tenant=invoice.tenant).values_list("pk", "name"))
+    return _pdf(str(invoice), lambda: pdf.of_an_invoice(invoice, team_names=names))
+
+
+@require_safe
+@login_required
+def credit_note_pdf(request: HttpRequest, note_id: int) -> HttpResponse:
+    found = CreditNote.objects.select_related("invoice__tenant").filter(pk=note_id)
+    note = found.filter(_visible_to(request, "invoice__tenant")).first()
+    if note is None:
+        raise Http404
+    return _pdf(note.number, lambda: pdf.of_a_credit_note(note))
+
+
+def _is_house(request: HttpRequest) -> bool:
+    user = request.user
+    return isinstance(user, User) and user.is_staff and user.has_perm("billing.view_invoice")
+
+
+def _visible_to(request: HttpRequest, tenant: str) -> Q:
+    """Whose documents these are: a document of another tenant is one that does not exist."""
+    if _is_house(request):
+        return Q()
+    assert isinstance(request.user, User)
+    members = Member.objects.filter(user=request.user, role__in=MANAGERS)
+    return Q(**{f"{tenant}__in": members.values("tenant")})
+
+
+def _pdf(name: str, make: Callable[[], bytes]) -> HttpResponse:
+    try:
+        body = make()
+    except InvoiceRefused as refusal:
+        return HttpResponse(str(refusal), status=503, content_type="text/plain; charset=utf-8")
+    response = HttpResponse(body, content_type="application/pdf")
+    response["Content-Disposition"] = f'inline; filename="{name.replace(" ", "-")}.pdf"'
+    response["Cache-Control"] = "private, no-store"
+    return response
