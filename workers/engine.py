@@ -89,6 +89,7 @@ class Engine:
         """Forget all requests, cached blocks and counts, as if just started."""
         config = self.config
         self.metrics = Metrics()
+        self.model.take_expert_load()
         self.pool = BlockPool(config.kv_blocks, config.block_size)
         self.scheduler = Scheduler(config, self.pool)
         self._cache = self.model.new_cache(
@@ -171,6 +172,7 @@ class Engine:
         metrics.prefix_queries.inc(stats.queried_tokens)
         metrics.prefix_hits.inc(stats.hit_tokens)
         self.scheduler.stats = CacheStats()
+        metrics.observe_expert_load(self.model.take_expert_load())
 
     def measure_costs(self) -> CostCurve:
         """Time steps of growing size on scratch blocks, which are zeroed again."""
@@ -203,6 +205,7 @@ class Engine:
         touched = list(scratch.block_ids)
         self.pool.release(scratch)
         self._cache.scrub(touched)
+        self.model.take_expert_load()
         return curve
 
     def _slots(self, table: BlockTable, positions: range) -> Tensor:

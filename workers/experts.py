@@ -77,7 +77,7 @@ class SparseMLP:
         if sparse.has_shared_gate:
             name = f"{prefix}.{sparse.shared}_gate.weight"
             self._shared_gate = read(name, (1, config.hidden_size)).clone()
-        self.load = torch.zeros(sparse.experts, dtype=torch.int64)  # tokens by expert, so far
+        self._load = torch.zeros(sparse.experts, dtype=torch.int64)  # tokens by expert
 
     def __call__(self, normed: Tensor, hidden: Tensor) -> Tensor:
         chosen, weights = self._gate(normed)
@@ -90,12 +90,18 @@ class SparseMLP:
             mixed = self._shared(normed, mixed)
         return mixed + hidden
 
+    def take_load(self) -> list[int]:
+        """Tokens by expert since the last call."""
+        load: list[int] = self._load.tolist()
+        self._load.zero_()
+        return load
+
     def _run(self, normed: Tensor, chosen: Tensor) -> Tensor:
         tokens, top_k = chosen.shape
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
         counts = torch.bincount(flat, minlength=len(self._experts))
-        self.load += counts
+        self._load += counts
         gathered = normed.index_select(0, order // top_k)
         shares = torch.split(gathered, counts.tolist())
         outputs = [

@@ -105,11 +105,11 @@ class Model:
     def linear_kind(self) -> str:
         return "onednn-fp32-packed" if self.make_linear is PackedLinear else "fp32"
 
-    @property
-    def sparse_layers(self) -> dict[int, SparseMLP]:
-        """The expert-routed layers by their index."""
+    def take_expert_load(self) -> dict[int, list[int]]:
+        """Tokens that each expert took since the last call, by sparse layer."""
         layers = enumerate(self._layers)
-        return {index: layer.mlp for index, layer in layers if isinstance(layer.mlp, SparseMLP)}
+        sparse = {index: layer.mlp for index, layer in layers if isinstance(layer.mlp, SparseMLP)}
+        return {index: mlp.take_load() for index, mlp in sparse.items()}
 
     def new_cache(self, *, num_blocks: int, block_size: int) -> KVCache:
         config = self.config
