@@ -42,6 +42,7 @@ urlpatterns = [
     path("budgets/rate-limit/", budgets.set_rate_limit, name="set-rate-limit"),
     path("invoices/", invoices.invoice_list, name="invoices"),
     path("invoices/<int:invoice_id>/pdf/", invoices.invoice_pdf, name="invoice-pdf"),
+    path("invoices/<int:invoice_id>/focus.csv", invoices.invoice_focus, name="invoice-focus"),
     path("credit-notes/<int:note_id>/pdf/", invoices.credit_note_pdf, name="credit-note-pdf"),
     path("routing/", routing.routing, name="routing"),
     path("playground/", playground.page, name="playground"),

@@ -10,10 +10,11 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
 from billing.errors import InvoiceRefused
-from billing.invoicing import pdf, settling
+from billing.invoicing import focus, pdf, settling
 from billing.models import CreditNote, Invoice
 from gateway.console.access import MANAGERS, require, tenant_page
 from gateway.console.pages import render_page
+from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Team
 
 SHOWN_MAX: Final = 120
@@ -55,6 +56,22 @@ def credit_note_pdf(request: HttpRequest, note_id: int) -> HttpResponse:
     if note is None:
         raise Http404
     return _pdf(note.number, lambda: pdf.of_a_credit_note(note))
+
+
+@require_safe
+@login_required
+def invoice_focus(request: HttpRequest, invoice_id: int) -> HttpResponse:
+    """The invoice and its credit notes as FOCUS rows, for a FinOps tool."""
+    found = Invoice.objects.select_related("tenant").filter(pk=invoice_id)
+    invoice = found.filter(_visible_to(request, "tenant"), state=Invoice.State.FINALISED).first()
+    if invoice is None:
+        raise Http404
+    rows = list(focus.of_invoice(invoice))
+    for note in invoice.credit_notes.select_related("invoice__tenant").order_by("pk"):
+        rows += focus.of_credit_note(note)
+    return csv_response(
+        f"{invoice}-focus.csv", head=focus.COLUMNS, rows=(row.values() for row in rows)
+    )
 
 
 def _is_house(request: HttpRequest) -> bool:
