@@ -6,7 +6,7 @@ a cancelled request's blocks are free before the next step.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from workers.config import EngineConfig
 from workers.kv import BlockPool, BlockTable
 from workers.metrics import Metrics, RequestUsage
 from workers.model import Batch, Model, load_model
+from workers.reading import PromptReading
 from workers.sampler import NonFiniteLogits, TokenLogprobs, check_finite, token_logprobs
 from workers.scheduler import CacheStats, Scheduled, Scheduler
 from workers.sequence import FinishReason, GenerationRequest, Sequence, new_sequence
@@ -50,6 +51,16 @@ class Progress:
     finish_reason: FinishReason | None = None
     usage: RequestUsage | None = None
     failure: Exception | None = None
+    reading: PromptReading | None = None
+
+    def followed_by(self, later: "Progress") -> "Progress":
+        """Both as one."""
+        return replace(
+            later,
+            text=self.text + later.text,
+            logprobs=self.logprobs + later.logprobs,
+            reading=self.reading or later.reading,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +157,7 @@ class Engine:
             self._drafter.assign(plan, grow=self.scheduler.grow_for_draft)
         plan, batch = self._build_batch(plan)
         input_tokens = sum(_prompt_part(item) for item in plan)
-        logits = self.model.forward(batch, self._cache)
+        logits = self._forward(plan, batch)
         best = logits.argmax(-1).tolist()
         progress: list[Progress] = []
         first_row = 0
@@ -161,6 +172,19 @@ class Engine:
             total_tokens=len(batch.tokens),
         )
         return progress
+
+    def _forward(self, plan: list[Scheduled], batch: Batch) -> Tensor:
+        """Logits [rows, vocab] of the step; readings of prompts hear its hidden states."""
+        if all(item.sequence.reading is None for item in plan):
+            return self.model.forward(batch, self._cache)
+        hidden = self.model.hidden_states(batch, self._cache)
+        start = 0
+        for item in plan:
+            reading, first = item.sequence.reading, item.sequence.num_computed
+            if reading is not None:
+                reading.take(first, hidden[start : start + item.count], self.model)
+            start += item.total
+        return self.model.logits(hidden.index_select(0, batch.logit_rows))
 
     def publish_gauges(self) -> None:
         """Bring the Prometheus gauges and cache counters up to date."""
@@ -266,6 +290,8 @@ class Engine:
             return []
         try:
             check_finite(logits)
+            if sequence.request.max_tokens == 0:
+                return [self._finish_prompt(sequence)]
             emitted = choose(sequence, logits, best)
         except (NonFiniteLogits, GrammarFailed) as error:
             return [self._fail(sequence, error)]
@@ -278,12 +304,23 @@ class Engine:
         self.pool.seal(sequence.table, sequence.tokens, sequence.num_computed)
         logprobs = self._logprobs(sequence, logits, emitted[:kept])
         if reason is not None:
-            finished = self._finish(sequence, reason)
-            finished.text, finished.logprobs = shown, logprobs
-            return [finished]
-        if shown or logprobs:
-            return [Progress(sequence.request.request_id, shown, logprobs)]
-        return []
+            progress = self._finish(sequence, reason)
+        else:
+            progress = Progress(sequence.request.request_id, "")
+        progress.text, progress.logprobs = shown, logprobs
+        if sequence.steps == 1:
+            progress.reading = sequence.reading
+        worth_telling = shown or logprobs or progress.reading or reason is not None
+        return [progress] if worth_telling else []
+
+    def _finish_prompt(self, sequence: Sequence) -> Progress:
+        """End a request that wanted nothing but its prompt computed."""
+        sequence.num_computed = len(sequence.tokens)
+        self.pool.seal(sequence.table, sequence.tokens, sequence.num_computed)
+        self._count_prompt(sequence)
+        progress = self._finish(sequence, FinishReason.LENGTH)
+        progress.reading = sequence.reading
+        return progress
 
     def _append(
         self, sequence: Sequence, emitted: list[int]
@@ -319,12 +356,9 @@ class Engine:
 
     def _count_output(self, sequence: Sequence, *, kept: int, accepted: int) -> None:
         if sequence.first_token_at is None:
+            self._count_prompt(sequence)
             sequence.first_token_at = self._clock()
-            self.metrics.observe_first_token(
-                prompt_tokens=len(sequence.request.prompt),
-                cached=sequence.cached_tokens or 0,
-                ttft_s=sequence.first_token_at - sequence.arrived_at,
-            )
+            self.metrics.ttft.observe(sequence.first_token_at - sequence.arrived_at)
         sequence.steps += 1
         sequence.drafted += len(sequence.draft)
         sequence.accepted += accepted
@@ -332,6 +366,11 @@ class Engine:
         self.metrics.totals.output_tokens += kept
         self.metrics.generation_tokens.inc(kept)
         self.metrics.observe_draft(drafted=len(sequence.draft), accepted=accepted)
+
+    def _count_prompt(self, sequence: Sequence) -> None:
+        self.metrics.observe_prompt(
+            tokens=len(sequence.request.prompt), cached=sequence.cached_tokens or 0
+        )
 
     def _fail(self, sequence: Sequence, failure: Exception | None = None) -> Progress:
         """End a request that cannot go on, and let nothing read what it wrote: it may be NaN."""

@@ -122,11 +122,10 @@ class Metrics:
             mean = sum(totals) / len(totals)
             self.expert_imbalance.labels(layer=str(layer)).set(max(totals) / mean if mean else 0.0)
 
-    def observe_first_token(self, *, prompt_tokens: int, cached: int, ttft_s: float) -> None:
-        self.totals.input_tokens_uncached += prompt_tokens - cached
+    def observe_prompt(self, *, tokens: int, cached: int) -> None:
+        self.totals.input_tokens_uncached += tokens - cached
         self.totals.input_tokens_cached += cached
-        self.prompt_tokens.inc(prompt_tokens)
-        self.ttft.observe(ttft_s)
+        self.prompt_tokens.inc(tokens)
 
     def observe_finished(self, usage: RequestUsage, reason: str) -> None:
         self.finished.labels(finished_reason=reason).inc()
