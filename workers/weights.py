@@ -56,6 +56,15 @@ class Weights:
             self._checked.add(name)
         return tensor.float()
 
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._files)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape that the file gives, without reading the tensor."""
+        with safe_open(self.folder / self._files[name], framework="pt") as opened:
+            return tuple(opened.get_slice(name).get_shape())
+
     def unread(self) -> list[str]:
         """Tensors that nobody asked for: a decoder that ignores weights is not the model."""
         return sorted(set(self._files) - self._checked)
