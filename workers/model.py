@@ -100,6 +100,7 @@ class Model:
         self._head = self.make_linear(read(head, rows_by_token))
         # Read again, and last: of this mapping only the rows that are looked up become resident.
         self._embedding = read(embedding, rows_by_token)
+        self._output = self._embedding if config.tied_embeddings else read(head, rows_by_token)
 
     @property
     def linear_kind(self) -> str:
@@ -154,6 +155,14 @@ class Model:
     def normed(self, hidden: Tensor) -> Tensor:
         """Hidden states after the final norm, which the head reads: [rows, hidden]."""
         return self._norm(hidden)
+
+    def embedding_rows(self, tokens: Tensor) -> Tensor:
+        """What the first layer is given for these tokens: [tokens, hidden]."""
+        return self._embedding.index_select(0, tokens)
+
+    def output_rows(self, tokens: Tensor) -> Tensor:
+        """Rows of the output matrix: the logits of `tokens` are their products with `normed`."""
+        return self._output.index_select(0, tokens)
 
     def _embed(self, batch: Batch) -> Tensor:
         hidden = self._embedding.index_select(0, batch.tokens)  # [tokens, hidden]
