@@ -23,6 +23,8 @@ from billing.invoicing.admin import (
     CreditNoteAdmin,
     InvoiceAdmin,
     PaymentAdmin,
+    ProcessorEventAdmin,
+    TopUpAdmin,
 )
 from billing.models import (
     Account,
@@ -35,10 +37,12 @@ from billing.models import (
     Invoice,
     Payment,
     PriceVersion,
+    ProcessorEvent,
     Quota,
     RateLimit,
     TaskRun,
     Tenant,
+    TopUp,
     Transfer,
     UsageEvent,
 )
@@ -480,3 +484,5 @@ admin.site.register(Invoice, InvoiceAdmin)
 admin.site.register(BillingProfile, BillingProfileAdmin)
 admin.site.register(CreditNote, CreditNoteAdmin)
 admin.site.register(Payment, PaymentAdmin)
+admin.site.register(TopUp, TopUpAdmin)
+admin.site.register(ProcessorEvent, ProcessorEventAdmin)

@@ -19,6 +19,7 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.check_invariants": (30, "boards"),
     "billing.tasks.draft_invoices": (3600, "slow"),
     "billing.tasks.expire_credit": (3600, "slow"),
+    "gateway.tasks.recharge_credit": (60, "slow"),
     "providers.tasks.record_measurements": (1, "boards"),
     "providers.tasks.refresh_leaderboards": (5, "boards"),
     "providers.tasks.check_offers": (10, "boards"),

@@ -142,6 +142,18 @@ INVOICE_SELLER = {
     ),
 }
 
+# --- buying credit -------------------------------------------------------------------------------
+STRIPE_API_KEY = env.optional_secret(
+    "TOKENHOUSE_STRIPE_API_KEY", purpose="Stripe's secret key; without it no credit can be bought"
+)
+STRIPE_WEBHOOK_SECRET = env.optional_secret(
+    "TOKENHOUSE_STRIPE_WEBHOOK_SECRET",
+    purpose="what Stripe signs its messages to /webhooks/stripe/ with",
+)
+STRIPE_API_URL = env.text(
+    "TOKENHOUSE_STRIPE_API_URL", purpose="where Stripe answers", default="https://api.stripe.com"
+)
+
 # --- in-house workers that `make up` starts ------------------------------------------------------
 WORKERS_ENABLED = env.boolean(
     "TOKENHOUSE_WORKERS", purpose="whether `make up` starts its two in-house workers", default=True

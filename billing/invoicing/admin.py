@@ -27,7 +27,7 @@ from billing.admin_pages import ReadOnlyAdmin, dollars
 from billing.dollar_field import DollarField
 from billing.errors import BillingError
 from billing.invoicing import documents, runs, settling
-from billing.models import BillingProfile, CreditNote, Invoice, Payment, Tenant
+from billing.models import BillingProfile, CreditNote, Invoice, Payment, Tenant, TopUp
 from billing.money import PICO_PER_CENT
 
 State = Invoice.State
@@ -306,3 +306,47 @@ class PaymentAdmin(ReadOnlyAdmin):
     @display(description="Amount", ordering="amount_cents")
     def amount(self, payment: Payment) -> str:
         return cents_shown(payment.amount_cents)
+
+
+class TopUpAdmin(ReadOnlyAdmin):
+    """What was bought. `review`: paid, but another sum than was asked for; nothing was granted."""
+
+    list_display = (
+        "created_at",
+        "tenant",
+        "status",
+        "net",
+        "tax",
+        "refunded",
+        "payment_reference",
+        "failure",
+    )
+    list_filter = ("state", "is_automatic", "tenant")
+    search_fields = ("payment_reference", "tenant__name")
+    list_select_related = ("tenant",)
+    ordering = ("-pk",)
+
+    @display(
+        description="State",
+        label={"paid": "success", "started": "info", "failed": "warning", "review": "danger"},
+    )
+    def status(self, topup: TopUp) -> str:
+        return topup.state
+
+    @display(description="Credit", ordering="net_cents")
+    def net(self, topup: TopUp) -> str:
+        return cents_shown(topup.net_cents)
+
+    @display(description="Tax", ordering="tax_cents")
+    def tax(self, topup: TopUp) -> str:
+        return cents_shown(topup.tax_cents)
+
+    @display(description="Refunded", ordering="refunded_cents")
+    def refunded(self, topup: TopUp) -> str:
+        return cents_shown(topup.refunded_cents)
+
+
+class ProcessorEventAdmin(ReadOnlyAdmin):
+    list_display = ("received_at", "kind", "event_id", "outcome")
+    search_fields = ("event_id",)
+    ordering = ("-pk",)

@@ -11,6 +11,7 @@ from billing.models.invoices import (
 )
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
+from billing.models.payments import ProcessorEvent, Recharge, TopUp
 from billing.models.prices import PriceList, PriceRule, PriceVersion, ServiceTier, Sku
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
@@ -32,8 +33,10 @@ __all__ = [
     "PriceList",
     "PriceRule",
     "PriceVersion",
+    "ProcessorEvent",
     "Quota",
     "RateLimit",
+    "Recharge",
     "RevokedKey",
     "ScopeKind",
     "ServiceTier",
@@ -41,6 +44,7 @@ __all__ = [
     "Sku",
     "TaskRun",
     "Tenant",
+    "TopUp",
     "Transfer",
     "UsageEvent",
 ]

@@ -77,6 +77,8 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Billing profiles", "contact_mail", "billing_billingprofile"),
                 _item("Credit notes", "undo", "billing_creditnote"),
                 _item("Payments", "account_balance_wallet", "billing_payment"),
+                _item("Bought credit", "shopping_cart", "billing_topup"),
+                _item("Processor events", "webhook", "billing_processorevent"),
             ),
             _group(
                 "Money",

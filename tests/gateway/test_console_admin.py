@@ -44,6 +44,8 @@ PAGES = (
     "billing/billingprofile/add/",
     "billing/creditnote/",
     "billing/payment/",
+    "billing/topup/",
+    "billing/processorevent/",
     "billing/account/",
     "billing/transfer/",
     "billing/entry/",

@@ -92,17 +92,17 @@ def test_a_tenant_reads_its_invoices_and_nobody_else_s(
     client.force_login(alice.user)
     assert client.get(f"/invoices/{draft.pk}/pdf/").status_code == 404
     invoice = documents.finalise(invoice_id=draft.pk, seller=SELLER, now=timezone.now())
-    assert invoice.number in client.get("/invoices/").content.decode()
+    assert invoice.number in client.get("/billing/").content.decode()
     assert client.get(f"/invoices/{invoice.pk}/pdf/").status_code == 200
     rows = client.get(f"/invoices/{invoice.pk}/focus.csv").content.decode().splitlines()
     assert rows[0].startswith("BilledCost,BillingAccountId")
     Member.objects.filter(user=alice.user).update(role=Member.Role.DEVELOPER)
-    assert client.get("/invoices/").status_code == 403
+    assert client.get("/billing/").status_code == 403
     assert client.get(f"/invoices/{invoice.pk}/pdf/").status_code == 404
     assert client.get(f"/invoices/{invoice.pk}/focus.csv").status_code == 404
     client.force_login(charlie.user)
     assert client.get(f"/invoices/{invoice.pk}/pdf/").status_code == 404
-    assert invoice.number not in client.get("/invoices/").content.decode()
+    assert invoice.number not in client.get("/billing/").content.decode()
 
 
 def test_a_stranger_signs_in_first(client: Client, db: None) -> None:

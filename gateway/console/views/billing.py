@@ -1,7 +1,7 @@
-"""A tenant's invoices: the list, and each as PDF. For its owners and admins, and for the house."""
+"""A tenant's billing: credit, purchases, invoices. For its owners and admins, and the house."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
@@ -9,32 +9,52 @@ from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
+from billing import burning
 from billing.errors import InvoiceRefused
 from billing.invoicing import focus, pdf, settling
-from billing.models import CreditNote, Invoice
+from billing.models import CreditNote, Invoice, Recharge, TopUp
 from gateway.console.access import MANAGERS, require, tenant_page
+from gateway.console.billing_forms import RechargeForm, TopUpForm, recharge_terms
 from gateway.console.pages import render_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Team
+from gateway.payments import processor
 
 SHOWN_MAX: Final = 120
+TOPUPS_SHOWN: Final = 20
 
 
 @require_safe
 @tenant_page
-def invoice_list(request: HttpRequest, member: Member) -> HttpResponse:
+def billing(request: HttpRequest, member: Member) -> HttpResponse:
+    """Credit and where it came from, what was bought, the invoices."""
     require(member, MANAGERS)
+    return billing_page(request, member)
+
+
+def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpResponse:
+    tenant = member.tenant
     found = (
-        Invoice.objects.filter(tenant=member.tenant)
+        Invoice.objects.filter(tenant=tenant)
         .exclude(state=Invoice.State.DRAFT)
         .order_by("-period_start", "-pk")[:SHOWN_MAX]
     )
-    notes = CreditNote.objects.filter(invoice__tenant=member.tenant).order_by("-pk")[:SHOWN_MAX]
+    recharge = Recharge.objects.filter(tenant=tenant).first()
     context = {
         "rows": [(invoice, settling.open_cents(invoice)) for invoice in found],
-        "notes": notes,
+        "notes": CreditNote.objects.filter(invoice__tenant=tenant).order_by("-pk")[:SHOWN_MAX],
+        "pots": [pot for pot in burning.pots_of(tenant) if pot.left_pico > 0],
+        "topups": TopUp.objects.filter(tenant=tenant).order_by("-created_at")[:TOPUPS_SHOWN],
+        "recharge": recharge,
+        "can_buy": processor.is_configured(),
+        "topup_form": TopUpForm(),
+        "recharge_form": RechargeForm(initial=recharge_terms(recharge)),
+        **changed,
     }
-    return render_page(request, "console/invoices.html", context, nav="invoices", member=member)
+    status = 422 if "topup_form" in changed or "recharge_form" in changed else 200
+    return render_page(
+        request, "console/billing.html", context, nav="billing", member=member, status=status
+    )
 
 
 @require_safe
