@@ -4,10 +4,11 @@ The correction is applied by whoever acknowledges, and an entry is acknowledged 
 deliveries correct once.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import redis
 from django.db.models import F
 
@@ -20,8 +21,7 @@ from billing.redis_connection import run
 CHUNK: Final = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acknowledgement:
+class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`missed_keys` are registers that the settle did not know of: they get the whole amount."""
 
     entry_id: str
@@ -30,6 +30,10 @@ class Acknowledgement:
     difference_pico: int
     missed_keys: tuple[str, ...]
     missed_pico: int
+
+    @property
+    def is_exact(self) -> bool:
+        return not self.difference_pico and not self.missed_keys
 
 
 def acknowledge(client: redis.Redis, shard: int, entries: Sequence[Acknowledgement]) -> int:
@@ -44,17 +48,28 @@ def acknowledge(client: redis.Redis, shard: int, entries: Sequence[Acknowledgeme
 
 
 def _call(tag: str, epoch: str, entries: Sequence[Acknowledgement]) -> Call:
-    positions: dict[str, int] = {}
-    args: list[Argument] = [epoch, registers.GROUP_LEDGER, len(entries)]
+    """Entries that count in the same registers name them once; most need no correction at all."""
+    exact: list[Argument] = []
+    groups: dict[tuple[int, tuple[str, ...], tuple[str, ...]], list[Acknowledgement]]
+    groups = defaultdict(list)
     for entry in entries:
-        debited = (registers.tenant_key(tag, entry.tenant), *entry.debited_keys)
-        args += (entry.entry_id, len(debited) + len(entry.missed_keys))
-        for keys, pico in (
-            (debited, entry.difference_pico),
-            (entry.missed_keys, entry.missed_pico),
-        ):
-            nano, rest = divmod(pico, PICO_PER_NANO)
-            for key in keys:
-                args += (positions.setdefault(key, len(positions) + 1), nano, rest)
+        if entry.is_exact:
+            exact.append(entry.entry_id)
+        else:
+            groups[entry.tenant, entry.debited_keys, entry.missed_keys].append(entry)
+    positions: dict[str, int] = {}
+    args = [epoch, registers.GROUP_LEDGER, len(exact), *exact, len(groups)]
+    for (tenant, debited, missed), members in groups.items():
+        parts = [(registers.tenant_key(tag, tenant), *debited)]
+        if missed:
+            parts.append(missed)
+        args.append(len(parts))
+        for keys in parts:
+            args += (len(keys), *(positions.setdefault(key, len(positions) + 1) for key in keys))
+        args.append(len(members))
+        for entry in members:
+            args += (entry.entry_id, *divmod(entry.difference_pico, PICO_PER_NANO))
+            if missed:
+                args += divmod(entry.missed_pico, PICO_PER_NANO)
     keys_used: list[bytes | str] = [registers.epoch_key(tag), registers.stream_key(tag)]
     return Call(ACK, [*keys_used, *positions], args)

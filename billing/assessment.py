@@ -5,12 +5,11 @@ in Redis until a person resolves it. Two results are never averaged.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
-from billing import rating
+from billing import events, rating
 from billing.money import PICO_PER_NANO, nano_ceil
 from billing.rating import Price, PriceNotFound
 from billing.usage import UsageError
@@ -19,8 +18,7 @@ from billing.usage_stream import StreamEntry
 BIGINT_MAX: Final = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Prior:
+class Prior(msgspec.Struct, frozen=True):
     """What the expiry of the same attempt has booked already."""
 
     tenant_pico: int = 0
@@ -29,8 +27,7 @@ class Prior:
     transfer_id: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assessed:
+class Assessed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`rated_pico` is usage × price. The tenant pays `tenant_pico` of it, the house
     `overage_pico`, and what is left was paid at the attempt's expiry."""
 
@@ -100,7 +97,7 @@ def _rated(entry: StreamEntry, prices: Mapping[int, Price]) -> tuple[int, int]:
     if event.usage is None:
         raise _Doubtful("no usage where a count is due")
     if event.price is None:
-        served = event.detail.served_tier
+        served = events.detail_of(event).served_tier
         raise _Doubtful(
             "the data plane found no pinned price that fits"
             + (f", served tier {served}" if served else "")

@@ -6,7 +6,8 @@ was committed and not acknowledged is read again and found to be known.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -14,14 +15,16 @@ from typing import Final
 import redis
 from django.db import DataError, IntegrityError, transaction
 
-from billing import assessment, ledger, locks, postings, prices, registers, usage_rows
+from billing import assessment, ledger, locks, postings, registers, usage_rows
 from billing.acknowledgement import Acknowledgement, acknowledge
 from billing.assessment import Assessed, Prior
 from billing.invariant_results import report
 from billing.models import Tenant, UsageEvent
 from billing.money import PICO_PER_NANO
+from billing.pinned_prices import PinnedPrices
 from billing.quota_registers import QuotaRegisters
 from billing.rating import Price
+from billing.read_ahead import Batch, ReadAhead
 from billing.usage_rows import Known, Written
 from billing.usage_stream import (
     StreamEntry,
@@ -29,7 +32,6 @@ from billing.usage_stream import (
     ensure_groups,
     last_delivered,
     oldest_unread_ms,
-    read,
     set_aside,
     trim,
 )
@@ -66,10 +68,11 @@ class Drained:
 def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
     """Drain every shard that has something, and that nobody else is draining."""
     done = Drained()
+    pinned = PinnedPrices()
     for shard in _busy_shards(client):
         with locks.shard(shard) as taken:
             if taken:
-                done.add(drain(client, shard, now=now))
+                done.add(drain(client, shard, now=now, pinned=pinned))
     return done
 
 
@@ -92,46 +95,52 @@ def lag_ms(client: redis.Redis, *, now: datetime) -> int:
 
 
 def drain(
-    client: redis.Redis, shard: int, *, now: datetime, batch_size: int = BATCH_SIZE
+    client: redis.Redis,
+    shard: int,
+    *,
+    now: datetime,
+    batch_size: int = BATCH_SIZE,
+    pinned: PinnedPrices | None = None,
 ) -> Drained:
     """Drain one shard; the caller holds its lock."""
     done = Drained()
-    again = True
-    for _ in range(BATCHES_PER_RUN_MAX):
-        batch = read(client, shard, count=batch_size, again=again)
-        if batch:
-            done.add(_drain_batch(client, shard, batch, now))
-        elif again:
-            again = False
-        else:
-            break
-    else:
-        done.left = True
+    run = _Run(client, shard, now, pinned or PinnedPrices())
+    stream = ReadAhead(client, shard, count=batch_size, batches_max=BATCHES_PER_RUN_MAX)
+    with closing(stream.batches()) as batches:
+        for batch in batches:
+            done.add(_drain_batch(run, batch))
+    done.left = not stream.ended
     if done.read:
         trim(client, shard)
     return done
 
 
-def _drain_batch(
-    client: redis.Redis, shard: int, batch: Sequence[StreamEntry | Unreadable], now: datetime
-) -> Drained:
+@dataclass(frozen=True, slots=True)
+class _Run:
+    client: redis.Redis
+    shard: int
+    now: datetime
+    pinned: PinnedPrices
+
+
+def _drain_batch(run: _Run, batch: Batch) -> Drained:
     unreadable = [item for item in batch if isinstance(item, Unreadable)]
     entries = [item for item in batch if isinstance(item, StreamEntry)]
-    strangers, entries = _split_strangers(shard, entries)
+    strangers, entries = _split_strangers(run.shard, entries)
     unreadable += strangers
     done = Drained(read=len(batch))
-    acknowledgements, unpostable = _book_what_can_be(entries, shard, now, done)
-    acknowledge(client, shard, acknowledgements)
+    acknowledgements, unpostable = _book_what_can_be(run, entries, done)
+    acknowledge(run.client, run.shard, acknowledgements)
     unreadable += unpostable
     done.unreadable = len(unreadable)
     if unreadable:
-        _complain(unreadable, now)
-        set_aside(client, shard, unreadable)
+        _complain(unreadable, run.now)
+        set_aside(run.client, run.shard, unreadable)
     return done
 
 
 def _book_what_can_be(
-    entries: Sequence[StreamEntry], shard: int, now: datetime, done: Drained
+    run: _Run, entries: Sequence[StreamEntry], done: Drained
 ) -> tuple[list[Acknowledgement], list[Unreadable]]:
     """Book a batch; one that PostgreSQL refuses is halved until the entry at fault stands alone."""
     if not entries:
@@ -139,14 +148,14 @@ def _book_what_can_be(
     try:
         # Durable: what is acknowledged after must have been committed, not just released.
         with transaction.atomic(durable=True):
-            result = _book(entries, shard, now)
+            result = _book(run, entries)
     except (DataError, IntegrityError) as problem:
         if len(entries) == 1:
             reason = f"{type(problem).__name__}: {problem}"[:300]
             return [], [Unreadable(entries[0].id, reason, _as_fields(entries[0]))]
         middle = len(entries) // 2
-        first = _book_what_can_be(entries[:middle], shard, now, done)
-        second = _book_what_can_be(entries[middle:], shard, now, done)
+        first = _book_what_can_be(run, entries[:middle], done)
+        second = _book_what_can_be(run, entries[middle:], done)
         return first[0] + second[0], first[1] + second[1]
     done.add(result.counts)
     return result.acknowledgements, []
@@ -168,7 +177,7 @@ def _split_strangers(
 
 
 def _as_fields(entry: StreamEntry) -> dict[bytes, bytes]:
-    return {b"request_id": str(entry.request_id).encode(), b"c": str(entry.debit_nano).encode()}
+    return {b"request_id": entry.event.request_id.encode(), b"c": str(entry.debit_nano).encode()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +186,13 @@ class _Booked:
     acknowledgements: list[Acknowledgement]
 
 
-def _book(entries: Sequence[StreamEntry], shard: int, now: datetime) -> _Booked:
+def _book(run: _Run, entries: Sequence[StreamEntry]) -> _Booked:
     """Write and post a batch; the result is to be acknowledged once it has committed."""
-    pinned = prices.by_version(_versions(entries))
-    assessed = _assess(entries, pinned)
+    assessed = _assess(entries, run.pinned.of(entries))
     tenants = sorted({entry.event.tenant for entry in entries})
     transfer_ids = dict(zip(tenants, ledger.new_ids(len(tenants)), strict=True))
     written = usage_rows.write(
-        [(entry, result) for entry, result, _ in assessed], transfer_ids, drained_at=now
+        [(entry, result) for entry, result, _ in assessed], transfer_ids, drained_at=run.now
     )
     posted = [
         item for item in assessed if item[0].id in written.new and not item[1].quarantine_reason
@@ -192,8 +200,8 @@ def _book(entries: Sequence[StreamEntry], shard: int, now: datetime) -> _Booked:
     drafts = postings.drafts(posted, transfer_ids)
     if drafts:
         ledger.post_all(drafts)
-    _report(assessed, written, now)
-    quotas = QuotaRegisters.of(tenants, shard)
+    _report(assessed, written, run.now)
+    quotas = QuotaRegisters.of(tenants, run.shard)
     return _Booked(
         Drained(
             posted=len(posted),
@@ -207,17 +215,8 @@ def _book(entries: Sequence[StreamEntry], shard: int, now: datetime) -> _Booked:
     )
 
 
-def _versions(entries: Iterable[StreamEntry]) -> set[int]:
-    wanted: set[int] = set()
-    for entry in entries:
-        wanted.update(entry.event.prices)
-        if entry.event.price is not None:
-            wanted.add(entry.event.price)
-    return {version for version in wanted if 0 < version <= assessment.BIGINT_MAX}
-
-
 def _assess(
-    entries: Sequence[StreamEntry], pinned: dict[int, Price]
+    entries: Sequence[StreamEntry], pinned: Mapping[int, Price]
 ) -> list[tuple[StreamEntry, Assessed, Prior]]:
     found = _priors([entry for entry in entries if entry.late])
     assessed = []
@@ -244,7 +243,7 @@ def _priors(late: Sequence[StreamEntry]) -> dict[tuple[str, int], Prior]:
     if not late:
         return {}
     rows = UsageEvent.objects.filter(
-        request_id__in={entry.request_id for entry in late}, attempt__lt=0
+        request_id__in={entry.event.request_id for entry in late}, attempt__lt=0
     )
     return {(str(row.request_id), -row.attempt - 1): _stored_prior(row) for row in rows}
 
@@ -279,7 +278,7 @@ def _report(
     assessed: Sequence[tuple[StreamEntry, Assessed, Prior]], written: Written, now: datetime
 ) -> None:
     for entry, result, _ in assessed:
-        name = f"{entry.request_id}/{entry.attempt}"
+        name = f"{entry.event.request_id}/{entry.attempt}"
         known = written.known.get(entry.id)
         if known is not None and not known.same_body:
             logger.error("%s came twice with different bodies", name)

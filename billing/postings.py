@@ -6,6 +6,7 @@ taken back by a correction of that expiry's own transfer.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from billing.assessment import Assessed, Prior
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
@@ -16,48 +17,59 @@ Posted = tuple[StreamEntry, Assessed, Prior]
 REVENUE = AccountKey(Kind.REVENUE)
 
 
+@dataclass(slots=True)
+class _Sum:
+    """What one tenant's events of a batch come to, and what suppliers bill, or may bill, for
+    them, by why and whom."""
+
+    first: StreamEntry
+    attempts: int = 0
+    paid_pico: int = 0
+    overage_pico: int = 0
+    owed_pico: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, entry: StreamEntry, assessed: Assessed) -> None:
+        supplier = entry.event.supplier[:80]
+        self.attempts += 1
+        self.paid_pico += assessed.tenant_pico
+        self.overage_pico += assessed.overage_pico
+        why = Kind.PROVIDER_WASTE if assessed.wasted else Kind.COST_OF_SALES
+        self.owed_pico[why, supplier] += assessed.supplier_pico
+        if assessed.exposure_pico > 0:
+            self.owed_pico[Kind.SUPPLIER_EXPOSURE, supplier] += assessed.exposure_pico
+
+
 def drafts(posted: Iterable[Posted], transfer_ids: Mapping[int, int]) -> list[Draft]:
     """The transfers of newly drained events."""
-    by_tenant: dict[int, list[Posted]] = defaultdict(list)
-    for item in posted:
-        by_tenant[item[0].event.tenant].append(item)
-    made = [_usage(tenant, items, transfer_ids[tenant]) for tenant, items in by_tenant.items()]
-    for items in by_tenant.values():
-        made += [_correction(*item) for item in items if item[1].exposure_pico < 0]
-    return made
+    sums: dict[int, _Sum] = {}
+    corrections = []
+    for entry, assessed, prior in posted:
+        tenant = entry.event.tenant
+        if tenant not in sums:
+            sums[tenant] = _Sum(entry)
+        sums[tenant].add(entry, assessed)
+        if assessed.exposure_pico < 0:
+            corrections.append(_correction(entry, assessed, prior))
+    made = [_usage(tenant, total, transfer_ids[tenant]) for tenant, total in sums.items()]
+    return made + corrections
 
 
-def _usage(tenant: int, items: list[Posted], transfer_id: int) -> Draft:
+def _usage(tenant: int, total: _Sum, transfer_id: int) -> Draft:
     """Summed before it is posted: a batch has few accounts and many events."""
-    paid_pico = sum(assessed.tenant_pico for _, assessed, _ in items)
-    legs = _pair(AccountKey(Kind.TENANT_CREDIT, tenant), REVENUE, paid_pico)
-    overage_pico = sum(assessed.overage_pico for _, assessed, _ in items)
-    if overage_pico:
-        legs += _pair(AccountKey(Kind.OVERAGE_REVIEW, tenant), REVENUE, overage_pico)
-    for (kind, supplier), amount_pico in _owed(items).items():
+    legs = _pair(AccountKey(Kind.TENANT_CREDIT, tenant), REVENUE, total.paid_pico)
+    if total.overage_pico:
+        legs += _pair(AccountKey(Kind.OVERAGE_REVIEW, tenant), REVENUE, total.overage_pico)
+    for (kind, supplier), amount_pico in total.owed_pico.items():
         payable = AccountKey(Kind.PROVIDER_PAYABLE, supplier=supplier)
         legs += _pair(AccountKey(kind, supplier=supplier), payable, amount_pico)
-    first = items[0][0]
     return Draft(
         code=Code.USAGE,
         legs=legs,
-        idempotency_key=f"usage:{first.request_id}:{first.attempt}",
+        idempotency_key=f"usage:{total.first.event.request_id}:{total.first.attempt}",
         tenant_id=tenant,
-        memo=f"{len(items)} attempts",
+        memo=f"{total.attempts} attempts",
         transfer_id=transfer_id,
     )
-
-
-def _owed(items: list[Posted]) -> dict[tuple[str, str], int]:
-    """What suppliers bill, or may bill, by why and whom."""
-    owed: dict[tuple[str, str], int] = defaultdict(int)
-    for entry, assessed, _ in items:
-        supplier = entry.event.supplier[:80]
-        why = Kind.PROVIDER_WASTE if assessed.wasted else Kind.COST_OF_SALES
-        owed[why, supplier] += assessed.supplier_pico
-        if assessed.exposure_pico > 0:
-            owed[Kind.SUPPLIER_EXPOSURE, supplier] += assessed.exposure_pico
-    return owed
 
 
 def _correction(entry: StreamEntry, assessed: Assessed, prior: Prior) -> Draft:
@@ -69,7 +81,7 @@ def _correction(entry: StreamEntry, assessed: Assessed, prior: Prior) -> Draft:
             AccountKey(Kind.PROVIDER_PAYABLE, supplier=supplier),
             assessed.exposure_pico,
         ),
-        idempotency_key=f"exposure:{entry.request_id}:{entry.attempt}",
+        idempotency_key=f"exposure:{entry.event.request_id}:{entry.attempt}",
         tenant_id=entry.event.tenant,
         memo="settled after its expiry",
         corrects_id=prior.transfer_id,

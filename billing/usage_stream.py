@@ -6,35 +6,37 @@ is trimmed, and nothing else.
 """
 
 import hashlib
-import uuid
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import msgspec
 import redis
 
 from billing import events, registers
-from billing.events import AttemptDetail, AttemptEvent
+from billing.events import SealedEvent
 
 CONSUMER: Final = "drain"
+BEGINNING: Final = "0"
+NEVER_DELIVERED: Final = ">"
 UNREADABLE_KEPT: Final = 10_000
 ATTEMPT_MAX: Final = 1_000
 # Year 2100: a later time is no time but a broken clock or a broken event.
 TIME_MS_MAX: Final = 4_102_444_800_000
 ID_MAX: Final = 2**63 - 1
-NO_DETAIL: Final = AttemptDetail()
+# As the data plane writes them: PostgreSQL reads more spellings, and would tell two from one.
+UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 RawEntry = tuple[bytes, Mapping[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamEntry:
+class StreamEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A usage event with what the scripts debited for it, and in which window registers."""
 
     id: str
-    event: AttemptEvent
-    request_id: uuid.UUID
+    event: SealedEvent
     body_hash: bytes
     debit_nano: int
     hold_nano: int
@@ -74,32 +76,30 @@ def ensure_groups(client: redis.Redis) -> None:
 
 
 def read(
-    client: redis.Redis, shard: int, *, count: int, again: bool
+    client: redis.Redis, shard: int, *, count: int, after: str
 ) -> list[StreamEntry | Unreadable]:
-    """Up to `count` entries: those delivered before and never acknowledged, or new ones."""
+    """Up to `count` entries: what was delivered behind that entry and never acknowledged, or what
+    was NEVER_DELIVERED."""
     key = registers.stream_key(registers.tag_of_shard(shard))
-    reply = client.xreadgroup(
-        registers.GROUP_LEDGER, CONSUMER, {key: "0" if again else ">"}, count=count
-    )
+    reply = client.xreadgroup(registers.GROUP_LEDGER, CONSUMER, {key: after}, count=count)
     found = cast(Sequence[tuple[bytes, Sequence[RawEntry]]], reply or ())
     return [_parse(entry_id.decode(), fields) for _, raw in found for entry_id, fields in raw]
 
 
 def _parse(entry_id: str, fields: Mapping[bytes, bytes]) -> StreamEntry | Unreadable:
     try:
+        body = fields[b"e"]
         # PostgreSQL stores no NUL in text; nobody needs one in a usage event.
-        event = events.decode(fields[b"e"].replace(b"\\u0000", b"\\ufffd"))
-        request_id = uuid.UUID(event.request_id)
-        _check(event, request_id)
+        event = events.decode_sealed(body.replace(b"\\u0000", b"\\ufffd"))
+        _check(event)
         return StreamEntry(
             id=entry_id,
             event=event,
-            request_id=request_id,
-            body_hash=_hash(event),
+            body_hash=hashlib.sha256(events.said(body)).digest(),
             debit_nano=int(fields[b"c"]),
             hold_nano=int(fields[b"h"]),
             overage_nano=int(fields[b"o"]),
-            keys=tuple(fields[b"k"].decode().split()),
+            keys=_keys(fields[b"k"]),
             late=fields[b"l"] == b"1",
             expired=fields.get(b"x") == b"1",
         )
@@ -107,21 +107,23 @@ def _parse(entry_id: str, fields: Mapping[bytes, bytes]) -> StreamEntry | Unread
         return Unreadable(entry_id, f"{type(problem).__name__}: {problem}"[:300], fields)
 
 
-def _check(event: AttemptEvent, request_id: uuid.UUID) -> None:
-    if request_id.version != 7:
+def _check(event: SealedEvent) -> None:
+    if UUID7.fullmatch(event.request_id) is None:
         raise ValueError("the request id is no UUIDv7")
     if not 0 <= event.attempt <= ATTEMPT_MAX:
         raise ValueError(f"no such attempt: {event.attempt}")
-    if any(not 0 <= number <= ID_MAX for number in (event.key, event.offer, event.team or 0)):
+    if not (
+        0 <= event.key <= ID_MAX and 0 <= event.offer <= ID_MAX and 0 <= (event.team or 0) <= ID_MAX
+    ):
         raise ValueError("an id out of all bounds")
     if not (0 <= event.occurred_ms < TIME_MS_MAX and 0 <= event.settled_ms < TIME_MS_MAX):
         raise ValueError("a time out of all bounds")
 
 
-def _hash(event: AttemptEvent) -> bytes:
-    """Of what billing understands: a settle said again says the same, but later."""
-    said = msgspec.structs.replace(event, settled_ms=0, detail=NO_DETAIL)
-    return hashlib.sha256(events.encode(said)).digest()
+@lru_cache(maxsize=4096)
+def _keys(said: bytes) -> tuple[str, ...]:
+    """Most requests of a key name the same registers: one tuple serves them all."""
+    return tuple(said.decode().split())
 
 
 def set_aside(client: redis.Redis, shard: int, entries: Sequence[Unreadable]) -> None:

@@ -30,9 +30,10 @@ from gateway.runtime.redis import Redis
 
 
 class Services:
-    """The two servers of one test session."""
+    """The two servers of one test session. Durable ones write as in production, for a bench."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        self._throw_away = not durable
         self._processes: list[tuple[subprocess.Popen[bytes], Program]] = []
         self._owner = os.getpid()
 
@@ -43,8 +44,8 @@ class Services:
         self.root.chmod(0o711)
         where = Places(root=self.root, sockets=self.root / "run")
         user = osuser.for_services()
-        self.postgres = Postgres(places=where, user=user, throw_away=True)
-        self.redis = Redis(places=where, user=user, throw_away=True)
+        self.postgres = Postgres(places=where, user=user, throw_away=self._throw_away)
+        self.redis = Redis(places=where, user=user, throw_away=self._throw_away)
         share_binaries(self.root)
         for service, ending in ((self.postgres, signal.SIGQUIT), (self.redis, signal.SIGKILL)):
             service.prepare()
@@ -79,11 +80,11 @@ def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager
     if plugin is sys.modules[__name__]:
         SESSION.start()
         atexit.register(SESSION.stop)
-        _point_django_at(SESSION)
+        point_django_at(SESSION)
         manager.import_plugin("tests.people")
 
 
-def _point_django_at(services: Services) -> None:
+def point_django_at(services: Services) -> None:
     env.overrule(
         {
             "DJANGO_SETTINGS_MODULE": "gateway.settings",

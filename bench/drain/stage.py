@@ -1,65 +1,60 @@
-"""Fills the streams with settled requests of one priced sku, and drains them."""
+"""The house of the drain's bench: tenants with credit and caps, and a market of priced offers."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 import redis
 from django.core.management import call_command
 
-from billing import credit, holds, invariants, metering, prices, rebuild
-from billing.metering import Drained
-from billing.models import ShardEpoch, Tenant
-from billing.money import nano_ceil
-from tests.billing import desk as desks
-from tests.billing.desk import Desk
+from bench.drain.stream import KEYS_PER_TENANT, Market
+from billing import credit, prices, quotas, rebuild
+from billing.models import Quota, Tenant
 
-LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
+SUPPLIERS: Final = 6
+MODELS: Final = 10
+LONG_CONTEXT: Final = 8_000
 
 
-def prepare(client: redis.Redis, *, events: int, tenants: int) -> None:
+def prepare(client: redis.Redis, *, tenants: int) -> Market:
+    """Prices of 0.05 to 3 $/M, some of them finer than a nano-dollar per token."""
     call_command("migrate", verbosity=0)
     now = datetime.now(UTC)
-    price = prices.publish(
-        sku_code="acme/swift-1",
-        input_pico=desks.INPUT_PICO,
-        cache_read_pico=desks.INPUT_PICO,
-        cache_write_5m_pico=desks.INPUT_PICO,
-        cache_write_1h_pico=desks.INPUT_PICO,
-        output_pico=desks.OUTPUT_PICO,
-        reasoning_pico=desks.OUTPUT_PICO,
+    market = {}
+    for number in range(SUPPLIERS * MODELS):
+        sku = f"supplier-{number % SUPPLIERS}/model-{number // SUPPLIERS}"
+        for context_over in (0, LONG_CONTEXT):
+            _publish(sku, 50_000 * (number + 1) + 37 * (number % 5), context_over)
+        market[sku] = prices.price_at(sku, now)
+    payers = [Tenant.objects.create(slug=f"t{i}", name=f"T{i}") for i in range(tenants)]
+    rebuild.rebuild_cold(client, now=now)
+    for payer in payers:
+        credit.grant(tenant=payer, amount_pico=10**18, reason="bench", created_by="bench")
+        for key in range(payer.pk * 100 + 1, payer.pk * 100 + KEYS_PER_TENANT, 2):
+            quotas.set_quota(
+                tenant=payer,
+                scope_kind="key",
+                scope_id=key,
+                window=Quota.Window.DAY,
+                limit_pico=10**18,
+                now=now,
+                client=client,
+            )
+    return Market(tenants=tuple(payer.pk for payer in payers), prices=market)
+
+
+def _publish(sku: str, input_pico: int, context_over: int) -> None:
+    dearer = 2 if context_over else 1
+    prices.publish(
+        sku_code=sku,
+        input_pico=input_pico * dearer,
+        cache_read_pico=input_pico * dearer // 10,
+        cache_write_5m_pico=input_pico * dearer,
+        cache_write_1h_pico=input_pico * dearer,
+        output_pico=4 * input_pico * dearer,
+        reasoning_pico=4 * input_pico * dearer,
         valid_from=LONG_AGO,
         source="bench",
         recorded_by="bench",
+        context_over=context_over,
     )
-    payers = [Tenant.objects.create(slug=f"t{i}", name=f"T{i}") for i in range(tenants)]
-    rebuild.rebuild_cold(client, now=now)
-    epochs = dict(ShardEpoch.objects.values_list("shard", "epoch"))
-    for payer in payers:
-        credit.grant(tenant=payer, amount_pico=10**17, reason="bench", created_by="bench")
-    now_ms = int(now.timestamp() * 1000)
-    for number in range(events):
-        payer = payers[number % tenants]
-        desk = Desk(
-            client=client,
-            tenant=payer.pk,
-            epoch=epochs[payer.shard],
-            now_ms=now_ms,
-            price=price.pk,
-        )
-        request_id = desks.request_id_at(now_ms)
-        event = desk.event(request_id, supplier_pico=1_000_000)
-        call = holds.settle_call(
-            tenant=payer.pk,
-            request_id=request_id,
-            now_ms=now_ms,
-            attempts=[holds.SettledAttempt(desks.encode(event), nano_ceil(event.tenant_cost_pico))],
-            epoch=desk.epoch,
-        )
-        desks.run(client, call)
-
-
-def drain(client: redis.Redis, *, now: datetime) -> Drained:
-    return metering.drain_all(client, now=now)
-
-
-def check(client: redis.Redis) -> bool:
-    return invariants.check_all(client, now=datetime.now(UTC), since=LONG_AGO)

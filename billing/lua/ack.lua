@@ -1,31 +1,58 @@
 -- Acknowledge drained entries and apply to their registers the exact difference between what was
 -- posted and what was debited: only for entries acknowledged here, so that it happens once.
--- KEYS: epoch stream, then the registers that occur. ARGV: epoch group n_entries, then per entry:
--- id, number of registers, and per register: its position, nano, pico (0..999).
+-- KEYS: epoch stream, then the registers that occur.
+-- ARGV: epoch group n_exact, ids with nothing to correct; n_groups, then per group of entries that
+-- count in the same registers: n_parts, per part its number of registers and their positions;
+-- n_entries, per entry its id and per part nano, pico (0..999).
 local FIXED_KEYS, FIRST = 2, 4
 local is_warm = not is_cold(KEYS[1], ARGV[1])
-local at, nano, pico = FIRST, {}, {}
-for _ = 1, tonumber(ARGV[3]) do
-  local n = amount(ARGV[at + 1], 'registers')
-  for i = at + 2, at + 1 + 3 * n, 3 do
-    whole(ARGV[i + 1], 'nano')
-    amount(ARGV[i + 2], 'pico')
+
+local function group_at(at)
+  local group = {parts = {}, ids = {}, nano = {}, pico = {}}
+  local n_parts = amount(ARGV[at], 'parts')
+  at = at + 1
+  for p = 1, n_parts do
+    local n = amount(ARGV[at], 'registers')
+    group.parts[p] = {}
+    for i = 1, n do group.parts[p][i] = amount(ARGV[at + i], 'position') end
+    at = at + 1 + n
   end
-  at = at + 2 + 3 * n
+  local n_entries = amount(ARGV[at], 'entries')
+  at = at + 1
+  for e = 1, n_entries do
+    group.ids[e] = ARGV[at]
+    for p = 1, n_parts do
+      group.nano[(e - 1) * n_parts + p] = whole(ARGV[at + 2 * p - 1], 'nano')
+      group.pico[(e - 1) * n_parts + p] = amount(ARGV[at + 2 * p], 'pico')
+    end
+    at = at + 1 + 2 * n_parts
+  end
+  return group, at
 end
-at = FIRST
-local acknowledged = 0
-for _ = 1, tonumber(ARGV[3]) do
-  local n = tonumber(ARGV[at + 1])
-  if redis.call('XACK', KEYS[2], ARGV[2], ARGV[at]) == 1 then
-    acknowledged = acknowledged + 1
-    for i = at + 2, at + 1 + 3 * n, 3 do
-      local position = tonumber(ARGV[i])
-      nano[position] = (nano[position] or 0) + tonumber(ARGV[i + 1])
-      pico[position] = (pico[position] or 0) + tonumber(ARGV[i + 2])
+
+local n_exact = amount(ARGV[3], 'exact')
+local exact, groups, at = {}, {}, FIRST + n_exact + 1
+for i = 1, n_exact do exact[i] = ARGV[FIRST + i - 1] end
+for g = 1, amount(ARGV[FIRST + n_exact], 'groups') do
+  groups[g], at = group_at(at)
+end
+
+local acknowledged, nano, pico = 0, {}, {}
+if n_exact > 0 then acknowledged = redis.call('XACK', KEYS[2], ARGV[2], unpack(exact)) end
+for _, group in ipairs(groups) do
+  local n_parts = #group.parts
+  for e, id in ipairs(group.ids) do
+    if redis.call('XACK', KEYS[2], ARGV[2], id) == 1 then
+      acknowledged = acknowledged + 1
+      for p, positions in ipairs(group.parts) do
+        local at_entry = (e - 1) * n_parts + p
+        for _, position in ipairs(positions) do
+          nano[position] = (nano[position] or 0) + group.nano[at_entry]
+          pico[position] = (pico[position] or 0) + group.pico[at_entry]
+        end
+      end
     end
   end
-  at = at + 2 + 3 * n
 end
 -- A cold shard's registers are about to be rebuilt from what was posted; an expired window's
 -- register must not come back.

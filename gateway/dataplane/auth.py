@@ -44,7 +44,6 @@ class Principal:
     spend: tuple[SpendScope, ...]
     rates: tuple[RateScope, ...]
     policy: PolicyView
-    price_lists: tuple[int, ...] = ()
 
 
 Lookup = Callable[[KeyHash], Awaitable[Principal | None]]

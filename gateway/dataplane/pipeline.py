@@ -92,9 +92,7 @@ class Pipeline:
             offers_by_model=snapshot.offers_by_model,
             policy=principal.policy,
             limits=router.Limits(
-                output_cap=principal.max_output_tokens,
-                models=principal.models_allowed,
-                price_lists=principal.price_lists,
+                output_cap=principal.max_output_tokens, models=principal.models_allowed
             ),
             speeds=snapshot.speeds,
             breaker=self.breaker,

@@ -379,7 +379,7 @@ def test_an_entry_that_postgres_refuses_stands_alone(
     write = metering.usage_rows.write
 
     def refuse(rows: Sequence[Any], *args: Any, **named: Any) -> Any:
-        if any(str(entry.request_id) == bad for entry, _ in rows):
+        if any(entry.event.request_id == bad for entry, _ in rows):
             raise DataError("not storable")
         return write(rows, *args, **named)
 
