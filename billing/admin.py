@@ -18,17 +18,31 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWi
 from billing import credit, hold_queries, prices, quarantine_page, quotas
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, dollars_per_million
 from billing.errors import BillingError, LimitRefused
+from billing.invoicing.admin import (
+    BillingProfileAdmin,
+    CreditNoteAdmin,
+    InvoiceAdmin,
+    PaymentAdmin,
+    ProcessorEventAdmin,
+    TopUpAdmin,
+)
 from billing.models import (
     Account,
     AuditEntry,
+    BillingProfile,
     CreditGrant,
+    CreditNote,
     Entry,
     InvariantCheck,
+    Invoice,
+    Payment,
     PriceVersion,
+    ProcessorEvent,
     Quota,
     RateLimit,
     TaskRun,
     Tenant,
+    TopUp,
     Transfer,
     UsageEvent,
 )
@@ -464,3 +478,11 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     search_fields = ("actor", "subject", "reason")
     date_hierarchy = "occurred_at"
     ordering = ("-occurred_at", "-pk")
+
+
+admin.site.register(Invoice, InvoiceAdmin)
+admin.site.register(BillingProfile, BillingProfileAdmin)
+admin.site.register(CreditNote, CreditNoteAdmin)
+admin.site.register(Payment, PaymentAdmin)
+admin.site.register(TopUp, TopUpAdmin)
+admin.site.register(ProcessorEvent, ProcessorEventAdmin)

@@ -1,4 +1,4 @@
-"""Who may work on what: PostgreSQL advisory locks, taken in this order: shard, then tenant row.
+"""Who may work on what: PostgreSQL advisory locks, taken in this order: shard, tenant row, prices.
 
 A drain's lock on its shard outlives transactions, because it commits first and acknowledges after.
 It goes with its connection if its owner dies. Data-plane requests take no lock at all.
@@ -16,6 +16,7 @@ from billing.errors import LockTimeout
 
 SHARD_SPACE = 0x5348
 TASK_SPACE = 0x5441
+PRICE_SPACE = 0x5052
 POLL_S = 0.05
 
 
@@ -42,6 +43,12 @@ def shard_until_commit(number: int, *, wait_s: float) -> None:
     """The same lock for what must be visible before anybody drains on: held by the transaction."""
     if not _try_until("SELECT pg_try_advisory_xact_lock(%s, %s)", number, wait_s):
         raise LockTimeout(f"shard {number} has been busy for {wait_s} s")
+
+
+def prices_until_commit() -> None:
+    """Be the only one to publish prices or to change the rules they follow, until the commit."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [PRICE_SPACE])
 
 
 def _unlock(number: int) -> None:

@@ -7,6 +7,8 @@ from datetime import datetime
 from django.db.models import Q
 
 from billing.models import PriceVersion, ServiceTier
+from billing.price_spans import minute_of
+from billing.rates import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,40 +25,56 @@ class ListPrice:
     cache_read_pico: int
     output_pico: int
     request_pico: int
+    window: Window
 
 
-FIELDS = (
-    "sku__code", "pk", "during", "source", "free", "input_pico", "cache_read_pico",
-    "output_pico", "request_pico",
-)  # fmt: skip
+FACTS = ("source", "free", "input_pico", "cache_read_pico", "output_pico", "request_pico")
 
 
 def in_force(when: datetime, skus: Collection[str] | None = None) -> dict[str, ListPrice]:
-    """The list price of each sku (all, or these) at a moment."""
-    return {price.sku: price for price in _read(Q(during__contains=when), skus)}
+    """The list price of each sku (all, or these) at a moment, its hour considered."""
+    found: dict[str, ListPrice] = {}
+    for price in _read(Q(during__contains=when), skus):
+        if price.window.contains(minute_of(when)) and (
+            price.sku not in found or found[price.sku].window.is_all_day
+        ):
+            found[price.sku] = price
+    return found
 
 
 def history(since: datetime, skus: Collection[str] | None = None) -> dict[str, list[ListPrice]]:
-    """Every list price that was in force at any time since, oldest first, by sku."""
+    """Every list price that was in force all day at any time since, oldest first, by sku."""
     found: dict[str, list[ListPrice]] = {}
-    for price in _read(Q(during__endswith=None) | Q(during__endswith__gt=since), skus):
+    all_day = Q(from_minute=0, to_minute=0)
+    lasting = Q(during__endswith=None) | Q(during__endswith__gt=since)
+    for price in _read(all_day & lasting, skus):
         found.setdefault(price.sku, []).append(price)
     return found
 
 
 def changed_since(when: datetime) -> list[str]:
     """The skus with a price recorded since."""
-    recorded = PriceVersion.objects.filter(recorded_at__gte=when)
+    recorded = PriceVersion.objects.filter(recorded_at__gte=when, price_list=None)
     return list(recorded.values_list("sku__code", flat=True).distinct())
 
 
 def _read(condition: Q, skus: Collection[str] | None) -> list[ListPrice]:
     versions = PriceVersion.objects.filter(
-        condition, service_tier=ServiceTier.DEFAULT, context_over=0
+        condition, price_list=None, service_tier=ServiceTier.DEFAULT, context_over=0
     )
     if skus is not None:
         versions = versions.filter(sku__code__in=skus)
+    rows = versions.order_by("sku", "during").values_list(
+        "sku__code", "pk", "during", "from_minute", "to_minute", *FACTS
+    )
     return [
-        ListPrice(sku, pk, during.lower, during.upper, *rest)
-        for sku, pk, during, *rest in versions.order_by("sku", "during").values_list(*FIELDS)
+        ListPrice(
+            sku=sku,
+            version=pk,
+            since=during.lower,
+            until=during.upper,
+            window=Window(from_minute, to_minute),
+            **dict(zip(FACTS, facts, strict=True)),
+        )
+        for sku, pk, during, from_minute, to_minute, *facts in rows
     ]

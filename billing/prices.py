@@ -1,52 +1,50 @@
 """Publishes and reads price versions: immutable, dated, never overlapping.
 
-Publishing closes the version that is open; nothing is ever rewritten. Rates are integer
-pico-dollars per token; docs/pricing.md says what they mean.
+Publishing closes the version that is open; nothing is ever rewritten. What price lists make of a
+list price (`price_lists`) is published with it, in the same transaction.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from django.db import transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
-from django.db.models import QuerySet
 
+from billing import locks, price_books, price_lists
 from billing.errors import PriceRefused
 from billing.models import PriceVersion, ServiceTier, Sku
-from billing.money import PICO_PER_TOKEN_PER_USD_PER_MILLION
+from billing.rates import ALL_DAY, Rates, Window
 from billing.rating import Price
 
 # Who made a price by hand: nothing automatic takes its place until it is withdrawn.
 OPERATOR: Final = "operator"
-# $100,000 per million tokens: beyond any market, well within what a unit mix-up produces.
-RATE_PICO_MAX: Final = 100_000 * PICO_PER_TOKEN_PER_USD_PER_MILLION
-REQUEST_PICO_MAX: Final = 100 * 10**12
 CONTEXT_OVER_MAX: Final = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """Pico-dollars per token; None where a unit is not sold."""
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where prices of one sku exclude each other."""
 
-    input_pico: int
-    cache_read_pico: int
-    cache_write_5m_pico: int
-    cache_write_1h_pico: int
-    output_pico: int
-    reasoning_pico: int
-    input_audio_pico: int | None = None
-    input_image_pico: int | None = None
-    output_audio_pico: int | None = None
-    request_pico: int = 0
+    service_tier: int = ServiceTier.DEFAULT
+    context_over: int = 0
+    window: Window = ALL_DAY
 
-    def items(self) -> list[tuple[str, int | None]]:
-        return [(name, getattr(self, name)) for name in self.__slots__]
+    def check(self) -> None:
+        if self.service_tier not in ServiceTier.values:
+            raise PriceRefused(f"no such service tier: {self.service_tier}")
+        if type(self.context_over) is not int or not 0 <= self.context_over <= CONTEXT_OVER_MAX:
+            raise PriceRefused(f"not a context threshold: {self.context_over}")
+        self.window.check()
 
     @property
-    def all_zero(self) -> bool:
-        return not any(value for _, value in self.items())
+    def columns(self) -> dict[str, int]:
+        return {
+            "service_tier": self.service_tier,
+            "context_over": self.context_over,
+            "from_minute": self.window.from_minute,
+            "to_minute": self.window.to_minute,
+        }
 
 
 def publish(
@@ -67,12 +65,13 @@ def publish(
     request_pico: int = 0,
     service_tier: int = ServiceTier.DEFAULT,
     context_over: int = 0,
+    window: Window = ALL_DAY,
     free: bool = False,
     note: str = "",
 ) -> PriceVersion:
     """Publish a version from `valid_from` on; PriceRefused says what does not fit.
 
-    The same rates again return the version that is open already. Locks the sku's row.
+    The same rates again return the version that is open already. One publishes at a time.
     """
     rates = Rates(
         input_pico=input_pico,
@@ -86,18 +85,17 @@ def publish(
         output_audio_pico=output_audio_pico,
         request_pico=request_pico,
     )
-    _check(sku_code, rates, service_tier, context_over, valid_from, free=free)
+    slot = Slot(service_tier, context_over, window)
+    _check(sku_code, rates, slot, valid_from, free=free)
     with transaction.atomic():
-        Sku.objects.get_or_create(code=sku_code)
-        sku = Sku.objects.select_for_update().get(code=sku_code)
-        slot = PriceVersion.objects.filter(
-            sku=sku, service_tier=service_tier, context_over=context_over
-        )
-        current = _close_open(slot, rates, valid_from, free=free)
-        return current or PriceVersion.objects.create(
+        locks.prices_until_commit()
+        sku, _ = Sku.objects.get_or_create(code=sku_code)
+        current = _close_open(sku, slot, rates, valid_from, free=free)
+        if current is not None:
+            return current
+        made = PriceVersion.objects.create(
             sku=sku,
-            service_tier=service_tier,
-            context_over=context_over,
+            **slot.columns,
             during=DateTimeTZRange(valid_from, None, "[)"),
             free=free,
             source=source,
@@ -105,68 +103,81 @@ def publish(
             recorded_by=recorded_by,
             **dict(rates.items()),
         )
+        price_lists.follow([made])
+    return made
 
 
-def _check(
-    sku_code: str,
-    rates: Rates,
-    service_tier: int,
-    context_over: int,
-    valid_from: datetime,
-    *,
-    free: bool,
-) -> None:
+def _check(sku_code: str, rates: Rates, slot: Slot, valid_from: datetime, *, free: bool) -> None:
     if not sku_code or len(sku_code) > 200:
         raise PriceRefused("a sku has 1 to 200 characters")
-    for name, value in rates.items():
-        optional = name.endswith(("audio_pico", "image_pico"))
-        if value is None and optional:
-            continue
-        if type(value) is not int:
-            raise PriceRefused(f"{name} is not a whole number of pico-dollars: {value!r}")
-        limit = REQUEST_PICO_MAX if name == "request_pico" else RATE_PICO_MAX
-        if not 0 <= value <= limit:
-            raise PriceRefused(f"{name} is out of bounds: {value}")
+    rates.check()
     if rates.all_zero != free:
         raise PriceRefused("a price is zero if and only if it is published as free")
-    if service_tier not in ServiceTier.values:
-        raise PriceRefused(f"no such service tier: {service_tier}")
-    if type(context_over) is not int or not 0 <= context_over <= CONTEXT_OVER_MAX:
-        raise PriceRefused(f"not a context threshold: {context_over}")
+    slot.check()
     if valid_from.tzinfo is None:
         raise PriceRefused("the start of a price needs a time zone")
 
 
 def _close_open(
-    slot: "QuerySet[PriceVersion]", rates: Rates, valid_from: datetime, *, free: bool
+    sku: Sku, slot: Slot, rates: Rates, valid_from: datetime, *, free: bool
 ) -> PriceVersion | None:
     """Make room from `valid_from` on; the open version itself where it says the same."""
-    if slot.filter(during__startswith__gte=valid_from).exists():
+    # Whatever was made from these prices is closed with them.
+    taken = PriceVersion.objects.filter(sku=sku, **slot.columns)
+    if taken.filter(during__startswith__gte=valid_from).exists():
         raise PriceRefused(f"another version begins at or after {valid_from.isoformat()}")
-    current = slot.filter(during__contains=valid_from).first()
-    if current is None:
-        return None
-    if current.during.upper is not None:
+    standing = list(taken.filter(during__contains=valid_from))
+    if any(version.during.upper is not None for version in standing):
         raise PriceRefused("the version in force then is closed already")
-    if current.free == free and all(
-        getattr(current, name) == value for name, value in rates.items()
-    ):
-        return current
-    current.during = DateTimeTZRange(current.during.lower, valid_from, "[)")
-    current.save(update_fields=["during"])
+    for version in standing:
+        if version.price_list_id is None and version.free == free and rates_of(version) == rates:
+            return version
+    _check_hours(sku, slot, valid_from)
+    for version in standing:
+        close(version, valid_from)
     return None
 
 
+def _check_hours(sku: Sku, slot: Slot, valid_from: datetime) -> None:
+    if slot.window.is_all_day:
+        return
+    others = PriceVersion.objects.filter(
+        sku=sku,
+        price_list=None,
+        service_tier=slot.service_tier,
+        context_over=slot.context_over,
+        during__overlap=DateTimeTZRange(valid_from, None),
+    )
+    for other in others:
+        window = Window(other.from_minute, other.to_minute)
+        if window != slot.window and window.overlaps(slot.window):
+            raise PriceRefused(f"its hours overlap with version {other.pk}, {window}")
+
+
+def close(version: PriceVersion, at: datetime) -> None:
+    version.during = DateTimeTZRange(version.during.lower, at, "[)")
+    version.save(update_fields=["during"])
+
+
 def withdraw(*, sku_code: str, at: datetime) -> int:
-    """Close every open version of a sku: from then on it has no price and is not sold."""
+    """Close every open version of a sku: from then on it has no price and is not sold.
+
+    Versions that have not begun are taken back. Returns how many list prices were closed.
+    """
     with transaction.atomic():
-        sku = Sku.objects.select_for_update().get(code=sku_code)
-        current = PriceVersion.objects.filter(sku=sku, during__startswith__lt=at)
-        closing = [version for version in current if version.during.upper is None]
+        locks.prices_until_commit()
+        versions = PriceVersion.objects.filter(sku__code=sku_code)
+        coming = versions.filter(during__startswith__gte=at)
+        coming.exclude(price_list=None).delete()
+        coming.delete()
+        closing = list(versions.filter(during__overlap=DateTimeTZRange(at, None)))
         for version in closing:
-            version.during = DateTimeTZRange(version.during.lower, at, "[)")
-            version.save(update_fields=["during"])
-        return len(closing)
+            close(version, at)
+        return sum(version.price_list_id is None for version in closing)
+
+
+def rates_of(version: PriceVersion) -> Rates:
+    return Rates(**{name: getattr(version, name) for name in Rates.__slots__})
 
 
 def as_price(version: PriceVersion) -> Price:
@@ -176,43 +187,29 @@ def as_price(version: PriceVersion) -> Price:
         sku=version.sku.code,
         service_tier=version.service_tier,
         context_over=version.context_over,
-        input_pico=version.input_pico,
-        cache_read_pico=version.cache_read_pico,
-        cache_write_5m_pico=version.cache_write_5m_pico,
-        cache_write_1h_pico=version.cache_write_1h_pico,
-        output_pico=version.output_pico,
-        reasoning_pico=version.reasoning_pico,
-        input_audio_pico=version.input_audio_pico,
-        input_image_pico=version.input_image_pico,
-        output_audio_pico=version.output_audio_pico,
-        request_pico=version.request_pico,
+        **dict(rates_of(version).items()),  # type: ignore[arg-type]
     )
 
 
 def price_at(sku_code: str, when: datetime) -> tuple[Price, ...]:
-    """Every tier of one sku in force at that moment; empty where it had no price."""
-    rows = PriceVersion.objects.filter(sku__code=sku_code, during__contains=when)
-    return tuple(as_price(row) for row in _ordered(rows))
+    """Every tier of one sku's list price in force at that moment; empty where it had none."""
+    book = price_books.books(when, when, skus=[sku_code]).get(sku_code)
+    return () if book is None else book.opening()
 
 
 def in_force(when: datetime) -> dict[str, tuple[Price, ...]]:
-    """Every priced sku at that moment, with all its tiers."""
-    found: dict[str, list[Price]] = defaultdict(list)
-    for row in _ordered(PriceVersion.objects.filter(during__contains=when)):
-        found[row.sku.code].append(as_price(row))
-    return {code: tuple(rows) for code, rows in found.items()}
+    """Every priced sku's list price at that moment, with all its tiers."""
+    found = {sku: book.opening() for sku, book in price_books.books(when, when).items()}
+    return {sku: prices for sku, prices in found.items() if prices}
 
 
 def by_version(versions: set[int]) -> dict[int, Price]:
+    """The prices of these version ids, of whatever list."""
     rows = PriceVersion.objects.filter(pk__in=versions).select_related("sku")
     return {row.pk: as_price(row) for row in rows}
 
 
 def history(sku_code: str) -> list[PriceVersion]:
-    """Every version of one sku, oldest first."""
-    rows = PriceVersion.objects.filter(sku__code=sku_code).select_related("sku")
-    return list(rows.order_by("during", "service_tier", "context_over"))
-
-
-def _ordered(rows: "QuerySet[PriceVersion]") -> "QuerySet[PriceVersion]":
-    return rows.select_related("sku").order_by("sku_id", "service_tier", "context_over")
+    """Every list price of one sku, oldest first."""
+    rows = PriceVersion.objects.filter(sku__code=sku_code, price_list=None).select_related("sku")
+    return list(rows.order_by("during", "service_tier", "context_over", "from_minute"))

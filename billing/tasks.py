@@ -3,12 +3,15 @@
 from celery import shared_task
 from django.db import transaction
 
-from billing import credit, expiry, invariants, locks, metering, rebuild, task_runs
+from billing import burning, credit, expiry, invariants, locks, metering, rebuild, task_runs
+from billing.invoicing import runs
 from billing.redis_connection import connection
 
 DRAIN = "billing.tasks.drain_usage"
 EXPIRE = "billing.tasks.expire_holds"
 CHECK = "billing.tasks.check_invariants"
+DRAFT = "billing.tasks.draft_invoices"
+EXPIRE_CREDIT = "billing.tasks.expire_credit"
 
 
 @shared_task(name=DRAIN)
@@ -36,3 +39,17 @@ def check_invariants() -> None:
         client = connection()
         credit.push_stale(client)
         invariants.check_all(client, now=now)
+
+
+@shared_task(name=DRAFT)
+def draft_invoices() -> None:
+    """Draft the month that ended, once late charges had a day to arrive."""
+    with task_runs.recorded(DRAFT) as now:
+        runs.draft_due(now=now)
+
+
+@shared_task(name=EXPIRE_CREDIT)
+def expire_credit() -> None:
+    """Take back what is left of grants that have expired."""
+    with task_runs.recorded(EXPIRE_CREDIT) as now:
+        burning.expire_due(now=now)

@@ -104,6 +104,12 @@ def secret(name: str, *, purpose: str, minimum_length: int = 32) -> str:
     return raw
 
 
+def optional_secret(name: str, *, purpose: str) -> str:
+    """Reads a secret that need not be there; empty then."""
+    DECLARED[name] = Variable(name, purpose, "", is_secret=True)
+    return _secret_value(name, os.environ) or ""
+
+
 def apply_defaults(values: Mapping[str, str]) -> None:
     """Sets the variables that are not set yet; what the operator chose always wins."""
     for name, value in values.items():

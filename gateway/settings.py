@@ -116,6 +116,44 @@ ADMIN_NETWORKS = [
     )
 ]
 
+# --- who writes the invoices ---------------------------------------------------------------------
+INVOICE_SELLER = {
+    "legal_name": env.text(
+        "TOKENHOUSE_SELLER_NAME", purpose="the seller's name on invoices", default="Tokenhouse"
+    ),
+    "address": env.text(
+        "TOKENHOUSE_SELLER_ADDRESS",
+        purpose="the seller's address on invoices; lines separated by |",
+        default="",
+    ).replace("|", "\n"),
+    "country": env.text(
+        "TOKENHOUSE_SELLER_COUNTRY", purpose="the seller's country, two letters", default=""
+    ),
+    "tax_id": env.text(
+        "TOKENHOUSE_SELLER_TAX_ID", purpose="the seller's tax number on invoices", default=""
+    ),
+    "email": env.text(
+        "TOKENHOUSE_SELLER_EMAIL", purpose="where questions about invoices go", default=""
+    ),
+    "payment": env.text(
+        "TOKENHOUSE_SELLER_PAYMENT",
+        purpose="how to pay, printed on invoices: bank, account, terms",
+        default="",
+    ),
+}
+
+# --- buying credit -------------------------------------------------------------------------------
+STRIPE_API_KEY = env.optional_secret(
+    "TOKENHOUSE_STRIPE_API_KEY", purpose="Stripe's secret key; without it no credit can be bought"
+)
+STRIPE_WEBHOOK_SECRET = env.optional_secret(
+    "TOKENHOUSE_STRIPE_WEBHOOK_SECRET",
+    purpose="what Stripe signs its messages to /webhooks/stripe/ with",
+)
+STRIPE_API_URL = env.text(
+    "TOKENHOUSE_STRIPE_API_URL", purpose="where Stripe answers", default="https://api.stripe.com"
+)
+
 # --- in-house workers that `make up` starts ------------------------------------------------------
 WORKERS_ENABLED = env.boolean(
     "TOKENHOUSE_WORKERS", purpose="whether `make up` starts its two in-house workers", default=True

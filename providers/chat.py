@@ -6,12 +6,13 @@ client. Where both speak the same dialect, bytes pass through unchanged in `raw`
 dialect cannot say in the other goes through the OpenAI shape, which is the common one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import msgspec
 
+from billing.price_spans import PriceBook
 from billing.rating import Price
 from billing.usage import CanonicalUsage
 from providers.errors import ProviderError
@@ -69,7 +70,8 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class OfferView:
-    """An offer as the snapshot froze it. `prices` are the versions in force at load."""
+    """An offer as the snapshot froze it. `prices` are the list prices in force at load; `book`
+    has those of every price list and moment, where they differ from these."""
 
     id: int
     sku: str
@@ -90,13 +92,19 @@ class OfferView:
     cancel_stops_billing: bool = True
     salted: bool = False  # takes `cache_salt` and `priority`: in-house workers and vLLM
     not_routable: str = ""  # why, in words; empty where it can be called
+    book: PriceBook | None = None
+
+    def prices_at(self, lists: Sequence[int], now_ms: int) -> tuple[Price, ...]:
+        """What whoever is on these price lists pays then; see PriceBook.at."""
+        return self.prices if self.book is None else self.book.at(lists, now_ms)
 
 
 class Candidate(msgspec.Struct, frozen=True):
     """An eligible offer with the versions pinned for it and its expected and greatest cost.
 
     The bounds are those that `worst_pico` rests on: `output_bound` is for all choices
-    together, `max_output_tokens` the limit for one, to be sent upstream.
+    together, `max_output_tokens` the limit for one, to be sent upstream. `cost_prices` are what
+    the supplier charges us for the same tiers.
     """
 
     offer: OfferView
@@ -108,6 +116,7 @@ class Candidate(msgspec.Struct, frozen=True):
     input_bound: int = 0
     output_bound: int = 0
     max_output_tokens: int = 0
+    cost_prices: tuple[Price, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,19 @@
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Q
 
-from billing import prices
-from billing.rating import Price
+from billing import price_books
+from billing.price_spans import PriceBook
 from providers import credentials
 from providers.chat import OfferView
 from providers.models import Credential, Offer, Provider, Worker
 from providers.snapshot_signal import bump
 
+# A data plane that cannot load prices for longer than this sells nothing more.
+PRICED_AHEAD = timedelta(days=2)
 ANTHROPIC_VERSION = "2023-06-01"
 # What a chat call can be sent to; offers without it are listed, never routed.
 CHAT = "chat"
@@ -40,12 +42,12 @@ class _Access:
 
 def views(now: datetime) -> list[OfferView]:
     """Every offer of the catalogue; those that cannot be called say why in `not_routable`."""
-    by_sku = prices.in_force(now)
+    books = price_books.books(now, now + PRICED_AHEAD)
     secrets = credentials.usable()
     workers = {worker.offer_id: worker for worker in Worker.objects.all()}
     offers = Offer.objects.select_related("provider", "model").order_by("pk")
     headers: dict[int, _Access] = {}
-    return [_view(offer, by_sku.get(offer.sku, ()), workers, secrets, headers) for offer in offers]
+    return [_view(offer, books.get(offer.sku), workers, secrets, headers) for offer in offers]
 
 
 def refusals(offers: Iterable[Offer], *, priced: Container[str]) -> dict[int, str]:
@@ -62,7 +64,7 @@ def refusals(offers: Iterable[Offer], *, priced: Container[str]) -> dict[int, st
 
 def _view(
     offer: Offer,
-    offer_prices: tuple[Price, ...],
+    book: PriceBook | None,
     workers: Mapping[int, Worker],
     secrets: Mapping[int, Credential],
     cache: dict[int, _Access],
@@ -81,14 +83,15 @@ def _view(
         headers=access.headers or {},
         context_length=context_length,
         max_output_tokens=min(offer.max_output_tokens or context_length, context_length),
-        prices=offer_prices,
+        prices=() if book is None else book.opening(),
         in_house=offer.provider.kind != Provider.Kind.EXTERNAL,
         demoted=offer.state == Offer.State.DEMOTED,
         capabilities=frozenset(offer.capabilities),
         quantization=offer.quantization,
         cancel_stops_billing=offer.provider.cancel_stops_billing,
         salted=offer.provider.kind == Provider.Kind.IN_HOUSE,
-        not_routable=_refusal(offer, is_priced=bool(offer_prices)) or access.refusal,
+        not_routable=_refusal(offer, is_priced=book is not None) or access.refusal,
+        book=None if book is None or book.is_plain else book,
     )
 
 

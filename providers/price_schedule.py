@@ -1,12 +1,11 @@
 """Turns one catalogue entry of genai-prices into dated price versions. Pure.
 
 The library's traps are closed here: a tier it does not price gets no version (it would answer with
-the standard price), a model without token prices gets none (it would cost nothing), and prices that
-depend on the hour are taken at their dearest.
+the standard price), a model without token prices gets none (it would cost nothing).
 """
 
-from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime, time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 from genai_prices.types import (
@@ -20,7 +19,7 @@ from genai_prices.types import (
 from billing.models import ServiceTier
 from billing.money import pico_from_usd, pico_per_token
 from billing.price_import import HISTORY_BEGINS, DatedRates
-from billing.prices import Rates
+from billing.rates import ALL_DAY, MINUTES_PER_DAY, Rates, Window
 
 CONTEXTS: Mapping[int, Mapping[str, str]] = {
     ServiceTier.DEFAULT: {},
@@ -34,6 +33,7 @@ RATE_PICO_MAX = 10**10
 # own, charging the text price for them would be wrong, so the model has none.
 UNTOLD = ("input_video_mtok", "output_video_mtok")
 REQUESTS_PER_PRICE = 1_000
+Place = tuple[int, Window]  # context threshold, hours
 
 
 def schedule(model: ModelInfo) -> list[DatedRates]:
@@ -41,27 +41,28 @@ def schedule(model: ModelInfo) -> list[DatedRates]:
     starts = _starts(model)
     versions: list[DatedRates] = []
     for tier in CONTEXTS:
-        spans = [_rates_by_threshold(model, tier, start) for start in starts]
-        for threshold in sorted({t for span in spans for t in span}):
-            versions.extend(_versions(tier, threshold, starts, spans))
+        spans = [_rates_by_place(model, tier, start) for start in starts]
+        for place in sorted({place for span in spans for place in span}):
+            versions.extend(_versions(tier, place, starts, spans))
     return versions
 
 
 def _versions(
     tier: int,
-    threshold: int,
+    place: Place,
     starts: list[date | None],
-    spans: list[dict[int, Rates]],
+    spans: list[dict[Place, Rates]],
 ) -> Iterator[DatedRates]:
     """One run of equal rates is one version; a gap (None) ends it."""
+    threshold, window = place
     run: tuple[date | None, Rates] | None = None
     for start, span in zip([*starts, None], [*spans, {}], strict=True):
-        rates = span.get(threshold)
+        rates = span.get(place)
         if run is not None and rates == run[1]:
             continue
         if run is not None:
             begins = _midnight(run[0]) or HISTORY_BEGINS
-            yield DatedRates(tier, threshold, begins, _midnight(start), run[1])
+            yield DatedRates(tier, threshold, begins, _midnight(start), run[1], window)
         run = (start, rates) if rates is not None else None
 
 
@@ -76,26 +77,57 @@ def _midnight(day: date | None) -> datetime | None:
     return None if day is None else datetime.combine(day, time(), UTC)
 
 
-def _moments(model: ModelInfo, start: date | None) -> list[datetime]:
-    """The times at which the price of that day can differ."""
-    conditional = model.prices if isinstance(model.prices, list) else []
-    hours = {time()} | {
-        c.constraint.start_time.replace(tzinfo=None)
-        for c in conditional
-        if isinstance(c.constraint, TimeOfDateConstraint)
-    }
-    return [datetime.combine(start or HISTORY_BEGINS.date(), hour, UTC) for hour in sorted(hours)]
+def _edges(model: ModelInfo) -> list[int]:
+    """The minutes of the day at which its price can change, midnight included."""
+    entries = model.prices if isinstance(model.prices, list) else []
+    constraints = [entry.constraint for entry in (*entries, *(model.price_variants or ()))]
+    found = {0}
+    for constraint in constraints:
+        if isinstance(constraint, TimeOfDateConstraint):
+            found |= {_minute(constraint.start_time), _minute(constraint.end_time)}
+    return sorted(found)
 
 
-def _rates_by_threshold(model: ModelInfo, tier: int, start: date | None) -> dict[int, Rates]:
+def _minute(moment: time) -> int:
+    moment = datetime.combine(HISTORY_BEGINS, moment, moment.tzinfo or UTC).astimezone(UTC).time()
+    if moment.second or moment.microsecond:
+        raise ValueError(f"a price that changes within a minute: {moment}")
+    return moment.hour * 60 + moment.minute
+
+
+def _rates_by_place(model: ModelInfo, tier: int, start: date | None) -> dict[Place, Rates]:
+    """The dearest hours' rates hold all day; cheaper hours have windows of their own. Where it
+    is not sold at every hour, nothing holds all day."""
+    midnight = datetime.combine(start or HISTORY_BEGINS.date(), time(), UTC)
+    edges = _edges(model)
+    by_hour = [_rates_at(model, tier, midnight + timedelta(minutes=edge)) for edge in edges]
+    dearest = max(by_hour, key=_weight) if all(by_hour) else {}
+    places = {(threshold, ALL_DAY): rates for threshold, rates in dearest.items()}
+    for window, resolved in _windows(edges, by_hour):
+        if resolved and resolved != dearest:
+            places |= {(threshold, window): rates for threshold, rates in resolved.items()}
+    return places
+
+
+def _weight(resolved: Mapping[int, Rates]) -> int:
+    return resolved[0].input_pico + resolved[0].output_pico
+
+
+def _windows(
+    edges: Sequence[int], by_hour: Sequence[dict[int, Rates]]
+) -> Iterator[tuple[Window, dict[int, Rates]]]:
+    """Neighbours of equal rates are one window, past midnight too."""
+    changes = [at for at in range(len(edges)) if by_hour[at] != by_hour[at - 1]]
+    for number, at in enumerate(changes):
+        following = edges[changes[(number + 1) % len(changes)]]
+        yield Window(edges[at], following % MINUTES_PER_DAY), by_hour[at]
+
+
+def _rates_at(model: ModelInfo, tier: int, moment: datetime) -> dict[int, Rates]:
     context = CONTEXTS[tier]
-    candidates: list[dict[int, Rates]] = []
-    for moment in _moments(model, start):
-        if context and not _sold(model, context, moment):
-            continue
-        candidates.append(_resolve(model.get_prices(moment, context)))
-    priced = [c for c in candidates if c]
-    return max(priced, key=lambda c: c[0].input_pico + c[0].output_pico) if priced else {}
+    if context and not _sold(model, context, moment):
+        return {}
+    return _resolve(model.get_prices(moment, context))
 
 
 def _sold(model: ModelInfo, context: Mapping[str, str], moment: datetime) -> bool:

@@ -117,13 +117,16 @@ def _causal_mask(spans: Sequence[Span], queries: int, *, key_count: int, group: 
 
 
 def attend(query: Tensor, blocks: Tensor, buckets: list[Bucket], out: Tensor) -> None:
-    """Write attention of `query` [tokens, heads, dim] over one layer's `blocks` into `out`."""
-    kv_heads, head_dim = blocks.shape[2] // 2, blocks.shape[3]
+    """Write attention of `query` [tokens, heads, dim] over one layer's `blocks` into `out`.
+
+    Where the cache holds a single head (latent attention), its keys are its values.
+    """
+    kv_heads, head_dim = max(1, blocks.shape[2] // 2), blocks.shape[3]
     group = query.shape[1] // kv_heads
     for bucket in buckets:
         rows, queries = bucket.rows, bucket.queries
         gathered = blocks.index_select(0, bucket.block_ids)
-        keys_values = gathered.view(rows, -1, 2 * kv_heads, head_dim)
+        keys_values = gathered.view(rows, -1, blocks.shape[2], head_dim)
         if bucket.key_count != keys_values.shape[1]:
             keys_values = keys_values[:, : bucket.key_count]
         if bucket.pad is None:
@@ -134,7 +137,7 @@ def attend(query: Tensor, blocks: Tensor, buckets: list[Bucket], out: Tensor) ->
         result = F.scaled_dot_product_attention(
             folded.reshape(rows, kv_heads, group * queries, head_dim),
             keys_values[:, :, :kv_heads].transpose(1, 2),
-            keys_values[:, :, kv_heads:].transpose(1, 2),
+            keys_values[:, :, -kv_heads:].transpose(1, 2),
             attn_mask=bucket.mask,
         )
         flat = result.view(rows, kv_heads, group, queries, head_dim).permute(0, 3, 1, 2, 4)

@@ -6,17 +6,18 @@ a cancelled request's blocks are free before the next step.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from workers.attention import Bucket, Span, arrange, build_bucket
+from workers.batch import Layout, Part, build_batch
 from workers.choice import choose
 from workers.config import EngineConfig
 from workers.kv import BlockPool, BlockTable
 from workers.metrics import Metrics, RequestUsage
-from workers.model import Batch, Model, load_model
+from workers.model import Model, load_model
+from workers.reading import PromptReading
 from workers.sampler import NonFiniteLogits, TokenLogprobs, check_finite, token_logprobs
 from workers.scheduler import CacheStats, Scheduled, Scheduler
 from workers.sequence import FinishReason, GenerationRequest, Sequence, new_sequence
@@ -29,6 +30,8 @@ from workers.tokenizer import Tokenizer
 CURVE_REPEATS = 3
 
 Clock = Callable[[], float]
+# Called with a sequence that is about to advance and the hidden states of those tokens.
+Watch = Callable[[Sequence, Tensor], None]
 
 
 class PromptTooLong(ValueError):
@@ -50,6 +53,26 @@ class Progress:
     finish_reason: FinishReason | None = None
     usage: RequestUsage | None = None
     failure: Exception | None = None
+    reading: PromptReading | None = None
+
+    def followed_by(self, later: "Progress") -> "Progress":
+        """Both as one."""
+        return replace(
+            later,
+            text=self.text + later.text,
+            logprobs=self.logprobs + later.logprobs,
+            reading=self.reading or later.reading,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a step computed for one request; the logits begin at its last known token."""
+
+    item: Scheduled
+    logits: Tensor  # [1 + draft, vocab], or none while the prompt is not complete
+    best: list[int]
+    hidden: Tensor  # [item.total, hidden], before the final norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +98,7 @@ class Engine:
             model.config.context_length, config.max_context_length, config.kv_capacity
         )
         self._clock = clock
+        self.watchers: list[Watch] = []
         self.reset()
         self._drafter: Drafter | None = None
         if config.speculation == "ngram":
@@ -89,6 +113,7 @@ class Engine:
         """Forget all requests, cached blocks and counts, as if just started."""
         config = self.config
         self.metrics = Metrics()
+        self.model.take_expert_load()
         self.pool = BlockPool(config.kv_blocks, config.block_size)
         self.scheduler = Scheduler(config, self.pool)
         self._cache = self.model.new_cache(
@@ -143,21 +168,15 @@ class Engine:
             return []
         if self._drafter is not None:
             self._drafter.assign(plan, grow=self.scheduler.grow_for_draft)
-        plan, batch = self._build_batch(plan)
         input_tokens = sum(_prompt_part(item) for item in plan)
-        logits = self.model.forward(batch, self._cache)
-        best = logits.argmax(-1).tolist()
+        total_tokens = sum(item.total for item in plan)
         progress: list[Progress] = []
-        first_row = 0
-        for item in plan:
-            rows = 1 + len(item.sequence.draft) if item.reaches_end else 0
-            part = slice(first_row, first_row + rows)
-            first_row += rows
-            progress.extend(self._update(item, logits[part], best[part]))
+        for computed in self._forward(plan):
+            progress.extend(self._update(computed))
         self.metrics.observe_step(
             seconds=self._clock() - started,
             input_tokens=input_tokens,
-            total_tokens=len(batch.tokens),
+            total_tokens=total_tokens,
         )
         return progress
 
@@ -171,6 +190,7 @@ class Engine:
         metrics.prefix_queries.inc(stats.queried_tokens)
         metrics.prefix_hits.inc(stats.hit_tokens)
         self.scheduler.stats = CacheStats()
+        metrics.observe_expert_load(self.model.take_expert_load())
 
     def measure_costs(self) -> CostCurve:
         """Time steps of growing size on scratch blocks, which are zeroed again."""
@@ -180,21 +200,8 @@ class Engine:
             raise RuntimeError("costs are measured before the first request")
 
         def time_step(tokens: int) -> float:
-            span = Span(scratch.block_ids, 0, tokens)
-            bucket = build_bucket(
-                [span],
-                start=0,
-                block_size=self.config.block_size,
-                group=self.model.config.group,
-            )
-            positions = torch.arange(tokens)
-            batch = Batch(
-                tokens=torch.zeros(tokens, dtype=torch.int64),
-                positions=positions,
-                slots=self._slots(scratch, range(tokens)),
-                buckets=[bucket],
-                logit_rows=positions,
-            )
+            part = Part([0] * tokens, scratch.block_ids, first=0, wanted=tokens)
+            batch = self._layout([part]).batch
             started = time.perf_counter()
             self.model.forward(batch, self._cache)
             return time.perf_counter() - started
@@ -203,67 +210,49 @@ class Engine:
         touched = list(scratch.block_ids)
         self.pool.release(scratch)
         self._cache.scrub(touched)
+        self.model.take_expert_load()
         return curve
 
-    def _slots(self, table: BlockTable, positions: range) -> Tensor:
-        size = self.config.block_size
-        return torch.tensor(
-            [table.block_ids[position // size] * size + position % size for position in positions]
-        )
+    def _layout(self, parts: list[Part]) -> Layout:
+        return build_batch(parts, block_size=self.config.block_size, group=self.model.config.group)
 
-    def _build_batch(self, plan: list[Scheduled]) -> tuple[list[Scheduled], Batch]:
-        """The step's tensors, and the plan in the order of their rows."""
-        spans = [
-            Span(item.sequence.table.block_ids, item.sequence.num_computed, item.total)
-            for item in plan
-        ]
-        ordered: list[Scheduled] = []
-        buckets = []
-        start = 0
-        for indices in arrange(spans, self.config.block_size):
-            members = [spans[index] for index in indices]
-            bucket = build_bucket(
-                members,
-                start=start,
-                block_size=self.config.block_size,
-                group=self.model.config.group,
-            )
-            start = bucket.stop
-            buckets.append(bucket)
-            ordered.extend(plan[index] for index in indices)
-        return ordered, self._flatten(ordered, buckets)
+    def _forward(self, plan: list[Scheduled]) -> list[Computed]:
+        """One step of the model over the plan."""
+        layout = self._layout([_part(item) for item in plan])
+        batch = layout.batch
+        hidden = self.model.hidden_states(batch, self._cache)
+        logits = self.model.logits(hidden.index_select(0, batch.logit_rows))
+        best = logits.argmax(-1).tolist()
+        computed: list[Computed] = []
+        row = wanted = 0
+        for item in (plan[index] for index in layout.order):
+            part = slice(wanted, wanted + _wanted(item))
+            rows = slice(row, row + item.total)
+            computed.append(Computed(item, logits[part], best[part], hidden[rows]))
+            row, wanted = rows.stop, part.stop
+        return computed
 
-    def _flatten(self, plan: list[Scheduled], buckets: list[Bucket]) -> Batch:
-        tokens: list[int] = []
-        positions: list[int] = []
-        slots: list[Tensor] = []
-        rows: list[int] = []
-        for item in plan:
-            sequence, first = item.sequence, item.sequence.num_computed
-            last = first + item.count
-            tokens += sequence.tokens[first:last] + sequence.draft
-            positions += range(first, first + item.total)
-            slots.append(self._slots(sequence.table, range(first, first + item.total)))
-            if item.reaches_end:
-                rows += range(len(tokens) - len(sequence.draft) - 1, len(tokens))
-        return Batch(
-            tokens=torch.tensor(tokens),
-            positions=torch.tensor(positions),
-            slots=torch.cat(slots),
-            buckets=buckets,
-            logit_rows=torch.tensor(rows, dtype=torch.int64),
-        )
+    def _advance(self, sequence: Sequence, count: int, hidden: Tensor) -> None:
+        """Note that `count` more tokens of the sequence are computed, and show their states."""
+        if sequence.reading is not None:
+            sequence.reading.take(sequence.num_computed, hidden[:count], self.model)
+        for watch in self.watchers:
+            watch(sequence, hidden[:count])
+        sequence.num_computed += count
+        self.pool.seal(sequence.table, sequence.tokens, sequence.num_computed)
 
-    def _update(self, item: Scheduled, logits: Tensor, best: list[int]) -> list[Progress]:
+    def _update(self, computed: Computed) -> list[Progress]:
         """Advance one request by what the step computed for it."""
+        item, logits = computed.item, computed.logits
         sequence = item.sequence
         if not item.reaches_end:
-            sequence.num_computed += item.count
-            self.pool.seal(sequence.table, sequence.tokens, sequence.num_computed)
+            self._advance(sequence, item.count, computed.hidden)
             return []
         try:
             check_finite(logits)
-            emitted = choose(sequence, logits, best)
+            if sequence.request.max_tokens == 0:
+                return [self._finish_prompt(sequence, computed.hidden)]
+            emitted = choose(sequence, logits, computed.best)
         except (NonFiniteLogits, GrammarFailed) as error:
             return [self._fail(sequence, error)]
         if self._drafter is not None:
@@ -271,16 +260,25 @@ class Engine:
         shown, kept, reason = self._append(sequence, emitted)
         accepted = min(len(emitted) - 1, kept)
         self._count_output(sequence, kept=kept, accepted=accepted)
-        sequence.num_computed += item.count + accepted
-        self.pool.seal(sequence.table, sequence.tokens, sequence.num_computed)
+        self._advance(sequence, item.count + accepted, computed.hidden)
         logprobs = self._logprobs(sequence, logits, emitted[:kept])
         if reason is not None:
-            finished = self._finish(sequence, reason)
-            finished.text, finished.logprobs = shown, logprobs
-            return [finished]
-        if shown or logprobs:
-            return [Progress(sequence.request.request_id, shown, logprobs)]
-        return []
+            progress = self._finish(sequence, reason)
+        else:
+            progress = Progress(sequence.request.request_id, "")
+        progress.text, progress.logprobs = shown, logprobs
+        if sequence.steps == 1:
+            progress.reading = sequence.reading
+        worth_telling = shown or logprobs or progress.reading or reason is not None
+        return [progress] if worth_telling else []
+
+    def _finish_prompt(self, sequence: Sequence, hidden: Tensor) -> Progress:
+        """End a request that wanted nothing but its prompt computed."""
+        self._advance(sequence, sequence.remaining, hidden)
+        self._count_prompt(sequence)
+        progress = self._finish(sequence, FinishReason.LENGTH)
+        progress.reading = sequence.reading
+        return progress
 
     def _append(
         self, sequence: Sequence, emitted: list[int]
@@ -316,12 +314,9 @@ class Engine:
 
     def _count_output(self, sequence: Sequence, *, kept: int, accepted: int) -> None:
         if sequence.first_token_at is None:
+            self._count_prompt(sequence)
             sequence.first_token_at = self._clock()
-            self.metrics.observe_first_token(
-                prompt_tokens=len(sequence.request.prompt),
-                cached=sequence.cached_tokens or 0,
-                ttft_s=sequence.first_token_at - sequence.arrived_at,
-            )
+            self.metrics.ttft.observe(sequence.first_token_at - sequence.arrived_at)
         sequence.steps += 1
         sequence.drafted += len(sequence.draft)
         sequence.accepted += accepted
@@ -329,6 +324,11 @@ class Engine:
         self.metrics.totals.output_tokens += kept
         self.metrics.generation_tokens.inc(kept)
         self.metrics.observe_draft(drafted=len(sequence.draft), accepted=accepted)
+
+    def _count_prompt(self, sequence: Sequence) -> None:
+        self.metrics.observe_prompt(
+            tokens=len(sequence.request.prompt), cached=sequence.cached_tokens or 0
+        )
 
     def _fail(self, sequence: Sequence, failure: Exception | None = None) -> Progress:
         """End a request that cannot go on, and let nothing read what it wrote: it may be NaN."""
@@ -369,3 +369,14 @@ def _prompt_part(item: Scheduled) -> int:
     """How many tokens of this step belong to the prompt."""
     start = item.sequence.num_computed
     return max(0, min(start + item.count, len(item.sequence.request.prompt)) - start)
+
+
+def _wanted(item: Scheduled) -> int:
+    """After how many tokens of this step the next one is wanted."""
+    return 1 + len(item.sequence.draft) if item.reaches_end else 0
+
+
+def _part(item: Scheduled) -> Part:
+    sequence, first = item.sequence, item.sequence.num_computed
+    tokens = sequence.tokens[first : first + item.count] + sequence.draft
+    return Part(tokens, sequence.table.block_ids, first=first, wanted=_wanted(item))

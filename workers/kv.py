@@ -188,15 +188,18 @@ class BlockPool:
 
 
 class KVCache:
-    """Keys and values of all layers: [layers, blocks, block_size, 2 * kv_heads, head_dim]."""
+    """What attention reads back, of all layers: [layers, blocks, block_size, heads, head_dim].
+
+    The heads are those of the keys, then those of the values; or one that serves as both.
+    """
 
     def __init__(
-        self, *, layers: int, num_blocks: int, block_size: int, kv_heads: int, head_dim: int
+        self, *, layers: int, num_blocks: int, block_size: int, heads: int, head_dim: int
     ) -> None:
         # numpy's zeros are pages that are not resident until written; torch would write them all.
-        shape = (layers, num_blocks, block_size, 2 * kv_heads, head_dim)
+        shape = (layers, num_blocks, block_size, heads, head_dim)
         self.blocks = torch.from_numpy(np.zeros(shape, dtype=np.float32))
-        self.slots = self.blocks.view(layers, num_blocks * block_size, 2 * kv_heads, head_dim)
+        self.slots = self.blocks.view(layers, num_blocks * block_size, heads, head_dim)
 
     def scrub(self, block_ids: list[int]) -> None:
         """Zero blocks that may hold NaN: a masked NaN still poisons a sum."""

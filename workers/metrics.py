@@ -70,6 +70,19 @@ class Metrics:
             ["finished_reason"],
             registry=self.registry,
         )
+        self.expert_tokens = Counter(
+            f"{PREFIX}expert_tokens",
+            "Tokens that each sparse expert took",
+            ["layer", "expert"],
+            registry=self.registry,
+        )
+        self.expert_imbalance = Gauge(
+            f"{PREFIX}expert_load_imbalance",
+            "Tokens of a sparse layer's busiest expert over the mean of all, since start",
+            ["layer"],
+            registry=self.registry,
+        )
+        self._expert_totals: dict[int, list[int]] = {}
         self.ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token")
         self.tpot = self._histogram(
             "time_per_output_token_seconds", "Per output token", TOKEN_SECONDS
@@ -99,11 +112,20 @@ class Metrics:
         for position in range(accepted):
             self.accepted_per_position.labels(position=str(position)).inc()
 
-    def observe_first_token(self, *, prompt_tokens: int, cached: int, ttft_s: float) -> None:
-        self.totals.input_tokens_uncached += prompt_tokens - cached
+    def observe_expert_load(self, load: dict[int, list[int]]) -> None:
+        """Add tokens by expert, of each sparse layer."""
+        for layer, counts in load.items():
+            totals = self._expert_totals.setdefault(layer, [0] * len(counts))
+            for expert, count in enumerate(counts):
+                totals[expert] += count
+                self.expert_tokens.labels(layer=str(layer), expert=str(expert)).inc(count)
+            mean = sum(totals) / len(totals)
+            self.expert_imbalance.labels(layer=str(layer)).set(max(totals) / mean if mean else 0.0)
+
+    def observe_prompt(self, *, tokens: int, cached: int) -> None:
+        self.totals.input_tokens_uncached += tokens - cached
         self.totals.input_tokens_cached += cached
-        self.prompt_tokens.inc(prompt_tokens)
-        self.ttft.observe(ttft_s)
+        self.prompt_tokens.inc(tokens)
 
     def observe_finished(self, usage: RequestUsage, reason: str) -> None:
         self.finished.labels(finished_reason=reason).inc()

@@ -1,100 +1,73 @@
-"""The decoder (Llama family): one ragged forward over the concatenated tokens of all requests.
+"""The decoder: one ragged forward over the concatenated tokens of all requests.
 
-Reads config and weights of a Hugging Face folder. Query and key rows are reordered at load so that
-rotary embedding is one complex product; the residual additions and the gate ride on the matrix
-products. It owns weights and the KV tensors, and knows nothing of requests.
+A layer is two halves, attention (`heads`) and MLP (`mlp`, `experts`), each given the normed tokens
+and the residual to add to. It owns weights and the KV tensors, and knows nothing of requests. What
+differs between families is read by `families`.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor
 
-from workers.attention import Bucket, attend
+from workers.attention import Bucket
+from workers.experts import SparseMLP
+from workers.families import ModelConfig, read_config
+from workers.heads import GroupedHeads, LatentHeads, Step
 from workers.kv import KVCache
-from workers.linear import Linear, MakeLinear, PackedLinear, choose_linear
+from workers.linear import MakeLinear, PackedLinear, choose_linear
+from workers.mlp import ReluMLP, read_gated_mlp
+from workers.rotary import rotations
+from workers.weights import BadWeights, ReadWeights, Weights, read_linear
 
-SUPPORTED_ARCHITECTURES = ("LlamaForCausalLM",)
-
-ReadWeight = Callable[[str], Tensor]
-
-
-class UnsupportedModel(RuntimeError):
-    """The folder holds a model that this decoder cannot run exactly."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """The shape of a decoder, from its config.json."""
-
-    vocab_size: int
-    hidden_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    context_length: int
-    norm_eps: float
-    rope_theta: float
-    tied_embeddings: bool
-    eos_token_ids: tuple[int, ...]
-
-    @property
-    def group(self) -> int:
-        """Query heads per KV head."""
-        return self.heads // self.kv_heads
+# OPT's first two learned positions stand for padding.
+LEARNED_POSITION_OFFSET = 2
+# Of the weight on which the kinds of products are tried.
+SAMPLE_ROWS = 512
+# Tensors that some published files carry and no forward reads.
+UNUSED_SUFFIXES = ("rotary_emb.inv_freq",)
 
 
-def read_config(model_dir: Path) -> ModelConfig:
-    raw: dict[str, Any] = json.loads((model_dir / "config.json").read_text())
-    _refuse_unknown(raw)
-    eos = raw["eos_token_id"]
-    rope = raw.get("rope_parameters") or {}
-    heads = raw["num_attention_heads"]
-    return ModelConfig(
-        vocab_size=raw["vocab_size"],
-        hidden_size=raw["hidden_size"],
-        layers=raw["num_hidden_layers"],
-        heads=heads,
-        kv_heads=raw.get("num_key_value_heads") or heads,
-        head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-        context_length=raw["max_position_embeddings"],
-        norm_eps=raw["rms_norm_eps"],
-        rope_theta=rope.get("rope_theta") or raw.get("rope_theta", 10_000.0),
-        tied_embeddings=raw.get("tie_word_embeddings", False),
-        eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
-    )
+class Norm(Protocol):
+    def __call__(self, x: Tensor) -> Tensor: ...
 
 
-def _refuse_unknown(raw: dict[str, Any]) -> None:
-    architectures = raw.get("architectures") or ["unknown"]
-    if architectures[0] not in SUPPORTED_ARCHITECTURES:
-        raise UnsupportedModel(f"architecture {architectures[0]} is not supported")
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise UnsupportedModel(f"rope type {rope['rope_type']} is not supported")
-    for flag in ("attention_bias", "mlp_bias"):
-        if raw.get(flag):
-            raise UnsupportedModel(f"{flag} is not supported")
-    if raw.get("hidden_act", "silu") != "silu":
-        raise UnsupportedModel(f"activation {raw['hidden_act']} is not supported")
+class Heads(Protocol):
+    def __call__(self, normed: Tensor, hidden: Tensor, index: int, step: Step) -> Tensor: ...
+
+
+class MLP(Protocol):
+    def __call__(self, normed: Tensor, hidden: Tensor) -> Tensor: ...
+
+
+class RMSNorm:
+    def __init__(self, read: ReadWeights, name: str, config: ModelConfig) -> None:
+        self._weight = read(f"{name}.weight", (config.hidden_size,)).clone()
+        self._eps = config.norm_eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
+
+
+class LayerNorm:
+    def __init__(self, read: ReadWeights, name: str, config: ModelConfig) -> None:
+        self._weight = read(f"{name}.weight", (config.hidden_size,)).clone()
+        self._bias = read(f"{name}.bias", (config.hidden_size,)).clone()
+        self._eps = config.norm_eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self._weight.shape, self._weight, self._bias, self._eps)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    input_norm: Tensor
-    qkv: Linear
-    output: Linear
-    mlp_norm: Tensor
-    gate: Linear
-    up: Linear
-    down: Linear
+    input_norm: Norm
+    heads: Heads
+    mlp_norm: Norm
+    mlp: MLP
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,28 +82,44 @@ class Batch:
 
 
 class Model:
-    def __init__(self, config: ModelConfig, read: ReadWeight, *, make: MakeLinear | None = None):
+    def __init__(self, config: ModelConfig, read: ReadWeights, *, make: MakeLinear | None = None):
         self.config = config
-        self.make_linear = make or choose_linear(read("model.layers.0.mlp.up_proj.weight"))
-        self._layers = [self._load_layer(read, index) for index in range(config.layers)]
-        self._norm = read("model.norm.weight").clone()
-        head = "model.embed_tokens.weight" if config.tied_embeddings else "lm_head.weight"
-        self._head = self.make_linear(read(head))
+        root = "model" if config.rope else "model.decoder"
+        embedding = f"{root}.embed_tokens.weight"
+        rows_by_token = (config.vocab_size, config.hidden_size)
+        self.make_linear = make or choose_linear(read(embedding, rows_by_token)[:SAMPLE_ROWS])
+        self._layers = [self._load_layer(read, root, index) for index in range(config.layers)]
+        self._rotations = rotations(config.rope, config.context_length) if config.rope else None
+        if config.rope:
+            self._norm: Norm = RMSNorm(read, f"{root}.norm", config)
+        else:
+            self._norm = LayerNorm(read, f"{root}.final_layer_norm", config)
+            rows = config.context_length + LEARNED_POSITION_OFFSET
+            self._positions = read(f"{root}.embed_positions.weight", (rows, config.hidden_size))
+        head = embedding if config.tied_embeddings else "lm_head.weight"
+        self._head = self.make_linear(read(head, rows_by_token))
         # Read again, and last: of this mapping only the rows that are looked up become resident.
-        self._embedding = read("model.embed_tokens.weight")
-        self._rotations = _rotations(config)
+        self._embedding = read(embedding, rows_by_token)
+        self._output = self._embedding if config.tied_embeddings else read(head, rows_by_token)
 
     @property
     def linear_kind(self) -> str:
         return "onednn-fp32-packed" if self.make_linear is PackedLinear else "fp32"
 
+    def take_expert_load(self) -> dict[int, list[int]]:
+        """Tokens that each expert took since the last call, by sparse layer."""
+        layers = enumerate(self._layers)
+        sparse = {index: layer.mlp for index, layer in layers if isinstance(layer.mlp, SparseMLP)}
+        return {index: mlp.take_load() for index, mlp in sparse.items()}
+
     def new_cache(self, *, num_blocks: int, block_size: int) -> KVCache:
+        config = self.config
         return KVCache(
-            layers=self.config.layers,
+            layers=config.layers,
             num_blocks=num_blocks,
             block_size=block_size,
-            kv_heads=self.config.kv_heads,
-            head_dim=self.config.head_dim,
+            heads=1 if config.latent else 2 * config.kv_heads,
+            head_dim=config.head_dim,
         )
 
     @torch.inference_mode()
@@ -146,22 +135,15 @@ class Model:
         It is what `logits` takes: the final norm is not applied yet.
         """
         config = self.config
-        hidden = self._embedding.index_select(0, batch.tokens)  # [tokens, hidden]
-        rotation = self._rotations.index_select(0, batch.positions)  # [tokens, 1, dim / 2]
-        rotated = config.heads + config.kv_heads
+        hidden = self._embed(batch)
+        rotation = None
+        if self._rotations is not None:
+            rotation = self._rotations.index_select(0, batch.positions)
         attended = hidden.new_empty(hidden.shape[0], config.heads * config.head_dim)
+        step = Step(cache, batch.slots, batch.buckets, rotation, attended)
         for index, layer in enumerate(self._layers[:depth]):
-            normed = self._rms_norm(hidden, layer.input_norm)
-            qkv = layer.qkv(normed).view(-1, rotated + config.kv_heads, config.head_dim)
-            halves = qkv[:, :rotated].view(-1, rotated, config.head_dim // 2, 2)
-            pairs = torch.view_as_complex(halves)
-            pairs.mul_(rotation)
-            cache.slots[index].index_copy_(0, batch.slots, qkv[:, config.heads :])
-            attend(qkv[:, : config.heads], cache.blocks[index], batch.buckets, attended)
-            hidden = layer.output.plus(attended, hidden)
-            normed = self._rms_norm(hidden, layer.mlp_norm)
-            gated = layer.up.times(normed, layer.gate.silu(normed))
-            hidden = layer.down.plus(gated, hidden)
+            hidden = layer.heads(layer.input_norm(hidden), hidden, index, step)
+            hidden = layer.mlp(layer.mlp_norm(hidden), hidden)
         return hidden
 
     @torch.inference_mode()
@@ -172,53 +154,75 @@ class Model:
     @torch.inference_mode()
     def normed(self, hidden: Tensor) -> Tensor:
         """Hidden states after the final norm, which the head reads: [rows, hidden]."""
-        return self._rms_norm(hidden, self._norm)
+        return self._norm(hidden)
 
-    def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, weight.shape, weight, self.config.norm_eps)
+    def embedding_rows(self, tokens: Tensor) -> Tensor:
+        """What the first layer is given for these tokens: [tokens, hidden]."""
+        return self._embedding.index_select(0, tokens)
 
-    def _load_layer(self, read: ReadWeight, index: int) -> Layer:
-        prefix = f"model.layers.{index}"
-        config = self.config
-        query = _pair_rows(read(f"{prefix}.self_attn.q_proj.weight"), config.head_dim)
-        key = _pair_rows(read(f"{prefix}.self_attn.k_proj.weight"), config.head_dim)
-        value = read(f"{prefix}.self_attn.v_proj.weight")
+    def output_rows(self, tokens: Tensor) -> Tensor:
+        """Rows of the output matrix: the logits of `tokens` are their products with `normed`."""
+        return self._output.index_select(0, tokens)
+
+    def _embed(self, batch: Batch) -> Tensor:
+        hidden = self._embedding.index_select(0, batch.tokens)  # [tokens, hidden]
+        if self._rotations is None:
+            rows = batch.positions + LEARNED_POSITION_OFFSET
+            hidden += self._positions.index_select(0, rows)
+        return hidden
+
+    def _load_layer(self, read: ReadWeights, root: str, index: int) -> Layer:
+        config, make = self.config, self.make_linear
+        prefix = f"{root}.layers.{index}"
+        attention = f"{prefix}.self_attn"
+        if config.rope is None:
+            shape = (config.mlp_width, config.hidden_size)
+            return Layer(
+                input_norm=LayerNorm(read, f"{prefix}.self_attn_layer_norm", config),
+                heads=GroupedHeads(config, read, attention, make),
+                mlp_norm=LayerNorm(read, f"{prefix}.final_layer_norm", config),
+                mlp=ReluMLP(
+                    read_linear(read, f"{prefix}.fc1", shape, make, biased=True),
+                    read_linear(read, f"{prefix}.fc2", shape[::-1], make, biased=True),
+                ),
+            )
+        kind = LatentHeads if config.latent else GroupedHeads
         return Layer(
-            input_norm=read(f"{prefix}.input_layernorm.weight").clone(),
-            qkv=self.make_linear(torch.cat((query, key, value))),
-            output=self.make_linear(read(f"{prefix}.self_attn.o_proj.weight")),
-            mlp_norm=read(f"{prefix}.post_attention_layernorm.weight").clone(),
-            gate=self.make_linear(read(f"{prefix}.mlp.gate_proj.weight")),
-            up=self.make_linear(read(f"{prefix}.mlp.up_proj.weight")),
-            down=self.make_linear(read(f"{prefix}.mlp.down_proj.weight")),
+            input_norm=RMSNorm(read, f"{prefix}.input_layernorm", config),
+            heads=kind(config, read, attention, make),
+            mlp_norm=RMSNorm(read, f"{prefix}.post_attention_layernorm", config),
+            mlp=self._load_mlp(read, prefix, index),
         )
 
-
-def _pair_rows(weight: Tensor, head_dim: int) -> Tensor:
-    """Bring rows i and i + dim / 2 of each head together: they rotate as one complex number.
-
-    Queries and keys are reordered alike, so every dot product keeps its value.
-    """
-    halves = weight.view(-1, 2, head_dim // 2, weight.shape[1])
-    return halves.transpose(1, 2).reshape(weight.shape)
-
-
-def _rotations(config: ModelConfig) -> Tensor:
-    # The exponents are rounded to fp32 as the reference implementation rounds them.
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
-    frequencies = 1.0 / (config.rope_theta**exponents)
-    angles = torch.outer(torch.arange(config.context_length).float(), frequencies)
-    return torch.polar(torch.ones_like(angles), angles)[:, None]  # [context, 1, dim / 2]
+    def _load_mlp(self, read: ReadWeights, prefix: str, index: int) -> MLP:
+        config = self.config
+        if config.sparse is not None and index in config.sparse.layers:
+            return SparseMLP(config, read, prefix, self.make_linear)
+        shape = (config.mlp_width, config.hidden_size)
+        make, biased = self.make_linear, config.mlp_bias
+        return read_gated_mlp(read, f"{prefix}.mlp", shape, make, biased=biased)
 
 
 def load_model(model_dir: Path) -> Model:
-    """Load the model of a folder; weights are mapped, packed one by one and let go."""
-    path = model_dir / "model.safetensors"
+    """Load the model of a folder; weights are mapped, packed one by one and let go.
 
-    def read(name: str) -> Tensor:
-        # A mapping of its own for each tensor: a shared one would keep the whole file resident.
-        with safe_open(path, framework="pt") as weights:
-            tensor: Tensor = weights.get_tensor(name)
-        return tensor
+    Raises `UnsupportedModel` or `BadWeights`, each with what is wrong and where.
+    """
+    config = read_config(model_dir)
+    weights = Weights(model_dir)
+    model = Model(config, weights)
+    _refuse_unread(weights, config)
+    return model
 
-    return Model(read_config(model_dir), read)
+
+def _refuse_unread(weights: Weights, config: ModelConfig) -> None:
+    """A tensor that the decoder has no use for means that it computes another model."""
+    # Layers past the last one predict further tokens (DeepSeek-V3); the text does not need them.
+    beyond = f"model.layers.{config.layers}."
+    for name in weights.unread():
+        tied_head = config.tied_embeddings and name == "lm_head.weight"
+        if not (tied_head or name.endswith(UNUSED_SUFFIXES) or name.startswith(beyond)):
+            raise BadWeights(
+                f"{weights.folder}: tensor {name} has no place in a {config.family} of "
+                "this config.json"
+            )

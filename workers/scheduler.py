@@ -138,7 +138,9 @@ class Scheduler:
 
     def _place(self, sequence: Sequence) -> bool:
         """Adopt cached blocks and reserve the rest of all known tokens, or leave it waiting."""
-        hit = self._pool.adopt_prefix(sequence.table, sequence.tokens)
+        hit = 0
+        if sequence.reading is None:
+            hit = self._pool.adopt_prefix(sequence.table, sequence.tokens)
         if not self._pool.grow(sequence.table, len(sequence.tokens)):
             self._pool.release(sequence.table)
             return False

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from workers.kv import BlockTable, root_hash
+from workers.reading import PromptReading
 from workers.sampler import SamplingParams, TokenLogprobs
 from workers.speculation.policy import Acceptance
 from workers.speculation.protocol import NO_DRAFT, Draft, Proposer
@@ -22,6 +23,8 @@ class GenerationRequest:
     """What a caller asks of the engine. `leader` names a request with the same prompt (`n` > 1).
 
     Before `min_tokens` neither the end of the text nor `stop_token_ids` nor a stop string can come.
+    With `max_tokens` 0 it ends when its prompt is computed. `prompt_logprobs` (likeliest tokens to
+    list beside each) and `pooled` (an embedding) ask for a reading of the prompt.
     """
 
     request_id: str
@@ -31,6 +34,8 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0
+    prompt_logprobs: int | None = None
+    pooled: bool = False
     grammar: Grammar | None = None
     ignore_eos: bool = False
     salt: str = ""
@@ -48,6 +53,7 @@ class Sequence:
     tokens: list[int]
     end_tokens: frozenset[int] = frozenset()
     grammar: Grammar | None = None
+    reading: PromptReading | None = None
     leader: "Sequence | None" = None
     num_computed: int = 0
     proposed: Draft = NO_DRAFT
@@ -100,6 +106,11 @@ class Sequence:
 def new_sequence(
     request: GenerationRequest, *, arrived_at: float, eos: tuple[int, ...] = ()
 ) -> Sequence:
+    reading = None
+    if request.pooled or request.prompt_logprobs is not None:
+        reading = PromptReading(
+            request.prompt, logprobs=request.prompt_logprobs, pooled=request.pooled
+        )
     return Sequence(
         request=request,
         arrived_at=arrived_at,
@@ -107,4 +118,5 @@ def new_sequence(
         tokens=list(request.prompt),
         end_tokens=frozenset((*eos, *request.stop_token_ids)),
         grammar=None if request.grammar is None else request.grammar.fresh(),
+        reading=reading,
     )

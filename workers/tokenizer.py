@@ -4,6 +4,7 @@ The template is the model's own, run in a sandbox: a template is code that came 
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +13,14 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RustTokenizer
 
+# Vocabularies hold text, so bytes that are none have names in them: in byte-level vocabularies a
+# letter each (those that print name themselves, the others follow U+0100), elsewhere <0x..>.
+PRINTING = (*range(33, 127), *range(161, 173), *range(174, 256))
+BYTE_OF = {chr(byte): byte for byte in PRINTING} | {
+    chr(256 + index): byte
+    for index, byte in enumerate(byte for byte in range(256) if byte not in PRINTING)
+}
+BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
 
 
@@ -42,11 +51,36 @@ class Tokenizer:
         """The tokenizer file's content, for libraries that read it themselves."""
         return self._tokenizer.to_str()
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Tokens of a text; with `special`, also those that the tokenizer puts around a text."""
+        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+    def decode(self, tokens: Sequence[int], *, keeps_special: bool = False) -> str:
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=not keeps_special)
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token stands for; part of a character too."""
+        text = self._tokenizer.decode([token], skip_special_tokens=False)
+        if "\ufffd" not in text:
+            return text.encode()
+        piece = self._tokenizer.id_to_token(token) or ""
+        if BYTE_PIECE.fullmatch(piece):
+            return bytes([int(piece[3:5], 16)])
+        if all(char in BYTE_OF for char in piece):
+            return bytes(BYTE_OF[char] for char in piece)
+        return piece.encode()
+
+    def token_text(self, token: int) -> str:
+        """A token's text; of part of a character its bytes by number, as OpenAI writes them."""
+        raw = self.token_bytes(token)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """The vocabulary's own names of tokens; of one without a name, an empty text."""
+        return [self._tokenizer.id_to_token(token) or "" for token in tokens]
 
     def encode_chat(
         self,
@@ -54,13 +88,14 @@ class Tokenizer:
         *,
         tools: list[dict[str, Any]] | None = None,
         continue_final: bool = False,
+        opens_answer: bool = True,
     ) -> list[int]:
         """Tokens of the rendered conversation, ready for the assistant's next (or same) turn."""
         try:
             text = self._template.render(
                 messages=messages,
                 tools=tools,
-                add_generation_prompt=not continue_final,
+                add_generation_prompt=opens_answer and not continue_final,
                 **self._special,
             )
         except TemplateError as error:

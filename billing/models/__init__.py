@@ -11,7 +11,8 @@ from billing.models.invoices import (
 )
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
-from billing.models.prices import PriceVersion, ServiceTier, Sku
+from billing.models.payments import ProcessorEvent, Recharge, TopUp
+from billing.models.prices import PriceList, PriceRule, PriceVersion, ServiceTier, Sku
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.usage_events import UsageEvent
@@ -29,9 +30,13 @@ __all__ = [
     "InvoiceLine",
     "NumberSeries",
     "Payment",
+    "PriceList",
+    "PriceRule",
     "PriceVersion",
+    "ProcessorEvent",
     "Quota",
     "RateLimit",
+    "Recharge",
     "RevokedKey",
     "ScopeKind",
     "ServiceTier",
@@ -39,6 +44,7 @@ __all__ = [
     "Sku",
     "TaskRun",
     "Tenant",
+    "TopUp",
     "Transfer",
     "UsageEvent",
 ]

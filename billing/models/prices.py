@@ -1,8 +1,14 @@
-"""Prices: immutable dated versions per (sku, service tier, context tier), never overlapping."""
+"""Prices: immutable dated versions per (price list, sku, tier, context, hours), never overlapping.
+
+The list prices stand alone; a price list of its own (a plan's, a tenant's, or what we pay
+suppliers) holds versions that were made from them by a rule in percent.
+"""
 
 from django.contrib.postgres.fields import DateTimeRangeField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
+
+from billing.rates import percent_text
 
 
 class Sku(models.Model):
@@ -19,6 +25,73 @@ class ServiceTier(models.IntegerChoices):
     FLEX = 1
     PRIORITY = 2
     BATCH = 3
+
+
+class PriceList(models.Model):
+    """Whose prices differ from the list prices: a plan's, one tenant's, or our suppliers'."""
+
+    class Kind(models.TextChoices):
+        PLAN = "plan"  # what the tenants of a plan pay
+        TENANT = "tenant"  # what one tenant pays; goes before its plan's
+        COST = "cost"  # what we pay suppliers; without a rule, the list price
+
+    kind = models.CharField(max_length=8, choices=Kind, default=Kind.PLAN)
+    slug = models.SlugField(max_length=64, unique=True)
+    name = models.CharField(max_length=120)
+    tenant = models.OneToOneField(
+        "billing.Tenant",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="price_list",
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind="tenant", tenant__isnull=False)
+                | (~Q(kind="tenant") & Q(tenant=None)),
+                name="price_list_of_a_tenant",
+            ),
+            models.UniqueConstraint(
+                fields=["kind"], condition=Q(kind="cost"), name="price_list_one_of_cost"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class PriceRule(models.Model):
+    """A discount or margin: every price of the pattern times (1 + change). Ended, never changed.
+
+    `pattern` is a sku, a provider's skus ("openai/") or everything (""); the most exact one wins.
+    """
+
+    price_list = models.ForeignKey(PriceList, on_delete=models.PROTECT, related_name="rules")
+    pattern = models.CharField(max_length=200, blank=True)
+    # Parts per million: -200,000 is a discount of 20 %, 50,000 a margin of 5 %.
+    change_ppm = models.IntegerField()
+    note = models.CharField(max_length=300, blank=True)
+    recorded_by = models.CharField(max_length=150)
+    begins_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["price_list", "pattern"],
+                condition=Q(ended_at=None),
+                name="price_rule_one_in_force",
+            ),
+            models.CheckConstraint(
+                condition=Q(change_ppm__gte=-1_000_000, change_ppm__lte=10_000_000),
+                name="price_rule_within_bounds",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.price_list}: {self.pattern or 'everything'} {percent_text(self.change_ppm)}"
 
 
 # Text rates, then the rest: a version that charges for none of them must say that it is free.
@@ -56,13 +129,16 @@ class PriceVersion(models.Model):
 
     `context_over` is a cliff: the version applies to all tokens of a request whose input is
     strictly greater. A null audio or image rate means that the unit is not sold at this sku.
-    The migration adds the exclusion constraint, and a trigger that refuses any update but
+    A version with hours (minutes of the UTC day, half open) goes before the one of all day.
+    The migrations add the exclusion constraint, and a trigger that refuses any update but
     closing an open `during`.
     """
 
     sku = models.ForeignKey(Sku, on_delete=models.PROTECT, related_name="prices")
     service_tier = models.SmallIntegerField(choices=ServiceTier, default=ServiceTier.DEFAULT)
     context_over = models.IntegerField(default=0)
+    from_minute = models.SmallIntegerField(default=0)
+    to_minute = models.SmallIntegerField(default=0)
     during = DateTimeRangeField()
     input_pico = models.BigIntegerField()
     cache_read_pico = models.BigIntegerField()
@@ -76,6 +152,12 @@ class PriceVersion(models.Model):
     request_pico = models.BigIntegerField(default=0)
     # Only a price that was published as free may be zero.
     free = models.BooleanField(default=False)
+    # Null is the list price. A version of a price list names what it was made from, and how.
+    price_list = models.ForeignKey(
+        PriceList, on_delete=models.PROTECT, null=True, blank=True, related_name="versions"
+    )
+    made_from = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True)
+    change_ppm = models.IntegerField(null=True, blank=True)
     source = models.CharField(max_length=120)
     note = models.CharField(max_length=300, blank=True)
     recorded_by = models.CharField(max_length=150)
@@ -86,6 +168,17 @@ class PriceVersion(models.Model):
         constraints = [
             models.CheckConstraint(condition=_not_negative(), name="price_not_negative"),
             models.CheckConstraint(condition=_free_or_paid(), name="price_zero_only_if_free"),
+            models.CheckConstraint(
+                condition=Q(from_minute__gte=0, from_minute__lt=1440)
+                & Q(to_minute__gte=0, to_minute__lt=1440)
+                & (~Q(from_minute=F("to_minute")) | Q(from_minute=0)),
+                name="price_hours_of_a_day",
+            ),
+            models.CheckConstraint(
+                condition=Q(price_list=None, made_from=None, change_ppm=None)
+                | Q(price_list__isnull=False, made_from__isnull=False, change_ppm__isnull=False),
+                name="price_of_a_list_says_its_origin",
+            ),
         ]
 
     def __str__(self) -> str:

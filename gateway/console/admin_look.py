@@ -72,6 +72,15 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Routing policies", "alt_route", "gateway_routingpolicy"),
             ),
             _group(
+                "Invoices",
+                _item("Invoices", "request_quote", "billing_invoice"),
+                _item("Billing profiles", "contact_mail", "billing_billingprofile"),
+                _item("Credit notes", "undo", "billing_creditnote"),
+                _item("Payments", "account_balance_wallet", "billing_payment"),
+                _item("Bought credit", "shopping_cart", "billing_topup"),
+                _item("Processor events", "webhook", "billing_processorevent"),
+            ),
+            _group(
                 "Money",
                 _item("Usage events", "receipt_long", "billing_usageevent"),
                 _item("Quarantine", "report", "billing_usageevent", "?state__exact=quarantined"),

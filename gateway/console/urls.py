@@ -4,6 +4,7 @@ from django.contrib.auth.views import LogoutView
 from django.urls import path
 
 from gateway.console.views import (
+    billing,
     board,
     budgets,
     keys,
@@ -14,6 +15,7 @@ from gateway.console.views import (
     routing,
     session,
     start,
+    topups,
 )
 
 urlpatterns = [
@@ -39,6 +41,13 @@ urlpatterns = [
     path("budgets/quota/", budgets.set_quota, name="set-quota"),
     path("budgets/quota/<int:quota_id>/remove/", budgets.remove_quota, name="remove-quota"),
     path("budgets/rate-limit/", budgets.set_rate_limit, name="set-rate-limit"),
+    path("billing/", billing.billing, name="billing"),
+    path("billing/buy/", topups.buy, name="buy-credit"),
+    path("billing/recharge/", topups.set_recharge, name="set-recharge"),
+    path("webhooks/stripe/", topups.stripe_message, name="stripe-message"),
+    path("invoices/<int:invoice_id>/pdf/", billing.invoice_pdf, name="invoice-pdf"),
+    path("invoices/<int:invoice_id>/focus.csv", billing.invoice_focus, name="invoice-focus"),
+    path("credit-notes/<int:note_id>/pdf/", billing.credit_note_pdf, name="credit-note-pdf"),
     path("routing/", routing.routing, name="routing"),
     path("playground/", playground.page, name="playground"),
     path("playground/send/", playground.send, name="playground-send"),

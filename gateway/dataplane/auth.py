@@ -44,6 +44,7 @@ class Principal:
     spend: tuple[SpendScope, ...]
     rates: tuple[RateScope, ...]
     policy: PolicyView
+    price_lists: tuple[int, ...] = ()
 
 
 Lookup = Callable[[KeyHash], Awaitable[Principal | None]]

@@ -92,7 +92,9 @@ class Pipeline:
             offers_by_model=snapshot.offers_by_model,
             policy=principal.policy,
             limits=router.Limits(
-                output_cap=principal.max_output_tokens, models=principal.models_allowed
+                output_cap=principal.max_output_tokens,
+                models=principal.models_allowed,
+                price_lists=principal.price_lists,
             ),
             speeds=snapshot.speeds,
             breaker=self.breaker,

@@ -52,13 +52,15 @@ def charge_of(exchange: Exchange, attempt: Attempt) -> Charge:
         source = source if reported is not None else "none"
         return Charge(usage=reported, source=source, supplier_pico=supplier_pico)
     try:
-        price, tenant_pico = _rate(exchange, attempt, usage)
+        price, tenant_pico = _rate(exchange, attempt, usage, attempt.candidate.prices)
         if nano_ceil(tenant_pico) >= REGISTER_NANO_MAX:
             raise UsageError("the cost is beyond all bounds")
     except (PriceNotFound, UsageError):
         # Quarantined by the drain; until somebody decides, the whole hold stays charged.
         return Charge(usage=usage, source=source, charge_nano=exchange.hold_nano, billable=True)
     supplier_pico = tenant_pico
+    if attempt.candidate.cost_prices != attempt.candidate.prices:
+        supplier_pico = _supplier_pico(exchange, attempt, usage)
     if reported is not None and reported is not usage:
         supplier_pico = max(supplier_pico, _supplier_pico(exchange, attempt, reported))
     return Charge(
@@ -72,12 +74,17 @@ def charge_of(exchange: Exchange, attempt: Attempt) -> Charge:
     )
 
 
-def _rate(exchange: Exchange, attempt: Attempt, usage: CanonicalUsage | None) -> tuple[Price, int]:
+def _rate(
+    exchange: Exchange,
+    attempt: Attempt,
+    usage: CanonicalUsage | None,
+    pinned: tuple[Price, ...],
+) -> tuple[Price, int]:
     """Under the versions pinned at admission."""
     if usage is None:
         raise UsageError("no usable counts")
     price = rating.choose(
-        attempt.candidate.prices,
+        pinned,
         service_tier=_served_tier(exchange, attempt),
         input_tokens=usage.input_tokens,
     )
@@ -145,11 +152,12 @@ def _shown_tokens(attempt: Attempt) -> int:
 
 
 def _supplier_pico(exchange: Exchange, attempt: Attempt, usage: CanonicalUsage | None) -> int:
-    """What the whole attempt costs us at list price, shown or not; 0 where nothing is known."""
+    """What the supplier charges us for the whole attempt, shown or not; 0 where nothing is
+    known."""
     if attempt.failure is not None and not attempt.failure.charged:
         return 0
     try:
-        return _rate(exchange, attempt, usage)[1]
+        return _rate(exchange, attempt, usage, attempt.candidate.cost_prices)[1]
     except (PriceNotFound, UsageError):
         return 0
 

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.db.models import Q, QuerySet
 
+from billing import price_lists
 from billing.holds import RateScope, SpendScope
 from billing.models import Quota, RateLimit, ShardEpoch
 from billing.money import nano_floor
@@ -57,7 +58,11 @@ def _principals(keys: "QuerySet[ApiKey]") -> dict[KeyHash, Principal]:
     spend = _spend_scopes(tenants)
     rates = _rate_scopes(tenants)
     policies = _policies(tenants)
-    return {bytes(key.key_hash): _principal(key, spend, rates, policies) for key in rows}
+    lists = price_lists.lists_by_tenant(tenants)
+    return {
+        bytes(key.key_hash): _principal(key, spend, rates, policies, lists[key.tenant_id])
+        for key in rows
+    }
 
 
 def _principal(
@@ -65,6 +70,7 @@ def _principal(
     spend: Mapping[Scope, tuple[SpendScope, ...]],
     rates: Mapping[Scope, RateScope],
     policies: Mapping[tuple[int, int | None], PolicyView],
+    lists: tuple[int, ...],
 ) -> Principal:
     scopes: list[Scope] = [("tenant", key.tenant_id), ("key", key.pk)]
     if key.team_id is not None:
@@ -85,6 +91,7 @@ def _principal(
         spend=tuple(cap for scope in scopes for cap in spend.get(scope, ())),
         rates=tuple(rates[scope] for scope in scopes if scope in rates),
         policy=own or policies.get((key.tenant_id, None)) or PolicyView(),
+        price_lists=lists,
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from billing import rating
 from billing.money import usd_json
+from billing.price_spans import COST_PRICES
 from billing.rating import Price
 from gateway.routing import bounds, names, policies
 from gateway.routing.breaker import Breaker
@@ -19,6 +20,7 @@ from providers.chat import Candidate, ChatRequest, OfferView
 from providers.wires import registry, tiers
 
 TIER_NAMES = ("default", "flex", "priority", "batch")
+SUPPLIERS = (COST_PRICES,)
 # Listing any of these says that the list is complete; else nothing is ruled out by it.
 FEATURES = frozenset({"tools", "vision", "json_schema", "text_only"})
 # Rejections that lie in the request and not in the offer's state, and what callers call them.
@@ -53,10 +55,12 @@ class Ranking(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the caller's key allows. Empty `models` means every model; 0 means no cap."""
+    """What the caller's key allows and pays. Empty `models` means every model; 0 means no cap;
+    the first of `price_lists` that prices an offer counts, else the list price."""
 
     output_cap: int = 0
     models: frozenset[str] = frozenset()
+    price_lists: tuple[int, ...] = ()
 
 
 class _Rejected(Exception):
@@ -175,6 +179,7 @@ def _candidate(question: _Question, offer: OfferView) -> Candidate:
     limit = bounds.max_output_tokens(request, offer, cap=question.limits.output_cap)
     output_bound = request.n * limit
     prices, expected_pico, worst_pico = _costs(question, offer, input_bound, output_bound)
+    cost_prices = prices if offer.book is None else _pinned(question, offer, SUPPLIERS)
     score, why = policies.score(question.kind, offer, expected_pico, question.scoring)
     if offer.demoted:
         why = f"last: its heartbeat is overdue; {why}"
@@ -188,6 +193,7 @@ def _candidate(question: _Question, offer: OfferView) -> Candidate:
         input_bound=input_bound,
         output_bound=output_bound,
         max_output_tokens=limit,
+        cost_prices=cost_prices,
     )
 
 
@@ -245,10 +251,7 @@ def _costs(
 ) -> tuple[tuple[Price, ...], int, int]:
     """The prices pinned for the tiers that may serve, the expected and the greatest cost."""
     tier = question.request.service_tier
-    prices = offer.prices
-    if len(prices) != 1:
-        billable = tiers.BILLABLE[tier]
-        prices = tuple(p for p in prices if p.service_tier in billable)
+    prices = _pinned(question, offer, question.limits.price_lists)
     try:
         price = _price_expected(prices, tier, question.input_expected)
         worst_pico = rating.worst_case(prices, input_bound=input_bound, output_bound=output_bound)
@@ -270,6 +273,17 @@ def _costs(
         + price.request_pico
     )
     return prices, expected_pico, worst_pico
+
+
+def _pinned(
+    question: _Question, offer: OfferView, price_lists: tuple[int, ...]
+) -> tuple[Price, ...]:
+    """What these lists ask now, for each tier that may come to be billed."""
+    prices = offer.prices_at(price_lists, question.now_ms)
+    if len(prices) == 1:
+        return prices
+    billable = tiers.BILLABLE[question.request.service_tier]
+    return tuple(price for price in prices if price.service_tier in billable)
 
 
 def _price_expected(prices: tuple[Price, ...], tier: int, input_tokens: int) -> Price:

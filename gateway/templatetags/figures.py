@@ -9,6 +9,7 @@ from django import template
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from billing.invoicing.pdf import dollars as printed_dollars
 from billing.money import PICO_PER_NANO, pico_from_usd
 from gateway.console import figures
 
@@ -35,6 +36,12 @@ for _name in (
     "percent",
 ):
     _filter(_name, getattr(figures, _name))
+
+
+@register.filter
+def cents(value: int | None) -> str:
+    """Whole cents as dollars, as on a printed invoice."""
+    return figures.NOTHING if value is None else printed_dollars(value)
 
 
 @register.filter

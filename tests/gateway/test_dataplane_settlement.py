@@ -60,6 +60,7 @@ CANDIDATE = Candidate(
     input_bound=200,
     output_bound=100,
     max_output_tokens=100,
+    cost_prices=(PRICE,),
 )
 PRINCIPAL = Principal(
     key_id=5,
@@ -350,7 +351,7 @@ FAST = msgspec.structs.replace(PRICE, version=8, service_tier=2, output_pico=16_
 def served(tier: str, *, asked: int, prices: tuple[Price, ...]) -> tuple[Charge, Any]:
     """The charge and the event of a good answer that says which tier served it."""
     ended = attempt("ok", usage=FULL, finished=True, shown=160, read=160)
-    ended.candidate = msgspec.structs.replace(CANDIDATE, prices=prices)
+    ended.candidate = msgspec.structs.replace(CANDIDATE, prices=prices, cost_prices=prices)
     ended.reader.served_tier = tier
     made = exchange(ended)
     made.request = replace(REQUEST, service_tier=asked)

@@ -18,11 +18,9 @@ import genai_prices
 import msgspec
 from genai_prices.data import providers as published
 from genai_prices.types import (
-    ModelInfo,
     ModelPrice,
     PriceCalculation,
     TieredPrices,
-    TimeOfDateConstraint,
 )
 
 from billing import rating
@@ -265,17 +263,6 @@ def _passes(row: Row) -> list[dict[str, Any]]:
     return passes
 
 
-def _by_the_hour(_: Row, both: Rated) -> bool:
-    if both.calculation is None or both.ours is None or both.theirs is None:
-        return False
-    return by_the_hour(both.calculation.model) and both.ours >= both.theirs
-
-
-def by_the_hour(model: ModelInfo) -> bool:
-    entries = model.prices if isinstance(model.prices, list) else []
-    return any(isinstance(entry.constraint, TimeOfDateConstraint) for entry in entries)
-
-
 def stated(calculation: PriceCalculation | None) -> Mapping[str, Decimal | TieredPrices]:
     """The prices that are published for what was calculated."""
     return published_prices(calculation.model_price) if calculation is not None else {}
@@ -297,5 +284,4 @@ REASONS: Final = {
     "audio at the text price": _unpriced_audio,
     "a pass by another model": _another_models_pass,
     "several passes": _several_passes,
-    "a price by the hour": _by_the_hour,
 }

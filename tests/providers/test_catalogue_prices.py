@@ -5,7 +5,7 @@ by what a request costs, in each of three context tiers; the counts are exact.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 
 import msgspec
@@ -15,12 +15,13 @@ from genai_prices.types import ModelInfo, TieredPrices, Usage
 from billing import rating
 from billing.models import ServiceTier
 from billing.money import PICO_PER_TOKEN_PER_USD_PER_MILLION, usd
+from billing.price_spans import Dated, spans_of
 from billing.rating import Price
 from billing.usage import CanonicalUsage
 from providers.catalogue import BATCH_SUFFIX, Listing
 from providers.price_schedule import CONTEXTS
 from tests.providers import ground_truth
-from tests.providers.ground_truth import SAME, UNEXPLAINED, WHEN, by_the_hour, listings
+from tests.providers.ground_truth import SAME, UNEXPLAINED, WHEN, listings
 
 PROVIDERS = {provider.id: provider for provider in published}
 MODELS = {(p.id, model.id): model for p in published for model in p.models}
@@ -47,9 +48,8 @@ def test_every_price_of_the_catalogue_is_imported_to_the_last_digit() -> None:
 
     # then
     assert dict(reasons) == {
-        SAME: 6_189,
+        SAME: 6_198,
         "finer than a pico-dollar": 69,
-        "a price by the hour": 9,
     }
 
 
@@ -65,8 +65,6 @@ def _compared(listing: Listing, tier: ServiceTier, size: int) -> str:
     theirs = _their_price(model, listing.provider, size, context)
     if ours == theirs:
         return SAME
-    if by_the_hour(model) and ours > theirs:
-        return "a price by the hour"
     finest = Decimal(size + PARTS.output_tokens) / 2
     if _finer_than_pico(model) and abs(ours - theirs) <= usd(finest):
         return "finer than a pico-dollar"
@@ -97,13 +95,21 @@ def _finer_than_pico(model: ModelInfo) -> bool:
     return any(rate * PICO_PER_TOKEN_PER_USD_PER_MILLION % 1 for rate in plain)
 
 
-def _in_force(listing: Listing) -> Iterator[Price]:
-    for version in listing.versions:
-        if version.valid_from <= WHEN and (version.valid_to is None or WHEN < version.valid_to):
-            yield Price(
+def _in_force(listing: Listing) -> tuple[Price, ...]:
+    """What the import's versions say at WHEN, as a price book reads them."""
+    rows = [
+        Dated(
+            Price(
                 version=0,
                 sku=listing.sku,
                 service_tier=version.service_tier,
                 context_over=version.context_over,
                 **dict(version.rates.items()),  # type: ignore[arg-type]
-            )
+            ),
+            version.valid_from,
+            version.valid_to,
+            version.window,
+        )
+        for version in listing.versions
+    ]
+    return spans_of(rows, WHEN, WHEN)[0].prices

@@ -6,6 +6,7 @@ from genai_prices.data import providers as published
 
 from billing.models import ServiceTier
 from billing.price_import import HISTORY_BEGINS, DatedRates
+from billing.rates import ALL_DAY
 from providers.price_schedule import schedule
 
 
@@ -56,12 +57,23 @@ def test_a_tier_that_is_not_sold_has_no_version() -> None:
     assert versions_of("groq", "llama-3.1-8b-instant", service_tier=ServiceTier.PRIORITY) == []
 
 
-def test_a_price_by_the_hour_is_taken_at_its_dearest() -> None:
+def test_a_price_by_the_hour_has_windows_for_its_cheaper_hours() -> None:
     # when
-    (version,) = versions_of("deepseek", "deepseek-reasoner")
+    dear, cheap = versions_of("deepseek", "deepseek-reasoner")
+    base, *rest = versions_of("deepseek", "deepseek-flash")
 
     # then
-    assert (version.rates.input_pico, version.rates.output_pico) == (550_000, 2_190_000)
+    assert (dear.window, dear.rates.input_pico, dear.rates.output_pico) == (
+        ALL_DAY,
+        550_000,
+        2_190_000,
+    )
+    assert (str(cheap.window), cheap.rates.input_pico) == ("16:30-00:30 UTC", 135_000)
+    assert (base.window, base.rates.input_pico) == (ALL_DAY, 300_000)
+    assert [(str(v.window), v.rates.input_pico) for v in rest] == [
+        ("04:00-06:00 UTC", 150_000),
+        ("10:00-01:00 UTC", 150_000),
+    ]
 
 
 def test_an_unpriced_cache_costs_what_input_costs() -> None:
@@ -113,9 +125,10 @@ def test_no_token_price_means_no_version_not_a_free_one() -> None:
 def test_versions_of_one_slot_never_overlap() -> None:
     for provider in published:
         for model in provider.models:
-            slots: dict[tuple[int, int], list[DatedRates]] = {}
+            slots: dict[tuple[object, ...], list[DatedRates]] = {}
             for version in schedule(model):
-                slots.setdefault((version.service_tier, version.context_over), []).append(version)
+                slot = (version.service_tier, version.context_over, version.window)
+                slots.setdefault(slot, []).append(version)
             for versions in slots.values():
                 for earlier, later in zip(versions, versions[1:], strict=False):
                     assert earlier.valid_to is not None

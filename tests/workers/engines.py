@@ -25,19 +25,28 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tiny_model(folder: Path, *, seed: int = 0, context: int = 512) -> Path:
-    """A random Llama of three layers with a byte-level tokenizer, as a Hugging Face folder."""
+VOCAB_SIZE = 258
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A byte-level tokenizer with a chat template."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {"<s>": 0, "</s>": EOS, **{char: i + 2 for i, char in enumerate(alphabet)}}
+    assert len(vocab) == VOCAB_SIZE
     tokenizer = RustTokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<s>", "</s>"])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHAT_TEMPLATE}))
+
+
+def write_tiny_model(folder: Path, *, seed: int = 0, context: int = 512) -> Path:
+    """A random Llama of three layers with a byte-level tokenizer, as a Hugging Face folder."""
+    write_tokenizer(folder)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(vocab),
+        vocab_size=VOCAB_SIZE,
         hidden_size=96,
         intermediate_size=96,
         num_hidden_layers=3,

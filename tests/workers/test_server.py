@@ -107,6 +107,10 @@ def test_logprobs_come_with_each_token(worker: RunningWorker):
     for entry in entries:
         assert len(entry["top_logprobs"]) == 2
         assert entry["logprob"] == entry["top_logprobs"][0]["logprob"]
+        if not entry["token"].startswith("bytes:"):
+            assert bytes(entry["bytes"]).decode() == entry["token"]
+    raw = b"".join(bytes(entry["bytes"]) for entry in entries)
+    assert raw.decode(errors="replace") == body["choices"][0]["message"]["content"]
 
 
 def test_text_completion_continues_a_prompt(worker: RunningWorker):

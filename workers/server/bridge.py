@@ -46,10 +46,9 @@ class Stream:
 
     def put(self, progress: Progress) -> None:
         waiting = self.pending.get(progress.request_id)
-        if waiting is not None:
-            progress.text = waiting.text + progress.text
-            progress.logprobs = waiting.logprobs + progress.logprobs
-        self.pending[progress.request_id] = progress
+        self.pending[progress.request_id] = (
+            progress if waiting is None else waiting.followed_by(progress)
+        )
         if progress.finish_reason is not None:
             self.unfinished.discard(progress.request_id)
         self.ready.set()

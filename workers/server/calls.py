@@ -1,19 +1,23 @@
-"""One API call → the engine's requests: prompt tokens, limits, sampling defaults, choices."""
+"""One API call → the engine's requests: prompt tokens, limits, sampling defaults, choices.
+
+Slow for long texts and new schemas: not for the event loop.
+"""
 
 import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workers.engine import Engine
 from workers.sampler import SamplingParams
 from workers.sequence import GenerationRequest
+from workers.server.chat_request import ChatRequest, Message, template_messages
 from workers.server.errors import BadRequest, ContextTooLong
-from workers.server.protocol import ChatRequest, CompletionRequest
+from workers.server.protocol import Sampling
+from workers.server.text_request import CompletionRequest, EmbeddingRequest, Texts, texts_of
 from workers.structured import Grammar, GrammarCompiler, GrammarRefused
 from workers.tokenizer import TemplateRefused
-
-AnyRequest = ChatRequest | CompletionRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,113 @@ class CallBuilder:
         )
         return cls(engine, defaults, grammars)
 
-    def grammar(self, request: AnyRequest) -> Grammar | None:
-        """What the answer must be, compiled. Slow for a new schema: not for the event loop."""
-        schema = request.schema
+    def requests(self, call: ChatRequest | CompletionRequest) -> list[GenerationRequest]:
+        """One request per prompt and choice; later choices reuse the first one's prompt blocks."""
+        if isinstance(call, ChatRequest):
+            prompts = [self._chat_prompt(call)]
+            prompt_logprobs = None
+        else:
+            call.check_supported()
+            prompts = self._prompts(call.prompt, param="prompt", special=call.add_special_tokens)
+            prompt_logprobs = call.prompt_logprobs
+        choices = call.n or 1
+        self._check_count(len(prompts) * choices)
+        grammar = self._grammar(call)
+        seed = call.seed if call.seed is not None else secrets.randbits(63)
+        call_id = secrets.token_hex(12)
+        made: list[GenerationRequest] = []
+        for number, prompt in enumerate(prompts):
+            for choice in range(choices):
+                first = choice == 0
+                made.append(
+                    self._request(
+                        call,
+                        prompt,
+                        request_id=f"{call_id}-{number}-{choice}",
+                        leader_id=None if first else f"{call_id}-{number}-0",
+                        # Prompts of one call may be alike, and shall still be answered apart.
+                        seed=seed + number * choices + choice,
+                        grammar=grammar,
+                        prompt_logprobs=prompt_logprobs if first else None,
+                    )
+                )
+        return made
+
+    def readings(self, call: EmbeddingRequest) -> list[GenerationRequest]:
+        """Requests that end with their prompts, for the vectors of these."""
+        call.check_supported()
+        prompts = self._prompts(call.input, param="input", special=call.add_special_tokens)
+        self._check_count(len(prompts))
+        call_id = secrets.token_hex(12)
+        return [
+            GenerationRequest(
+                request_id=f"{call_id}-{number}",
+                prompt=prompt,
+                max_tokens=0,
+                pooled=True,
+                salt=call.cache_salt or "",
+                priority=call.priority or 0,
+            )
+            for number, prompt in enumerate(prompts)
+        ]
+
+    def text_tokens(self, text: str, *, special: bool | None) -> list[int]:
+        """Tokens of a plain text, with those its tokenizer puts around one unless told not to."""
+        return self.engine.tokenizer.encode(text, special=special is not False)
+
+    def chat_tokens(self, messages: list[Message], *, opens_answer: bool = True) -> list[int]:
+        return self._rendered(messages, opens_answer=opens_answer)
+
+    def _chat_prompt(self, call: ChatRequest) -> list[int]:
+        call.check_supported(template_has_tools=self.engine.tokenizer.supports_tools)
+        tokens = self._rendered(
+            call.messages,
+            tools=call.tools,
+            continue_final=bool(call.continue_final_message),
+        )
+        return self._fitting(tokens, param="messages")
+
+    def _rendered(self, messages: list[Message], **options: Any) -> list[int]:
+        try:
+            return self.engine.tokenizer.encode_chat(template_messages(messages), **options)
+        except TemplateRefused as error:
+            raise BadRequest(str(error), code="invalid_value", param="messages") from error
+
+    def _prompts(self, texts: Texts, *, param: str, special: bool | None) -> list[list[int]]:
+        prompts = []
+        for text in texts_of(texts, param=param):
+            tokens = self.text_tokens(text, special=special) if isinstance(text, str) else text
+            self._check_tokens(tokens, param)
+            prompts.append(self._fitting(tokens, param=param))
+        return prompts
+
+    def _check_tokens(self, tokens: list[int], param: str) -> None:
+        vocab_size = self.engine.model.config.vocab_size
+        if not tokens or not all(0 <= token < vocab_size for token in tokens):
+            raise BadRequest(
+                f"{param} must hold at least one token, each from 0 to {vocab_size - 1}",
+                code="invalid_value",
+                param=param,
+            )
+
+    def _fitting(self, tokens: list[int], *, param: str) -> list[int]:
+        limit = self.engine.context_length
+        if len(tokens) >= limit:
+            raise ContextTooLong(prompt_tokens=len(tokens), context_length=limit, param=param)
+        return tokens
+
+    def _check_count(self, count: int) -> None:
+        most = self.engine.config.max_requests
+        if count > most:
+            raise BadRequest(
+                f"The call asks for {count} answers at once; this worker takes {most}",
+                code="invalid_value",
+                param="n",
+            )
+
+    def _grammar(self, call: Sampling) -> Grammar | None:
+        """What the answer must be, compiled."""
+        schema = call.schema
         if schema is None:
             return None
         try:
@@ -65,93 +173,61 @@ class CallBuilder:
                 param="response_format",
             ) from error
 
-    def prompt(self, request: AnyRequest) -> list[int]:
-        """The prompt's tokens. Slow for long texts: not for the event loop."""
-        tokenizer = self.engine.tokenizer
-        if isinstance(request, CompletionRequest):
-            request.check_supported()
-            tokens = self._completion_prompt(request)
-        else:
-            request.check_supported(template_has_tools=tokenizer.supports_tools)
-            try:
-                tokens = tokenizer.encode_chat(
-                    request.template_messages(),
-                    tools=request.tools,
-                    continue_final=bool(request.continue_final_message),
-                )
-            except TemplateRefused as error:
-                raise BadRequest(str(error), code="invalid_value", param="messages") from error
-        limit = self.engine.context_length
-        if len(tokens) >= limit:
-            raise ContextTooLong(prompt_tokens=len(tokens), context_length=limit)
-        return tokens
+    def _request(
+        self,
+        call: ChatRequest | CompletionRequest,
+        prompt: list[int],
+        *,
+        request_id: str,
+        leader_id: str | None,
+        seed: int,
+        grammar: Grammar | None,
+        prompt_logprobs: int | None,
+    ) -> GenerationRequest:
+        max_tokens = self._max_tokens(call.token_limit, len(prompt))
+        return GenerationRequest(
+            request_id=request_id,
+            prompt=prompt,
+            max_tokens=max_tokens,
+            sampling=self._sampling(call, seed),
+            stop=call.stop_strings,
+            stop_token_ids=call.end_tokens(self.engine.model.config.vocab_size),
+            min_tokens=call.fewest_tokens(max_tokens),
+            prompt_logprobs=prompt_logprobs,
+            grammar=grammar,
+            ignore_eos=bool(call.ignore_eos),
+            salt=call.cache_salt or "",
+            priority=call.priority or 0,
+            leader_id=leader_id,
+        )
 
-    def requests(
-        self, request: AnyRequest, prompt: list[int], grammar: Grammar | None = None
-    ) -> list[GenerationRequest]:
-        """One engine request per choice; the later ones reuse the first one's prompt blocks."""
-        call_id = secrets.token_hex(12)
-        seed = request.seed if request.seed is not None else secrets.randbits(63)
-        max_tokens = self._max_tokens(request, len(prompt))
-        end_tokens = request.end_tokens(self.engine.model.config.vocab_size)
-        return [
-            GenerationRequest(
-                request_id=f"{call_id}-{choice}",
-                prompt=prompt,
-                max_tokens=max_tokens,
-                sampling=self._sampling(request, seed + choice),
-                stop=request.stop_strings,
-                stop_token_ids=end_tokens,
-                min_tokens=request.fewest_tokens(max_tokens),
-                grammar=grammar,
-                ignore_eos=bool(request.ignore_eos),
-                salt=request.cache_salt or "",
-                priority=request.priority or 0,
-                leader_id=f"{call_id}-0" if choice else None,
-            )
-            for choice in range(request.n or 1)
-        ]
-
-    def _completion_prompt(self, request: CompletionRequest) -> list[int]:
-        if isinstance(request.prompt, str):
-            tokens = self.engine.tokenizer.encode(request.prompt)
-        else:
-            tokens = request.prompt
-        vocab_size = self.engine.model.config.vocab_size
-        if not tokens or not all(0 <= token < vocab_size for token in tokens):
-            raise BadRequest(
-                f"prompt must hold at least one token, each from 0 to {vocab_size - 1}",
-                code="invalid_value",
-                param="prompt",
-            )
-        return tokens
-
-    def _max_tokens(self, request: AnyRequest, prompt_tokens: int) -> int:
+    def _max_tokens(self, wanted: int | None, prompt_tokens: int) -> int:
         room = self.engine.context_length - prompt_tokens
         most = self.engine.config.max_output_tokens
-        wanted = request.token_limit
-        if wanted is not None and wanted > self.engine.context_length:
+        if wanted is None:
+            return min(room, most)
+        if wanted > self.engine.context_length:
             raise BadRequest(
                 f"max_tokens is {wanted}; this model produces at most {most} tokens",
                 code="invalid_value",
                 param="max_tokens",
             )
-        return min(room, most, wanted or most)
+        return min(room, most, wanted)
 
-    def _sampling(self, request: AnyRequest, seed: int) -> SamplingParams:
+    def _sampling(self, call: ChatRequest | CompletionRequest, seed: int) -> SamplingParams:
         defaults = self.defaults
-        given = request.temperature
+        given = call.temperature
         # A caller who sets the temperature means the plain distribution, not our recommended cut.
         top_p = defaults.top_p if given is None else 1.0
         return SamplingParams(
             temperature=defaults.temperature if given is None else given,
-            top_p=request.top_p if request.top_p is not None else top_p,
-            top_k=max(0, request.top_k if request.top_k is not None else defaults.top_k),
-            min_p=request.min_p or 0.0,
-            presence_penalty=request.presence_penalty or 0.0,
-            frequency_penalty=request.frequency_penalty or 0.0,
-            repetition_penalty=request.repetition_penalty or 1.0,
-            logit_bias=request.token_bias(self.engine.model.config.vocab_size),
+            top_p=call.top_p if call.top_p is not None else top_p,
+            top_k=max(0, call.top_k if call.top_k is not None else defaults.top_k),
+            min_p=call.min_p or 0.0,
+            presence_penalty=call.presence_penalty or 0.0,
+            frequency_penalty=call.frequency_penalty or 0.0,
+            repetition_penalty=call.repetition_penalty or 1.0,
+            logit_bias=call.token_bias(self.engine.model.config.vocab_size),
             seed=seed,
-            logprobs=request.logprob_count,
+            logprobs=call.logprob_count,
         )

@@ -41,12 +41,12 @@ class BadRequest(ApiError):
 
 
 class ContextTooLong(BadRequest):
-    def __init__(self, *, prompt_tokens: int, context_length: int) -> None:
+    def __init__(self, *, prompt_tokens: int, context_length: int, param: str) -> None:
         super().__init__(
             f"This model's context holds {context_length} tokens, of which at least one must be "
             f"left for the answer; the prompt has {prompt_tokens} tokens.",
             code="context_length_exceeded",
-            param="messages",
+            param=param,
         )
 
 

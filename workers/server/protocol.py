@@ -1,11 +1,11 @@
-"""What clients may send: OpenAI's chat and text completions with the usual extensions.
+"""What clients may send, in common: field types with their ranges, sampling, and decoding.
 
 Wrong types and absurd values are refused here, with the parameter's name; a parameter that would be
 silently without effect is refused as unsupported. Unknown fields are ignored, as OpenAI's do.
 """
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -36,21 +36,10 @@ Salt = Annotated[str, Meta(max_length=256)]
 Priority = Annotated[int, Meta(ge=-1000, le=1000)]
 
 
-class TextPart(msgspec.Struct, tag_field="type", tag="text"):
-    text: str
+class AnyCall(msgspec.Struct, kw_only=True):
+    """A body that may name the model it is meant for."""
 
-
-class Message(msgspec.Struct):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
-
-    @property
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
+    model: str | None = None
 
 
 class StreamOptions(msgspec.Struct):
@@ -85,7 +74,7 @@ class ResponseFormat(msgspec.Struct):
         return bytes(self.json_schema.schema).decode()
 
 
-class Sampling(msgspec.Struct, kw_only=True):
+class Sampling(AnyCall, kw_only=True):
     """Fields that chat and text completions share."""
 
     model: str
@@ -140,7 +129,7 @@ class Sampling(msgspec.Struct, kw_only=True):
                 param="min_tokens",
             )
         if fewest and self.schema is not None:
-            raise _unsupported("min_tokens", "an answer with a schema ends when it is complete")
+            raise unsupported("min_tokens", "an answer with a schema ends when it is complete")
         return fewest
 
     def token_bias(self, vocab_size: int) -> dict[int, float]:
@@ -166,75 +155,11 @@ def check_token(param: str, token: str, vocab_size: int) -> int:
     )
 
 
-class ChatRequest(Sampling, kw_only=True):
-    messages: Annotated[list[Message], Meta(min_length=1)]
-    max_completion_tokens: Count | None = None
-    logprobs: bool | None = None
-    top_logprobs: TopLogprobs | None = None
-    tools: list[dict[str, Any]] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    continue_final_message: bool | None = None
-
-    @property
-    def token_limit(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
-
-    @property
-    def logprob_count(self) -> int | None:
-        return (self.top_logprobs or 0) if self.logprobs else None
-
-    def check_supported(self, *, template_has_tools: bool) -> None:
-        """Refuse what the model's chat template cannot express."""
-        if self.continue_final_message and self.messages[-1].role != "assistant":
-            raise _unsupported("continue_final_message", "the last message is not the assistant's")
-        if template_has_tools:
-            return
-        if self.tools and self.tool_choice != "none":
-            raise _unsupported("tools", "this model's chat template knows no tools")
-        if any(message.role == "tool" or message.tool_calls for message in self.messages):
-            raise _unsupported("messages", "this model's chat template knows no tool calls")
-
-    def template_messages(self) -> list[dict[str, Any]]:
-        rendered: list[dict[str, Any]] = []
-        for message in self.messages:
-            role = "system" if message.role == "developer" else message.role
-            entry: dict[str, Any] = {"role": role, "content": message.text}
-            if message.tool_calls:
-                entry["tool_calls"] = message.tool_calls
-            if message.tool_call_id:
-                entry["tool_call_id"] = message.tool_call_id
-            rendered.append(entry)
-        return rendered
-
-
-class CompletionRequest(Sampling, kw_only=True):
-    prompt: str | list[int]
-    echo: bool | None = None
-    suffix: str | None = None
-    logprobs: int | None = None
-    best_of: int | None = None
-
-    @property
-    def token_limit(self) -> int | None:
-        return self.max_tokens
-
-    @property
-    def logprob_count(self) -> int | None:
-        return None
-
-    def check_supported(self) -> None:
-        for name in ("echo", "suffix", "logprobs"):
-            if getattr(self, name):
-                raise _unsupported(name, "not offered by this endpoint")
-        if self.best_of not in (None, self.n or 1):
-            raise _unsupported("best_of", "not offered by this endpoint")
-
-
-def _unsupported(param: str, why: str) -> BadRequest:
+def unsupported(param: str, why: str) -> BadRequest:
     return BadRequest(f"{param}: {why}", code="unsupported_parameter", param=param)
 
 
-RequestKind = TypeVar("RequestKind", bound=Sampling)
+RequestKind = TypeVar("RequestKind", bound=AnyCall)
 
 
 def decode(body: bytes, kind: type[RequestKind]) -> RequestKind:

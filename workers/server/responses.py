@@ -8,11 +8,13 @@ import msgspec
 from workers.engine import Progress
 from workers.metrics import RequestUsage
 from workers.sampler import TokenLogprobs
+from workers.sequence import GenerationRequest
 from workers.tokenizer import Tokenizer
 
 DONE = b"data: [DONE]\n\n"
 
 Kind = Literal["chat", "text"]
+Json = dict[str, Any]
 
 
 def encode(body: object) -> bytes:
@@ -23,63 +25,99 @@ def event(body: object) -> bytes:
     return b"data: " + encode(body) + b"\n\n"
 
 
-def usage_body(usages: list[RequestUsage]) -> dict[str, Any]:
-    """One usage block for all choices: the prompt counts once, outputs add up."""
+def usage_body(prompts: list[list[RequestUsage]]) -> Json:
+    """One usage block for all choices of all prompts: a prompt counts once, outputs add up."""
     # Later choices share the blocks of the first, which computed what nobody had.
-    first = min(usages, key=lambda usage: usage.cached_tokens)
+    firsts = [min(choices, key=lambda usage: usage.cached_tokens) for choices in prompts]
+    usages = [usage for choices in prompts for usage in choices]
+    prompt = sum(usage.prompt_tokens for usage in firsts)
     completion = sum(usage.completion_tokens for usage in usages)
     return {
-        "prompt_tokens": first.prompt_tokens,
+        "prompt_tokens": prompt,
         "completion_tokens": completion,
-        "total_tokens": first.prompt_tokens + completion,
-        "prompt_tokens_details": {"cached_tokens": first.cached_tokens},
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in firsts)},
         "speculation": {
             "drafted": sum(usage.drafted for usage in usages),
             "accepted": sum(usage.accepted for usage in usages),
             "steps": sum(usage.steps for usage in usages),
         },
         "engine_ms": {
-            "queue": round(first.queue_ms, 3),
-            "prefill": round(first.prefill_ms, 3),
+            "queue": round(max(usage.queue_ms for usage in firsts), 3),
+            "prefill": round(max(usage.prefill_ms for usage in firsts), 3),
             "decode": round(max(usage.decode_ms for usage in usages), 3),
         },
     }
 
 
 @dataclass(slots=True)
+class Choice:
+    """One choice of a call, and how much of it was told."""
+
+    index: int
+    prompt_index: int
+    prompt: list[int]
+    is_begun: bool = False
+    characters: int = 0
+    usage: RequestUsage | None = None
+
+
+class Answers:
+    """The choices of one call by request id, prompt after prompt, as OpenAI numbers them."""
+
+    def __init__(self, requests: list[GenerationRequest], *, choices_per_prompt: int) -> None:
+        self.by_id = {
+            request.request_id: Choice(index, index // choices_per_prompt, request.prompt)
+            for index, request in enumerate(requests)
+        }
+        self.prompt_logprobs: dict[int, list[TokenLogprobs]] = {}
+
+    def note(self, progress: Progress) -> Choice:
+        """Remember what the end will need; the choice that it belongs to."""
+        choice = self.by_id[progress.request_id]
+        if progress.usage is not None:
+            choice.usage = progress.usage
+        if progress.reading is not None:
+            self.prompt_logprobs[choice.prompt_index] = progress.reading.logprobs
+        return choice
+
+    def usage(self) -> Json:
+        prompts: dict[int, list[RequestUsage]] = {}
+        for choice in self.by_id.values():
+            if choice.usage is not None:
+                prompts.setdefault(choice.prompt_index, []).append(choice.usage)
+        return usage_body(list(prompts.values()))
+
+
+@dataclass(slots=True)
 class ResponseWriter:
-    """Builds the bodies of one call, which has `len(indices)` choices."""
+    """Builds the bodies of one call; `echo` puts the prompt before each text."""
 
     kind: Kind
     response_id: str
     model: str
     created_s: int
-    indices: dict[str, int]
+    answers: Answers
     tokenizer: Tokenizer
+    echo: bool = False
 
-    def chunk(self, progress: Progress, *, is_first: bool) -> bytes:
-        choice: dict[str, Any] = {"index": self.indices[progress.request_id]}
-        if self.kind == "chat":
-            delta: dict[str, Any] = {"role": "assistant"} if is_first else {}
-            if progress.text or is_first:
-                delta["content"] = progress.text
-            choice["delta"] = delta
-        else:
-            choice["text"] = progress.text
-        choice["logprobs"] = self._logprobs(progress.logprobs)
-        choice["finish_reason"] = progress.finish_reason
-        return event({**self._head(is_chunk=True), "choices": [choice]})
+    def chunk(self, progress: Progress) -> bytes:
+        choice = self.answers.note(progress)
+        body = {**self._head(is_chunk=True), "choices": [self._delta(choice, progress)]}
+        choice.is_begun = True
+        return event(body)
 
-    def usage_chunk(self, usages: list[RequestUsage]) -> bytes:
-        return event({**self._head(is_chunk=True), "choices": [], "usage": usage_body(usages)})
+    def usage_chunk(self) -> bytes:
+        head = self._head(is_chunk=True)
+        return event({**head, "choices": [], "usage": self.answers.usage()})
 
-    def whole(self, answers: list[Progress], usages: list[RequestUsage]) -> bytes:
-        choices = [self._whole_choice(answer) for answer in answers]
+    def whole(self, answers: list[Progress]) -> bytes:
+        choices = [self._whole_choice(self.answers.note(answer), answer) for answer in answers]
         choices.sort(key=lambda choice: int(choice["index"]))
-        body = {**self._head(is_chunk=False), "choices": choices, "usage": usage_body(usages)}
-        return encode(body)
+        usage = self.answers.usage()
+        return encode({**self._head(is_chunk=False), "choices": choices, "usage": usage})
 
-    def _head(self, *, is_chunk: bool) -> dict[str, Any]:
+    def _head(self, *, is_chunk: bool) -> Json:
         if self.kind == "chat":
             name = "chat.completion.chunk" if is_chunk else "chat.completion"
         else:
@@ -91,29 +129,69 @@ class ResponseWriter:
             "model": self.model,
         }
 
-    def _whole_choice(self, answer: Progress) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": self.indices[answer.request_id]}
-        if self.kind == "chat":
-            choice["message"] = {"role": "assistant", "content": answer.text, "refusal": None}
-        else:
-            choice["text"] = answer.text
-        choice["logprobs"] = self._logprobs(answer.logprobs)
-        choice["finish_reason"] = answer.finish_reason
-        return choice
+    def _delta(self, choice: Choice, progress: Progress) -> Json:
+        if self.kind == "text":
+            return self._text_choice(choice, progress)
+        delta: Json = {} if choice.is_begun else {"role": "assistant"}
+        if progress.text or not choice.is_begun:
+            delta["content"] = progress.text
+        return {"index": choice.index, "delta": delta, **self._end(progress)}
 
-    def _logprobs(self, logprobs: list[TokenLogprobs]) -> dict[str, Any] | None:
-        if not logprobs:
-            return None
+    def _whole_choice(self, choice: Choice, answer: Progress) -> Json:
+        if self.kind == "text":
+            return self._text_choice(choice, answer)
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
+        return {"index": choice.index, "message": message, **self._end(answer)}
+
+    def _end(self, progress: Progress) -> Json:
+        logprobs = None
+        if progress.logprobs:
+            logprobs = {"content": [self._entry(entry) for entry in progress.logprobs]}
+        return {"logprobs": logprobs, "finish_reason": progress.finish_reason}
+
+    def _entry(self, entry: TokenLogprobs) -> Json:
+        top = [self._token(token, value) for token, value in entry.top]
+        return {**self._token(entry.token, entry.logprob), "top_logprobs": top}
+
+    def _token(self, token: int, logprob: float) -> Json:
+        raw = self.tokenizer.token_bytes(token)
+        return {"token": self.tokenizer.token_text(token), "logprob": logprob, "bytes": list(raw)}
+
+    def _text_choice(self, choice: Choice, progress: Progress) -> Json:
+        """A choice of a text completion: whole, or what is new of it."""
+        text, entries = progress.text, progress.logprobs
+        unscored: list[int] = []
+        if self.echo and not choice.is_begun:
+            text = self.tokenizer.decode(choice.prompt) + text
+            read = self.answers.prompt_logprobs.get(choice.prompt_index)
+            if read is not None:
+                # Nothing comes before the first token that could have foreseen it.
+                unscored, entries = choice.prompt[:1], [*read, *entries]
+        scored = bool(entries or unscored)
+        logprobs = self._text_logprobs(choice, unscored, entries) if scored else None
         return {
-            "content": [
-                {
-                    **self._token(entry.token, entry.logprob),
-                    "top_logprobs": [self._token(token, value) for token, value in entry.top],
-                }
-                for entry in logprobs
-            ]
+            "index": choice.index,
+            "text": text,
+            "logprobs": logprobs,
+            "finish_reason": progress.finish_reason,
         }
 
-    def _token(self, token: int, logprob: float) -> dict[str, Any]:
-        text = self.tokenizer.decode([token])
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+    def _text_logprobs(
+        self, choice: Choice, unscored: list[int], entries: list[TokenLogprobs]
+    ) -> Json:
+        name = self.tokenizer.token_text
+        tokens = [name(token) for token in (*unscored, *(entry.token for entry in entries))]
+        offsets = []
+        for text in tokens:
+            offsets.append(choice.characters)
+            choice.characters += len(text)
+        tops: list[Json | None] = [None for _ in unscored]
+        for entry in entries:
+            # Two tokens may read alike; the likelier one stands for both.
+            tops.append({name(token): value for token, value in reversed(entry.top)})
+        return {
+            "tokens": tokens,
+            "token_logprobs": [*(None for _ in unscored), *(entry.logprob for entry in entries)],
+            "top_logprobs": tops if any(tops) else None,
+            "text_offset": offsets,
+        }

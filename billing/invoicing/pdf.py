@@ -1,0 +1,221 @@
+"""An invoice or credit note as PDF/A, the same bytes for the same document every time.
+
+The look is in `invoice.typ`; here are only the words and figures that go into it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+import typst
+from django.db import connection
+
+from billing.errors import InvoiceRefused
+from billing.invoicing.coverage import COVERED_SQL, of_invoice
+from billing.models import CreditNote, Invoice, InvoiceLine
+from billing.money import usd_json
+
+TEMPLATE: Final = Path(__file__).with_name("invoice.typ")
+STANDARD: Final = "a-3b"
+TEAMS_SHOWN_MAX: Final = 200
+RATE_LABEL: Final = "USD per million"
+Pair = tuple[str, str]
+
+BY_TEAM_SQL: Final = f"""
+    SELECT u.team_id, count(DISTINCT u.request_id), sum(u.tenant_cost_pico)
+    FROM billing_usageevent u WHERE {COVERED_SQL} AND u.tenant_cost_pico <> 0
+    GROUP BY u.team_id ORDER BY 3 DESC, 1 LIMIT {TEAMS_SHOWN_MAX}
+"""
+
+
+def of_an_invoice(invoice: Invoice, *, team_names: Mapping[int, str]) -> bytes:
+    """The PDF of an invoice in any state; a draft or a void one says so across the page."""
+    parties = invoice.parties or {"seller": {}, "buyer": {"legal_name": invoice.tenant.name}}
+    issued = invoice.issued_at or invoice.created_at
+    is_draft = invoice.state == Invoice.State.DRAFT
+    facts: dict[str, Any] = {
+        "title": f"Invoice {invoice.number}" if invoice.number else "Invoice, draft",
+        "state": "" if invoice.state == Invoice.State.FINALISED else invoice.state,
+        "facts": _heading(invoice, issued, parties["buyer"].get("reference", "")),
+        "rate_label": RATE_LABEL,
+        "lines": list(_groups(invoice.lines.all())),
+        "sums": _sums(invoice, parties["buyer"].get("tax_name", "")),
+        "total": ("Total due", dollars(invoice.total_cents)),
+        "notes": _notes(invoice, parties),
+        "teams": [] if is_draft else _teams(invoice, team_names),
+    }
+    return _compile(facts, parties, issued)
+
+
+def of_a_credit_note(note: CreditNote) -> bytes:
+    invoice = note.invoice
+    parties = invoice.parties
+    row = {
+        "what": note.reason,
+        "quantity": "",
+        "rate": "",
+        "amount": dollars(-note.net_cents),
+    }
+    sums = [("Subtotal", dollars(-note.net_cents))]
+    if note.tax_cents:
+        sums.append((_tax_label(invoice, parties["buyer"]["tax_name"]), dollars(-note.tax_cents)))
+    facts: dict[str, Any] = {
+        "title": f"Credit note {note.number}",
+        "state": "",
+        "facts": [
+            ("Issued", f"{note.issued_at:%-d %B %Y}"),
+            ("For invoice", invoice.number),
+        ],
+        "rate_label": "",
+        "lines": [{"title": "Credit", "detail": "", "rows": [row]}],
+        "sums": sums,
+        "total": ("Total credited", dollars(-note.total_cents)),
+        "notes": ["The net sum was added to your credit."],
+        "teams": [],
+    }
+    return _compile(facts, parties, note.issued_at)
+
+
+def _compile(facts: dict[str, Any], parties: Mapping[str, Any], issued: datetime) -> bytes:
+    facts["seller"], facts["buyer"] = _party(parties["seller"]), _party(parties["buyer"])
+    facts["issued"] = {"year": issued.year, "month": issued.month, "day": issued.day}
+    try:
+        return _print(facts, issued, own_fonts_only=True)
+    except typst.TypstError:
+        # PDF/A refuses a letter that no font has: the machine's own fonts may have it.
+        return _print_with_any_font(facts, issued)
+
+
+def _print_with_any_font(facts: dict[str, Any], issued: datetime) -> bytes:
+    try:
+        return _print(facts, issued, own_fonts_only=False)
+    except typst.TypstError as problem:
+        raise InvoiceRefused(
+            f"it cannot be printed: {problem}. Install a font on the server that has these "
+            "letters, for example Noto."
+        ) from problem
+
+
+def _print(facts: dict[str, Any], issued: datetime, *, own_fonts_only: bool) -> bytes:
+    made = typst.compile(
+        str(TEMPLATE),
+        format="pdf",
+        ignore_system_fonts=own_fonts_only,
+        sys_inputs={"facts": msgspec.json.encode(facts).decode()},
+        pdf_standards=STANDARD,
+        timestamp=int(issued.timestamp()),
+    )
+    assert isinstance(made, bytes)
+    return made
+
+
+def dollars(cents: int) -> str:
+    """Whole cents for a printed document: -123456 is "-$1,234.56"."""
+    whole, rest = divmod(abs(cents), 100)
+    return f"{'-' if cents < 0 else ''}${whole:,}.{rest:02d}"
+
+
+def _party(who: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "name": who.get("legal_name", ""),
+        "address": who.get("address", ""),
+        "country": who.get("country", ""),
+        "tax_id": f"Tax ID {who['tax_id']}" if who.get("tax_id") else "",
+        "contact": who.get("email", ""),
+    }
+
+
+def _heading(invoice: Invoice, issued: datetime, reference: str) -> list[Pair]:
+    rows = [("Issued", f"{issued:%-d %B %Y}")]
+    if invoice.due_on:
+        rows.append(("Due", f"{invoice.due_on:%-d %B %Y}"))
+    rows += [
+        ("Period", _days(invoice)),
+        ("Currency", "USD"),
+    ]
+    if reference:
+        rows.append(("Your reference", reference))
+    return rows
+
+
+def _days(invoice: Invoice) -> str:
+    """First and last day on the tenant's own calendar."""
+    zone = ZoneInfo(invoice.tenant.time_zone)
+    first = invoice.period_start.astimezone(zone)
+    last = (invoice.period_end - timedelta(microseconds=1)).astimezone(zone)
+    return f"{first:%-d %b} to {last:%-d %b %Y}"
+
+
+def _groups(lines: Iterable[InvoiceLine]) -> Iterable[dict[str, Any]]:
+    """Lines of one price version under one heading."""
+    ordered = sorted(lines, key=lambda line: line.position)
+    for (model, sku, version, kind), rows in groupby(
+        ordered, key=lambda line: (line.model, line.sku, line.price_version_id, line.kind)
+    ):
+        members = list(rows)
+        detail = [sku] if version is None else [sku, f"price version {version}"]
+        if kind == InvoiceLine.Kind.LATE:
+            detail.append(f"from an earlier period, until {members[0].service_end:%-d %b %Y}")
+        yield {
+            "title": model,
+            "detail": " · ".join(detail),
+            "rows": [_row(line) for line in members],
+        }
+
+
+def _row(line: InvoiceLine) -> dict[str, str]:
+    rate = "" if line.rate_pico is None else usd_json(line.rate_pico * 10**6).decode()
+    return {
+        "what": line.unit,
+        "quantity": f"{line.quantity:,}",
+        "rate": rate,
+        "amount": dollars(line.amount_cents),
+    }
+
+
+def _sums(invoice: Invoice, tax_name: str) -> list[Pair]:
+    rows = [("Subtotal", dollars(invoice.subtotal_cents))]
+    if invoice.covered_cents:
+        rows.append(("Covered by your credit", dollars(-invoice.covered_cents)))
+    if invoice.tax_ppm:
+        rows.append((_tax_label(invoice, tax_name), dollars(invoice.tax_cents)))
+    return rows
+
+
+def _tax_label(invoice: Invoice, tax_name: str) -> str:
+    percent = f"{Decimal(invoice.tax_ppm).scaleb(-4).normalize():f}"
+    return f"{tax_name or 'Tax'} {percent} %"
+
+
+def _notes(invoice: Invoice, parties: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if parties["buyer"].get("tax_note"):
+        notes.append(parties["buyer"]["tax_note"])
+    exact = usd_json(int(invoice.usage_pico)).decode()
+    notes.append(f"Usage was ${exact} exactly; each line is rounded once, to whole cents.")
+    if invoice.total_cents and parties["seller"].get("payment"):
+        notes.append(parties["seller"]["payment"])
+    if invoice.replaces is not None:
+        notes.append(f"Replaces {invoice.replaces.number}, which is void.")
+    return notes
+
+
+def _teams(invoice: Invoice, names: Mapping[int, str]) -> Sequence[tuple[str, str, str]]:
+    with connection.cursor() as cursor:
+        cursor.execute(BY_TEAM_SQL, of_invoice(invoice).parameters)
+        rows = cursor.fetchall()
+    if [team for team, _, _ in rows] == [None]:
+        return []
+    return [
+        (
+            "no team" if team is None else names.get(team, f"team {team}"),
+            f"{requests:,}",
+            usd_json(int(cost)).decode(),
+        )
+        for team, requests, cost in rows
+    ]

@@ -1,0 +1,119 @@
+"""A tenant's billing: credit, purchases, invoices. For its owners and admins, and the house."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.db.models import Q
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+
+from billing import burning
+from billing.errors import InvoiceRefused
+from billing.invoicing import focus, pdf, settling
+from billing.models import CreditNote, Invoice, Recharge, TopUp
+from gateway.console.access import MANAGERS, require, tenant_page
+from gateway.console.billing_forms import RechargeForm, TopUpForm, recharge_terms
+from gateway.console.pages import render_page
+from gateway.console.spreadsheet import csv_response
+from gateway.models import Member, Team
+from gateway.payments import processor
+
+SHOWN_MAX: Final = 120
+TOPUPS_SHOWN: Final = 20
+
+
+@require_safe
+@tenant_page
+def billing(request: HttpRequest, member: Member) -> HttpResponse:
+    """Credit and where it came from, what was bought, the invoices."""
+    require(member, MANAGERS)
+    return billing_page(request, member)
+
+
+def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpResponse:
+    tenant = member.tenant
+    found = (
+        Invoice.objects.filter(tenant=tenant)
+        .exclude(state=Invoice.State.DRAFT)
+        .order_by("-period_start", "-pk")[:SHOWN_MAX]
+    )
+    recharge = Recharge.objects.filter(tenant=tenant).first()
+    context = {
+        "rows": [(invoice, settling.open_cents(invoice)) for invoice in found],
+        "notes": CreditNote.objects.filter(invoice__tenant=tenant).order_by("-pk")[:SHOWN_MAX],
+        "pots": [pot for pot in burning.pots_of(tenant) if pot.left_pico > 0],
+        "topups": TopUp.objects.filter(tenant=tenant).order_by("-created_at")[:TOPUPS_SHOWN],
+        "recharge": recharge,
+        "can_buy": processor.is_configured(),
+        "topup_form": TopUpForm(),
+        "recharge_form": RechargeForm(initial=recharge_terms(recharge)),
+        **changed,
+    }
+    status = 422 if "topup_form" in changed or "recharge_form" in changed else 200
+    return render_page(
+        request, "console/billing.html", context, nav="billing", member=member, status=status
+    )
+
+
+@require_safe
+@login_required
+def invoice_pdf(request: HttpRequest, invoice_id: int) -> HttpResponse:
+    found = Invoice.objects.select_related("tenant", "replaces").filter(pk=invoice_id)
+    invoice = found.filter(_visible_to(request, "tenant")).first()
+    if invoice is None or (invoice.state == Invoice.State.DRAFT and not _is_house(request)):
+        raise Http404
+    names = dict(Team.objects.filter(tenant=invoice.tenant).values_list("pk", "name"))
+    return _pdf(str(invoice), lambda: pdf.of_an_invoice(invoice, team_names=names))
+
+
+@require_safe
+@login_required
+def credit_note_pdf(request: HttpRequest, note_id: int) -> HttpResponse:
+    found = CreditNote.objects.select_related("invoice__tenant").filter(pk=note_id)
+    note = found.filter(_visible_to(request, "invoice__tenant")).first()
+    if note is None:
+        raise Http404
+    return _pdf(note.number, lambda: pdf.of_a_credit_note(note))
+
+
+@require_safe
+@login_required
+def invoice_focus(request: HttpRequest, invoice_id: int) -> HttpResponse:
+    """The invoice and its credit notes as FOCUS rows, for a FinOps tool."""
+    found = Invoice.objects.select_related("tenant").filter(pk=invoice_id)
+    invoice = found.filter(_visible_to(request, "tenant"), state=Invoice.State.FINALISED).first()
+    if invoice is None:
+        raise Http404
+    rows = list(focus.of_invoice(invoice))
+    for note in invoice.credit_notes.select_related("invoice__tenant").order_by("pk"):
+        rows += focus.of_credit_note(note)
+    return csv_response(
+        f"{invoice}-focus.csv", head=focus.COLUMNS, rows=(row.values() for row in rows)
+    )
+
+
+def _is_house(request: HttpRequest) -> bool:
+    user = request.user
+    return isinstance(user, User) and user.is_staff and user.has_perm("billing.view_invoice")
+
+
+def _visible_to(request: HttpRequest, tenant: str) -> Q:
+    """Whose documents these are: a document of another tenant is one that does not exist."""
+    if _is_house(request):
+        return Q()
+    assert isinstance(request.user, User)
+    members = Member.objects.filter(user=request.user, role__in=MANAGERS)
+    return Q(**{f"{tenant}__in": members.values("tenant")})
+
+
+def _pdf(name: str, make: Callable[[], bytes]) -> HttpResponse:
+    try:
+        body = make()
+    except InvoiceRefused as refusal:
+        return HttpResponse(str(refusal), status=503, content_type="text/plain; charset=utf-8")
+    response = HttpResponse(body, content_type="application/pdf")
+    response["Content-Disposition"] = f'inline; filename="{name.replace(" ", "-")}.pdf"'
+    response["Cache-Control"] = "private, no-store"
+    return response

@@ -1,0 +1,103 @@
+"""Buying credit: the way to the payment page, automatic recharges, the processor's messages."""
+
+import logging
+
+from django.conf import settings
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_POST
+
+from billing import topups
+from billing.errors import CreditRefused
+from billing.models import Recharge
+from gateway.console.access import MANAGERS, require, tenant_page
+from gateway.console.billing_forms import RechargeForm, TopUpForm, in_cents
+from gateway.console.pages import render_page
+from gateway.console.views.billing import billing_page
+from gateway.models import Member
+from gateway.payments import processor
+
+logger = logging.getLogger(__name__)
+
+
+@require_POST
+@tenant_page
+def buy(request: HttpRequest, member: Member) -> HttpResponse:
+    """Answers with a link to the payment page: a form may not lead to another house."""
+    require(member, MANAGERS)
+    if not processor.is_configured():
+        raise Http404
+    form = TopUpForm(request.POST)
+    if not form.is_valid():
+        return billing_page(request, member, topup_form=form)
+    try:
+        topup = topups.start(
+            tenant=member.tenant,
+            net_cents=in_cents(form.cleaned_data["amount_usd"]),
+            created_by=member.user.get_username(),
+            now=timezone.now(),
+        )
+        page_url = processor.open_page(
+            topup,
+            return_url=f"{settings.PUBLIC_CONSOLE_URL}{reverse('billing')}",
+            save_card=form.cleaned_data["save_card"],
+        )
+    except (CreditRefused, processor.ProcessorAway) as problem:
+        form.add_error(None, str(problem))
+        return billing_page(request, member, topup_form=form)
+    context = {"topup": topup, "page_url": page_url}
+    return render_page(request, "console/pay.html", context, nav="billing", member=member)
+
+
+@require_POST
+@tenant_page
+def set_recharge(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, MANAGERS)
+    form = RechargeForm(request.POST)
+    if not form.is_valid():
+        return billing_page(request, member, recharge_form=form)
+    terms = form.cleaned_data
+    Recharge.objects.update_or_create(
+        tenant=member.tenant,
+        defaults={
+            "is_on": terms["is_on"],
+            "below_cents": in_cents(terms["below_usd"]),
+            "amount_cents": in_cents(terms["amount_usd"]),
+            "monthly_max_cents": in_cents(terms["monthly_max_usd"]),
+            "failures": 0,
+            "failure": "",
+        },
+    )
+    messages.success(request, "Saved.")
+    return redirect("billing")
+
+
+@csrf_exempt
+@require_POST
+def stripe_message(request: HttpRequest) -> HttpResponse:
+    """A signed message of the processor; 2xx tells it not to send the message again."""
+    if not processor.is_configured():
+        raise Http404
+    body, now = request.body, timezone.now()
+    try:
+        message = processor.read_message(body, request.headers.get("Stripe-Signature", ""))
+        outcome = topups.act_once(
+            event_id=message.event_id,
+            kind=message.kind,
+            body=body,
+            now=now,
+            act=lambda: processor.act_on(message, now=now),
+        )
+        processor.keep_card(message)
+    except processor.BadMessage as problem:
+        return HttpResponse(f"{problem}\n", status=400, content_type="text/plain")
+    except CreditRefused as problem:
+        return HttpResponse(f"{problem}\n", status=409, content_type="text/plain")
+    except processor.ProcessorAway as problem:
+        return HttpResponse(f"{problem}\n", status=503, content_type="text/plain")
+    logger.info("processor event %s, %s: %s", message.event_id, message.kind, outcome)
+    return HttpResponse(f"{outcome}\n", content_type="text/plain")

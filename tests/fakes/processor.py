@@ -1,0 +1,197 @@
+"""A payment processor on loopback: localstripe speaks its API, and this adds the payment page.
+
+localstripe knows cards, payments and signed messages, and no hosted pages. Those are opened here,
+and paid by calling `pay`, which lets localstripe charge the card and returns the signed message.
+"""
+
+import hashlib
+import hmac
+import json
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs
+
+import requests
+
+from tests.gateway.world import free_port
+
+API_KEY = "sk_test_12345"
+WEBHOOK_SECRET = "whsec_of_a_test"
+GOOD_CARD = "4242424242424242"
+DECLINED_LATER = "4000000000000341"
+PATIENCE_S = 20
+
+
+@dataclass
+class Processor:
+    url: str
+    behind: str
+    pages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seen_keys: list[str] = field(default_factory=list)
+
+    def call(self, path: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
+        answer = requests.request(
+            "POST" if data is not None else "GET",
+            f"{self.behind}{path}",
+            data=data,
+            auth=(API_KEY, ""),
+            timeout=10,
+        )
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json() if answer.text.startswith("{") else {}
+        return found
+
+    def save_card(self, number: str = GOOD_CARD) -> tuple[str, str]:
+        """A payer and its card, as localstripe names them."""
+        payer = self.call("/v1/customers", {"description": "payer"})["id"]
+        card = self.call(
+            "/v1/payment_methods",
+            {
+                "type": "card",
+                "card[number]": number,
+                "card[exp_month]": 12,
+                "card[exp_year]": 2040,
+                "card[cvc]": "123",
+            },
+        )["id"]
+        self.call(f"/v1/payment_methods/{card}/attach", {"customer": payer})
+        return payer, card
+
+    def pay(self, page_url: str, **changed: Any) -> tuple[bytes, str]:
+        """Pay the page at this address; the message about it, and its signature."""
+        page = self.pages[page_url.rpartition("/")[2]]
+        payer, card = self.save_card()
+        intent = self.call(
+            "/v1/payment_intents",
+            {
+                "amount": page["amount_total"],
+                "currency": "usd",
+                "customer": payer,
+                "payment_method": card,
+                "confirm": "true",
+            },
+        )
+        paid = {"payment_status": "paid", "payment_intent": intent["id"], "customer": payer}
+        return signed(event("checkout.session.completed", {**page, **paid, **changed}))
+
+    def tell(self, webhook_url: str, *kinds: str) -> None:
+        """Let localstripe send its own messages there."""
+        data = {"url": webhook_url, "secret": WEBHOOK_SECRET}
+        for place, kind in enumerate(kinds):
+            data[f"events[{place}]"] = kind
+        self.call("/_config/webhooks/console", data)
+
+
+def event(kind: str, subject: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": f"evt_{uuid.uuid4().hex}",
+        "object": "event",
+        "type": kind,
+        "created": int(time.time()),
+        "data": {"object": subject},
+    }
+
+
+def signed(message: dict[str, Any], *, age_s: int = 0) -> tuple[bytes, str]:
+    body = json.dumps(message).encode()
+    at = int(time.time()) - age_s
+    digest = hmac.new(WEBHOOK_SECRET.encode(), b"%d.%s" % (at, body), hashlib.sha256)
+    return body, f"t={at},v1={digest.hexdigest()}"
+
+
+@contextmanager
+def running() -> Iterator[Processor]:
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-m", "localstripe", "--from-scratch"]
+    process = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
+    front = ThreadingHTTPServer(("127.0.0.1", 0), _Front)
+    processor = Processor(
+        url=f"http://127.0.0.1:{front.server_address[1]}", behind=f"http://127.0.0.1:{port}"
+    )
+    front.processor = processor  # type: ignore[attr-defined]
+    thread = threading.Thread(target=front.serve_forever, daemon=True)
+    thread.start()
+    try:
+        _wait(processor)
+        yield processor
+    finally:
+        front.shutdown()
+        front.server_close()
+        thread.join()
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def _wait(processor: Processor) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            processor.call("/v1/balance")
+        except requests.RequestException:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+class _Front(BaseHTTPRequestHandler):
+    """Opens payment pages itself; hands everything else to localstripe."""
+
+    def do_GET(self) -> None:
+        self._forward(None)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        processor: Processor = self.server.processor  # type: ignore[attr-defined]
+        processor.seen_keys.append(self.headers.get("Idempotency-Key", ""))
+        if self.path == "/v1/checkout/sessions":
+            self._answer(200, json.dumps(_page(processor, body)).encode())
+        else:
+            self._forward(body)
+
+    def _forward(self, body: bytes | None) -> None:
+        processor: Processor = self.server.processor  # type: ignore[attr-defined]
+        kept = ("authorization", "content-type", "idempotency-key")
+        headers = {name: value for name, value in self.headers.items() if name.lower() in kept}
+        answer = requests.request(
+            self.command, processor.behind + self.path, data=body, headers=headers, timeout=10
+        )
+        self._answer(answer.status_code, answer.content)
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def _page(processor: Processor, body: bytes) -> dict[str, Any]:
+    asked = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+    page_id = f"cs_test_{uuid.uuid4().hex}"
+    amounts = [int(v) for name, v in asked.items() if name.endswith("[price_data][unit_amount]")]
+    page = {
+        "id": page_id,
+        "object": "checkout.session",
+        "url": f"https://pay.example/{page_id}",
+        "amount_total": sum(amounts),
+        "currency": "usd",
+        "payment_status": "unpaid",
+        "metadata": {"topup": asked["metadata[topup]"]},
+        "customer": None,
+        "payment_intent": None,
+    }
+    processor.pages[page_id] = page
+    return page

@@ -1,0 +1,298 @@
+"""Buying credit: against localstripe, by the official SDK, with messages told twice and forged."""
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import redis
+from django.http import HttpResponse
+from django.test import Client
+
+from billing import credit, ledger, topups
+from billing.errors import CreditRefused
+from billing.ledger import AccountKey, Kind
+from billing.models import BillingProfile, CreditGrant, ProcessorEvent, Recharge, TopUp
+from gateway.models import Member
+from gateway.payments import processor as payments
+from gateway.payments import recharging
+from tests.fakes import processor as fakes
+from tests.fakes.processor import Processor
+from tests.people import Person
+
+USD = 10**12
+State = TopUp.State
+WEBHOOK = "/webhooks/stripe/"
+
+
+@pytest.fixture(scope="module")
+def localstripe() -> Iterator[Processor]:
+    with fakes.running() as processor:
+        yield processor
+
+
+@pytest.fixture
+def processor(
+    localstripe: Processor, settings: Any, redis_client: redis.Redis, transactional_db: None
+) -> Processor:
+    settings.STRIPE_API_KEY = fakes.API_KEY
+    settings.STRIPE_WEBHOOK_SECRET = fakes.WEBHOOK_SECRET
+    settings.STRIPE_API_URL = localstripe.url
+    return localstripe
+
+
+@pytest.fixture
+def buyer(client: Client, alice: Person, processor: Processor) -> Client:
+    BillingProfile.objects.create(
+        tenant=alice.tenant,
+        legal_name="Aurora",
+        address="1",
+        country="DE",
+        tax_name="VAT",
+        tax_ppm=190_000,
+    )
+    client.force_login(alice.user)
+    return client
+
+
+def opened(buyer: Client, dollars: str = "20", **more: str) -> str:
+    """Ask to buy; the address of the payment page."""
+    answer = buyer.post("/billing/buy/", {"amount_usd": dollars, **more})
+    assert answer.status_code == 200, answer.content.decode()
+    found = re.search(r"https://pay\.example/\w+", answer.content.decode())
+    assert found is not None
+    return found[0]
+
+
+def told(client: Client, message: tuple[bytes, str]) -> HttpResponse:
+    body, signature = message
+    answer: HttpResponse = client.post(
+        WEBHOOK, body, content_type="application/json", HTTP_STRIPE_SIGNATURE=signature
+    )
+    return answer
+
+
+def credit_of(person: Person) -> int:
+    return credit.credit_pico(person.tenant)
+
+
+def test_a_paid_page_becomes_credit_once(
+    buyer: Client, alice: Person, processor: Processor
+) -> None:
+    # given
+    page = opened(buyer)
+    assert processor.pages[page.rpartition("/")[2]]["amount_total"] == 2_380
+    message = processor.pay(page)
+    # when
+    answers = [told(Client(), message) for _ in range(3)]
+    # then
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    topup = TopUp.objects.get()
+    assert (topup.state, topup.net_cents, topup.tax_cents) == (State.PAID, 2_000, 380)
+    assert processor.seen_keys.count(str(topup.key)) == 1
+    assert credit_of(alice) == 20 * USD
+    assert ledger.balance(AccountKey(Kind.CASH)) == 2_380 * 10**10
+    assert ledger.balance(AccountKey(Kind.TAX_PAYABLE)) == -380 * 10**10
+    assert ProcessorEvent.objects.count() == 1
+    assert "$20.00" in buyer.get("/billing/").content.decode()
+
+
+def test_a_message_that_nobody_signed_moves_nothing(
+    buyer: Client, alice: Person, processor: Processor
+) -> None:
+    # given
+    body, signature = processor.pay(opened(buyer))
+    old = fakes.signed(fakes.event("checkout.session.completed", {}), age_s=600)
+    forged = [
+        (body, ""),
+        (body, signature.replace("v1=", "v1=0")),
+        (body.replace(b"2380", b"9380"), signature),
+        (b"", signature),
+        (b"\xff\x00", signature),
+        old,
+    ]
+    # then
+    assert [told(Client(), message).status_code for message in forged] == [400] * 6
+    assert (credit_of(alice), ProcessorEvent.objects.count()) == (0, 0)
+
+
+def test_an_event_known_with_another_body_is_refused(
+    buyer: Client, alice: Person, processor: Processor
+) -> None:
+    # given
+    first, second = fakes.event("payment_intent.succeeded", {"id": "pi_1"}), {}
+    second = {**first, "data": {"object": {"id": "pi_2"}}}
+    # then
+    assert told(Client(), fakes.signed(first)).status_code == 200
+    assert told(Client(), fakes.signed(second)).status_code == 409
+    assert credit_of(alice) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"amount_total": 100}, {"currency": "eur"}])
+def test_another_sum_than_asked_for_waits_for_a_person(
+    wrong: dict[str, Any], buyer: Client, alice: Person, processor: Processor
+) -> None:
+    # when
+    answer = told(Client(), processor.pay(opened(buyer), **wrong))
+    # then
+    assert answer.status_code == 200
+    assert TopUp.objects.get().state == State.REVIEW
+    assert credit_of(alice) == 0
+
+
+def test_a_refund_takes_back_credit_and_tax_in_proportion(
+    buyer: Client, alice: Person, processor: Processor
+) -> None:
+    # given
+    told(Client(), processor.pay(opened(buyer)))
+    reference = TopUp.objects.get().payment_reference
+    # when
+    for total in (1_190, 1_190, 2_380, 9_999):
+        charge = {"payment_intent": reference, "amount_refunded": total}
+        assert told(Client(), fakes.signed(fakes.event("charge.refunded", charge))).status_code == (
+            200
+        )
+    # then
+    assert [int(g.amount_pico) for g in CreditGrant.objects.order_by("pk")] == [
+        20 * USD,
+        -10 * USD,
+        -10 * USD,
+    ]
+    assert ledger.balance(AccountKey(Kind.CASH)) == 0
+    assert ledger.balance(AccountKey(Kind.TAX_PAYABLE)) == 0
+
+
+@pytest.mark.parametrize("amount", ["", "4.99", "100001", "-20", "NaN", "1e3", "٢٠", "20.001"])
+def test_a_sum_that_cannot_be_bought_opens_no_page(amount: str, buyer: Client) -> None:
+    # when
+    answer = buyer.post("/billing/buy/", {"amount_usd": amount})
+    # then
+    assert answer.status_code == 422
+    assert TopUp.objects.count() == 0
+
+
+def test_pages_that_nobody_pays_are_limited(alice: Person, processor: Processor) -> None:
+    # given
+    now = datetime.now(UTC)
+    for _ in range(topups.STARTED_MAX):
+        topups.start(tenant=alice.tenant, net_cents=500, created_by="a", now=now)
+    # then
+    with pytest.raises(CreditRefused, match="under way"):
+        topups.start(tenant=alice.tenant, net_cents=500, created_by="a", now=now)
+
+
+def test_only_managers_buy_and_only_where_it_is_set_up(
+    client: Client, alice: Person, processor: Processor, settings: Any
+) -> None:
+    Member.objects.filter(user=alice.user).update(role=Member.Role.DEVELOPER)
+    client.force_login(alice.user)
+    assert client.post("/billing/buy/", {"amount_usd": "20"}).status_code == 403
+    settings.STRIPE_API_KEY = ""
+    assert Client().post(WEBHOOK, b"{}", content_type="application/json").status_code == 404
+    Member.objects.filter(user=alice.user).update(role=Member.Role.OWNER)
+    assert client.post("/billing/buy/", {"amount_usd": "20"}).status_code == 404
+
+
+def test_a_processor_that_is_away_is_told_plainly(
+    buyer: Client, settings: Any, processor: Processor
+) -> None:
+    # given
+    settings.STRIPE_API_URL = "http://127.0.0.1:9"
+    # when
+    answer = buyer.post("/billing/buy/", {"amount_usd": "20"})
+    # then
+    assert answer.status_code == 422
+    assert "payment page" in answer.content.decode()
+
+
+def recharge(alice: Person, processor: Processor, card: str = fakes.GOOD_CARD) -> Recharge:
+    payer, saved = processor.save_card(card)
+    return Recharge.objects.create(
+        tenant=alice.tenant,
+        is_on=True,
+        below_cents=1_000,
+        amount_cents=2_000,
+        monthly_max_cents=5_000,
+        payer_reference=payer,
+        card_reference=saved,
+    )
+
+
+def run(now: datetime) -> None:
+    recharging.charge(recharging.start_due(now), now=now)
+
+
+def test_little_left_buys_more_up_to_the_month_s_sum(alice: Person, processor: Processor) -> None:
+    # given
+    recharge(alice, processor)
+    start = datetime(2026, 11, 2, tzinfo=UTC)
+    # when
+    for minutes in (0, 1, 11, 22, 33):
+        run(start + timedelta(minutes=minutes))
+        credit.grant(
+            tenant=alice.tenant,
+            amount_pico=-max(credit_of(alice), 1),
+            reason="spent",
+            created_by="test",
+        )
+    # then: twice at $20 fit into $50, and not twice within ten minutes
+    assert [t.state for t in TopUp.objects.order_by("pk")] == [State.PAID, State.PAID]
+    assert ledger.balance(AccountKey(Kind.CASH)) == 40 * USD
+
+
+def test_enough_left_buys_nothing(alice: Person, processor: Processor) -> None:
+    # given
+    recharge(alice, processor)
+    credit.grant(tenant=alice.tenant, amount_pico=11 * USD, reason="r", created_by="t")
+    # when
+    run(datetime.now(UTC))
+    # then
+    assert TopUp.objects.count() == 0
+
+
+def test_a_card_that_fails_three_times_is_not_tried_again(
+    alice: Person, processor: Processor
+) -> None:
+    # given
+    made = recharge(alice, processor, fakes.DECLINED_LATER)
+    start = datetime(2026, 11, 2, tzinfo=UTC)
+    # when
+    for minutes in (0, 11, 22, 33, 44):
+        run(start + timedelta(minutes=minutes))
+    # then
+    made.refresh_from_db()
+    assert [t.state for t in TopUp.objects.all()] == [State.FAILED] * 3
+    assert (made.is_on, made.failures, credit_of(alice)) == (False, 3, 0)
+    assert made.failure
+
+
+def test_a_saved_card_and_the_processor_s_own_message_complete_a_purchase(
+    buyer: Client, alice: Person, processor: Processor, live_server: Any
+) -> None:
+    # given: a purchase that saved its card
+    terms = {
+        "is_on": "on",
+        "below_usd": "30",
+        "amount_usd": "20",
+        "monthly_max_usd": "40",
+    }
+    assert buyer.post("/billing/recharge/", terms).status_code == 302
+    told(Client(), processor.pay(opened(buyer, save_card="on")))
+    made = Recharge.objects.get()
+    assert made.card_reference.startswith("pm_")
+    processor.tell(f"{live_server.url}{WEBHOOK}", "payment_intent.succeeded")
+    # when
+    run(datetime.now(UTC))
+    # then: the answer and the message say the same, and it counts once
+    _until(lambda: ProcessorEvent.objects.filter(kind=payments.CARD_PAID).exists())
+    assert [t.state for t in TopUp.objects.all()] == [State.PAID, State.PAID]
+    assert credit_of(alice) == 40 * USD
+
+
+def _until(holds: Any) -> None:
+    deadline = time.monotonic() + 15
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
