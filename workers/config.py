@@ -18,6 +18,7 @@ class EngineConfig:
     """Limits of one engine. Counts are tokens unless the name says otherwise."""
 
     model_dir: Path = DEFAULT_MODEL_DIR
+    adapter_dir: Path | None = None
     threads: int = 1
     speculation: Speculation = "off"
     block_size: int = 16

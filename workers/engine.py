@@ -25,7 +25,7 @@ from workers.speculation.drafter import Drafter
 from workers.speculation.policy import CostCurve
 from workers.structured import GrammarFailed
 from workers.text import TextStream
-from workers.tokenizer import Tokenizer
+from workers.tokenizer import BadTokenizer, Tokenizer
 
 CURVE_REPEATS = 3
 
@@ -107,7 +107,14 @@ class Engine:
     @classmethod
     def load(cls, config: EngineConfig) -> "Engine":
         torch.set_num_threads(config.threads)
-        return cls(config, load_model(config.model_dir), Tokenizer(config.model_dir))
+        model = load_model(config.model_dir, config.adapter_dir)
+        tokenizer = Tokenizer(config.model_dir)
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise BadTokenizer(
+                f"{config.model_dir}: the tokenizer knows {tokenizer.vocab_size} tokens, "
+                f"the model {model.config.vocab_size}"
+            )
+        return cls(config, model, tokenizer)
 
     def reset(self) -> None:
         """Forget all requests, cached blocks and counts, as if just started."""

@@ -19,6 +19,7 @@ from workers.families import ModelConfig, read_config
 from workers.heads import GroupedHeads, LatentHeads, Step
 from workers.kv import KVCache
 from workers.linear import MakeLinear, PackedLinear, choose_linear
+from workers.lora import AdaptedWeights
 from workers.mlp import ReluMLP, read_gated_mlp
 from workers.rotary import rotations
 from workers.weights import BadWeights, ReadWeights, Weights, read_linear
@@ -203,13 +204,14 @@ class Model:
         return read_gated_mlp(read, f"{prefix}.mlp", shape, make, biased=biased)
 
 
-def load_model(model_dir: Path) -> Model:
+def load_model(model_dir: Path, adapter_dir: Path | None = None) -> Model:
     """Load the model of a folder; weights are mapped, packed one by one and let go.
 
-    Raises `UnsupportedModel` or `BadWeights`, each with what is wrong and where.
+    An adapter is merged into them on the way. Raises `UnsupportedModel` or `BadWeights`, each with
+    what is wrong and where.
     """
     config = read_config(model_dir)
-    weights = Weights(model_dir)
+    weights = AdaptedWeights(model_dir, adapter_dir) if adapter_dir else Weights(model_dir)
     model = Model(config, weights)
     _refuse_unread(weights, config)
     return model

@@ -24,23 +24,26 @@ BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
 
 
+class BadTokenizer(RuntimeError):
+    """The folder has no tokenizer that can be read, or another model's."""
+
+
 class TemplateRefused(ValueError):
     """The model's chat template cannot express these messages."""
 
 
 class Tokenizer:
     def __init__(self, model_dir: Path) -> None:
-        self._tokenizer = RustTokenizer.from_file(str(model_dir / "tokenizer.json"))
-        settings = json.loads((model_dir / "tokenizer_config.json").read_text())
+        self._tokenizer, settings = _read_files(model_dir)
         source = _template_source(model_dir, settings)
         self.supports_tools = "tools" in source
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
         self._template = environment.from_string(source)
         self._special = {
-            name: settings[name]
+            name: _token_text(settings[name])
             for name in ("bos_token", "eos_token", "unk_token", "pad_token")
-            if isinstance(settings.get(name), str)
+            if settings.get(name) is not None
         }
 
     @property
@@ -111,6 +114,26 @@ def _without_closing(text: str, content: str) -> str:
     if not content or start < 0:
         raise TemplateRefused("the last message has no text that could be continued")
     return text[: start + len(content)]
+
+
+def _read_files(model_dir: Path) -> tuple[RustTokenizer, dict[str, Any]]:
+    path, settings_path = model_dir / "tokenizer.json", model_dir / "tokenizer_config.json"
+    if not path.is_file():
+        raise BadTokenizer(f"{path} is missing: save the fast tokenizer beside the weights")
+    try:
+        tokenizer = RustTokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        raise BadTokenizer(f"{path} cannot be read: {error}") from error
+    try:
+        settings = json.loads(settings_path.read_text()) if settings_path.is_file() else {}
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadTokenizer(f"{settings_path} is not JSON: {error}") from error
+    return tokenizer, settings
+
+
+def _token_text(token: str | dict[str, Any]) -> str:
+    """Older files spell a special token out with its flags."""
+    return token if isinstance(token, str) else str(token["content"])
 
 
 def _template_source(model_dir: Path, settings: dict[str, Any]) -> str:

@@ -1,16 +1,20 @@
+import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.workers.engines import write_tiny_model
 from tests.workers.servers import Console, running_console
-from workers.server.__main__ import default_name, identity, parse
+from workers.server.__main__ import default_name, identity, main, parse
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +96,79 @@ def test_it_registers_the_address_it_serves_on(model_dir: Path, tmp_path: Path):
     )
     assert body["base_url"] == process.url
     assert len(body["bearer"]) >= 32
+
+
+def test_an_adapter_is_an_offer_of_its_own(model_dir: Path, tmp_path: Path):
+    # given: an adapter over one matrix of the model
+    adapter = tmp_path / "lawyer-7b"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 2}')
+    names = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+    pair = {names.format("A"): torch.ones(1, 96), names.format("B"): torch.ones(96, 1)}
+    save_file(pair, adapter / "adapter_model.safetensors")
+
+    # when
+    console = Console()
+    with running_console(console) as url:
+        flags = ["--model-dir", str(model_dir), "--adapter", str(adapter)]
+        process = Process(*flags, "--gateway", url, "--worker-key", "k", "--usd-per-hour", "2")
+        [body] = console.wait_for("/api/workers/register", 1)
+        process.end(signal.SIGTERM)
+
+    # then
+    assert body["model"] == "lawyer-7b"
+    assert body["usd_per_hour"] == "2"
+    assert "lora" in body["techniques"]
+
+
+def break_tensor(folder: Path) -> str:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    return "model.safetensors is not a whole safetensors file"
+
+
+def break_config(folder: Path) -> str:
+    (folder / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"]}')
+    return "architecture GPT2LMHeadModel is not supported"
+
+
+def break_tokenizer(folder: Path) -> str:
+    (folder / "tokenizer.json").unlink()
+    return "tokenizer.json is missing"
+
+
+def break_vocabulary(folder: Path) -> str:
+    path = folder / "tokenizer.json"
+    known = json.loads(path.read_text())
+    known["model"]["vocab"]["one too many"] = 258
+    path.write_text(json.dumps(known))
+    return "the tokenizer knows 259 tokens, the model 258"
+
+
+def break_folder(folder: Path) -> str:
+    shutil.rmtree(folder)
+    return "config.json is missing: it is no model folder"
+
+
+@pytest.mark.parametrize(
+    "damage", [break_tensor, break_config, break_tokenizer, break_vocabulary, break_folder]
+)
+def test_a_damaged_model_is_one_clear_line(
+    model_dir: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], str],
+    capsys: pytest.CaptureFixture[str],
+):
+    # given
+    folder = tmp_path / "mine"
+    shutil.copytree(model_dir, folder)
+    message = damage(folder)
+
+    # then
+    assert main(["--model-dir", str(folder), "--port", "0", "--no-bearer"]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,16 @@ from pathlib import Path
 import uvicorn
 
 from workers.config import DEFAULT_MODEL_DIR, EngineConfig
-from workers.convert import ConversionFailed, convert, is_converted
+from workers.convert import ConversionFailed, convert
 from workers.engine import Engine
+from workers.families import UnsupportedModel
 from workers.server.app import App, ServerConfig
 from workers.server.bridge import EngineBridge
 from workers.server.calibration import stored_or_measured
 from workers.server.calls import CallBuilder, read_defaults
 from workers.server.registration import Identity, Registration
+from workers.tokenizer import BadTokenizer
+from workers.weights import BadWeights
 
 SHUTDOWN_GRACE_S = 5
 ASSUMED_USD_PER_HOUR = "0.10"
@@ -31,6 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     defaults = EngineConfig()
     parser = argparse.ArgumentParser(prog="python -m workers.server", description=__doc__)
     parser.add_argument("--model-dir", type=Path, default=DEFAULT_MODEL_DIR)
+    parser.add_argument("--adapter", type=Path, help="folder of a LoRA adapter to merge into it")
     parser.add_argument("--model-name", help="served name (default: the folder's name)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8101)
@@ -136,7 +140,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("workers").setLevel(logging.INFO)
-    if not is_converted(options.model_dir) and not (options.model_dir / "config.json").is_file():
+    # Only the folder that is SmolLM2's by name is made; another that is not there is a mistake.
+    is_packaged = options.model_dir.name == DEFAULT_MODEL_DIR.name
+    if is_packaged and not (options.model_dir / "config.json").is_file():
         try:
             convert(options.model_dir, progress=report)
         except ConversionFailed as error:
@@ -147,13 +153,20 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         sys.stderr.write(f"cannot listen on {options.host} port {options.port}: {error}\n")
         return 1
-    run(options, listener)
+    try:
+        run(options, listener)
+    except (UnsupportedModel, BadWeights, BadTokenizer) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    finally:
+        listener.close()
     return 0
 
 
 def run(options: argparse.Namespace, listener: socket.socket) -> None:
     config = EngineConfig(
         model_dir=options.model_dir,
+        adapter_dir=options.adapter,
         threads=options.threads,
         speculation=options.speculation,
         kv_blocks=options.kv_blocks,
@@ -164,7 +177,7 @@ def run(options: argparse.Namespace, listener: socket.socket) -> None:
     report(f"loaded {options.model_dir} ({engine.model.linear_kind}, {config.threads} threads)")
     calibration = stored_or_measured(engine, progress=report)
     bearer = "" if options.no_bearer else options.bearer or secrets.token_urlsafe(32)
-    model_name = options.model_name or options.model_dir.name
+    model_name = options.model_name or (options.adapter or options.model_dir).resolve().name
     bridge = EngineBridge(engine)
     builder = CallBuilder.of(engine, read_defaults(options.model_dir))
     app = App(bridge, builder, ServerConfig(model_name=model_name, bearer=bearer))

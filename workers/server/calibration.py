@@ -133,6 +133,7 @@ def _summary(calibration: Calibration) -> str:
 def _key(engine: Engine) -> str:
     config: EngineConfig = engine.config
     facts = (
+        None if config.adapter_dir is None else str(config.adapter_dir.resolve()),
         config.speculation,
         config.threads,
         config.token_budget,

@@ -15,9 +15,11 @@ from typing import Any
 import httpx
 import torch
 
-from workers.config import ENGINE_VERSION, EngineConfig
+from workers.config import ENGINE_VERSION
+from workers.engine import Engine
 from workers.server.bridge import EngineBridge, Stopped
 from workers.server.calibration import Calibration
+from workers.upcycle import MARKER
 
 PAUSE_MIN_S = 1.0
 PAUSE_MAX_S = 30.0
@@ -48,9 +50,18 @@ class Identity:
     usd_per_hour_source: str
 
 
-def techniques(config: EngineConfig) -> list[str]:
-    base = ["paged-kv", "prefix-cache", "continuous-batching", "chunked-prefill"]
-    return [*base, "ngram-speculation"] if config.speculation == "ngram" else base
+def techniques(engine: Engine) -> list[str]:
+    config = engine.config
+    found = ["paged-kv", "prefix-cache", "continuous-batching", "chunked-prefill"]
+    if config.speculation == "ngram":
+        found.append("ngram-speculation")
+    if engine.model.config.sparse is not None:
+        found.append("sparse-experts")
+    if (config.model_dir / MARKER).is_file():
+        found.append("upcycled")
+    if config.adapter_dir is not None:
+        found.append("lora")
+    return found
 
 
 def registration_body(
@@ -64,7 +75,7 @@ def registration_body(
         "model": identity.model,
         "context_length": engine.context_length,
         "max_output_tokens": engine.config.max_output_tokens,
-        "techniques": techniques(engine.config),
+        "techniques": techniques(engine),
         "features": ["json_schema"],
         "usd_per_hour": identity.usd_per_hour,
         "usd_per_hour_source": identity.usd_per_hour_source,
