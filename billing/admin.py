@@ -3,9 +3,9 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet, Sum
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -15,8 +15,8 @@ from unfold.admin import TabularInline
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
-from billing import credit, hold_queries, prices, quarantine_page, quotas
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, dollars_per_million
+from billing import credit, hold_queries, quarantine_page, quotas
+from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
 from billing.errors import BillingError, LimitRefused
 from billing.invoicing.admin import (
     BillingProfileAdmin,
@@ -36,10 +36,13 @@ from billing.models import (
     InvariantCheck,
     Invoice,
     Payment,
+    PriceList,
+    PriceRule,
     PriceVersion,
     ProcessorEvent,
     Quota,
     RateLimit,
+    ReRating,
     TaskRun,
     Tenant,
     TopUp,
@@ -47,10 +50,12 @@ from billing.models import (
     UsageEvent,
 )
 from billing.money import pico_from_usd, usd
-from billing.price_form import PriceForm
-from billing.price_preview import preview
-
-WITHDRAW = "Withdraw: these skus have no price from now on"
+from billing.price_admin import (
+    PriceListAdmin,
+    PriceRuleAdmin,
+    PriceVersionAdmin,
+    ReRatingAdmin,
+)
 
 
 class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -187,97 +192,10 @@ class CreditGrantAdmin(ServiceAdmin):
         return dollars(int(grant.amount_pico))
 
 
-@admin.register(PriceVersion)
-class PriceVersionAdmin(ReadOnlyAdmin):
-    """Versions never change; the button publishes a new one, after a look at what it changes."""
-
-    list_display = ("sku", "state", "since", "until", "inward", "cached", "outward", "source")
-    list_filter = ("service_tier", "free", "source")
-    search_fields = ("sku__code",)
-    list_select_related = ("sku",)
-    ordering = ("-pk",)
-    actions = ("withdraw",)
-
-    def has_withdraw_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("billing.change_priceversion")
-
-    @admin.action(description=WITHDRAW, permissions=["withdraw"])
-    def withdraw(self, request: HttpRequest, chosen: QuerySet[PriceVersion]) -> None:
-        skus = sorted(set(chosen.values_list("sku__code", flat=True)))
-        closed = sum(prices.withdraw(sku_code=sku, at=timezone.now()) for sku in skus)
-        self.message_user(
-            request,
-            f"{closed} versions are closed. Offers of our own workers are priced by their "
-            "calibration again within minutes; others are not sold until they are priced.",
-        )
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("billing.add_priceversion")
-
-    def add_view(
-        self,
-        request: HttpRequest,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        form = PriceForm(request.POST or None, initial={"sku": request.GET.get("sku", "")})
-        shown = None
-        if request.method == "POST" and form.is_valid():
-            if "_publish" in request.POST:
-                return self.publish(request, form)
-            shown = preview(form.cleaned_data["sku"], form.rates(), now=timezone.now())
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Publish a price",
-            "form": form,
-            "preview": shown,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/publish_price.html", context)
-
-    def publish(self, request: HttpRequest, form: PriceForm) -> HttpResponse:
-        try:
-            version = prices.publish(
-                sku_code=form.cleaned_data["sku"],
-                valid_from=timezone.now(),
-                source=prices.OPERATOR,
-                recorded_by=request.user.get_username(),
-                free=form.cleaned_data["free"],
-                note=form.cleaned_data["note"],
-                **form.rates(),
-            )
-        except BillingError as refusal:
-            self.message_user(request, f"Not published: {refusal}", messages.ERROR)
-            return HttpResponseRedirect(request.get_full_path())
-        self.message_user(request, f"Version {version.pk} of {version.sku} is in force.")
-        return HttpResponseRedirect(reverse("admin:billing_priceversion_changelist"))
-
-    @display(description="State", label={"in force": "success", "closed": "", "coming": "info"})
-    def state(self, version: PriceVersion) -> str:
-        now = timezone.now()
-        if version.during.lower > now:
-            return "coming"
-        return "closed" if version.during.upper and version.during.upper <= now else "in force"
-
-    @admin.display(description="Since", ordering="during")
-    def since(self, version: PriceVersion) -> Any:
-        return version.during.lower
-
-    @admin.display(description="Until")
-    def until(self, version: PriceVersion) -> Any:
-        return version.during.upper or "—"
-
-    @admin.display(description="Input, $/M", ordering="input_pico")
-    def inward(self, version: PriceVersion) -> str:
-        return dollars_per_million(version.input_pico)
-
-    @admin.display(description="Cached, $/M", ordering="cache_read_pico")
-    def cached(self, version: PriceVersion) -> str:
-        return dollars_per_million(version.cache_read_pico)
-
-    @admin.display(description="Output, $/M", ordering="output_pico")
-    def outward(self, version: PriceVersion) -> str:
-        return dollars_per_million(version.output_pico)
+admin.site.register(PriceVersion, PriceVersionAdmin)
+admin.site.register(PriceList, PriceListAdmin)
+admin.site.register(PriceRule, PriceRuleAdmin)
+admin.site.register(ReRating, ReRatingAdmin)
 
 
 class QuotaForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -1,6 +1,5 @@
 """What a price would change before it is published: rate by rate, and for whom. Read only."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -8,9 +7,12 @@ from typing import Final
 
 from django.db.models import Count, Sum
 
-from billing import prices
-from billing.models import ServiceTier, UsageEvent
+from billing import prices, rating
+from billing.models import PriceVersion, UsageEvent
+from billing.prices import Slot
+from billing.rates import Rates
 from billing.rating import Price
+from billing.usage import CanonicalUsage, UsageError
 
 LOOKED_BACK: Final = timedelta(days=30)
 LABELS: Final = {
@@ -20,6 +22,9 @@ LABELS: Final = {
     "cache_write_1h_pico": "Cache write, 1 h",
     "output_pico": "Output",
     "reasoning_pico": "Reasoning",
+    "input_audio_pico": "Audio input",
+    "input_image_pico": "Image input",
+    "output_audio_pico": "Audio output",
 }
 
 
@@ -27,11 +32,11 @@ LABELS: Final = {
 class RateChange:
     label: str
     old_pico: int | None
-    new_pico: int
+    new_pico: int | None
 
     @property
     def change_percent(self) -> Decimal | None:
-        if not self.old_pico:
+        if not self.old_pico or self.new_pico is None:
             return None
         # In tenths of a per cent, rounded half up, without leaving the integers.
         tenths = (2_000 * (self.new_pico - self.old_pico) + self.old_pico) // (2 * self.old_pico)
@@ -40,53 +45,52 @@ class RateChange:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """`old_cost_pico` and `new_cost_pico`: the last 30 days' tokens at either price."""
+    """`old_cost_pico` and `new_cost_pico`: the last 30 days' tokens at either price; None where
+    there was none, or where it has no rate for a unit that was used."""
 
     changes: tuple[RateChange, ...]
     version: int | None
     tenants: int
     requests: int
     old_cost_pico: int | None
-    new_cost_pico: int
+    new_cost_pico: int | None
 
 
-def preview(sku: str, rates: Mapping[str, int], *, now: datetime) -> Preview:
-    """Compare `rates` with the price of the sku that is in force now."""
-    current = _current(sku, now)
-    used = UsageEvent.objects.filter(sku=sku, occurred_at__gte=now - LOOKED_BACK).aggregate(
+def preview(sku: str, slot: Slot, rates: Rates, *, now: datetime) -> Preview:
+    """Compare `rates` with the list price of this slot that is in force now."""
+    rows = PriceVersion.objects.filter(sku__code=sku, price_list=None, **slot.columns)
+    current = rows.filter(during__contains=now).select_related("sku").first()
+    old = None if current is None else prices.rates_of(current)
+    used = UsageEvent.objects.filter(
+        sku=sku,
+        occurred_at__gte=now - LOOKED_BACK,
+        price_version__service_tier=slot.service_tier,
+        price_version__context_over=slot.context_over,
+    ).aggregate(
         tenants=Count("tenant", distinct=True),
         requests=Count("request_id", distinct=True),
-        input=Sum("input_tokens"),
-        cached=Sum("cache_read_tokens"),
-        output=Sum("output_tokens"),
-        reasoning=Sum("reasoning_tokens"),
+        **{name: Sum(name) for name in CanonicalUsage.__struct_fields__},
     )
-    tokens = {name: int(used[name] or 0) for name in ("input", "cached", "output", "reasoning")}
-    old = None if current is None else {name: getattr(current, name) for name in LABELS}
+    usage = CanonicalUsage(
+        **{name: int(used[name] or 0) for name in CanonicalUsage.__struct_fields__}
+    )
     return Preview(
         changes=tuple(
-            RateChange(label, None if old is None else old[name], rates[name])
+            RateChange(label, None if old is None else getattr(old, name), getattr(rates, name))
             for name, label in LABELS.items()
+            if getattr(rates, name) is not None or getattr(old, name, None) is not None
         ),
-        version=None if current is None else current.version,
+        version=None if current is None else current.pk,
         tenants=used["tenants"],
         requests=used["requests"],
-        old_cost_pico=None if old is None else _cost(tokens, old),
-        new_cost_pico=_cost(tokens, rates),
+        old_cost_pico=None if old is None else _cost(usage, used["requests"], old),
+        new_cost_pico=_cost(usage, used["requests"], rates),
     )
 
 
-def _current(sku: str, now: datetime) -> Price | None:
-    found = prices.price_at(sku, now)
-    return next(
-        (p for p in found if p.service_tier == ServiceTier.DEFAULT and p.context_over == 0), None
-    )
-
-
-def _cost(tokens: Mapping[str, int], rates: Mapping[str, int]) -> int:
-    return (
-        (tokens["input"] - tokens["cached"]) * rates["input_pico"]
-        + tokens["cached"] * rates["cache_read_pico"]
-        + (tokens["output"] - tokens["reasoning"]) * rates["output_pico"]
-        + tokens["reasoning"] * rates["reasoning_pico"]
-    )
+def _cost(usage: CanonicalUsage, requests: int, rates: Rates) -> int | None:
+    price = Price(version=0, sku="", **dict(rates.items()))  # type: ignore[arg-type]
+    try:
+        return rating.rate(usage, price) + (requests - 1) * price.request_pico
+    except UsageError:
+        return None

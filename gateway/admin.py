@@ -13,9 +13,10 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from billing.admin import WITHDRAW, PriceVersionAdmin, QuotaAdmin, RateLimitAdmin, TenantAdmin
+from billing.admin import QuotaAdmin, RateLimitAdmin, TenantAdmin
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
-from billing.models import PriceVersion, Quota, RateLimit, Tenant
+from billing.models import PriceRule, PriceVersion, Quota, RateLimit, Tenant
+from billing.price_admin import END_RULES, WITHDRAW, PriceRuleAdmin, PriceVersionAdmin
 from billing.price_form import PriceForm
 from gateway import keys, policies
 from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Team
@@ -27,7 +28,7 @@ admin.site.unregister(User)
 
 
 # Billing's pages, which know no data plane: what they change is part of its snapshot.
-for model in (PriceVersion, Quota, RateLimit, Tenant):
+for model in (PriceRule, PriceVersion, Quota, RateLimit, Tenant):
     admin.site.unregister(model)
 
 
@@ -74,6 +75,16 @@ class ToldPriceVersionAdmin(PriceVersionAdmin):
     @admin.action(description=WITHDRAW, permissions=["withdraw"])
     def withdraw(self, request: HttpRequest, chosen: QuerySet[PriceVersion]) -> None:
         super().withdraw(request, chosen)
+        bump()
+
+
+@admin.register(PriceRule)
+class ToldPriceRuleAdmin(TellsTheDataPlane, PriceRuleAdmin):  # type: ignore[misc]
+    """See TellsTheDataPlane."""
+
+    @admin.action(description=END_RULES, permissions=["end_rules"])
+    def end_rules(self, request: HttpRequest, chosen: QuerySet[PriceRule]) -> None:
+        super().end_rules(request, chosen)
         bump()
 
 

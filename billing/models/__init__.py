@@ -14,11 +14,13 @@ from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
 from billing.models.payments import ProcessorEvent, Recharge, TopUp
 from billing.models.prices import PriceList, PriceRule, PriceVersion, ServiceTier, Sku
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
+from billing.models.rerating import Adjustment, ReRating
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.usage_events import UsageEvent
 
 __all__ = [
     "Account",
+    "Adjustment",
     "AuditEntry",
     "BillingProfile",
     "CreditGrant",
@@ -36,6 +38,7 @@ __all__ = [
     "ProcessorEvent",
     "Quota",
     "RateLimit",
+    "ReRating",
     "Recharge",
     "RevokedKey",
     "ScopeKind",
