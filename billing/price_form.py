@@ -57,7 +57,7 @@ class RatesForm(forms.Form):
         choices=ServiceTier.choices,
         coerce=int,
         required=False,
-        empty_value=0,
+        empty_value="0",
         widget=UnfoldAdminSelectWidget,
     )
     context_over = forms.IntegerField(
@@ -97,7 +97,7 @@ class RatesForm(forms.Form):
     def slot(self) -> Slot:
         asked = self.cleaned_data
         return Slot(
-            asked["service_tier"],
+            int(asked["service_tier"]),
             asked["context_over"] or 0,
             Window(_minute(asked["from_hour"]), _minute(asked["to_hour"])),
         )
