@@ -3,12 +3,16 @@
 Pure. Formatting for people and for JSON lives here too, so that no float ever holds money.
 """
 
+import re
 from decimal import ROUND_HALF_UP, Decimal
 
 PICO_PER_USD = 10**12
 PICO_PER_NANO = 1000
 NANO_PER_USD = 10**9
 PICO_PER_CENT = 10**10
+PLAIN_DIGITS = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,30})?")
+# More than there is: keeps 1e400 from becoming an integer of 400 digits.
+USD_MAX = 10**20
 # A pico-dollar per token is a micro-dollar per million tokens.
 PICO_PER_TOKEN_PER_USD_PER_MILLION = 10**6
 # Redis scripts compute in doubles: every register stays below this, asserted there.
@@ -43,10 +47,15 @@ def usd(pico: int | Decimal) -> Decimal:
 
 
 def pico_from_usd(amount: Decimal | str | int) -> int:
-    """Dollars as pico-dollars; refuses what is not a finite number or not exact in them."""
+    """Dollars as pico-dollars; refuses what is not a finite number or not exact in them.
+
+    Digits are plain ones: Python also reads those of other scripts, which nobody means by a sum.
+    """
+    if isinstance(amount, str) and not PLAIN_DIGITS.fullmatch(amount):
+        raise ValueError("an amount of money has plain digits")
     value = Decimal(amount)
-    if not value.is_finite():
-        raise ValueError(f"not an amount of money: {amount}")
+    if not value.is_finite() or abs(value) >= USD_MAX:
+        raise ValueError("not an amount of money")
     pico = value.scaleb(12)
     if pico != pico.to_integral_value():
         raise ValueError(f"finer than a pico-dollar: {amount}")

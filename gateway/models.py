@@ -45,6 +45,46 @@ class Member(models.Model):
         return f"{self.user} in {self.tenant}"
 
 
+class Invitation(models.Model):
+    """Lets one person join a tenant, once. The token is shown once and kept as a hash."""
+
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
+    email = models.EmailField()
+    role = models.CharField(max_length=16, choices=Member.Role)
+    team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True)
+    token_hash = models.BinaryField(max_length=32, unique=True)
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.email} to {self.tenant_id}"
+
+
+class IdempotentCall(models.Model):
+    """The answer to a write of the management API that carried an idempotency key."""
+
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
+    caller = models.CharField(max_length=160)
+    key_hash = models.BinaryField(max_length=32)
+    request_hash = models.BinaryField(max_length=32)
+    status = models.PositiveSmallIntegerField(default=0)
+    # Encrypted: an answer may hold a secret that is otherwise shown once.
+    body = models.BinaryField(default=b"")
+    created_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "caller", "key_hash"], name="idempotent_call_unique"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.caller} {self.status}"
+
+
 class ApiKey(models.Model):
     """A credential `tk-<public id>-<secret>`. The secret is shown once and kept as a hash."""
 

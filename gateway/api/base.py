@@ -6,6 +6,7 @@ that does not exist.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -32,6 +33,9 @@ class Access:
     tenant: Tenant
     caller: str
     can_manage: bool
+    role: str
+    # A management key cannot hand out more time than it has itself.
+    ends_at: datetime | None = None
 
     def team(self, slug: str | None) -> Team | None:
         if slug is None:
@@ -83,11 +87,23 @@ def access_to(request: Request, slug: str) -> Access:
     if isinstance(request.auth, ApiKey):
         if request.auth.tenant.slug != slug:
             raise Http404
-        return Access(request.auth.tenant, f"key {request.auth.public_id}", can_manage=True)
+        key = request.auth
+        return Access(
+            key.tenant,
+            f"key {key.public_id}",
+            can_manage=True,
+            role=Member.Role.ADMIN,
+            ends_at=key.expires_at,
+        )
     member = memberships(request).filter(tenant__slug=slug).first()
     if member is None:
         raise Http404
-    return Access(member.tenant, request.user.get_username(), member.role in MANAGERS)
+    return Access(
+        member.tenant,
+        request.user.get_username(),
+        can_manage=member.role in MANAGERS,
+        role=member.role,
+    )
 
 
 def memberships(request: Request) -> Any:

@@ -12,6 +12,7 @@ from rest_framework.views import exception_handler
 
 from billing.errors import BillingError, Cold, LockTimeout
 from gateway.keys import KeyRefused
+from gateway.members import MemberRefused
 from gateway.policies import PolicyRefused
 from providers.addresses import AddressRefused
 from providers.engine_cost import CalibrationRefused
@@ -19,7 +20,14 @@ from providers.workers import WorkerRefused, WorkerUnknown
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = "2"
-REFUSALS = (KeyRefused, PolicyRefused, AddressRefused, CalibrationRefused, WorkerRefused)
+REFUSALS = (
+    KeyRefused,
+    MemberRefused,
+    PolicyRefused,
+    AddressRefused,
+    CalibrationRefused,
+    WorkerRefused,
+)
 UNAVAILABLE = (Cold, LockTimeout, redis.RedisError, OperationalError)
 
 

@@ -10,7 +10,9 @@ from rest_framework.response import Response
 
 from billing import credit
 from gateway import keys
+from gateway.api import pages
 from gateway.api.base import ApiView, TenantView, memberships
+from gateway.api.idempotency import KEY_HEADER, idempotent
 from gateway.api.problems import Refused
 from gateway.api.serializers import (
     BalanceSerializer,
@@ -56,7 +58,8 @@ class TeamListView(TenantView):
         teams = Team.objects.filter(tenant=self.access.tenant).order_by("slug")
         return Response(TeamSerializer(teams, many=True).data)
 
-    @extend_schema(request=TeamSerializer, responses={201: TeamSerializer})
+    @extend_schema(request=TeamSerializer, responses={201: TeamSerializer}, parameters=[KEY_HEADER])
+    @idempotent
     def post(self, request: Request, tenant: str) -> Response:
         body = TeamSerializer(data=request.data)
         body.is_valid(raise_exception=True)
@@ -68,17 +71,25 @@ class TeamListView(TenantView):
 
 
 class KeyListView(TenantView):
-    @extend_schema(responses=KeySerializer(many=True))
+    @extend_schema(responses=KeySerializer(many=True), parameters=[pages.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         found = ApiKey.objects.filter(tenant=self.access.tenant).select_related("team")
-        return Response(KeySerializer(found.order_by("-created_at")[:500], many=True).data)
+        page = pages.read(request, found)
+        return page.answer(KeySerializer(page.rows, many=True).data)
 
-    @extend_schema(request=NewKeySerializer, responses={201: IssuedKeySerializer})
+    @extend_schema(
+        request=NewKeySerializer, responses={201: IssuedKeySerializer}, parameters=[KEY_HEADER]
+    )
+    @idempotent
     def post(self, request: Request, tenant: str) -> Response:
         """Make a key. Its `secret` is in this answer and nowhere else."""
         body = NewKeySerializer(data=request.data)
         body.is_valid(raise_exception=True)
         stated: dict[str, Any] = body.validated_data
+        if self.access.ends_at is not None:
+            wanted = stated["expires_at"]
+            if wanted is None or wanted > self.access.ends_at:
+                raise Refused("a key cannot make one that outlives it", code="outlives_its_maker")
         issued = keys.issue(
             tenant=self.access.tenant,
             team=self.access.team(stated.pop("team")),

@@ -3,7 +3,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from gateway.api import docs, limits, market, tenants, usage, workers
+from gateway.api import docs, invoices, limits, market, members, tenants, usage, workers
 
 TENANT = "v1/tenants/<slug:tenant>"
 
@@ -21,6 +21,10 @@ urlpatterns = [
     path("v1/tenants/", tenants.TenantListView.as_view(), name="api-tenants"),
     path(f"{TENANT}/balance/", tenants.BalanceView.as_view(), name="api-balance"),
     path(f"{TENANT}/teams/", tenants.TeamListView.as_view(), name="api-teams"),
+    path(f"{TENANT}/members/", members.MemberListView.as_view(), name="api-members"),
+    path(f"{TENANT}/members/<int:member_id>/", members.MemberView.as_view(), name="api-member"),
+    path(f"{TENANT}/invoices/", invoices.InvoiceListView.as_view(), name="api-invoices"),
+    path(f"{TENANT}/invoices/<str:number>/", invoices.InvoiceView.as_view(), name="api-invoice"),
     path(f"{TENANT}/keys/", tenants.KeyListView.as_view(), name="api-keys"),
     path(f"{TENANT}/keys/<int:key_id>/", tenants.KeyView.as_view(), name="api-key"),
     path(f"{TENANT}/quotas/", limits.QuotaListView.as_view(), name="api-quotas"),

@@ -1,5 +1,6 @@
 """The management API by key and by session: what it makes, shows and refuses."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from django.utils import timezone
 from billing import credit
 from billing.models import Quota
 from gateway import keys
-from gateway.models import ApiKey, RoutingPolicy
+from gateway.models import ApiKey, IdempotentCall, RoutingPolicy
 from tests.people import Person
 from tests.providers.market import make_offer, publish, registration, worker_key
 
@@ -319,3 +320,124 @@ def test_without_a_worker_key_nobody_registers(key: str, client: Client, db: Non
 
     # then
     assert answer.status_code == 401
+
+
+def test_a_write_with_an_idempotency_key_happens_once(
+    client: Client, alice: Person, redis_client: redis.Redis
+) -> None:
+    # given
+    headers = {**_management(alice), "Idempotency-Key": "deploy-42"}
+    path = f"{TENANT}/keys/"
+    # when
+    first = _post(client, path, {"name": "CI"}, headers)
+    again = _post(client, path, {"name": "CI"}, headers)
+    other = _post(client, path, {"name": "CD"}, headers)
+    refused = _post(client, path, {"name": ""}, {**headers, "Idempotency-Key": "other"})
+    mended = _post(client, path, {"name": "CD"}, {**headers, "Idempotency-Key": "other"})
+    # then
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json()
+    assert again["Idempotent-Replayed"] == "true"
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert (refused.status_code, mended.status_code) == (400, 201)
+    assert ApiKey.objects.filter(name="CI").count() == 1
+    stored = b"".join(bytes(call.body) for call in IdempotentCall.objects.all())
+    assert first.json()["secret"].encode() not in stored
+
+
+@pytest.mark.parametrize("key", ["", "k" * 129, "a\tb"])
+def test_a_bad_idempotency_key_is_refused(
+    key: str, client: Client, alice: Person, redis_client: redis.Redis
+) -> None:
+    headers = {**_management(alice), "Idempotency-Key": key}
+    assert _post(client, f"{TENANT}/keys/", {"name": "CI"}, headers).status_code == 400
+    assert not ApiKey.objects.filter(name="CI").exists()
+
+
+def test_one_caller_s_idempotency_key_is_not_another_s(
+    client: Client, alice: Person, redis_client: redis.Redis
+) -> None:
+    # when
+    made = [
+        _post(
+            client,
+            f"{TENANT}/keys/",
+            {"name": "CI"},
+            {**_management(alice), "Idempotency-Key": "same"},
+        )
+        for _ in range(2)
+    ]
+    # then
+    assert made[0].json()["secret"] != made[1].json()["secret"]
+
+
+def test_a_long_list_comes_in_pages(
+    client: Client, alice: Person, redis_client: redis.Redis
+) -> None:
+    # given
+    headers = _management(alice)
+    for number in range(5):
+        _post(client, f"{TENANT}/keys/", {"name": f"key {number}"}, headers)
+    # when
+    names: list[str] = []
+    url = f"{TENANT}/keys/?limit=2"
+    while url:
+        answer = client.get(url, headers=headers)
+        names += [key["name"] for key in answer.json()]
+        url = answer.get("Link", "").partition(">")[0].lstrip("<")
+    # then
+    assert names == ["key 4", "key 3", "key 2", "key 1", "key 0", "ops"]
+    for bad in ("cursor=x", "cursor=-1", "limit=0", "limit=1e9", "cursor=99999999999999999999"):
+        assert client.get(f"{TENANT}/keys/?{bad}", headers=headers).status_code == 400
+
+
+def test_a_key_makes_none_that_outlives_it(
+    client: Client, alice: Person, redis_client: redis.Redis
+) -> None:
+    # given
+    ends = timezone.now() + timedelta(hours=1)
+    maker = keys.issue(
+        tenant=alice.tenant,
+        name="short",
+        scopes=(keys.MANAGEMENT,),
+        created_by="test",
+        now=timezone.now(),
+        expires_at=ends,
+    )
+    headers = {"Authorization": f"Bearer {maker.plain}"}
+    later = (ends + timedelta(seconds=1)).isoformat()
+    # then
+    for expiry in ({}, {"expires_at": later}):
+        refused = _post(client, f"{TENANT}/keys/", {"name": "heir", **expiry}, headers)
+        assert (refused.status_code, refused.json()["code"]) == (422, "outlives_its_maker")
+    within = {"name": "heir", "expires_at": ends.isoformat()}
+    assert _post(client, f"{TENANT}/keys/", within, headers).status_code == 201
+
+
+def test_a_management_key_makes_no_owner(
+    client: Client, alice: Person, bob: Person, redis_client: redis.Redis
+) -> None:
+    # given
+    headers = _management(alice)
+    one = f"{TENANT}/members/{bob.member.pk}/"
+    # then
+    assert _put(client, one, {"role": "owner"}, headers).status_code == 422
+    assert _put(client, one, {"role": "viewer", "team": "main"}, headers).json()["role"] == "viewer"
+    assert client.delete(f"{TENANT}/members/{alice.member.pk}/", headers=headers).status_code == 422
+    assert client.delete(one, headers=headers).status_code == 204
+    assert [m["username"] for m in client.get(f"{TENANT}/members/", headers=headers).json()] == [
+        "alice"
+    ]
+
+
+@pytest.mark.parametrize("limit", ["١٢", "1e400", "NaN", "-1e400", "12.5 ", "0x10", "1_000"])
+def test_a_sum_in_other_digits_is_refused(
+    limit: str, client: Client, alice: Person, redis_client: redis.Redis
+) -> None:
+    # given
+    body = {"scope_kind": "tenant", "scope": "aurora", "window": "day", "limit_usd": limit}
+    # when
+    answer = _put(client, f"{TENANT}/quotas/", body, _management(alice))
+    # then
+    assert answer.status_code == 400
+    assert Quota.objects.count() == 0

@@ -1,0 +1,94 @@
+"""Invoices of a tenant as data: sums in cents' precision, usage exact to a pico-dollar."""
+
+from decimal import Decimal
+from typing import Any
+
+from django.http import Http404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing.invoicing import settling
+from billing.models import CreditNote, Invoice, InvoiceLine
+from gateway.api import pages
+from gateway.api.base import TenantView
+from gateway.api.fields import usd_per_million_text, usd_text
+
+
+class InvoiceListView(TenantView):
+    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
+    def get(self, request: Request, tenant: str) -> Response:
+        """Issued invoices, newest first; void ones too, marked so."""
+        self.access.require_manager()
+        issued = Invoice.objects.filter(tenant=self.access.tenant)
+        page = pages.read(request, issued.exclude(state=Invoice.State.DRAFT))
+        return page.answer([_invoice(invoice) for invoice in page.rows])
+
+
+class InvoiceView(TenantView):
+    @extend_schema(responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, tenant: str, number: str) -> Response:
+        """One invoice with its lines and credit notes."""
+        self.access.require_manager()
+        found = Invoice.objects.filter(tenant=self.access.tenant, number=number)
+        invoice = found.exclude(state=Invoice.State.DRAFT).first()
+        if invoice is None:
+            raise Http404
+        lines = invoice.lines.order_by("position")
+        notes = invoice.credit_notes.order_by("pk")
+        return Response(
+            _invoice(invoice)
+            | {
+                "lines": [_line(line) for line in lines],
+                "credit_notes": [_note(note) for note in notes],
+            }
+        )
+
+
+def _invoice(invoice: Invoice) -> dict[str, Any]:
+    return {
+        "number": invoice.number,
+        "state": invoice.state,
+        "period_start": invoice.period_start.isoformat(),
+        "period_end": invoice.period_end.isoformat(),
+        "issued_at": invoice.issued_at.isoformat() if invoice.issued_at else None,
+        "due_on": invoice.due_on.isoformat() if invoice.due_on else None,
+        "currency": "USD",
+        "usage_usd": usd_text(int(invoice.usage_pico)),
+        "subtotal": _sum(invoice.subtotal_cents),
+        "covered_by_credit": _sum(invoice.covered_cents),
+        "tax": _sum(invoice.tax_cents),
+        "total": _sum(invoice.total_cents),
+        "open": _sum(settling.open_cents(invoice)),
+    }
+
+
+def _line(line: InvoiceLine) -> dict[str, Any]:
+    return {
+        "kind": line.kind,
+        "model": line.model,
+        "sku": line.sku,
+        "price_version": line.price_version_id,
+        "unit": line.unit,
+        "quantity": line.quantity,
+        "usd_per_million": usd_per_million_text(line.rate_pico),
+        "exact_usd": usd_text(int(line.exact_pico)),
+        "amount": _sum(line.amount_cents),
+        "service_start": line.service_start.isoformat(),
+        "service_end": line.service_end.isoformat(),
+    }
+
+
+def _note(note: CreditNote) -> dict[str, Any]:
+    return {
+        "number": note.number,
+        "reason": note.reason,
+        "net": _sum(note.net_cents),
+        "tax": _sum(note.tax_cents),
+        "issued_at": note.issued_at.isoformat(),
+    }
+
+
+def _sum(cents: int) -> str:
+    return f"{Decimal(cents).scaleb(-2):f}"

@@ -1,0 +1,48 @@
+"""Long lists in pages: newest first, the next page by an opaque cursor in a `Link` header."""
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
+
+from django.db.models import Model, QuerySet
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+Row = TypeVar("Row", bound=Model)
+LIMIT_MAX = 200
+
+
+class PageSerializer(serializers.Serializer[Any]):
+    cursor = serializers.IntegerField(
+        min_value=1,
+        max_value=2**63 - 1,
+        required=False,
+        help_text="From the `Link` header of the page before.",
+    )
+    limit = serializers.IntegerField(min_value=1, max_value=LIMIT_MAX, default=50)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    rows: list[Row]
+    next_url: str | None
+
+    def answer(self, data: Any) -> Response:
+        """The list as it is, and where the next page is."""
+        headers = {"Link": f'<{self.next_url}>; rel="next"'} if self.next_url else None
+        return Response(data, headers=headers)
+
+
+def read(request: Request, found: QuerySet[Row]) -> Page[Row]:
+    """One page of rows that the caller may see. What is added meanwhile shifts nothing."""
+    stated = PageSerializer(data=request.query_params.dict())
+    stated.is_valid(raise_exception=True)
+    cursor, limit = stated.validated_data.get("cursor"), stated.validated_data["limit"]
+    if cursor is not None:
+        found = found.filter(pk__lt=cursor)
+    rows = list(found.order_by("-pk")[: limit + 1])
+    if len(rows) <= limit:
+        return Page(rows, None)
+    query = {**request.query_params.dict(), "cursor": rows[limit - 1].pk, "limit": limit}
+    return Page(rows[:limit], request.build_absolute_uri(f"{request.path}?{urlencode(query)}"))

@@ -1,0 +1,193 @@
+"""The people of a tenant: who they are, inviting, changing roles; and accepting an invitation."""
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import login
+from django.contrib.auth.models import User
+from django.contrib.auth.password_validation import validate_password
+from django.db import IntegrityError, transaction
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from gateway import members
+from gateway.console.access import MANAGERS, SESSION_TENANT, require, tenant_page
+from gateway.console.forms import PlainForm
+from gateway.console.pages import render_page
+from gateway.members import MemberRefused
+from gateway.models import Invitation, Member, Team
+
+BACKEND = "django.contrib.auth.backends.ModelBackend"
+
+
+class MemberForm(PlainForm):
+    role = forms.ChoiceField(choices=Member.Role.choices, initial=Member.Role.DEVELOPER)
+    team = forms.ModelChoiceField(Team.objects.none(), required=False, empty_label="No team")
+
+    def __init__(self, *args: object, member: Member, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        team = self.fields["team"]
+        assert isinstance(team, forms.ModelChoiceField)
+        team.queryset = Team.objects.filter(tenant=member.tenant).order_by("name")
+
+
+class InviteForm(MemberForm):
+    email = forms.EmailField(max_length=254)
+    field_order = ("email", "role", "team")
+
+
+class NewUserForm(PlainForm):
+    """Somebody who has no account here yet."""
+
+    username = forms.CharField(max_length=150, validators=[User.username_validator])
+    password = forms.CharField(
+        max_length=200, widget=forms.PasswordInput(attrs={"autocomplete": "new-password"})
+    )
+
+    def clean_password(self) -> str:
+        password: str = self.cleaned_data["password"]
+        validate_password(password, User(username=self.cleaned_data.get("username", "")))
+        return password
+
+
+@require_safe
+@tenant_page
+def member_list(request: HttpRequest, member: Member) -> HttpResponse:
+    return _page(request, member, InviteForm(member=member))
+
+
+@never_cache
+@require_POST
+@tenant_page
+def invite(request: HttpRequest, member: Member) -> HttpResponse:
+    """Answers with the link itself, not with a redirect: its token is stored nowhere."""
+    require(member, MANAGERS)
+    form = InviteForm(request.POST, member=member)
+    if not form.is_valid():
+        return _page(request, member, form, status=422)
+    try:
+        invited = members.invite(by=member, now=timezone.now(), **form.cleaned_data)
+    except MemberRefused as refusal:
+        form.add_error(None, str(refusal))
+        return _page(request, member, form, status=422)
+    link = f"{settings.PUBLIC_CONSOLE_URL}{reverse('accept-invitation', args=[invited.token])}"
+    return _page(request, member, InviteForm(member=member), link=link, status=201)
+
+
+@require_POST
+@tenant_page
+def withdraw(request: HttpRequest, member: Member, invitation_id: int) -> HttpResponse:
+    require(member, MANAGERS)
+    try:
+        members.withdraw(by=member, invitation_id=invitation_id, now=timezone.now())
+    except MemberRefused as refusal:
+        messages.error(request, str(refusal))
+    else:
+        messages.success(request, "The invitation is withdrawn; its link no longer works.")
+    return redirect("members")
+
+
+@require_POST
+@tenant_page
+def change(request: HttpRequest, member: Member, member_id: int) -> HttpResponse:
+    require(member, MANAGERS)
+    form = MemberForm(request.POST, member=member)
+    if not form.is_valid():
+        messages.error(request, "Choose a role, and a team of this tenant.")
+        return redirect("members")
+    try:
+        members.change(
+            tenant=member.tenant,
+            by=member.user.get_username(),
+            by_role=member.role,
+            member_id=member_id,
+            now=timezone.now(),
+            **form.cleaned_data,
+        )
+    except MemberRefused as refusal:
+        messages.error(request, f"Nothing was changed: {refusal}.")
+    else:
+        messages.success(request, "Saved.")
+    return redirect("members")
+
+
+@require_POST
+@tenant_page
+def remove(request: HttpRequest, member: Member, member_id: int) -> HttpResponse:
+    require(member, MANAGERS)
+    try:
+        members.remove(
+            tenant=member.tenant,
+            by=member.user.get_username(),
+            by_role=member.role,
+            member_id=member_id,
+            now=timezone.now(),
+        )
+    except MemberRefused as refusal:
+        messages.error(request, f"Nothing was changed: {refusal}.")
+    else:
+        messages.success(request, "The membership has ended. Keys stay with the tenant.")
+    return redirect("members")
+
+
+@never_cache
+@require_http_methods(["GET", "POST"])
+def accept(request: HttpRequest, token: str) -> HttpResponse:
+    """Join with the account one is signed in with, else make one."""
+    invitation = members.open_invitation(token, now=timezone.now())
+    if invitation is None:
+        return render_page(request, "console/invitation_over.html", {}, nav="", status=404)
+    is_known = isinstance(request.user, User)
+    form = None if is_known else NewUserForm(request.POST or None)
+    if request.method == "POST" and (form is None or form.is_valid()):
+        try:
+            user = _joined(request, token, form)
+        except (MemberRefused, IntegrityError) as refusal:
+            taken = isinstance(refusal, IntegrityError)
+            problem = "that name is taken" if taken else str(refusal)
+            messages.error(request, f"Nothing was changed: {problem}.")
+        else:
+            if not is_known:
+                login(request, user, backend=BACKEND)
+            request.session[SESSION_TENANT] = invitation.tenant_id
+            return redirect("overview")
+    context = {"invitation": invitation, "form": form}
+    return render_page(request, "console/invitation.html", context, nav="")
+
+
+def _joined(request: HttpRequest, token: str, form: NewUserForm | None) -> User:
+    """The account and the membership, or neither."""
+    with transaction.atomic():
+        if form is None:
+            assert isinstance(request.user, User)
+            user = request.user
+        else:
+            user = User.objects.create_user(**form.cleaned_data)
+        members.accept(token=token, user=user, now=timezone.now())
+    return user
+
+
+def _page(
+    request: HttpRequest, member: Member, form: InviteForm, *, link: str = "", status: int = 200
+) -> HttpResponse:
+    found = Member.objects.filter(tenant=member.tenant).select_related("user", "team")
+    waiting = Invitation.objects.filter(
+        tenant=member.tenant, accepted_at=None, expires_at__gt=timezone.now()
+    )
+    context = {
+        "people": [
+            (other, MemberForm(initial={"role": other.role, "team": other.team_id}, member=member))
+            for other in found.order_by("user__username")
+        ],
+        "waiting": waiting.order_by("email"),
+        "form": form,
+        "link": link,
+        "may_change": member.role in MANAGERS,
+    }
+    return render_page(
+        request, "console/members.html", context, nav="members", member=member, status=status
+    )
