@@ -1,4 +1,14 @@
-"""The fixed prompts of the engine's bench, by class: copying work, and work that copies nothing."""
+"""The fixed prompts of the engine's bench, by class: copying work, and work that copies nothing.
+
+`CLASSES` are for looking and tuning. `HELD_OUT`, eight of each class, give the published figures:
+nothing may be tuned on them.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Final
+
+COPY_HEAVY: Final = ("summarise", "extract", "code edit")
 
 ARTICLE = (
     "The town of Harlow opened its new library on Monday after four years of building. The "
@@ -53,3 +63,11 @@ CLASSES: dict[str, tuple[str, ...]] = {
         "What is the difference between weather and climate?",
     ),
 }
+
+
+def _read_held_out() -> dict[str, tuple[str, ...]]:
+    texts = tomllib.loads((Path(__file__).parent / "held_out.toml").read_text(encoding="utf-8"))
+    return {name: tuple(prompts) for name, prompts in texts.items()}
+
+
+HELD_OUT: Final = _read_held_out()

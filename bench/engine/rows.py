@@ -1,0 +1,116 @@
+"""The rows of the table: which side is compared with which, over which classes, against what bar."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bench.engine.prompts import COPY_HEAVY, HELD_OUT
+from bench.engine.rounds import Round
+from bench.engine.statistics import Interval, median_interval
+
+OTHER_CLASSES: Final = tuple(name for name in HELD_OUT if name not in COPY_HEAVY)
+ROUNDS_FOR_A_CLAIM: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """`subject` is to be `bar` times as fast as `peer`; without a bar the row is for information."""
+
+    experiment: str
+    title: str
+    subject: str
+    peer: str
+    groups: tuple[str, ...] | None = None
+    bar: float | None = None
+    stretch: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    row: Row
+    ratio: Interval
+    same_texts: int
+
+    @property
+    def verdict(self) -> str:
+        """`held` means that the whole interval is above the bar."""
+        if self.row.bar is None:
+            return ""
+        if self.ratio.n < ROUNDS_FOR_A_CLAIM:
+            return "too few pairs"
+        if self.ratio.low >= self.row.bar:
+            return "held"
+        return "within noise" if self.ratio.high >= self.row.bar else "missed"
+
+
+ROWS: Final = (
+    Row(
+        experiment="one-stream",
+        title="one stream, fp32-exact, against transformers generate",
+        subject="fp32",
+        peer="generate",
+        bar=1.6,
+    ),
+    Row(
+        experiment="one-stream",
+        title="speculation against itself off, copy-heavy, fp32",
+        subject="fp32 ngram",
+        peer="fp32",
+        groups=COPY_HEAVY,
+        bar=2.0,
+    ),
+    Row(
+        experiment="one-stream",
+        title="speculation against itself off, other classes, fp32",
+        subject="fp32 ngram",
+        peer="fp32",
+        groups=OTHER_CLASSES,
+        bar=0.97,
+    ),
+    Row(
+        experiment="batch",
+        title="16 at once, end to end, fp32, against transformers continuous batching",
+        subject="fp32",
+        peer="transformers batching",
+        bar=2.0,
+        stretch=3.0,
+    ),
+    Row(
+        experiment="batch",
+        title="16 at once, end to end, fp32, against llama.cpp with 16 slots",
+        subject="fp32",
+        peer="llama.cpp",
+    ),
+    Row(
+        experiment="crowd",
+        title="64 at once behind one system prompt, fp32, against sequential generate",
+        subject="fp32",
+        peer="generate",
+        bar=8.0,
+        stretch=12.0,
+    ),
+)
+
+
+def latest(rounds: Sequence[Round], experiment: str) -> list[Round]:
+    """The experiment's rounds that ran on the same code as its newest one."""
+    own = [item for item in rounds if item.experiment == experiment]
+    return [item for item in own if item.code == own[-1].code]
+
+
+def evaluate(row: Row, rounds: Sequence[Round]) -> Result | None:
+    """The row's figure, or None while nothing of it has been measured."""
+    chosen = [
+        item
+        for item in latest(rounds, row.experiment)
+        if {row.subject, row.peer} <= item.measured.keys()
+        and (row.groups is None or item.group in row.groups)
+    ]
+    if not chosen:
+        return None
+    pairs = [(item.measured[row.subject], item.measured[row.peer]) for item in chosen]
+    return Result(
+        row=row,
+        ratio=median_interval([peer.seconds / subject.seconds for subject, peer in pairs]),
+        same_texts=sum(subject.text_hash == peer.text_hash for subject, peer in pairs),
+    )
