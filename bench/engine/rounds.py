@@ -79,11 +79,11 @@ class Recorder:
     """Runs the rounds of experiments that are not there yet, until the time is up."""
 
     def __init__(
-        self, folder: Path, tokenizer: Tokenizer, *, seconds_max: float, report: Report
+        self, folder: Path, tokenizer: Tokenizer, *, deadline: float, report: Report
     ) -> None:
         self._folder = folder
         self._tokenizer = tokenizer
-        self._deadline = time.monotonic() + seconds_max
+        self._deadline = deadline
         self._report = report
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""The rows of the table: which side is compared with which, over which classes, against what bar."""
+"""The rows of the table: which side against which, over which classes, and what bar to pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ROUNDS_FOR_A_CLAIM: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """`subject` is to be `bar` times as fast as `peer`; without a bar the row is for information."""
+    """`subject` is to be `bar` times as fast as `peer`; a row without a bar is shown only."""
 
     experiment: str
     title: str
