@@ -20,7 +20,6 @@ PYTHONS: Final = {
 }
 START_TIMEOUT_S: Final = 120.0
 JOB_TIMEOUT_S: Final = 240.0
-STOP_TIMEOUT_S: Final = 20.0
 LOG_TAIL_BYTES: Final = 2000
 
 
@@ -45,21 +44,13 @@ class Side:
 class RunningSide:
     """A started side; `facts` is what it said about itself."""
 
-    def __init__(self, side: Side, log: IO[bytes]) -> None:
+    def __init__(self, side: Side, process: "subprocess.Popen[bytes]", log: IO[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
         self.side = side
+        self._process = process
+        self._input, self._output = process.stdin, process.stdout
         self._log = log
-        self._process = subprocess.Popen(
-            [side.python, "-m", f"bench.engine.sides.{side.module}", json.dumps(side.settings)],
-            cwd=CLONE,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            # Nothing that a side needs is on the network.
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._input, self._output = self._process.stdin, self._process.stdout
         self.facts: dict[str, str] = json.loads(self._line(START_TIMEOUT_S))
 
     def run(self, job: Job) -> Outcome:
@@ -68,16 +59,6 @@ class RunningSide:
             self._input.write(json.dumps(asdict(job)).encode() + b"\n")
             self._input.flush()
         return Outcome(**json.loads(self._line(JOB_TIMEOUT_S)))
-
-    def stop(self) -> None:
-        with suppress(BrokenPipeError):
-            self._input.close()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._output.close()
 
     def _line(self, timeout_s: float) -> bytes:
         """The side's next line; a side that is too slow is ended."""
@@ -100,10 +81,19 @@ class RunningSide:
 
 @contextmanager
 def running(side: Side) -> Iterator[RunningSide]:
-    """Start a side, hand it out ready, and end it whatever happens."""
-    with tempfile.TemporaryFile() as log:
-        started = RunningSide(side, log)
+    """Start a side, hand it out ready, and end it whatever happens. Raises `SideFailed`."""
+    with tempfile.TemporaryFile() as log, _process(side, log) as process:
         try:
-            yield started
+            yield RunningSide(side, process, log)
         finally:
-            started.stop()
+            process.kill()
+
+
+def _process(side: Side, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [side.python, "-m", f"bench.engine.sides.{side.module}", json.dumps(side.settings)],
+        cwd=CLONE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+    )

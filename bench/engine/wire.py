@@ -65,8 +65,6 @@ def serve(start: Callable[[Settings], Started]) -> None:
     send(started.facts | {"memory_mb": str(resident_mb())})
     for line in sys.stdin:
         send(asdict(started.run(Job(**json.loads(line)))))
-    # A peer's own threads would keep the process alive.
-    os._exit(0)
 
 
 def resident_mb() -> int:

@@ -1,0 +1,207 @@
+"""The engine's bench: a figure is worth what its pairs, its interval and its resuming are worth."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench.engine import report, summary
+from bench.engine.experiments import Experiment, Task, chosen
+from bench.engine.probes import costs, gaps, held
+from bench.engine.prompts import CLASSES, HELD_OUT
+from bench.engine.rounds import ROUNDS_FILE, Measured, Recorder, Round, stored
+from bench.engine.rows import Row, evaluate
+from bench.engine.side import Side, SideFailed, running
+from bench.engine.statistics import median_interval
+from workers.tokenizer import Tokenizer
+
+NEVER = float("inf")
+
+
+def measured(seconds: float, *, text: str = "a") -> Measured:
+    return Measured(
+        seconds=seconds, output_tokens=8, steps=8, drafted=0, accepted=0, text_hash=text
+    )
+
+
+def measured_round(index: int, *, code: str = "new", group: str = "chat", **seconds: float):
+    return Round(
+        experiment="one-stream",
+        code=code,
+        index=index,
+        group=group,
+        load=0.0,
+        measured={name: measured(value) for name, value in seconds.items()},
+        facts={name: {"memory_mb": "1"} for name in seconds},
+    )
+
+
+ROW = Row(experiment="one-stream", title="ours", subject="fp32", peer="generate", bar=2.0)
+
+
+# ---- statistics
+
+
+def test_interval_brackets_the_median_and_narrows_with_more_pairs():
+    few = median_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    many = median_interval([1.0, 2.0, 3.0, 4.0, 5.0] * 40)
+    assert few.median == many.median == 3.0
+    assert few.low <= 3.0 <= few.high
+    assert many.high - many.low < few.high - few.low
+
+
+def test_one_pair_says_nothing_about_its_spread_and_none_is_refused():
+    assert median_interval([2.5]).n == 1
+    with pytest.raises(ValueError, match="at least one"):
+        median_interval([])
+
+
+# ---- rows
+
+
+def test_bar_is_held_only_when_the_whole_interval_is_above_it():
+    above = [measured_round(i, fp32=1.0, generate=2.5) for i in range(20)]
+    mixed = [measured_round(i, fp32=1.0, generate=1.5 + (i % 2)) for i in range(20)]
+    below = [measured_round(i, fp32=1.0, generate=1.5) for i in range(20)]
+    assert [evaluate(ROW, item).verdict for item in (above, mixed, below)] == [
+        "held",
+        "within noise",
+        "missed",
+    ]
+    assert evaluate(ROW, above[:19]).verdict == "too few pairs"
+
+
+def test_row_uses_its_own_classes_and_the_newest_code_only():
+    rounds = [
+        measured_round(0, code="old", fp32=1.0, generate=9.0),
+        measured_round(0, fp32=1.0, generate=3.0),
+        measured_round(1, group="extract", fp32=1.0, generate=7.0),
+    ]
+    assert evaluate(ROW, rounds).ratio.n == 2
+    assert evaluate(replace(ROW, groups=("extract",)), rounds).ratio.median == 7.0
+    assert evaluate(replace(ROW, peer="absent"), rounds) is None
+
+
+def test_report_shows_what_was_measured_and_leaves_out_the_rest():
+    rounds = [
+        measured_round(i, group=name, **{"fp32": 1.0, "fp32 ngram": 0.5, "generate": 2.0})
+        for i, name in enumerate([*HELD_OUT] * 4)
+    ]
+    text = report.render(summary.summarise(rounds, {}))
+    assert "| one stream, fp32-exact, against transformers generate | 2.00 (2.00-2.00)" in text
+    assert "2.00 (2.00-2.00) | 4 of 4" in text
+    assert "requests at once" not in text
+
+
+# ---- prompts
+
+
+def test_published_figures_come_from_prompts_that_nothing_is_tuned_on():
+    assert HELD_OUT.keys() == CLASSES.keys()
+    assert {len(prompts) for prompts in HELD_OUT.values()} == {8}
+    texts = [text for prompts in HELD_OUT.values() for text in prompts]
+    assert len(set(texts)) == len(texts)
+    assert not set(texts) & {text for prompts in CLASSES.values() for text in prompts}
+
+
+def test_unknown_experiment_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match="no experiment nonsense; there are one-stream"):
+        chosen(["nonsense"])
+
+
+# ---- sides and rounds, with real processes
+
+
+@pytest.fixture
+def plain(tiny_model_dir: Path) -> Side:
+    settings = {"model_dir": str(tiny_model_dir), "threads": 1, "kv_blocks": 96}
+    return Side(name="plain", module="tokenhouse", settings=settings)
+
+
+@pytest.fixture
+def experiment(plain: Side) -> Experiment:
+    drafted = Side(
+        name="plain ngram", module="tokenhouse", settings=plain.settings | {"speculation": "ngram"}
+    )
+    return Experiment(
+        key="tiny",
+        title="tiny",
+        sides=(plain, drafted),
+        tasks=lambda tokenizer: [
+            Task("digits", [tokenizer.encode("12121212"), tokenizer.encode("3434")], 8),
+        ],
+        rounds=2,
+        minutes=0,
+    )
+
+
+def test_interrupted_measurement_goes_on_with_the_rounds_that_are_missing(
+    tmp_path: Path, tiny_model_dir: Path, experiment: Experiment
+):
+    lines: list[str] = []
+    recorder = Recorder(tmp_path, Tokenizer(tiny_model_dir), deadline=NEVER, report=lines.append)
+    assert recorder.record(experiment, rounds=1)
+    with (tmp_path / ROUNDS_FILE).open("a") as file:
+        file.write('{"experiment": "tiny", "code"')
+        file.write("\n")
+    assert recorder.record(experiment, rounds=2)
+    rounds = stored(tmp_path)
+    assert [item.index for item in rounds] == [0, 1]
+    for item in rounds:
+        texts = {value.text_hash for value in item.measured.values()}
+        assert len(texts) == 1
+        assert {value.output_tokens for value in item.measured.values()} == {16}
+    assert recorder.record(experiment, rounds=2)
+    assert lines[-1] == "tiny: all 2 rounds are there"
+
+
+def test_measurement_ends_at_its_deadline(
+    tmp_path: Path, tiny_model_dir: Path, experiment: Experiment
+):
+    recorder = Recorder(tmp_path, Tokenizer(tiny_model_dir), deadline=0.0, report=lambda _: None)
+    assert not recorder.record(experiment, rounds=1)
+    assert stored(tmp_path) == []
+
+
+def test_side_that_cannot_start_is_reported_with_its_own_words(plain: Side):
+    broken = replace(plain, settings=plain.settings | {"threads": 0})
+    with pytest.raises(SideFailed, match="every limit of the engine must be at least 1"):
+        with running(broken):
+            pass
+
+
+# ---- probes
+
+
+@pytest.fixture
+def settings(real_model_dir: Path) -> dict[str, object]:
+    return {"model_dir": real_model_dir, "threads": 1}
+
+
+def test_held_counts_what_the_pool_really_held(monkeypatch, settings):
+    monkeypatch.setattr(held, "KV_BLOCKS", 65)
+    monkeypatch.setattr(held, "REQUESTS", 12)
+    monkeypatch.setattr(held, "OUTPUT_TOKENS", 4)
+    result = held.measure(settings)
+    assert result.budget_tokens == 1024
+    assert result.reserved_holds(512) == 2
+    assert 1 < result.held_mean <= result.held_max < 12
+    assert max(result.usage) <= 1.0
+    assert result.usage[-1] == 0.0
+    assert json.loads(json.dumps(result.usage)) == result.usage
+
+
+def test_reader_beside_others_waits_for_longer_steps(monkeypatch, settings):
+    monkeypatch.setattr(gaps, "READER_TOKENS", 6)
+    monkeypatch.setattr(gaps, "BATCH", 2)
+    result = gaps.measure(settings)
+    assert 0 < result.alone_p50_ms <= result.alone_p95_ms
+    assert result.crowded_p50_ms <= result.crowded_p95_ms <= result.crowded_max_ms
+
+
+def test_cost_of_a_longer_step_never_falls(settings):
+    result = costs.measure(settings)
+    assert result.tokens[0] == 1
+    assert result.step_ms == sorted(result.step_ms)
+    assert [drafts for drafts, _ in result.break_even] == [1, 3, 7]
