@@ -102,14 +102,13 @@ class SparseMLP:
         order = flat.argsort(stable=True)
         counts = torch.bincount(flat, minlength=len(self._experts))
         self._load += counts
-        gathered = normed.index_select(0, order // top_k)
-        shares = torch.split(gathered, counts.tolist())
+        shares = torch.split(normed.index_select(0, order // top_k), counts.tolist())
         outputs = [
             expert.alone(share)
             for expert, share in zip(self._experts, shares, strict=True)
             if len(share)
         ]
-        scattered = torch.empty_like(gathered)
+        scattered = normed.new_empty(tokens * top_k, normed.shape[1])
         scattered[order] = torch.cat(outputs)
         return scattered.view(tokens, top_k, -1)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from bench.engine.sparse import Shape, flops_per_token
 from tests.workers.checkpoints import write_checkpoint
 from tests.workers.engines import make_engine, request, run
 from workers.experts import Gate
@@ -96,6 +97,12 @@ def test_each_expert_s_tokens_are_counted_by_layer(tmp_path: Path):
     imbalance = sample("expert_load_imbalance", layer="1")
     assert imbalance == pytest.approx(max(taken) / (sum(taken) / 6))
     assert sample("expert_load_imbalance", layer="0") is None
+
+
+def test_a_sparse_model_works_at_most_three_tenths_of_a_dense_one_of_its_size():
+    shape = Shape(layers=2)
+    ratio = flops_per_token(shape, sparse=True) / flops_per_token(shape, sparse=False)
+    assert 8 / 64 < ratio <= 0.3
 
 
 def test_stacked_checkpoints_are_read_as_transformers_holds_them(tmp_path: Path):
