@@ -36,7 +36,9 @@ from billing.models import (
     InvariantCheck,
     Invoice,
     Payment,
+    PriceDisagreement,
     PriceList,
+    PriceProposal,
     PriceRule,
     PriceVersion,
     ProcessorEvent,
@@ -51,7 +53,9 @@ from billing.models import (
 )
 from billing.money import pico_from_usd, usd
 from billing.price_admin import (
+    PriceDisagreementAdmin,
     PriceListAdmin,
+    PriceProposalAdmin,
     PriceRuleAdmin,
     PriceVersionAdmin,
     ReRatingAdmin,
@@ -196,6 +200,8 @@ admin.site.register(PriceVersion, PriceVersionAdmin)
 admin.site.register(PriceList, PriceListAdmin)
 admin.site.register(PriceRule, PriceRuleAdmin)
 admin.site.register(ReRating, ReRatingAdmin)
+admin.site.register(PriceProposal, PriceProposalAdmin)
+admin.site.register(PriceDisagreement, PriceDisagreementAdmin)
 
 
 class QuotaForm(forms.ModelForm):  # type: ignore[type-arg]

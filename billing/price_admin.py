@@ -1,10 +1,11 @@
 """Prices in the admin console: versions, price lists and their rules, corrections."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.contrib.admin import action
+from django.contrib.admin import EmptyFieldListFilter, action
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -15,12 +16,22 @@ from unfold.admin import TabularInline
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from billing import price_lists, prices, rerating
+from billing import price_lists, price_proposals, prices, rerating
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, dollars_per_million
 from billing.errors import BillingError, PriceRefused
-from billing.models import Adjustment, PriceList, PriceRule, PriceVersion, ReRating, Tenant
+from billing.models import (
+    Adjustment,
+    PriceDisagreement,
+    PriceList,
+    PriceProposal,
+    PriceRule,
+    PriceVersion,
+    ReRating,
+    Tenant,
+)
 from billing.price_form import CorrectionForm, PriceForm
 from billing.price_preview import preview
+from billing.price_proposals import Decision
 from billing.rates import CHANGE_PPM_MAX, CHANGE_PPM_MIN, Window, percent_text
 from billing.rerating import Correction
 
@@ -28,6 +39,8 @@ WITHDRAW = "Withdraw: these skus have no price from now on"
 END_RULES = "End: these rules hold no more from now on"
 PPM_PER_PERCENT = 10_000
 SHOWN_MAX = 200
+REFUSALS_SHOWN_MAX = 10
+APPROVE = "Approve: publish these prices"
 
 
 class PriceVersionAdmin(ReadOnlyAdmin):
@@ -116,12 +129,7 @@ class PriceVersionAdmin(ReadOnlyAdmin):
 
     @display(description="Terms")
     def terms(self, version: PriceVersion) -> str:
-        window = Window(version.from_minute, version.to_minute)
-        parts = [version.get_service_tier_display().lower()]
-        if version.context_over:
-            parts.append(f"over {version.context_over:,} tokens")
-        if not window.is_all_day:
-            parts.append(str(window))
+        parts = [terms_of(version)]
         if version.price_list:
             parts.append(f"{version.price_list} {percent_text(version.change_ppm or 0)}")
         return ", ".join(parts)
@@ -335,3 +343,110 @@ def _shown(correction: Correction) -> dict[str, Any]:
         "owed_pico": -sum(min(0, each.credit_pico) for each in found),
         "previewed": True,
     }
+
+
+class PriceProposalAdmin(ReadOnlyAdmin):
+    """What imports would change: approved or rejected, row by row or many at once."""
+
+    list_display = (
+        "sku", "kind", "terms", "now", "proposed", "change", "begins", "source", "verdict",
+        "decided_by", "decided_at",
+    )  # fmt: skip
+    list_filter = ("state", "kind", "service_tier", "source")
+    search_fields = ("sku",)
+    list_select_related = ("replaces",)
+    ordering = ("-state", "sku", "pk")
+    list_per_page = 200
+    actions = ("approve", "reject")
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.change_priceproposal")
+
+    @action(description=APPROVE, permissions=["decide"])
+    def approve(self, request: HttpRequest, chosen: QuerySet[PriceProposal]) -> None:
+        self._told(request, price_proposals.approve, chosen, "in force or scheduled")
+
+    @action(description="Reject: do not propose this again", permissions=["decide"])
+    def reject(self, request: HttpRequest, chosen: QuerySet[PriceProposal]) -> None:
+        self._told(request, price_proposals.reject, chosen, "rejected")
+
+    def _told(
+        self,
+        request: HttpRequest,
+        decide: Callable[..., list[Decision]],
+        chosen: QuerySet[PriceProposal],
+        word: str,
+    ) -> None:
+        ids = list(chosen.values_list("pk", flat=True)[: price_proposals.DECIDED_MAX + 1])
+        try:
+            decisions = decide(ids, actor=request.user.get_username(), now=timezone.now())
+        except BillingError as refusal:
+            self.message_user(request, f"Nothing was changed: {refusal}", messages.ERROR)
+            return
+        refused = [decision for decision in decisions if decision.refusal]
+        self.message_user(request, f"{len(decisions) - len(refused)} prices are {word}.")
+        for decision in refused[:REFUSALS_SHOWN_MAX]:
+            text = f"{decision.proposal.sku}: {decision.refusal}"
+            self.message_user(request, text, messages.WARNING)
+
+    @display(description="Terms")
+    def terms(self, row: PriceProposal) -> str:
+        return terms_of(row)
+
+    @display(description="Now, $/M in / out")
+    def now(self, row: PriceProposal) -> str:
+        old = row.replaces
+        return "none" if old is None else _in_and_out(old.input_pico, old.output_pico)
+
+    @display(description="Proposed, $/M in / out")
+    def proposed(self, row: PriceProposal) -> str:
+        if row.rates is None:
+            return "none: not sold any more"
+        return _in_and_out(row.rates["input_pico"], row.rates["output_pico"])
+
+    @display(description="Greatest change", ordering="change_ppm")
+    def change(self, row: PriceProposal) -> str:
+        return "—" if row.change_ppm is None else percent_text(row.change_ppm)
+
+    @display(description="From", ordering="begins_at")
+    def begins(self, row: PriceProposal) -> Any:
+        return row.begins_at or "approval"
+
+    @display(
+        description="State",
+        label={"pending": "info", "approved": "success", "rejected": "danger", "superseded": ""},
+    )
+    def verdict(self, row: PriceProposal) -> str:
+        return row.state
+
+
+class PriceDisagreementAdmin(ReadOnlyAdmin):
+    """Rates that a second source states more than one per cent differently."""
+
+    list_display = ("sku", "rate", "ours", "theirs", "source", "found_at", "seen_at", "ended_at")
+    list_filter = (("ended_at", EmptyFieldListFilter), "source", "rate")
+    search_fields = ("sku",)
+    ordering = ("-seen_at", "sku")
+
+    @display(description="Ours, $/M", ordering="ours_pico")
+    def ours(self, row: PriceDisagreement) -> str:
+        return dollars_per_million(row.ours_pico)
+
+    @display(description="Theirs, $/M", ordering="theirs_pico")
+    def theirs(self, row: PriceDisagreement) -> str:
+        return dollars_per_million(row.theirs_pico)
+
+
+def terms_of(row: PriceVersion | PriceProposal) -> str:
+    """Tier, threshold and hours in words."""
+    window = Window(row.from_minute, row.to_minute)
+    parts = [row.get_service_tier_display().lower()]
+    if row.context_over:
+        parts.append(f"over {row.context_over:,} tokens")
+    if not window.is_all_day:
+        parts.append(str(window))
+    return ", ".join(parts)
+
+
+def _in_and_out(input_pico: int, output_pico: int) -> str:
+    return f"{dollars_per_million(input_pico)} / {dollars_per_million(output_pico)}"

@@ -44,6 +44,11 @@ class Imported:
     left_alone: int
 
 
+def is_known(family: str) -> bool:
+    """Whether prices of this source, of whatever release, have been taken over already."""
+    return PriceVersion.objects.filter(source__startswith=family).exists()
+
+
 @transaction.atomic
 def import_history(
     history: Mapping[str, Sequence[DatedRates]], *, source: str, recorded_by: str

@@ -176,6 +176,19 @@ def withdraw(*, sku_code: str, at: datetime) -> int:
         return sum(version.price_list_id is None for version in closing)
 
 
+def end_slot(*, sku_code: str, slot: Slot, at: datetime) -> int:
+    """Close what is in force in one slot, on every price list; what is still to come is kept."""
+    with transaction.atomic():
+        locks.prices_until_commit()
+        standing = PriceVersion.objects.filter(
+            sku__code=sku_code, **slot.columns, during__contains=at
+        )
+        closing = list(standing)
+        for version in closing:
+            close(version, at)
+    return len(closing)
+
+
 def rates_of(version: PriceVersion) -> Rates:
     return Rates(**{name: getattr(version, name) for name in Rates.__slots__})
 

@@ -15,8 +15,15 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from billing.admin import QuotaAdmin, RateLimitAdmin, TenantAdmin
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
-from billing.models import PriceRule, PriceVersion, Quota, RateLimit, Tenant
-from billing.price_admin import END_RULES, WITHDRAW, PriceRuleAdmin, PriceVersionAdmin
+from billing.models import PriceProposal, PriceRule, PriceVersion, Quota, RateLimit, Tenant
+from billing.price_admin import (
+    APPROVE,
+    END_RULES,
+    WITHDRAW,
+    PriceProposalAdmin,
+    PriceRuleAdmin,
+    PriceVersionAdmin,
+)
 from billing.price_form import PriceForm
 from gateway import keys, policies
 from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Team
@@ -28,7 +35,7 @@ admin.site.unregister(User)
 
 
 # Billing's pages, which know no data plane: what they change is part of its snapshot.
-for model in (PriceRule, PriceVersion, Quota, RateLimit, Tenant):
+for model in (PriceProposal, PriceRule, PriceVersion, Quota, RateLimit, Tenant):
     admin.site.unregister(model)
 
 
@@ -85,6 +92,16 @@ class ToldPriceRuleAdmin(TellsTheDataPlane, PriceRuleAdmin):  # type: ignore[mis
     @admin.action(description=END_RULES, permissions=["end_rules"])
     def end_rules(self, request: HttpRequest, chosen: QuerySet[PriceRule]) -> None:
         super().end_rules(request, chosen)
+        bump()
+
+
+@admin.register(PriceProposal)
+class ToldPriceProposalAdmin(PriceProposalAdmin):
+    """Tells the data plane of what was approved."""
+
+    @admin.action(description=APPROVE, permissions=["decide"])
+    def approve(self, request: HttpRequest, chosen: QuerySet[PriceProposal]) -> None:
+        super().approve(request, chosen)
         bump()
 
 

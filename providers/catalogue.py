@@ -1,12 +1,14 @@
 """Seeds providers, models, offers and dated prices from the data bundled with genai-prices.
 
-Nothing is fetched. Running it again adds what is new and leaves alone what an operator changed:
-states, credentials, hand-made prices. What has no token price is listed and says so.
+Nothing is fetched. Running it again adds listings that are new and leaves alone what an operator
+changed: states, credentials, hand-made prices. Prices are taken over once; what newer data would
+change in them is proposed to the operator. What has no token price is listed and says so.
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 import genai_prices
 from django.db import transaction
@@ -14,7 +16,7 @@ from genai_prices.data import providers as published_providers
 from genai_prices.types import ModelInfo
 from genai_prices.types import Provider as PublishedProvider
 
-from billing import price_import
+from billing import price_import, price_proposals
 from billing.models import ServiceTier
 from billing.price_import import DatedRates
 from providers.model_names import Name, creator_of, name_of, title_of
@@ -24,7 +26,8 @@ from providers.price_schedule import schedule
 from providers.seller_terms import terms_of
 from providers.snapshot_signal import bump
 
-SOURCE = f"genai-prices {genai_prices.__version__}"
+FAMILY = "genai-prices"
+SOURCE = f"{FAMILY} {genai_prices.__version__}"
 BATCH_SIZE = 1_000
 BATCH_SUFFIX = ":batch"
 NOT_CHAT = re.compile(
@@ -54,11 +57,12 @@ class Seeded:
     models: int = 0
     offers: int = 0
     prices: int = 0
+    proposed: int = 0
     unpriced: list[str] = field(default_factory=list)
 
 
 @transaction.atomic
-def seed(*, recorded_by: str) -> Seeded:
+def seed(*, recorded_by: str, now: datetime) -> Seeded:
     """Bring the catalogue up to the bundled data; idempotent."""
     done = Seeded()
     found = list(listings(published_providers))
@@ -66,7 +70,11 @@ def seed(*, recorded_by: str) -> Seeded:
     done.models = _seed_models(found)
     done.offers = _seed_offers(found)
     history = {listing.sku: listing.versions for listing in found if listing.versions}
-    done.prices = price_import.import_history(history, source=SOURCE, recorded_by=recorded_by).added
+    if price_import.is_known(FAMILY):
+        done.proposed = price_proposals.propose(history, source=SOURCE, now=now).made
+    else:
+        imported = price_import.import_history(history, source=SOURCE, recorded_by=recorded_by)
+        done.prices = imported.added
     done.unpriced = [listing.sku for listing in found if not listing.versions]
     bump()
     return done

@@ -13,6 +13,7 @@ from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
 from billing.models.payments import ProcessorEvent, Recharge, TopUp
 from billing.models.prices import PriceList, PriceRule, PriceVersion, ServiceTier, Sku
+from billing.models.proposals import PriceDisagreement, PriceProposal
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.rerating import Adjustment, ReRating
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
@@ -32,7 +33,9 @@ __all__ = [
     "InvoiceLine",
     "NumberSeries",
     "Payment",
+    "PriceDisagreement",
     "PriceList",
+    "PriceProposal",
     "PriceRule",
     "PriceVersion",
     "ProcessorEvent",

@@ -62,6 +62,8 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Models", "deployed_code", "providers_model"),
                 _item("Credentials", "lock", "providers_credential"),
                 _item("Prices", "price_change", "billing_priceversion"),
+                _item("Price proposals", "rule", "billing_priceproposal", "?state__exact=pending"),
+                _item("Price disagreements", "difference", "billing_pricedisagreement"),
                 _item("Price lists", "price_check", "billing_pricelist"),
                 _item("Discounts and margins", "percent", "billing_pricerule"),
                 _item("Price corrections", "undo", "billing_rerating"),

@@ -35,6 +35,8 @@ PAGES = (
     "billing/creditgrant/add/",
     "billing/priceversion/",
     "billing/priceversion/add/",
+    "billing/priceproposal/",
+    "billing/pricedisagreement/",
     "billing/pricelist/",
     "billing/pricelist/add/",
     "billing/pricerule/",

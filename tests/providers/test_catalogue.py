@@ -20,22 +20,23 @@ def _counts() -> tuple[int, ...]:
 
 def test_seeding_twice_changes_nothing() -> None:
     # given
-    first = catalogue.seed(recorded_by="test")
+    first = catalogue.seed(recorded_by="test", now=NOW)
     before = _counts()
 
     # when
-    second = catalogue.seed(recorded_by="test")
+    second = catalogue.seed(recorded_by="test", now=NOW)
 
     # then
     assert before == _counts()
     assert before[0] == len(published)
     assert first.offers == before[2] > 2_000
-    assert (second.providers, second.models, second.offers, second.prices) == (0, 0, 0, 0)
+    assert (second.providers, second.models, second.offers) == (0, 0, 0)
+    assert (second.prices, second.proposed) == (0, 0)
 
 
 def test_prices_in_force_match_the_published_pages() -> None:
     # when
-    catalogue.seed(recorded_by="test")
+    catalogue.seed(recorded_by="test", now=NOW)
 
     # then
     (o3_before,) = prices.price_at("openai/o3", datetime(2025, 6, 1, tzinfo=UTC))
@@ -47,7 +48,7 @@ def test_prices_in_force_match_the_published_pages() -> None:
 
 def test_sellers_of_the_same_weights_share_one_model() -> None:
     # when
-    catalogue.seed(recorded_by="test")
+    catalogue.seed(recorded_by="test", now=NOW)
 
     # then
     model = Model.objects.get(slug="llama-3.3-70b-instruct")
@@ -58,7 +59,7 @@ def test_sellers_of_the_same_weights_share_one_model() -> None:
 
 def test_every_offer_says_whether_it_can_be_called() -> None:
     # given
-    catalogue.seed(recorded_by="test")
+    catalogue.seed(recorded_by="test", now=NOW)
     provider = Provider.objects.get(slug="groq")
     credentials.store(provider=provider, label="main", secret="gsk-test-secret")
 
@@ -77,7 +78,7 @@ def test_every_offer_says_whether_it_can_be_called() -> None:
 
 def test_what_an_operator_did_is_left_alone() -> None:
     # given
-    catalogue.seed(recorded_by="test")
+    catalogue.seed(recorded_by="test", now=NOW)
     offer = Offer.objects.get(sku="openai/o3")
     offers.set_enabled(offer=offer, enabled=False, reason="too dear", now=NOW)
     prices.publish(
@@ -94,7 +95,7 @@ def test_what_an_operator_did_is_left_alone() -> None:
     )
 
     # when
-    catalogue.seed(recorded_by="test")
+    catalogue.seed(recorded_by="test", now=NOW)
 
     # then
     offer.refresh_from_db()
@@ -104,7 +105,7 @@ def test_what_an_operator_did_is_left_alone() -> None:
 
 def test_a_listing_without_a_token_price_is_listed_and_says_so() -> None:
     # when
-    done = catalogue.seed(recorded_by="test")
+    done = catalogue.seed(recorded_by="test", now=NOW)
 
     # then
     assert len(done.unpriced) > 100
