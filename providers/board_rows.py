@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from billing.price_queries import ListPrice
-from providers import histograms
+from providers import engine_facts, histograms
 from providers.models import Offer, Provider, Worker
 from providers.windows import Measured
 
@@ -112,7 +112,9 @@ def _row(seller: Seller, mix: Mix) -> dict[str, Any]:
         **_prices(seller, mix),
         **_measurements(seller.measured),
         "speculation": _speculation(seller.measured),
-        "hourly": _hourly(seller.worker),
+        "hourly": engine_facts.hourly(seller.worker),
+        "audit": engine_facts.audit(seller.worker),
+        "energy": engine_facts.energy(seller.worker),
     }
 
 
@@ -225,29 +227,6 @@ def _speculation(measured: Measured) -> dict[str, Any] | None:
         "acceptance_rate": round(counts["accepted_tokens"] / counts["drafted_tokens"], 3),
         "acceptance_length": round(1 + counts["accepted_tokens"] / counts["target_steps"], 3),
     }
-
-
-def _hourly(worker: Worker | None) -> dict[str, Any] | None:
-    """What an hour costs, and what a token costs with the machine as little used as it was."""
-    if worker is None:
-        return None
-    totals = {name: float(value) for name, value in worker.totals.items() if _is_number(value)}
-    busy_s = totals.get("input_seconds", 0.0) + totals.get("output_seconds", 0.0)
-    uptime_s, output = totals.get("uptime_s", 0.0), totals.get("output_tokens", 0.0)
-    actual = None
-    if busy_s and uptime_s and output:
-        share = totals["output_seconds"] / busy_s
-        actual = round(worker.usd_per_hour_pico * uptime_s / 3600 * share / output)
-    return {
-        "usd_per_hour_pico": worker.usd_per_hour_pico,
-        "source": worker.usd_per_hour_source,
-        "actual_output_pico": actual,
-        "utilisation": round(busy_s / uptime_s, 3) if uptime_s else None,
-    }
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def speculation_fact(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from workers.sampler import draw, edit_logits, uniform, verify
 from workers.sequence import Sequence
+from workers.verdict import compare
 
 
 def choose(sequence: Sequence, logits: Tensor, best: list[int]) -> list[int]:
@@ -20,17 +21,22 @@ def choose(sequence: Sequence, logits: Tensor, best: list[int]) -> list[int]:
 
     def draw_at(index: int) -> int:
         position = len(output) + index
+        chance = uniform(params.seed, position)
         too_early = position < request.min_tokens and bool(sequence.end_tokens)
         if params.is_greedy and not params.edits_logits and grammar is None and not too_early:
-            return best[index]
-        row = edit_logits(
-            logits[index], params, prompt=request.prompt, output=output + sequence.draft[:index]
-        )
-        if too_early:
-            row = row.index_fill(0, torch.tensor(sorted(sequence.end_tokens)), -math.inf)
-        if grammar is not None:
-            row = row.masked_fill(~grammar.allowed(len(row)), -math.inf)
-        token = draw(row, params, uniform(params.seed, position))
+            row, token = logits[index], best[index]
+        else:
+            row = edit_logits(
+                logits[index], params, prompt=request.prompt, output=output + sequence.draft[:index]
+            )
+            if too_early:
+                row = row.index_fill(0, torch.tensor(sorted(sequence.end_tokens)), -math.inf)
+            if grammar is not None:
+                row = row.masked_fill(~grammar.allowed(len(row)), -math.inf)
+            token = draw(row, params, chance)
+        if request.expected is not None:
+            expected = request.expected[position]
+            sequence.verdict = compare(row, params, chance=chance, drawn=token, expected=expected)
         if grammar is not None:
             grammar.accept(token)
         return token

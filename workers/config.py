@@ -32,6 +32,8 @@ class EngineConfig:
     ngram_min: int = 2
     ngram_max: int = 4
     max_stop_strings: int = 16
+    # Of the answers that drafts had a part in, the share that is computed again without any.
+    audit_share: float = 0.0
 
     def __post_init__(self) -> None:
         counts = (
@@ -50,6 +52,8 @@ class EngineConfig:
             raise ValueError("kv_blocks must be at least 2: block 0 is reserved for padding")
         if not 1 <= self.ngram_min <= self.ngram_max:
             raise ValueError("ngram_min must be at least 1 and at most ngram_max")
+        if not 0.0 <= self.audit_share <= 1.0:
+            raise ValueError("audit_share must lie between 0 and 1")
         if self.token_budget < self.max_running_requests:
             raise ValueError("token_budget must give every running request its token")
 

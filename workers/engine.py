@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from workers.audit import Auditor
 from workers.batch import Layout, Part, build_batch
 from workers.choice import choose
 from workers.config import EngineConfig
+from workers.energy import meter_for
 from workers.kv import BlockPool, BlockTable
 from workers.metrics import Metrics, RequestUsage
 from workers.model import Model, load_model
@@ -92,6 +94,7 @@ class Engine:
         clock: Clock = time.monotonic,
     ) -> None:
         self.config = config
+        self.meter = meter_for("cpu")
         self.model = model
         self.tokenizer = tokenizer
         self.context_length = min(
@@ -120,6 +123,7 @@ class Engine:
         """Forget all requests, cached blocks and counts, as if just started."""
         config = self.config
         self.metrics = Metrics()
+        self.meter.restart()
         self.model.take_expert_load()
         self.pool = BlockPool(config.kv_blocks, config.block_size)
         self.scheduler = Scheduler(config, self.pool)
@@ -128,15 +132,17 @@ class Engine:
         )
         self._sequences: dict[str, Sequence] = {}
         self._texts: dict[str, TextStream] = {}
+        self.auditor = Auditor(share=config.audit_share)
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work
+        return self.scheduler.has_work or self.auditor.has_work
 
     @property
     def load_now(self) -> Load:
+        replays = self.auditor.running_id is not None
         return Load(
-            running=len(self.scheduler.running),
+            running=max(0, len(self.scheduler.running) - replays),
             waiting=len(self.scheduler.waiting),
             kv_cache_usage=self.pool.usage,
         )
@@ -147,6 +153,8 @@ class Engine:
             raise PromptTooLong(
                 prompt_tokens=len(request.prompt), context_length=self.context_length
             )
+        if self.scheduler.is_full:
+            self._end_replay()
         eos = () if request.ignore_eos else self.model.config.eos_token_ids
         sequence = new_sequence(request, arrived_at=self._clock(), eos=eos)
         if request.leader_id is not None:
@@ -170,22 +178,43 @@ class Engine:
     def step(self) -> list[Progress]:
         """Advance every scheduled request and return what became of them."""
         started = self._clock()
+        self._place_replay()
         plan = self.scheduler.schedule(started)
         if not plan:
             return []
         if self._drafter is not None:
             self._drafter.assign(plan, grow=self.scheduler.grow_for_draft)
-        input_tokens = sum(_prompt_part(item) for item in plan)
+        live = [item for item in plan if not item.sequence.is_replay]
+        input_tokens = sum(_prompt_part(item) for item in live)
+        live_tokens = sum(item.total for item in live)
         total_tokens = sum(item.total for item in plan)
         progress: list[Progress] = []
         for computed in self._forward(plan):
-            progress.extend(self._update(computed))
+            told = self._update(computed)
+            if not computed.item.sequence.is_replay:
+                progress.extend(told)
         self.metrics.observe_step(
             seconds=self._clock() - started,
             input_tokens=input_tokens,
+            replayed_tokens=total_tokens - live_tokens,
             total_tokens=total_tokens,
         )
         return progress
+
+    def _place_replay(self) -> None:
+        """Let a replay take a seat that nobody wants, or take its seat for somebody who waits."""
+        replay = self._sequences.get(self.auditor.running_id or "")
+        if any(sequence is not replay for sequence in self.scheduler.waiting):
+            self._end_replay()
+        elif self.scheduler.has_free_seat:
+            request = self.auditor.start()
+            if request is not None:
+                self.add(request)
+
+    def _end_replay(self) -> None:
+        replay_id = self.auditor.running_id
+        if replay_id is not None:
+            self.cancel(replay_id)
 
     def publish_gauges(self) -> None:
         """Bring the Prometheus gauges and cache counters up to date."""
@@ -198,6 +227,7 @@ class Engine:
         metrics.prefix_hits.inc(stats.hit_tokens)
         self.scheduler.stats = CacheStats()
         metrics.observe_expert_load(self.model.take_expert_load())
+        metrics.observe_energy(self.meter.joules())
 
     def measure_costs(self) -> CostCurve:
         """Time steps of growing size on scratch blocks, which are zeroed again."""
@@ -246,7 +276,8 @@ class Engine:
         for watch in self.watchers:
             watch(sequence, hidden[:count])
         sequence.num_computed += count
-        self.pool.seal(sequence.table, sequence.tokens, sequence.num_computed)
+        if not sequence.is_replay:
+            self.pool.seal(sequence.table, sequence.tokens, sequence.num_computed)
 
     def _update(self, computed: Computed) -> list[Progress]:
         """Advance one request by what the step computed for it."""
@@ -301,7 +332,7 @@ class Engine:
             shown += text.push(token, may_stop=sequence.output_count > request.min_tokens)
             if text.stopped:
                 return shown, kept, FinishReason.STOP
-            if kept == len(emitted) and sequence.has_complete_grammar:
+            if kept == len(emitted) and sequence.is_settled:
                 return shown + text.flush(), kept, FinishReason.STOP
             if self._is_at_limit(sequence):
                 return shown + text.flush(), kept, FinishReason.LENGTH
@@ -320,6 +351,9 @@ class Engine:
         return [token_logprobs(logits[i], token, count) for i, token in enumerate(tokens)]
 
     def _count_output(self, sequence: Sequence, *, kept: int, accepted: int) -> None:
+        if sequence.is_replay:
+            self.metrics.audited_tokens.inc(kept)
+            return
         if sequence.first_token_at is None:
             self._count_prompt(sequence)
             sequence.first_token_at = self._clock()
@@ -352,8 +386,20 @@ class Engine:
         request_id = sequence.request.request_id
         del self._sequences[request_id], self._texts[request_id]
         usage = self._usage(sequence)
-        self.metrics.observe_finished(usage, reason.value)
+        if sequence.is_replay:
+            self._judge(sequence, reason)
+        else:
+            self.metrics.observe_finished(usage, reason.value)
+            self.auditor.consider(sequence, reason)
         return Progress(request_id, "", finish_reason=reason, usage=usage)
+
+    def _judge(self, sequence: Sequence, reason: FinishReason) -> None:
+        if reason is FinishReason.CANCELLED:
+            self.auditor.put_back()
+            return
+        verdict = self.auditor.judge(sequence)
+        if verdict is not None:
+            self.metrics.observe_audit(verdict)
 
     def _usage(self, sequence: Sequence) -> RequestUsage:
         now = self._clock()

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from workers.verdict import Verdict
+
 PREFIX = "tokenhouse_worker_"
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 1.0, 2.5)
@@ -22,6 +24,11 @@ class Totals:
     drafted: int = 0
     accepted: int = 0
     steps: int = 0
+    audits_same: int = 0
+    audits_tie: int = 0
+    audits_different: int = 0
+    audit_seconds: float = 0.0
+    joules: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +52,7 @@ class Metrics:
     def __init__(self) -> None:
         self.totals = Totals()
         self.registry = CollectorRegistry()
+        self._energy: tuple[Gauge, Gauge] | None = None
         self.running = self._gauge("num_requests_running", "Requests with a seat")
         self.waiting = self._gauge("num_requests_waiting", "Requests in the queue")
         self.kv_cache_usage = self._gauge("kv_cache_usage_perc", "Share of KV blocks in use, 0-1")
@@ -83,6 +91,15 @@ class Metrics:
             registry=self.registry,
         )
         self._expert_totals: dict[int, list[int]] = {}
+        self.audits = Counter(
+            f"{PREFIX}audits",
+            "Answers with drafts computed again without, by what came of it",
+            ["verdict"],
+            registry=self.registry,
+        )
+        for verdict in Verdict:
+            self.audits.labels(verdict=verdict.value)
+        self.audited_tokens = self._counter("audited_tokens", "Tokens computed again by audits")
         self.ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token")
         self.tpot = self._histogram(
             "time_per_output_token_seconds", "Per output token", TOKEN_SECONDS
@@ -95,12 +112,35 @@ class Metrics:
         self.request_output = self._histogram("request_generation_tokens", "Output length", TOKENS)
         self.iteration_tokens = self._histogram("iteration_tokens_total", "Tokens a step", TOKENS)
 
-    def observe_step(self, *, seconds: float, input_tokens: int, total_tokens: int) -> None:
+    def observe_step(
+        self, *, seconds: float, input_tokens: int, replayed_tokens: int, total_tokens: int
+    ) -> None:
         """Split a step's time by its tokens; rejected drafts are part of the cost of output."""
         input_seconds = seconds * input_tokens / total_tokens
+        audit_seconds = seconds * replayed_tokens / total_tokens
         self.totals.input_seconds += input_seconds
-        self.totals.output_seconds += seconds - input_seconds
+        self.totals.audit_seconds += audit_seconds
+        self.totals.output_seconds += seconds - input_seconds - audit_seconds
         self.iteration_tokens.observe(total_tokens)
+
+    def observe_audit(self, verdict: Verdict) -> None:
+        self.audits.labels(verdict=verdict.value).inc()
+        name = f"audits_{verdict.value}"
+        setattr(self.totals, name, getattr(self.totals, name) + 1)
+
+    def observe_energy(self, joules: float | None) -> None:
+        """Joules since the engine started; the series exist only where there is such a figure."""
+        if joules is None:
+            return
+        if self._energy is None:
+            self._energy = (
+                self._gauge("energy_joules", "Of the whole package or board"),
+                self._gauge("joules_per_million_tokens", "By tokens computed, input and output"),
+            )
+        tokens = self.totals.input_tokens_uncached + self.totals.output_tokens
+        self.totals.joules = joules
+        self._energy[0].set(joules)
+        self._energy[1].set(joules / tokens * 1e6 if tokens else 0.0)
 
     def observe_draft(self, *, drafted: int, accepted: int) -> None:
         self.totals.drafted += drafted

@@ -54,8 +54,17 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.running or self.waiting)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether seats and waiting places are all taken."""
+        return len(self.waiting) + len(self.running) >= self._config.max_requests
+
+    @property
+    def has_free_seat(self) -> bool:
+        return not self.waiting and len(self.running) < self._config.max_running_requests
+
     def add(self, sequence: Sequence) -> None:
-        if len(self.waiting) + len(self.running) >= self._config.max_requests:
+        if self.is_full:
             raise QueueFull
         self.waiting.append(sequence)
 

@@ -9,6 +9,7 @@ from workers.sampler import SamplingParams, TokenLogprobs
 from workers.speculation.policy import Acceptance
 from workers.speculation.protocol import NO_DRAFT, Draft, Proposer
 from workers.structured import Grammar
+from workers.verdict import Verdict
 
 
 class FinishReason(StrEnum):
@@ -24,7 +25,8 @@ class GenerationRequest:
 
     Before `min_tokens` neither the end of the text nor `stop_token_ids` nor a stop string can come.
     With `max_tokens` 0 it ends when its prompt is computed. `prompt_logprobs` (likeliest tokens to
-    list beside each) and `pooled` (an embedding) ask for a reading of the prompt.
+    list beside each) and `pooled` (an embedding) ask for a reading of the prompt. With `expected`
+    it is a replay of an earlier answer: no drafts, no cache, and the end at the first other token.
     """
 
     request_id: str
@@ -41,6 +43,8 @@ class GenerationRequest:
     salt: str = ""
     priority: int = 0
     leader_id: str | None = None
+    expected: tuple[int, ...] | None = None
+    auditable: bool = True
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class Sequence:
     end_tokens: frozenset[int] = frozenset()
     grammar: Grammar | None = None
     reading: PromptReading | None = None
+    verdict: Verdict | None = None
     leader: "Sequence | None" = None
     num_computed: int = 0
     proposed: Draft = NO_DRAFT
@@ -89,7 +94,14 @@ class Sequence:
         return self.remaining == 1 and self.output_count > 0
 
     @property
-    def has_complete_grammar(self) -> bool:
+    def is_replay(self) -> bool:
+        return self.request.expected is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing may follow: the grammar is complete, or a replay has gone its own way."""
+        if self.verdict not in (None, Verdict.SAME):
+            return True
         return self.grammar is not None and self.grammar.is_complete
 
     @property

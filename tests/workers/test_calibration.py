@@ -35,6 +35,12 @@ def test_a_calibration_measures_and_leaves_no_trace(model_dir: Path):
     assert result.output_tokens > 100
     assert 0.0 < result.input_time_share < 1.0
     assert result.input_tokens_per_s > 0
+    # The price is made of engine time; hardly any of the hour may pass outside of it.
+    busy_s = (
+        result.input_tokens / result.input_tokens_per_s
+        + result.output_tokens / result.output_tokens_per_s
+    )
+    assert 0.8 < busy_s / result.seconds <= 1.001
     assert not measured.has_work
     assert measured.metrics.totals.output_tokens == 0
     assert measured.pool.cached_blocks == 0

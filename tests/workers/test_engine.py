@@ -264,11 +264,12 @@ def test_the_time_of_a_step_is_split_by_its_tokens():
     metrics = Metrics()
 
     # when
-    metrics.observe_step(seconds=2.0, input_tokens=30, total_tokens=40)
-    metrics.observe_step(seconds=1.0, input_tokens=0, total_tokens=8)
+    metrics.observe_step(seconds=2.0, input_tokens=30, replayed_tokens=0, total_tokens=40)
+    metrics.observe_step(seconds=1.0, input_tokens=0, replayed_tokens=2, total_tokens=8)
 
     # then
-    assert (metrics.totals.input_seconds, metrics.totals.output_seconds) == (1.5, 1.5)
+    totals = metrics.totals
+    assert (totals.input_seconds, totals.output_seconds, totals.audit_seconds) == (1.5, 1.25, 0.25)
 
 
 def test_metrics_carry_vllms_names(engine: Engine):

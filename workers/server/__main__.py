@@ -27,6 +27,7 @@ from workers.weights import BadWeights
 
 SHUTDOWN_GRACE_S = 5
 ASSUMED_USD_PER_HOUR = "0.10"
+AUDIT_SHARE = 0.02
 CONNECTIONS_MAX = 1024
 
 
@@ -40,6 +41,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8101)
     parser.add_argument("--public-url", help="address for the gateway (default: host and port)")
     parser.add_argument("--speculation", choices=("off", "ngram"), default="off")
+    parser.add_argument(
+        "--audit-share",
+        type=float,
+        default=AUDIT_SHARE,
+        help="share of speculated answers that idle seats compute again without speculation",
+    )
     parser.add_argument("--threads", type=int, default=defaults.threads)
     parser.add_argument("--kv-blocks", type=int, default=defaults.kv_blocks)
     parser.add_argument("--max-running", type=int, default=defaults.max_running_requests)
@@ -60,6 +67,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         path = getattr(options, f"{name}_file")
         if path is not None:
             setattr(options, name, path.read_text().strip())
+    if not 0.0 <= options.audit_share <= 1.0:
+        parser.error("--audit-share must lie between 0 and 1")
     if options.gateway and not options.worker_key:
         parser.error("--gateway needs --worker-key or --worker-key-file")
     if options.gateway and options.no_bearer:
@@ -169,6 +178,7 @@ def run(options: argparse.Namespace, listener: socket.socket) -> None:
         adapter_dir=options.adapter,
         threads=options.threads,
         speculation=options.speculation,
+        audit_share=options.audit_share,
         kv_blocks=options.kv_blocks,
         max_running_requests=options.max_running,
         max_waiting_requests=options.max_waiting,

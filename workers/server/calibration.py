@@ -46,6 +46,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int
     input_tokens: int
     output_tokens: int
+    joules: float | None = None
 
 
 def mix_prompts() -> list[str]:
@@ -57,6 +58,7 @@ def mix_prompts() -> list[str]:
 def calibrate(engine: Engine, *, clock: Callable[[], float] = time.perf_counter) -> Calibration:
     """Run the mix on a fresh engine, report tokens per second of engine time, and reset it."""
     assert not engine.has_work
+    engine.meter.restart()
     waiting = [_request(engine, index, text) for index, text in enumerate(mix_prompts())]
     waiting.reverse()
     started = clock()
@@ -69,9 +71,9 @@ def calibrate(engine: Engine, *, clock: Callable[[], float] = time.perf_counter)
         in_flight -= ended
         finished += ended
     seconds = clock() - started
-    totals = engine.metrics.totals
+    totals, joules = engine.metrics.totals, engine.meter.joules()
     engine.reset()
-    return _result(totals, seconds=seconds, sample=finished)
+    return _result(totals, seconds=seconds, sample=finished, joules=joules)
 
 
 def _request(engine: Engine, index: int, text: str) -> GenerationRequest:
@@ -82,10 +84,11 @@ def _request(engine: Engine, index: int, text: str) -> GenerationRequest:
         sampling=SamplingParams(temperature=0.0),
         # A salt of its own keeps the mix out of the tenants' prefix cache, and its texts apart.
         salt=f"calibration-{index}",
+        auditable=False,
     )
 
 
-def _result(totals: Totals, *, seconds: float, sample: int) -> Calibration:
+def _result(totals: Totals, *, seconds: float, sample: int, joules: float | None) -> Calibration:
     busy_seconds = totals.input_seconds + totals.output_seconds
     return Calibration(
         input_tokens_per_s=round(totals.input_tokens_uncached / totals.input_seconds, 3),
@@ -98,6 +101,7 @@ def _result(totals: Totals, *, seconds: float, sample: int) -> Calibration:
         accepted=totals.accepted,
         input_tokens=totals.input_tokens_uncached,
         output_tokens=totals.output_tokens,
+        joules=joules,
     )
 
 

@@ -68,6 +68,7 @@ def registration_body(
     identity: Identity, bridge: EngineBridge, calibration: Calibration
 ) -> dict[str, Any]:
     engine = bridge.engine
+    energy = {} if calibration.joules is None else {"joules": calibration.joules}
     return {
         "name": identity.name,
         "base_url": identity.base_url,
@@ -86,6 +87,8 @@ def registration_body(
             "seconds": calibration.seconds,
             "sample": calibration.sample,
             "mix": calibration.mix,
+            "output_tokens": calibration.output_tokens,
+            **energy,
         },
         "engine": {
             "version": ENGINE_VERSION,
@@ -93,6 +96,7 @@ def registration_body(
             "linear": engine.model.linear_kind,
             "threads": engine.config.threads,
             "device": "cpu",
+            "energy": engine.meter.source,
             "torch": torch.__version__,
         },
     }

@@ -48,7 +48,7 @@ class Drafter:
         sequence.draft = []
         sequence.proposed = NO_DRAFT
         left = sequence.request.max_tokens - sequence.output_count - 1
-        if not sequence.is_decoding or left <= 0:
+        if not sequence.is_decoding or sequence.is_replay or left <= 0:
             return
         if sequence.proposer is None:
             sequence.proposer = NgramProposer(

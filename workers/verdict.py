@@ -1,0 +1,33 @@
+"""Whether a token that was drawn again is the one that was drawn before."""
+
+from enum import StrEnum
+from typing import Final
+
+from torch import Tensor
+
+from workers.sampler import SamplingParams, draw
+
+# How far rounding may move a logit, and a chance along the cumulative distribution.
+TIE_LOGIT: Final = 1e-3
+TIE_CHANCE: Final = 1e-4
+
+
+class Verdict(StrEnum):
+    SAME = "same"
+    TIE = "tie"
+    DIFFERENT = "different"
+
+
+def compare(
+    row: Tensor, params: SamplingParams, *, chance: float, drawn: int, expected: int
+) -> Verdict:
+    """Judge a token drawn from `row` [vocab] in place of the expected one."""
+    if drawn == expected:
+        return Verdict.SAME
+    if abs(float(row[drawn] - row[expected])) <= TIE_LOGIT:
+        return Verdict.TIE
+    if not params.is_greedy:
+        for moved in (chance - TIE_CHANCE, chance + TIE_CHANCE):
+            if draw(row, params, min(max(moved, 0.0), 1.0 - 1e-12)) == expected:
+                return Verdict.TIE
+    return Verdict.DIFFERENT
