@@ -201,11 +201,10 @@ def _new_offer(registration: Registration, model: Model) -> Offer:
 
 
 def variant_of(techniques: tuple[str, ...]) -> str:
-    """`ngram` for a worker with "ngram-speculation", `plain` for one without any."""
-    for technique in techniques:
-        if technique.endswith(SPECULATION):
-            return technique.removesuffix(SPECULATION)
-    return "plain"
+    """`ngram` for a worker with "ngram-speculation", else `plain`; then `int8` where it is so."""
+    speculation = [name.removesuffix(SPECULATION) for name in techniques if SPECULATION in name]
+    precision = [name for name in techniques if name == "int8"]
+    return "-".join([*(speculation[:1] or ["plain"]), *precision])
 
 
 @transaction.atomic

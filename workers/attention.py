@@ -7,6 +7,7 @@ no copies of keys. Padding reads block 0, which is always zero, and is masked.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -30,17 +31,62 @@ class Span:
         return -(-(self.context + self.count) // block_size)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bucket:
+    """Requests whose tokens are [start, stop) of the step, in order.
+
+    Its tensors are made when first asked for: a decoder that reads the spans needs none of them.
+    """
+
+    spans: Sequence[Span]
     start: int
-    stop: int
-    rows: int
-    queries: int
-    block_ids: Tensor  # [rows * blocks]
-    key_count: int
-    mask: Tensor | None  # [rows, 1, group * queries, keys], None if every key is visible
-    pad: Tensor | None  # [rows * queries] -> token in [start, stop), None if nothing is padded
-    unpad: Tensor | None  # [stop - start] -> row * queries + query
+    block_size: int
+    group: int
+
+    @property
+    def rows(self) -> int:
+        return len(self.spans)
+
+    @cached_property
+    def stop(self) -> int:
+        return self.start + sum(span.count for span in self.spans)
+
+    @cached_property
+    def queries(self) -> int:
+        return max(span.count for span in self.spans)
+
+    @cached_property
+    def key_count(self) -> int:
+        if self.rows == 1:
+            return self.spans[0].context + self.queries
+        return self._blocks * self.block_size
+
+    @cached_property
+    def block_ids(self) -> Tensor:
+        """[rows * blocks]"""
+        table = [PADDING_BLOCK] * (self.rows * self._blocks)
+        for row, span in enumerate(self.spans):
+            used, first = span.blocks(self.block_size), row * self._blocks
+            table[first : first + used] = span.block_ids[:used]
+        return torch.tensor(table)
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """[rows, 1, group * queries, keys], None if every key is visible"""
+        if self.rows == 1 and self.queries == 1:
+            return None
+        return _causal_mask(self.spans, self.queries, key_count=self.key_count, group=self.group)
+
+    @cached_property
+    def padding(self) -> tuple[Tensor, Tensor] | None:
+        """[rows * queries] -> token, and [stop - start] -> row * queries + query; None if full"""
+        if self.stop - self.start == self.rows * self.queries:
+            return None
+        return _padding([span.count for span in self.spans], self.queries, self.start)
+
+    @cached_property
+    def _blocks(self) -> int:
+        return max(span.blocks(self.block_size) for span in self.spans)
 
 
 def arrange(spans: Sequence[Span], block_size: int) -> list[list[int]]:
@@ -63,36 +109,6 @@ def _fits(first: Span, other: Span, block_size: int) -> bool:
         return False
     limit = max(SMALL_CONTEXT_BLOCKS, 2 * first.blocks(block_size))
     return other.blocks(block_size) <= limit
-
-
-def build_bucket(spans: Sequence[Span], *, start: int, block_size: int, group: int) -> Bucket:
-    """Index tensors and mask of one bucket whose tokens begin at `start` of the step."""
-    counts = [span.count for span in spans]
-    rows, queries, total = len(spans), max(counts), sum(counts)
-    blocks = max(span.blocks(block_size) for span in spans)
-    if rows == 1:
-        key_count = spans[0].context + queries
-    else:
-        key_count = blocks * block_size
-    table = [PADDING_BLOCK] * (rows * blocks)
-    for row, span in enumerate(spans):
-        used = span.blocks(block_size)
-        table[row * blocks : row * blocks + used] = span.block_ids[:used]
-    pad, unpad = _padding(counts, queries, start) if total != rows * queries else (None, None)
-    mask = None
-    if rows > 1 or queries > 1:
-        mask = _causal_mask(spans, queries, key_count=key_count, group=group)
-    return Bucket(
-        start=start,
-        stop=start + total,
-        rows=rows,
-        queries=queries,
-        block_ids=torch.tensor(table),
-        key_count=key_count,
-        mask=mask,
-        pad=pad,
-        unpad=unpad,
-    )
 
 
 def _padding(counts: list[int], queries: int, start: int) -> tuple[Tensor, Tensor]:
@@ -129,10 +145,10 @@ def attend(query: Tensor, blocks: Tensor, buckets: list[Bucket], out: Tensor) ->
         keys_values = gathered.view(rows, -1, blocks.shape[2], head_dim)
         if bucket.key_count != keys_values.shape[1]:
             keys_values = keys_values[:, : bucket.key_count]
-        if bucket.pad is None:
+        if bucket.padding is None:
             part = query[bucket.start : bucket.stop]
         else:
-            part = query.index_select(0, bucket.pad)
+            part = query.index_select(0, bucket.padding[0])
         folded = part.view(rows, queries, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4)
         result = F.scaled_dot_product_attention(
             folded.reshape(rows, kv_heads, group * queries, head_dim),
@@ -142,6 +158,6 @@ def attend(query: Tensor, blocks: Tensor, buckets: list[Bucket], out: Tensor) ->
         )
         flat = result.view(rows, kv_heads, group, queries, head_dim).permute(0, 3, 1, 2, 4)
         tokens = flat.reshape(rows * queries, kv_heads * group * head_dim)
-        if bucket.unpad is not None:
-            tokens = tokens.index_select(0, bucket.unpad)
+        if bucket.padding is not None:
+            tokens = tokens.index_select(0, bucket.padding[1])
         out[bucket.start : bucket.stop] = tokens

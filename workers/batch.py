@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from workers.attention import Span, arrange, build_bucket
+from workers.attention import Bucket, Span, arrange
 from workers.model import Batch
 
 
@@ -38,7 +38,7 @@ def build_batch(parts: Sequence[Part], *, block_size: int, group: int) -> Layout
     start = 0
     for indices in arrange(spans, block_size):
         members = [spans[index] for index in indices]
-        bucket = build_bucket(members, start=start, block_size=block_size, group=group)
+        bucket = Bucket(members, start=start, block_size=block_size, group=group)
         start = bucket.stop
         buckets.append(bucket)
         order.extend(indices)

@@ -9,7 +9,9 @@ from typing import Literal
 
 ENGINE_VERSION = "0.1.0"
 DEFAULT_MODEL_DIR = Path(".tokenhouse/models/smollm2-135m-instruct")
+DEFAULT_KERNEL_DIR = Path(".tokenhouse/kernels")
 
+Quantisation = Literal["none", "int8"]
 Speculation = Literal["off", "ngram"]
 
 
@@ -20,6 +22,8 @@ class EngineConfig:
     model_dir: Path = DEFAULT_MODEL_DIR
     adapter_dir: Path | None = None
     threads: int = 1
+    quantisation: Quantisation = "none"
+    kernel_dir: Path = DEFAULT_KERNEL_DIR
     speculation: Speculation = "off"
     block_size: int = 16
     kv_blocks: int = 544

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
+from workers import quantisation
 from workers.audit import Auditor
 from workers.batch import Layout, Part, build_batch
 from workers.choice import choose
@@ -18,7 +18,7 @@ from workers.config import EngineConfig
 from workers.energy import meter_for
 from workers.kv import BlockPool, BlockTable
 from workers.metrics import Metrics, RequestUsage
-from workers.model import Model, load_model
+from workers.model import Model
 from workers.reading import PromptReading
 from workers.sampler import NonFiniteLogits, TokenLogprobs, check_finite, token_logprobs
 from workers.scheduler import CacheStats, Scheduled, Scheduler
@@ -109,8 +109,7 @@ class Engine:
 
     @classmethod
     def load(cls, config: EngineConfig) -> "Engine":
-        torch.set_num_threads(config.threads)
-        model = load_model(config.model_dir, config.adapter_dir)
+        model = quantisation.load(config)
         tokenizer = Tokenizer(config.model_dir)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise BadTokenizer(

@@ -36,35 +36,35 @@ class GroupedHeads:
         self, config: ModelConfig, read: ReadWeights, prefix: str, make: MakeLinear
     ) -> None:
         self._config = config
-        self._qkv = _read_qkv(config, read, prefix, make)
+        self.qkv = _read_qkv(config, read, prefix, make)
         out = "out_proj" if f"{prefix}.out_proj.weight" in read else "o_proj"
-        self._output = read_linear(
+        self.output = read_linear(
             read,
             f"{prefix}.{out}",
             (config.hidden_size, config.heads * config.head_dim),
             make,
             biased=config.output_bias,
         )
-        self._norms = _read_head_norms(config, read, prefix)
+        self.norms = _read_head_norms(config, read, prefix)
 
     def __call__(self, normed: Tensor, hidden: Tensor, index: int, step: Step) -> Tensor:
         config = self._config
         rotated = config.heads + config.kv_heads
-        qkv = self._qkv(normed).view(-1, rotated + config.kv_heads, config.head_dim)
-        if self._norms:
+        qkv = self.qkv(normed).view(-1, rotated + config.kv_heads, config.head_dim)
+        if self.norms:
             self._norm_heads(qkv)
         if step.rotation is not None:
             halves = qkv[:, :rotated].view(-1, rotated, config.head_dim // 2, 2)
             torch.view_as_complex(halves).mul_(step.rotation)
         step.cache.slots[index].index_copy_(0, step.slots, qkv[:, config.heads :])
         attend(qkv[:, : config.heads], step.cache.blocks[index], step.buckets, step.attended)
-        return self._output.plus(step.attended, hidden)
+        return self.output.plus(step.attended, hidden)
 
     def _norm_heads(self, qkv: Tensor) -> None:
         """In place; a weight is as wide as one head or as all of them."""
         heads, kv_heads = self._config.heads, self._config.kv_heads
         parts = (qkv[:, :heads], qkv[:, heads : heads + kv_heads])
-        for part, weight in zip(parts, self._norms, strict=True):
+        for part, weight in zip(parts, self.norms, strict=True):
             rows = part.reshape(part.shape[0], -1, weight.shape[0])
             part.copy_(F.rms_norm(rows, weight.shape, weight, self._config.norm_eps).view_as(part))
 
@@ -107,7 +107,7 @@ class LatentHeads:
         self._key_up = by_head[:, : latent.plain_dim].contiguous()  # [heads, plain, rank]
         values = by_head[:, latent.plain_dim :]
         self._value_up = values.transpose(1, 2).contiguous()  # [heads, rank, value]
-        self._output = make(
+        self.output = make(
             read(f"{prefix}.o_proj.weight", (config.hidden_size, config.heads * latent.value_dim))
         )
 
@@ -132,7 +132,7 @@ class LatentHeads:
         attend(absorbed, step.cache.blocks[index], step.buckets, step.attended)
         latents = step.attended.view(tokens, self._heads, -1)[..., :rank].transpose(0, 1)
         values = torch.bmm(latents, self._value_up).transpose(0, 1)  # [tokens, heads, value]
-        return self._output.plus(values.reshape(tokens, -1), hidden)
+        return self.output.plus(values.reshape(tokens, -1), hidden)
 
     def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self._norm_eps)

@@ -1,4 +1,4 @@
-"""Matrix products of the decoder: plain, or prepacked once by oneDNN (CPU, full fp32).
+"""Matrix products of the decoder: plain, prepacked once by oneDNN (full fp32), or int8; for CPUs.
 
 `F.linear` repacks its weight at every call with two or more tokens, which makes verifying drafts
 expensive; a weight packed once does not. The packed kind tests itself against the plain one at load
@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from workers.kernels.library import Kernels
 
 PACKED_BATCH_HINT = 8
 SELF_TEST_TOKENS = (1, 3, 17)
@@ -29,10 +31,15 @@ class Linear(Protocol):
 class MakeLinear(Protocol):
     """Makes a product of a weight [out, in] and, where the family has one, its bias [out]."""
 
+    @property
+    def kind(self) -> str: ...
+
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Linear: ...
 
 
 class PlainLinear:
+    kind = "fp32"
+
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self._weight = weight.contiguous()
         self._bias = bias
@@ -54,6 +61,8 @@ class PlainLinear:
 
 
 class PackedLinear:
+    kind = "onednn-fp32-packed"
+
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         reorder = torch.ops.mkldnn._reorder_linear_weight
         self._weight = reorder(weight.contiguous(), PACKED_BATCH_HINT)
@@ -80,6 +89,41 @@ class PackedLinear:
     def plus(self, x: Tensor, term: Tensor) -> Tensor:
         result: Tensor = self._binary(x, term, self._weight, self._bias, "add")
         return result
+
+
+class Int8Linear:
+    """Weights of 8 bits in groups of 32, activations of 8 bits made for each token (`kernels/`)."""
+
+    def __init__(self, kernels: Kernels, weight: Tensor, bias: Tensor | None = None) -> None:
+        self._kernels = kernels
+        self.packed = kernels.pack(weight, bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._kernels.product(self.packed, x)
+
+    def silu(self, x: Tensor) -> Tensor:
+        return F.silu(self(x), inplace=True)
+
+    def relu(self, x: Tensor) -> Tensor:
+        return self(x).relu_()
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self(x).mul_(factor)
+
+    def plus(self, x: Tensor, term: Tensor) -> Tensor:
+        return self(x).add_(term)
+
+
+class Int8Maker:
+    def __init__(self, kernels: Kernels) -> None:
+        self._kernels = kernels
+
+    @property
+    def kind(self) -> str:
+        return f"int8-{self._kernels.instructions}"
+
+    def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Int8Linear:
+        return Int8Linear(self._kernels, weight, bias)
 
 
 def choose_linear(sample_weight: Tensor) -> MakeLinear:

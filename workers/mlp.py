@@ -11,17 +11,17 @@ class GatedMLP:
     """down(silu(gate x) * up x)."""
 
     def __init__(self, gate: Linear, up: Linear, down: Linear) -> None:
-        self._gate, self._up, self._down = gate, up, down
+        self.gate, self.up, self.down = gate, up, down
 
     def __call__(self, normed: Tensor, hidden: Tensor) -> Tensor:
-        return self._down.plus(self._gated(normed), hidden)
+        return self.down.plus(self._gated(normed), hidden)
 
     def alone(self, normed: Tensor) -> Tensor:
         """Without the residual."""
-        return self._down(self._gated(normed))
+        return self.down(self._gated(normed))
 
     def _gated(self, normed: Tensor) -> Tensor:
-        return self._up.times(normed, self._gate.silu(normed))
+        return self.up.times(normed, self.gate.silu(normed))
 
 
 def read_gated_mlp(

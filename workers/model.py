@@ -5,6 +5,7 @@ and the residual to add to. It owns weights and the KV tensors, and knows nothin
 differs between families is read by `families`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from workers.experts import SparseMLP
 from workers.families import ModelConfig, read_config
 from workers.heads import GroupedHeads, LatentHeads, Step
 from workers.kv import KVCache
-from workers.linear import MakeLinear, PackedLinear, choose_linear
+from workers.linear import Int8Maker, MakeLinear, choose_linear
 from workers.lora import AdaptedWeights
 from workers.mlp import ReluMLP, read_gated_mlp
 from workers.rotary import rotations
@@ -46,11 +47,11 @@ class MLP(Protocol):
 
 class RMSNorm:
     def __init__(self, read: ReadWeights, name: str, config: ModelConfig) -> None:
-        self._weight = read(f"{name}.weight", (config.hidden_size,)).clone()
+        self.weight = read(f"{name}.weight", (config.hidden_size,)).clone()
         self._eps = config.norm_eps
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self._weight.shape, self._weight, self._eps)
+        return F.rms_norm(x, self.weight.shape, self.weight, self._eps)
 
 
 class LayerNorm:
@@ -105,7 +106,12 @@ class Model:
 
     @property
     def linear_kind(self) -> str:
-        return "onednn-fp32-packed" if self.make_linear is PackedLinear else "fp32"
+        return self.make_linear.kind
+
+    @property
+    def precision(self) -> str:
+        """Of the weights and the products with them, in the words of an offer."""
+        return "int8" if isinstance(self.make_linear, Int8Maker) else "float32"
 
     def take_expert_load(self) -> dict[int, list[int]]:
         """Tokens that each expert took since the last call, by sparse layer."""
@@ -204,7 +210,12 @@ class Model:
         return read_gated_mlp(read, f"{prefix}.mlp", shape, make, biased=biased)
 
 
-def load_model(model_dir: Path, adapter_dir: Path | None = None) -> Model:
+BuildModel = Callable[[ModelConfig, ReadWeights], Model]
+
+
+def load_model(
+    model_dir: Path, adapter_dir: Path | None = None, *, build: BuildModel = Model
+) -> Model:
     """Load the model of a folder; weights are mapped, packed one by one and let go.
 
     An adapter is merged into them on the way. Raises `UnsupportedModel` or `BadWeights`, each with
@@ -212,7 +223,7 @@ def load_model(model_dir: Path, adapter_dir: Path | None = None) -> Model:
     """
     config = read_config(model_dir)
     weights = AdaptedWeights(model_dir, adapter_dir) if adapter_dir else Weights(model_dir)
-    model = Model(config, weights)
+    model = build(config, weights)
     _refuse_unread(weights, config)
     return model
 

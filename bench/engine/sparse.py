@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from workers.attention import Span, build_bucket
+from workers.attention import Bucket, Span
 from workers.experts import SparseMLP
 from workers.families import ModelConfig, Sparse
 from workers.linear import PlainLinear
@@ -118,7 +118,7 @@ class Decoding:
             tokens=torch.arange(rows) * 7 % model.config.vocab_size,
             positions=torch.full((rows,), CONTEXT),
             slots=torch.tensor([table[-1] * BLOCK_SIZE for table in tables]),
-            buckets=[build_bucket(spans, start=0, block_size=BLOCK_SIZE, group=group)],
+            buckets=[Bucket(spans, start=0, block_size=BLOCK_SIZE, group=group)],
             logit_rows=torch.arange(rows),
         )
 

@@ -64,6 +64,28 @@ def test_speculation_names_the_variant_and_a_second_machine_gets_its_own() -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("techniques", "variant"),
+    [
+        ((), "plain"),
+        (("paged-kv", "int8"), "plain-int8"),
+        (("int8", "ngram-speculation"), "ngram-int8"),
+    ],
+)
+def test_an_int8_offer_says_so(techniques: tuple[str, ...], variant: str) -> None:
+    # given
+    key, _ = worker_key()
+    engine = {"dtype": "int8"}
+
+    # when
+    worker = workers.register(
+        key=key, registration=registration(techniques=techniques, engine=engine), now=NOW
+    )
+
+    # then
+    assert (worker.offer.variant, worker.offer.quantization) == (variant, "int8")
+
+
 def test_registering_again_renews_and_prices_only_what_changed() -> None:
     # given
     key, _ = worker_key()

@@ -12,10 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from workers.config import EngineConfig
 from workers.engine import Engine
 from workers.metrics import RequestUsage
-from workers.model import load_model
 from workers.sampler import SamplingParams, TokenLogprobs
 from workers.sequence import FinishReason, GenerationRequest
-from workers.tokenizer import Tokenizer
 
 EOS = 1
 CHAT_TEMPLATE = (
@@ -66,8 +64,7 @@ def write_tiny_model(folder: Path, *, seed: int = 0, context: int = 512) -> Path
 def make_engine(model_dir: Path, **limits: object) -> Engine:
     settings = {"token_budget": 32, "max_running_requests": 8, "kv_blocks": 96, "block_size": 8}
     config = EngineConfig(model_dir=model_dir, **{**settings, **limits})
-    torch.set_num_threads(config.threads)
-    return Engine(config, load_model(model_dir), Tokenizer(model_dir))
+    return Engine.load(config)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.workers.checkpoints import CONFIGS, SPARSE, write_checkpoint
 from tests.workers.engines import make_engine, request, run
-from workers.attention import Span, build_bucket
+from workers.attention import Bucket, Span
 from workers.families import UnsupportedModel, read_config
 from workers.model import Batch, Model, load_model
 from workers.weights import BadWeights
@@ -43,7 +43,7 @@ def logits_of(model: Model, tokens: list[int], *, chunks: tuple[int, ...]) -> to
     for count in chunks:
         span = Span(table, start, count)
         group = model.config.group
-        bucket = build_bucket([span], start=0, block_size=BLOCK_SIZE, group=group)
+        bucket = Bucket([span], start=0, block_size=BLOCK_SIZE, group=group)
         positions = torch.arange(start, start + count)
         batch = Batch(
             tokens=torch.tensor(tokens[start : start + count]),

@@ -10,10 +10,11 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import uvicorn
 
-from workers.config import DEFAULT_MODEL_DIR, EngineConfig
+from workers.config import DEFAULT_MODEL_DIR, EngineConfig, Quantisation
 from workers.convert import ConversionFailed, convert
 from workers.engine import Engine
 from workers.families import UnsupportedModel
@@ -47,6 +48,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         default=AUDIT_SHARE,
         help="share of speculated answers that idle seats compute again without speculation",
     )
+    parser.add_argument(
+        "--quantisation", choices=get_args(Quantisation), default=defaults.quantisation
+    )
+    parser.add_argument("--kernel-dir", type=Path, default=defaults.kernel_dir)
     parser.add_argument("--threads", type=int, default=defaults.threads)
     parser.add_argument("--kv-blocks", type=int, default=defaults.kv_blocks)
     parser.add_argument("--max-running", type=int, default=defaults.max_running_requests)
@@ -177,6 +182,8 @@ def run(options: argparse.Namespace, listener: socket.socket) -> None:
         model_dir=options.model_dir,
         adapter_dir=options.adapter,
         threads=options.threads,
+        quantisation=options.quantisation,
+        kernel_dir=options.kernel_dir,
         speculation=options.speculation,
         audit_share=options.audit_share,
         kv_blocks=options.kv_blocks,

@@ -55,6 +55,8 @@ def techniques(engine: Engine) -> list[str]:
     found = ["paged-kv", "prefix-cache", "continuous-batching", "chunked-prefill"]
     if config.speculation == "ngram":
         found.append("ngram-speculation")
+    if engine.model.precision == "int8":
+        found.append("int8")
     if engine.model.config.sparse is not None:
         found.append("sparse-experts")
     if (config.model_dir / MARKER).is_file():
@@ -92,7 +94,7 @@ def registration_body(
         },
         "engine": {
             "version": ENGINE_VERSION,
-            "dtype": "float32",
+            "dtype": engine.model.precision,
             "linear": engine.model.linear_kind,
             "threads": engine.config.threads,
             "device": "cpu",

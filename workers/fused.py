@@ -1,0 +1,93 @@
+"""The int8 decoder: all layers of a step in one call into the kernels.
+
+It is `Model`, loaded with int8 products, whose layers are then described to C. Only plain decoders
+fit (RMS norms, grouped heads, gated MLPs: Llama, Mistral, Qwen2); the others run layer by layer
+with the same products. Its cache holds a block's keys transposed, which no one else reads.
+"""
+
+from array import array
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from workers.families import ModelConfig
+from workers.heads import GroupedHeads
+from workers.kernels import library
+from workers.kernels.library import Kernels
+from workers.kv import KVCache
+from workers.linear import Int8Linear, Int8Maker
+from workers.mlp import GatedMLP
+from workers.model import Batch, Layer, Model, RMSNorm
+from workers.weights import ReadWeights
+
+# The kernels' vectors have this many lanes: a block's positions, and a divisor of the widths.
+LANES = 16
+
+
+def unfit(config: ModelConfig, *, block_size: int) -> str | None:
+    """Why the whole decoder cannot run in the kernels, None if it can."""
+    if config.rope is None or config.latent is not None or config.sparse is not None:
+        return f"{config.family} is no plain decoder"
+    if config.head_norms != "none":
+        return f"{config.family} norms its heads"
+    if config.hidden_size % LANES or config.head_dim % LANES:
+        return f"hidden and head sizes must be multiples of {LANES}"
+    if block_size != LANES:
+        return f"blocks must have {LANES} tokens"
+    return None
+
+
+class FusedModel(Model):
+    def __init__(self, config: ModelConfig, read: ReadWeights, *, kernels: Kernels) -> None:
+        super().__init__(config, read, make=Int8Maker(kernels))
+        self._kernels = kernels
+        assert self._rotations is not None
+        described = [_describe(layer) for layer in self._layers]
+        self._described = (library.Layer * len(described))(*described)
+        self._decoder = library.Decoder(
+            config.hidden_size,
+            config.mlp_width,
+            config.heads,
+            config.kv_heads,
+            config.head_dim,
+            config.norm_eps,
+            self._rotations.data_ptr(),
+            self._described,
+        )
+
+    @property
+    def linear_kind(self) -> str:
+        return f"{super().linear_kind}-fused"
+
+    @torch.inference_mode()
+    def hidden_states(self, batch: Batch, cache: KVCache, *, depth: int | None = None) -> Tensor:
+        hidden = self._embed(batch)
+        spans = [span for bucket in batch.buckets for span in bucket.spans]
+        used = [span.block_ids[: span.blocks(LANES)] for span in spans]
+        contexts = array("i", [span.context for span in spans])
+        counts = array("i", [span.count for span in spans])
+        block_counts = array("i", [len(ids) for ids in used])
+        block_ids = array("i", chain.from_iterable(used))
+        assert sum(counts) == len(hidden)
+        assert all(n == span.blocks(LANES) for n, span in zip(block_counts, spans, strict=True))
+        step = library.Step(
+            len(spans),
+            len(hidden),
+            *(numbers.buffer_info()[0] for numbers in (contexts, counts, block_counts, block_ids)),
+            cache.blocks.data_ptr(),
+            cache.blocks.stride(0),
+        )
+        layers = len(self._described) if depth is None else min(depth, len(self._described))
+        self._kernels.run_layers(self._decoder, step, layers, hidden)
+        return hidden
+
+
+def _describe(layer: Layer) -> library.Layer:
+    norms, heads, mlp = (layer.input_norm, layer.mlp_norm), layer.heads, layer.mlp
+    assert isinstance(heads, GroupedHeads)
+    assert isinstance(mlp, GatedMLP)
+    pointers = [norm.weight.data_ptr() for norm in norms if isinstance(norm, RMSNorm)]
+    products = (heads.qkv, heads.output, mlp.gate, mlp.up, mlp.down)
+    matrices = [part.packed.matrix for part in products if isinstance(part, Int8Linear)]
+    return library.Layer(*pointers, *matrices)

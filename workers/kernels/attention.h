@@ -1,0 +1,166 @@
+// Attention over the paged cache, straight from its blocks.
+//
+// A block of 16 positions holds, per KV head, its keys as [dim][16] and then its values as
+// [16][dim]: a key dimension of 16 positions is one vector, so that scores need no sums across
+// lanes. Rows (a query head of a token) that share a KV head pass the keys together.
+#pragma once
+#include <vector>
+
+#include "lanes.h"
+#include "team.h"
+
+constexpr int BLOCK = LANES;
+constexpr int ROWS_AT_ONCE = 6;
+
+struct Heads {
+    int32_t heads, kv_heads, dim;
+    int group() const { return heads / kv_heads; }
+    int qkv_width() const { return (heads + 2 * kv_heads) * dim; }
+    size_t block_floats() const { return size_t(2) * BLOCK * kv_heads * dim; }
+};
+
+// One request's part of the step: tokens [start, start + count) after `context` others.
+struct Span {
+    int32_t start, count, context;
+    const int32_t* blocks;
+};
+
+inline float* keys_of(const Heads& h, float* layer, const Span& span, int block, int kv_head) {
+    return layer + span.blocks[block] * h.block_floats() + size_t(kv_head) * h.dim * BLOCK;
+}
+
+inline float* values_of(const Heads& h, float* layer, const Span& span, int block, int kv_head) {
+    return keys_of(h, layer, span, block, kv_head) + size_t(h.kv_heads) * h.dim * BLOCK;
+}
+
+// Turns the pairs of a head: (a, b) -> (a cos - b sin, b cos + a sin). Rows of the weights stand in
+// the order that makes the two of a pair neighbours; `angles` are theirs, as (cos, sin).
+inline void rotate(float* head, int dim, const float* angles) {
+    for (int i = 0; i < dim; i += 2) {
+        const float a = head[i], b = head[i + 1];
+        head[i] = a * angles[i] - b * angles[i + 1];
+        head[i + 1] = b * angles[i] + a * angles[i + 1];
+    }
+}
+
+// Rotates one token's queries and keys in place, and puts its keys and values into their block.
+inline void rotate_and_keep(const Heads& h, const Span& span, int position, const float* angles,
+                            float* qkv, float* layer) {
+    for (int head = 0; head < h.heads + h.kv_heads; head++)
+        rotate(qkv + head * h.dim, h.dim, angles);
+    const float* key = qkv + h.heads * h.dim;
+    const float* value = key + h.kv_heads * h.dim;
+    const int block = position / BLOCK, lane = position % BLOCK;
+    for (int head = 0; head < h.kv_heads; head++, key += h.dim, value += h.dim) {
+        float* keys = keys_of(h, layer, span, block, head);
+        for (int i = 0; i < h.dim; i++) keys[i * BLOCK + lane] = key[i];
+        float* values = values_of(h, layer, span, block, head);
+        memcpy(values + lane * h.dim, value, h.dim * sizeof(float));
+    }
+}
+
+// scores[row][position] of ROWS queries over `blocks` blocks of keys.
+template <int ROWS>
+void score(const Heads& h, float* layer, const Span& span, int kv_head, int blocks,
+           const float* const* queries, float* scores, int stride) {
+    for (int block = 0; block < blocks; block++) {
+        const float* keys = keys_of(h, layer, span, block, kv_head);
+        Vec sums[ROWS] = {};
+        for (int i = 0; i < h.dim; i++) {
+            const Vec key = load(keys + i * BLOCK);
+            for (int row = 0; row < ROWS; row++) sums[row] += key * queries[row][i];
+        }
+        for (int row = 0; row < ROWS; row++)
+            store(scores + row * stride + block * BLOCK, sums[row]);
+    }
+}
+
+// Scores become weights in place, zero from `visible` on; the factor that makes their sum 1.
+inline float soften(float* scores, int blocks, int visible, float scale) {
+    const IntVec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    Vec peak = all(-INFINITY), total{};
+    for (int block = 0; block < blocks; block++) {
+        const Vec value = load(scores + block * BLOCK) * scale;
+        peak = bigger(peak, lane + block * BLOCK < visible ? value : all(-INFINITY));
+    }
+    const float top = largest(peak);
+    for (int block = 0; block < blocks; block++) {
+        const Vec weight = exponential(load(scores + block * BLOCK) * scale - top);
+        const Vec kept = lane + block * BLOCK < visible ? weight : Vec{};
+        total += kept;
+        store(scores + block * BLOCK, kept);
+    }
+    return 1 / sum(total);
+}
+
+// out[row] = sum over positions of weight * value, in slices of VECTORS * 16 dimensions.
+template <int ROWS, int VECTORS>
+void weigh(const Heads& h, float* layer, const Span& span, int kv_head, int length,
+           const float* weights, int stride, const float* factors, float* const* out) {
+    for (int slice = 0; slice < h.dim; slice += VECTORS * LANES) {
+        Vec sums[ROWS][VECTORS] = {};
+        for (int position = 0; position < length; position++) {
+            const float* values = values_of(h, layer, span, position / BLOCK, kv_head) +
+                                  position % BLOCK * h.dim + slice;
+            for (int row = 0; row < ROWS; row++)
+                for (int v = 0; v < VECTORS; v++)
+                    sums[row][v] += load(values + v * LANES) * weights[row * stride + position];
+        }
+        for (int row = 0; row < ROWS; row++)
+            for (int v = 0; v < VECTORS; v++)
+                store(out[row] + slice + v * LANES, sums[row][v] * factors[row]);
+    }
+}
+
+// Rows [first, first + ROWS) of a span and KV head; row = token * group + query head.
+template <int ROWS>
+void attend_rows(const Heads& h, float* layer, const Span& span, int kv_head, int first,
+                 const float* qkv, float* out, std::vector<float>& scores) {
+    const float* queries[ROWS];
+    float* results[ROWS];
+    float factors[ROWS];
+    const int group = h.group();
+    const int length = span.context + (first + ROWS - 1) / group + 1;
+    const int blocks = (length + BLOCK - 1) / BLOCK, stride = blocks * BLOCK;
+    if (scores.size() < size_t(stride) * ROWS) scores.resize(size_t(stride) * ROWS);
+    for (int row = 0; row < ROWS; row++) {
+        const size_t token = span.start + (first + row) / group;
+        const int head = kv_head * group + (first + row) % group;
+        queries[row] = qkv + token * h.qkv_width() + head * h.dim;
+        results[row] = out + (token * h.heads + head) * h.dim;
+    }
+    score<ROWS>(h, layer, span, kv_head, blocks, queries, scores.data(), stride);
+    const float scale = 1 / std::sqrt(float(h.dim));
+    for (int row = 0; row < ROWS; row++) {
+        const int visible = span.context + (first + row) / group + 1;
+        factors[row] = soften(scores.data() + row * stride, blocks, visible, scale);
+    }
+    if (h.dim % (4 * LANES) == 0)
+        weigh<ROWS, 4>(h, layer, span, kv_head, length, scores.data(), stride, factors, results);
+    else
+        weigh<ROWS, 1>(h, layer, span, kv_head, length, scores.data(), stride, factors, results);
+}
+
+template <int ROWS_MAX = ROWS_AT_ONCE>
+void attend_some(const Heads& h, float* layer, const Span& span, int kv_head, int first, int rows,
+                 const float* qkv, float* out, std::vector<float>& scores) {
+    if (rows == ROWS_MAX)
+        attend_rows<ROWS_MAX>(h, layer, span, kv_head, first, qkv, out, scores);
+    else if constexpr (ROWS_MAX > 1)
+        attend_some<ROWS_MAX - 1>(h, layer, span, kv_head, first, rows, qkv, out, scores);
+}
+
+// A piece of attention's work: some rows of one span and KV head.
+struct Piece {
+    int32_t span, kv_head, first, rows;
+};
+
+inline void list_pieces(const Heads& h, const std::vector<Span>& spans,
+                        std::vector<Piece>& pieces) {
+    pieces.clear();
+    for (int span = 0; span < int(spans.size()); span++)
+        for (int kv_head = 0; kv_head < h.kv_heads; kv_head++)
+            for (int first = 0, rows = spans[span].count * h.group(); first < rows;
+                 first += ROWS_AT_ONCE)
+                pieces.push_back({span, kv_head, first, std::min(ROWS_AT_ONCE, rows - first)});
+}

@@ -1,0 +1,156 @@
+// A Llama-shaped decoder in one call per step: norms, int8 products, rotary embedding, paged
+// attention and the gated MLP, with nothing between them but memory. The C interface below is what
+// workers/kernels/library.py binds; the caller owns every array.
+#include "attention.h"
+#include "product.h"
+
+struct Layer {
+    const float *input_norm, *mlp_norm;  // [hidden]
+    Matrix qkv, output, gate, up, down;
+};
+
+struct Decoder {
+    int32_t hidden, mlp_width;
+    Heads heads;
+    float norm_eps;
+    const float* angles;  // [context, dim / 2] pairs of cosine and sine
+    const Layer* layers;
+};
+
+// The requests of a step, in the order of their tokens. Block ids of all lie in one array.
+struct Step {
+    int32_t span_count, token_count;
+    const int32_t *contexts, *counts, *block_counts, *block_ids;
+    float* cache;
+    int64_t layer_floats;
+};
+
+// What a decoder needs between its calls: threads, and memory that only grows.
+struct Workspace {
+    explicit Workspace(int threads) : team(threads), scores(threads) {}
+    Team team;
+    Activations activations;
+    std::vector<float> qkv, attended, gated;
+    std::vector<Span> spans;
+    std::vector<Piece> pieces;
+    std::vector<std::vector<float>> scores;
+};
+
+namespace {
+
+constexpr int TOKENS_PER_PIECE = 4;
+
+float* room(std::vector<float>& memory, size_t count) {
+    if (memory.size() < count) memory.resize(count);
+    return memory.data();
+}
+
+void quantise(Workspace& w, const float* rows, int depth, int tokens) {
+    w.activations.resize(tokens, depth);
+    w.team.share(tokens, TOKENS_PER_PIECE, [&](int first, int last, int) {
+        for (int token = first; token < last; token++)
+            w.activations.quantise(rows + size_t(token) * depth, depth, token);
+    });
+}
+
+void norm(const float* x, const float* weight, int width, float eps, float* out) {
+    Vec squares{};
+    for (int i = 0; i < width; i += LANES) squares += load(x + i) * load(x + i);
+    const float factor = 1 / std::sqrt(sum(squares) / width + eps);
+    for (int i = 0; i < width; i += LANES) store(out + i, load(x + i) * factor * load(weight + i));
+}
+
+void quantise_normed(Workspace& w, const Decoder& d, const float* hidden, const float* weight,
+                     int tokens) {
+    w.activations.resize(tokens, d.hidden);
+    w.team.share(tokens, TOKENS_PER_PIECE, [&](int first, int last, int) {
+        std::vector<float> normed(d.hidden);
+        for (int token = first; token < last; token++) {
+            norm(hidden + size_t(token) * d.hidden, weight, d.hidden, d.norm_eps, normed.data());
+            w.activations.quantise(normed.data(), d.hidden, token);
+        }
+    });
+}
+
+void read_spans(Workspace& w, const Decoder& d, const Step& step) {
+    w.spans.clear();
+    const int32_t* blocks = step.block_ids;
+    for (int i = 0, start = 0; i < step.span_count; i++) {
+        w.spans.push_back({start, step.counts[i], step.contexts[i], blocks});
+        start += step.counts[i];
+        blocks += step.block_counts[i];
+    }
+    list_pieces(d.heads, w.spans, w.pieces);
+}
+
+void attend(Workspace& w, const Decoder& d, float* qkv, float* layer, float* out) {
+    const int width = d.heads.qkv_width();
+    w.team.share(int(w.spans.size()), TOKENS_PER_PIECE, [&](int first, int last, int) {
+        for (int i = first; i < last; i++) {
+            const Span& span = w.spans[i];
+            for (int token = 0; token < span.count; token++) {
+                const int position = span.context + token;
+                rotate_and_keep(d.heads, span, position, d.angles + size_t(position) * d.heads.dim,
+                                qkv + size_t(span.start + token) * width, layer);
+            }
+        }
+    });
+    w.team.share(int(w.pieces.size()), 1, [&](int first, int last, int thread) {
+        for (int i = first; i < last; i++) {
+            const Piece& piece = w.pieces[i];
+            attend_some(d.heads, layer, w.spans[piece.span], piece.kv_head, piece.first, piece.rows,
+                        qkv, out, w.scores[thread]);
+        }
+    });
+}
+
+void run_layer(Workspace& w, const Decoder& d, const Layer& layer, float* cache, int tokens,
+               float* hidden) {
+    float* qkv = room(w.qkv, size_t(tokens) * d.heads.qkv_width());
+    float* attended = room(w.attended, size_t(tokens) * d.heads.heads * d.heads.dim);
+    float* gated = room(w.gated, size_t(tokens) * d.mlp_width);
+    quantise_normed(w, d, hidden, layer.input_norm, tokens);
+    product<false>(w.team, layer.qkv, w.activations, tokens, qkv);
+    attend(w, d, qkv, cache, attended);
+    quantise(w, attended, layer.output.depth, tokens);
+    product<true>(w.team, layer.output, w.activations, tokens, hidden);
+    quantise_normed(w, d, hidden, layer.mlp_norm, tokens);
+    gated_product(w.team, layer.gate, layer.up, w.activations, tokens, gated);
+    quantise(w, gated, d.mlp_width, tokens);
+    product<true>(w.team, layer.down, w.activations, tokens, hidden);
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* kernel_instructions() { return INSTRUCTIONS; }
+
+Workspace* kernel_open(int threads) { return new Workspace(threads); }
+
+void kernel_close(Workspace* w) { delete w; }
+
+int64_t kernel_packed_bytes(int rows, int depth) {
+    return int64_t{tiles_of(rows)} * groups_of(depth) * TILE_GROUP_BYTES;
+}
+
+// Packs weights [rows, depth] into 64-byte aligned `out`; the factor of its steps, or NaN.
+float kernel_pack(const float* weights, int rows, int depth, uint8_t* out) {
+    return pack(weights, rows, depth, out);
+}
+
+// out [tokens, rows] = x [tokens, depth] W^T + bias
+void kernel_product(Workspace* w, const Matrix* matrix, const float* x, int tokens, float* out) {
+    quantise(*w, x, matrix->depth, tokens);
+    product<false>(w->team, *matrix, w->activations, tokens, out);
+}
+
+// Brings hidden states [tokens, hidden] through the first `depth` layers, in place.
+void kernel_layers(Workspace* w, const Decoder* d, const Step* step, int depth, float* hidden) {
+    read_spans(*w, *d, *step);
+    for (int layer = 0; layer < depth; layer++)
+        run_layer(*w, *d, d->layers[layer], step->cache + layer * step->layer_floats,
+                  step->token_count, hidden);
+}
+
+}  // extern "C"

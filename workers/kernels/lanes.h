@@ -1,0 +1,143 @@
+// Sixteen fp32 lanes, and the one thing that differs between processors: the product of bytes.
+//
+// Arithmetic is written once, on the compiler's vector type: one register with AVX-512, two with
+// AVX2. Never compiled with -ffast-math: NaN must come out where NaN went in.
+#pragma once
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__)
+#error "these kernels need AVX2, FMA and F16C"
+#endif
+
+constexpr int LANES = 16;
+constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: to add it is to round to an integer
+typedef float Vec __attribute__((vector_size(64)));
+typedef int32_t IntVec __attribute__((vector_size(64)));
+typedef float LooseVec __attribute__((vector_size(64), aligned(4), may_alias));
+
+inline Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
+inline void store(float* to, Vec value) { *reinterpret_cast<LooseVec*>(to) = value; }
+inline Vec all(float value) { return Vec{} + value; }
+
+// The first `count` lanes of memory that ends there.
+inline Vec load_part(const float* from, int count) {
+    if (count >= LANES) return load(from);
+    float lanes[LANES] = {};
+    memcpy(lanes, from, count * sizeof(float));
+    return load(lanes);
+}
+
+inline void store_part(float* to, Vec value, int count) {
+    if (count >= LANES) return store(to, value);
+    float lanes[LANES];
+    store(lanes, value);
+    memcpy(to, lanes, count * sizeof(float));
+}
+
+inline float sum(Vec v) {
+    float lanes[LANES];
+    store(lanes, v);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
+inline float largest(Vec v) {
+    float lanes[LANES];
+    store(lanes, v);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] = std::fmax(lanes[i], lanes[i + half]);
+    return lanes[0];
+}
+
+inline Vec bigger(Vec a, Vec b) { return a < b ? b : a; }
+inline Vec magnitude(Vec v) { return (Vec)((IntVec)v & 0x7fffffff); }
+
+// e^x to 2 ulp: a power of two by the exponent bits times a polynomial on [-ln2/2, ln2/2].
+// Below -87 it is e^-87, about 1e-38; NaN stays NaN because the polynomial is fed with x itself.
+inline Vec exponential(Vec x) {
+    x = x < all(-87.0f) ? all(-87.0f) : x;
+    x = x > all(88.0f) ? all(88.0f) : x;
+    const Vec shifted = x * 1.44269504f + ROUNDING;
+    const Vec whole = shifted - ROUNDING;
+    const Vec rest = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
+    Vec p = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * rest + 8.3334519073e-3f;
+    p = p * rest + 4.1665795894e-2f;
+    p = p * rest + 1.6666665459e-1f;
+    p = p * rest + 5.0000001201e-1f;
+    p = p * rest * rest + rest + 1.0f;
+    const IntVec power = __builtin_convertvector(whole, IntVec);
+    return p * (Vec)((power + 127) << 23);
+}
+
+inline Vec silu(Vec x) { return x / (1.0f + exponential(-x)); }
+
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+
+constexpr const char* INSTRUCTIONS = "avx512-vnni";
+constexpr int TOKENS_AT_ONCE = 8;  // as many share a load of weights as the registers can hold
+
+inline Vec load_half(const uint16_t* from) {
+    return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+
+// Sixteen sums of products of unsigned bytes with signed bytes.
+struct Sums {
+    __m512i all = _mm512_setzero_si512();
+    // Lane i takes four weights of row i times the same four activations.
+    void add(const uint8_t* weights, const int8_t* activations) {
+        int32_t four;
+        memcpy(&four, activations, sizeof four);
+        all = _mm512_dpbusd_epi32(all, _mm512_load_si512(weights), _mm512_set1_epi32(four));
+    }
+    Vec floats() const { return __builtin_convertvector((IntVec)all, Vec); }
+};
+
+#else
+
+constexpr const char* INSTRUCTIONS = "avx2";
+constexpr int TOKENS_AT_ONCE = 2;
+
+inline Vec load_half(const uint16_t* from) {
+    const __m128i* halves = reinterpret_cast<const __m128i*>(from);
+    const __m256 parts[2] = {_mm256_cvtph_ps(_mm_loadu_si128(halves)),
+                             _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
+    Vec whole;
+    memcpy(&whole, parts, sizeof whole);
+    return whole;
+}
+
+// As above without VNNI. Bytes are widened to 16 bits first: the instruction that multiplies bytes
+// saturates at 2 * 255 * 127. So both kinds of processor get the same integers.
+struct Sums {
+    __m256i low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
+    static __m256i four_products(const uint8_t* weights, __m256i even, __m256i odd) {
+        const __m256i bytes = _mm256_load_si256(reinterpret_cast<const __m256i*>(weights));
+        const __m256i even_bytes = _mm256_and_si256(bytes, _mm256_set1_epi16(0xff));
+        const __m256i odd_bytes = _mm256_srli_epi16(bytes, 8);
+        return _mm256_add_epi32(_mm256_madd_epi16(even_bytes, even),
+                                _mm256_madd_epi16(odd_bytes, odd));
+    }
+    void add(const uint8_t* weights, const int8_t* activations) {
+        int32_t four;
+        memcpy(&four, activations, sizeof four);
+        const __m256i repeated = _mm256_set1_epi32(four);
+        const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(repeated, 8), 8);
+        const __m256i odd = _mm256_srai_epi16(repeated, 8);
+        low = _mm256_add_epi32(low, four_products(weights, even, odd));
+        high = _mm256_add_epi32(high, four_products(weights + 32, even, odd));
+    }
+    Vec floats() const {
+        const __m256 parts[2] = {_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)};
+        Vec whole;
+        memcpy(&whole, parts, sizeof whole);
+        return whole;
+    }
+};
+
+#endif

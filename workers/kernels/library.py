@@ -1,0 +1,166 @@
+"""The kernels from Python: the C structures, typed functions, and a self-test before first use.
+
+Every pointer handed over belongs to a tensor that its Python owner keeps alive; ctypes releases the
+GIL during a call. Shapes are checked here, for C checks nothing.
+"""
+
+import ctypes
+import math
+import weakref
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SELF_TEST_SHAPES = ((16, 32), (50, 96), (33, 70))
+SELF_TEST_TOKENS = (1, 2, 9)
+# Both operands have 8 bits: a sum is off by less than this share of what it could be at most.
+SELF_TEST_TOLERANCE = 0.02
+
+
+class Unusable(RuntimeError):
+    """The library does not load, or computes something else than it should."""
+
+
+class Matrix(ctypes.Structure):
+    _fields_ = (
+        ("tiles", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("rows", ctypes.c_int32),
+        ("depth", ctypes.c_int32),
+        ("factor", ctypes.c_float),
+    )
+
+
+class Layer(ctypes.Structure):
+    _fields_ = (
+        ("input_norm", ctypes.c_void_p),
+        ("mlp_norm", ctypes.c_void_p),
+        ("qkv", Matrix),
+        ("output", Matrix),
+        ("gate", Matrix),
+        ("up", Matrix),
+        ("down", Matrix),
+    )
+
+
+class Decoder(ctypes.Structure):
+    _fields_ = (
+        ("hidden", ctypes.c_int32),
+        ("mlp_width", ctypes.c_int32),
+        ("heads", ctypes.c_int32),
+        ("kv_heads", ctypes.c_int32),
+        ("head_dim", ctypes.c_int32),
+        ("norm_eps", ctypes.c_float),
+        ("angles", ctypes.c_void_p),
+        ("layers", ctypes.POINTER(Layer)),
+    )
+
+
+class Step(ctypes.Structure):
+    _fields_ = (
+        ("span_count", ctypes.c_int32),
+        ("token_count", ctypes.c_int32),
+        ("contexts", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+        ("block_counts", ctypes.c_void_p),
+        ("block_ids", ctypes.c_void_p),
+        ("cache", ctypes.c_void_p),
+        ("layer_floats", ctypes.c_int64),
+    )
+
+
+class PackedWeight:
+    """An int8 weight [rows, depth], about 9 bits for each of its numbers."""
+
+    def __init__(self, tiles: Tensor, bias: Tensor | None, shape: torch.Size, factor: float):
+        self.rows, self.depth = shape
+        self._tiles, self._bias = tiles, bias
+        self.matrix = Matrix(
+            tiles.data_ptr(), None if bias is None else bias.data_ptr(), *shape, factor
+        )
+
+
+class Kernels:
+    """A loaded library with its own threads. One thread may call it at a time."""
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        try:
+            self._library = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise Unusable(str(error)) from error
+        self._declare()
+        self.instructions: str = self._library.kernel_instructions().decode()
+        self._workspace = self._library.kernel_open(threads)
+        weakref.finalize(self, self._library.kernel_close, self._workspace)
+        self._test()
+
+    def pack(self, weight: Tensor, bias: Tensor | None = None) -> PackedWeight:
+        """Raises `ValueError` for a weight whose numbers have no fp16 scale."""
+        weight = weight.float().contiguous()
+        rows, depth = weight.shape
+        tiles = torch.empty(self._library.kernel_packed_bytes(rows, depth), dtype=torch.uint8)
+        assert tiles.data_ptr() % 64 == 0
+        factor = self._library.kernel_pack(weight.data_ptr(), rows, depth, tiles.data_ptr())
+        if math.isnan(factor):
+            raise ValueError("a weight is too large for int8")
+        return PackedWeight(tiles, bias, weight.shape, factor)
+
+    def product(self, weight: PackedWeight, x: Tensor) -> Tensor:
+        """`x @ W.T + bias` for x [tokens, depth]."""
+        assert x.shape[1] == weight.depth
+        assert x.dtype == torch.float32
+        x = x.contiguous()
+        out = torch.empty(x.shape[0], weight.rows)
+        self._library.kernel_product(
+            self._workspace,
+            ctypes.byref(weight.matrix),
+            x.data_ptr(),
+            x.shape[0],
+            out.data_ptr(),
+        )
+        return out
+
+    def run_layers(self, decoder: Decoder, step: Step, depth: int, hidden: Tensor) -> None:
+        """Bring hidden states [tokens, hidden] through `depth` layers, in place."""
+        assert hidden.is_contiguous()
+        assert hidden.shape == (step.token_count, decoder.hidden)
+        self._library.kernel_layers(
+            self._workspace,
+            ctypes.byref(decoder),
+            ctypes.byref(step),
+            depth,
+            hidden.data_ptr(),
+        )
+
+    def _declare(self) -> None:
+        pointer, number, library = ctypes.c_void_p, ctypes.c_int, self._library
+        library.kernel_instructions.restype = ctypes.c_char_p
+        library.kernel_open.argtypes = (number,)
+        library.kernel_open.restype = pointer
+        library.kernel_close.argtypes = (pointer,)
+        library.kernel_close.restype = None
+        library.kernel_packed_bytes.argtypes = (number, number)
+        library.kernel_packed_bytes.restype = ctypes.c_int64
+        library.kernel_pack.argtypes = (pointer, number, number, pointer)
+        library.kernel_pack.restype = ctypes.c_float
+        library.kernel_product.argtypes = (pointer, pointer, pointer, number, pointer)
+        library.kernel_product.restype = None
+        library.kernel_layers.argtypes = (pointer, pointer, pointer, number, pointer)
+        library.kernel_layers.restype = None
+
+    def _test(self) -> None:
+        """Products of odd shapes against plain ones, as a whole and row by row."""
+        generator = torch.Generator().manual_seed(7)
+        for shape in SELF_TEST_SHAPES:
+            weight = torch.randn(shape, generator=generator)
+            bias = torch.randn(shape[0], generator=generator)
+            packed = self.pack(weight, bias)
+            for tokens in SELF_TEST_TOKENS:
+                x = torch.randn(tokens, shape[1], generator=generator)
+                wanted, got = x @ weight.T + bias, self.product(packed, x)
+                limit = SELF_TEST_TOLERANCE * float(weight.norm(dim=1).max() * x.norm(dim=1).max())
+                if not float((got - wanted).abs().max()) <= limit:
+                    raise Unusable(f"an int8 product of {shape} is wrong")
+                if not torch.equal(self.product(packed, x[-1:]), got[-1:]):
+                    raise Unusable(f"an int8 product of {shape} depends on its neighbours")

@@ -1,0 +1,237 @@
+// Products of int8 weights with int8 activations.
+//
+// Weights: unsigned bytes in groups of 32 inputs, each with a scale and a minimum in fp16, so that
+// w = minimum + scale * factor * byte. Sixteen rows are interleaved into a tile, in the order in
+// which the product reads them:
+//
+//   tile = per group of 32 inputs: [8][16 rows][4 inputs] bytes, 16 scales, 16 minimums
+//
+// Of two ways to place the 256 steps the one with the smaller error is taken per matrix; a 4-bit
+// GGUF weight (Q4_1) falls exactly on steps of the first, an 8-bit one (Q8_0) on the second's.
+// Activations: signed bytes with one fp32 scale per group of 32, made anew for every token. What
+// one token gets never depends on the tokens beside it: the sums are in the same order for all.
+#pragma once
+#include <vector>
+
+#include "lanes.h"
+#include "team.h"
+
+constexpr int GROUP = 32;
+constexpr int GROUP_BYTES = GROUP * LANES;
+constexpr int CACHE_LINE = 64;
+constexpr int TILE_GROUP_BYTES = GROUP_BYTES + 2 * LANES * int(sizeof(uint16_t));
+struct Matrix {
+    const uint8_t* tiles;
+    const float* bias;  // [rows] or null
+    int32_t rows, depth;
+    float factor;
+};
+
+inline int groups_of(int depth) { return (depth + GROUP - 1) / GROUP; }
+inline int tiles_of(int rows) { return (rows + LANES - 1) / LANES; }
+
+// ---- packing ------------------------------------------------------------------------------------
+
+enum class Steps { BETWEEN_EXTREMES, AROUND_ZERO };
+
+struct GroupCode {
+    uint16_t scale, minimum;
+    Vec bytes[2];  // as numbers
+    double squared_error;
+};
+
+inline float factor_of(Steps steps) { return steps == Steps::BETWEEN_EXTREMES ? 1 / 17.0f : 1.0f; }
+
+// Between extremes the scale is a fifteenth of the range and a step a seventeenth of that: the 16
+// values of a 4-bit group are then every 17th of our 256 steps, and its fp16 scale is ours.
+inline GroupCode encode(const Vec (&weights)[2], Steps steps) {
+    const float high = largest(bigger(weights[0], weights[1]));
+    const float low = -largest(bigger(-weights[0], -weights[1]));
+    const bool between = steps == Steps::BETWEEN_EXTREMES;
+    const float scale = between ? (high - low) / 15 : std::fmax(high, -low) / 127;
+    GroupCode code{};
+    code.scale = _cvtss_sh(scale, _MM_FROUND_TO_NEAREST_INT);
+    const float base = between ? low : -128 * _cvtsh_ss(code.scale);
+    code.minimum = _cvtss_sh(base, _MM_FROUND_TO_NEAREST_INT);
+    const float step = _cvtsh_ss(code.scale) * factor_of(steps), start = _cvtsh_ss(code.minimum);
+    for (int part = 0; part < 2; part++) {
+        const Vec place = step > 0 ? (weights[part] - start) / step : Vec{};
+        const Vec kept = -bigger(-bigger(place, Vec{}), all(-255.0f));
+        code.bytes[part] = (kept + ROUNDING) - ROUNDING;
+        const Vec error = weights[part] - (start + step * code.bytes[part]);
+        code.squared_error += sum(error * error);
+    }
+    return code;
+}
+
+// A last group that is not full repeats its first weight; its activations are zero.
+inline GroupCode encode_group(const float* row, int group, int depth, Steps steps) {
+    const int first = group * GROUP;
+    float padded[GROUP];
+    for (int i = 0; i < GROUP; i++) padded[i] = row[first + i < depth ? first + i : first];
+    return encode({load(padded), load(padded + LANES)}, steps);
+}
+
+inline double sampled_error(Steps steps, const float* weights, int rows, int depth) {
+    double error = 0;
+    for (int row = 0; row < rows; row += LANES)
+        for (int group = 0; group < groups_of(depth); group++)
+            error += encode_group(weights + size_t(row) * depth, group, depth, steps).squared_error;
+    return error;
+}
+
+// Packs [rows, depth]; the factor of its steps, or NaN if some weight has no finite fp16 scale.
+inline float pack(const float* weights, int rows, int depth, uint8_t* out) {
+    const bool is_around = sampled_error(Steps::AROUND_ZERO, weights, rows, depth) <
+                           sampled_error(Steps::BETWEEN_EXTREMES, weights, rows, depth);
+    const Steps steps = is_around ? Steps::AROUND_ZERO : Steps::BETWEEN_EXTREMES;
+    double squared_error = 0;
+    const int groups = groups_of(depth);
+    memset(out, 0, size_t(tiles_of(rows)) * groups * TILE_GROUP_BYTES);
+    for (int row = 0; row < rows; row++)
+        for (int group = 0; group < groups; group++) {
+            const GroupCode code = encode_group(weights + size_t(row) * depth, group, depth, steps);
+            squared_error += code.squared_error;
+            uint8_t* target = out + (size_t(row / LANES) * groups + group) * TILE_GROUP_BYTES;
+            const int lane = row % LANES;
+            for (int i = 0; i < GROUP; i++)
+                target[i / 4 * 4 * LANES + lane * 4 + i % 4] =
+                    uint8_t(code.bytes[i / LANES][i % LANES]);
+            uint16_t* scales = reinterpret_cast<uint16_t*>(target + GROUP_BYTES);
+            scales[lane] = code.scale;
+            scales[LANES + lane] = code.minimum;
+        }
+    return std::isfinite(squared_error) ? factor_of(steps) : std::nanf("");
+}
+
+// ---- activations --------------------------------------------------------------------------------
+
+struct Activations {
+    std::vector<int8_t> bytes;  // [tokens, groups * 32]
+    std::vector<float> scales;  // [tokens, groups]
+    std::vector<float> sums;    // [tokens, groups]: scale times the sum of the bytes
+    int groups = 0;
+
+    void resize(int tokens, int depth) {
+        groups = groups_of(depth);
+        const size_t count = size_t(tokens) * groups;
+        if (bytes.size() < count * GROUP) {
+            bytes.resize(count * GROUP);
+            scales.resize(count);
+            sums.resize(count);
+        }
+    }
+
+    void quantise(const float* row, int depth, int token) {
+        Vec poison{};
+        for (int group = 0; group < groups; group++) {
+            float padded[GROUP] = {};
+            const int first = group * GROUP, count = std::min(GROUP, depth - first);
+            memcpy(padded, row + first, count * sizeof(float));
+            const Vec low = load(padded), high = load(padded + LANES);
+            poison += low * 0.0f + high * 0.0f;
+            const float peak = largest(bigger(magnitude(low), magnitude(high)));
+            quantise_group(low, high, peak, size_t(token) * groups + group);
+        }
+        // Comparisons lose a NaN, and bytes cannot hold one: the scales must carry it on.
+        const float poisoned = sum(poison);
+        if (poisoned != 0)
+            for (int group = 0; group < groups; group++)
+                scales[size_t(token) * groups + group] = poisoned;
+    }
+
+  private:
+    void quantise_group(Vec low, Vec high, float peak, size_t at) {
+        typedef int8_t Bytes __attribute__((vector_size(LANES)));
+        const float inverse = peak > 0 ? 127 / peak : 0;
+        const IntVec zero = (IntVec)all(ROUNDING);
+        const IntVec a = (IntVec)(low * inverse + ROUNDING) - zero;
+        const IntVec b = (IntVec)(high * inverse + ROUNDING) - zero;
+        const Bytes narrow[2] = {__builtin_convertvector(a, Bytes),
+                                 __builtin_convertvector(b, Bytes)};
+        memcpy(&bytes[at * GROUP], narrow, sizeof narrow);
+        scales[at] = peak / 127;
+        sums[at] = scales[at] * sum(__builtin_convertvector(a + b, Vec));
+    }
+};
+
+// ---- product ------------------------------------------------------------------------------------
+
+template <int TOKENS>
+inline void multiply_tokens(const uint8_t* tile, float factor, const Activations& x, int token,
+                            Vec* out) {
+    const int groups = x.groups;
+    const size_t first = size_t(token) * groups;
+    Vec scaled[TOKENS] = {}, shifted[TOKENS] = {};
+    for (int group = 0; group < groups; group++, tile += TILE_GROUP_BYTES) {
+        // The next tile comes from memory while this one is computed, and is there when it is due.
+        for (int line = 0; line < TILE_GROUP_BYTES; line += CACHE_LINE)
+            __builtin_prefetch(tile + size_t(groups) * TILE_GROUP_BYTES + line, 0, 2);
+        const uint16_t* halves = reinterpret_cast<const uint16_t*>(tile + GROUP_BYTES);
+        const Vec scale = load_half(halves) * factor, minimum = load_half(halves + LANES);
+        Sums sums[TOKENS];
+        for (int i = 0; i < GROUP / 4; i++)
+            for (int t = 0; t < TOKENS; t++)
+                sums[t].add(tile + i * 4 * LANES,
+                            &x.bytes[(first + size_t(t) * groups + group) * GROUP + i * 4]);
+        for (int t = 0; t < TOKENS; t++) {
+            const size_t at = first + size_t(t) * groups + group;
+            scaled[t] += sums[t].floats() * (scale * x.scales[at]);
+            shifted[t] += minimum * x.sums[at];
+        }
+    }
+    for (int t = 0; t < TOKENS; t++) out[t] = scaled[t] + shifted[t];
+}
+
+// Sixteen rows times `count` tokens, at most COUNT_MAX.
+template <int COUNT_MAX = TOKENS_AT_ONCE>
+inline void multiply(const Matrix& w, int tile, const Activations& x, int token, int count,
+                     Vec* out) {
+    if (count == COUNT_MAX) {
+        const uint8_t* bytes = w.tiles + size_t(tile) * x.groups * TILE_GROUP_BYTES;
+        multiply_tokens<COUNT_MAX>(bytes, w.factor, x, token, out);
+        if (w.bias)
+            for (int t = 0; t < count; t++)
+                out[t] += load_part(w.bias + tile * LANES, w.rows - tile * LANES);
+    } else if constexpr (COUNT_MAX > 1) {
+        multiply<COUNT_MAX - 1>(w, tile, x, token, count, out);
+    }
+}
+
+// each(tile, token, count) for every tile of rows and every few tokens. A tile stays in the first
+// cache while all tokens pass it.
+template <typename Each>
+void for_each_block(Team& team, int rows, int tokens, const Each& each) {
+    team.share(tiles_of(rows), 2, [&](int first, int last, int) {
+        for (int tile = first; tile < last; tile++)
+            for (int token = 0; token < tokens; token += TOKENS_AT_ONCE)
+                each(tile, token, std::min(TOKENS_AT_ONCE, tokens - token));
+    });
+}
+
+// out [tokens, rows] = or += x W^T + bias
+template <bool ADD>
+void product(Team& team, const Matrix& w, const Activations& x, int tokens, float* out) {
+    for_each_block(team, w.rows, tokens, [&](int tile, int token, int count) {
+        Vec sums[TOKENS_AT_ONCE];
+        multiply(w, tile, x, token, count, sums);
+        const int left = w.rows - tile * LANES;
+        for (int t = 0; t < count; t++) {
+            float* to = out + size_t(token + t) * w.rows + tile * LANES;
+            store_part(to, ADD ? sums[t] + load_part(to, left) : sums[t], left);
+        }
+    });
+}
+
+// out [tokens, rows] = silu(x Gate^T) * (x Up^T)
+inline void gated_product(Team& team, const Matrix& gate, const Matrix& up, const Activations& x,
+                          int tokens, float* out) {
+    for_each_block(team, gate.rows, tokens, [&](int tile, int token, int count) {
+        Vec gates[TOKENS_AT_ONCE], ups[TOKENS_AT_ONCE];
+        multiply(gate, tile, x, token, count, gates);
+        multiply(up, tile, x, token, count, ups);
+        for (int t = 0; t < count; t++)
+            store_part(out + size_t(token + t) * gate.rows + tile * LANES,
+                       silu(gates[t]) * ups[t], gate.rows - tile * LANES);
+    });
+}
