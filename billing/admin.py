@@ -1,6 +1,7 @@
 """Billing in the admin console: tenants and credit, prices, limits, ledger, events, health."""
 
 from typing import Any
+from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib import admin
@@ -13,11 +14,11 @@ from django.utils.html import format_html
 from redis.exceptions import RedisError
 from unfold.admin import TabularInline
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget
 
-from billing import credit, hold_queries, quarantine_page, quotas
+from billing import credit, hold_modes, hold_queries, quarantine_page, quotas
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
-from billing.errors import BillingError, LimitRefused
+from billing.errors import BillingError
 from billing.invoicing.admin import (
     BillingProfileAdmin,
     CreditNoteAdmin,
@@ -42,8 +43,6 @@ from billing.models import (
     PriceRule,
     PriceVersion,
     ProcessorEvent,
-    Quota,
-    RateLimit,
     ReRating,
     TaskRun,
     Tenant,
@@ -74,14 +73,39 @@ class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
         initial=0,
     )
 
+    time_zone = forms.ChoiceField(
+        choices=[(zone, zone) for zone in sorted(available_timezones())],
+        initial="UTC",
+        help_text="Budgets per day, week and month follow its calendar.",
+        widget=UnfoldAdminSelectWidget,
+    )
+    overdraft_usd = forms.DecimalField(
+        label="Overdraft, $",
+        min_value=0,
+        max_value=100_000,
+        decimal_places=12,
+        max_digits=18,
+        help_text="Expected holds only: by how much spending may pass each limit at most.",
+        widget=UnfoldAdminDecimalFieldWidget,
+        initial=0,
+    )
+
     class Meta:
         model = Tenant
-        fields = ("name", "slug", "status", "time_zone", "max_output_tokens")
+        fields = ("name", "slug", "status", "time_zone", "max_output_tokens", "hold_mode")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.pk:
             self.initial["credit_limit_usd"] = usd(self.instance.credit_limit_pico).normalize()
+            self.initial["overdraft_usd"] = usd(self.instance.overdraft_pico).normalize()
+
+    def clean(self) -> dict[str, Any] | None:
+        stated = super().clean() or {}
+        is_expected = stated.get("hold_mode") == Tenant.HoldMode.EXPECTED
+        if is_expected and not stated.get("overdraft_usd"):
+            self.add_error("overdraft_usd", "Expected holds need an overdraft above zero.")
+        return stated
 
 
 @admin.register(Tenant)
@@ -96,14 +120,23 @@ class TenantAdmin(ServiceAdmin):
         return Tenant.objects.order_by("name")
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        wanted = obj.status
-        if change:
-            obj.status = form.initial["status"]
+        wanted = {name: getattr(obj, name) for name in ("status", "time_zone", "hold_mode")}
+        for name in wanted if change else ():
+            setattr(obj, name, form.initial[name])
         obj.save()
+        actor, now = request.user.get_username(), timezone.now()
+        quotas.change_time_zone(tenant=obj, zone=wanted["time_zone"], actor=actor, now=now)
+        hold_modes.set_hold_mode(
+            tenant=obj,
+            mode=wanted["hold_mode"],
+            overdraft_pico=pico_from_usd(form.cleaned_data["overdraft_usd"]),
+            actor=actor,
+            now=now,
+        )
         credit.change_terms(
             tenant=obj,
             credit_limit_pico=pico_from_usd(form.cleaned_data["credit_limit_usd"]),
-            status=wanted,
+            status=wanted["status"],
         )
         obj.refresh_from_db()
 
@@ -202,76 +235,6 @@ admin.site.register(PriceRule, PriceRuleAdmin)
 admin.site.register(ReRating, ReRatingAdmin)
 admin.site.register(PriceProposal, PriceProposalAdmin)
 admin.site.register(PriceDisagreement, PriceDisagreementAdmin)
-
-
-class QuotaForm(forms.ModelForm):  # type: ignore[type-arg]
-    limit_usd = forms.DecimalField(
-        label="Limit, $",
-        min_value=0,
-        decimal_places=12,
-        max_digits=20,
-        widget=UnfoldAdminDecimalFieldWidget,
-    )
-
-    class Meta:
-        model = Quota
-        fields = ("tenant", "scope_kind", "scope_id", "window")
-        widgets = {"scope_id": UnfoldAdminTextInputWidget}
-
-
-@admin.register(Quota)
-class QuotaAdmin(ServiceAdmin):
-    form = QuotaForm
-    refusals = (BillingError, RedisError)
-    list_display = ("tenant", "scope_kind", "scope_id", "window", "limit")
-    list_filter = ("tenant", "scope_kind", "window")
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("billing.delete_quota")
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        made = quotas.set_quota(
-            tenant=obj.tenant,
-            scope_kind=obj.scope_kind,
-            scope_id=obj.scope_id,
-            window=obj.window,
-            limit_pico=pico_from_usd(form.cleaned_data["limit_usd"]),
-            now=timezone.now(),
-        )
-        self.take_over(obj, made)
-
-    @admin.display(description="Limit", ordering="limit_pico")
-    def limit(self, quota: Quota) -> str:
-        return dollars(int(quota.limit_pico))
-
-
-@admin.register(RateLimit)
-class RateLimitAdmin(ServiceAdmin):
-    refusals = (BillingError,)
-    list_display = ("tenant", "scope_kind", "scope_id", "rpm", "tpm", "concurrency")
-    list_filter = ("tenant", "scope_kind")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return () if obj is None else ("tenant", "scope_kind", "scope_id")
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("billing.delete_ratelimit")
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        made = quotas.set_rate_limit(
-            tenant=obj.tenant,
-            scope_kind=obj.scope_kind,
-            scope_id=obj.scope_id,
-            rpm=obj.rpm,
-            tpm=obj.tpm,
-            concurrency=obj.concurrency,
-        )
-        if made is None:
-            raise LimitRefused("a rate limit without any limit is none; delete it instead")
-        self.take_over(obj, made)
 
 
 @admin.register(Account)

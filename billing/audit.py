@@ -4,11 +4,12 @@ An entry is written in the transaction of its change, or the change does not hap
 refuses to alter or delete one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from django.db import connection
+from django.db.models import Q
 
 from billing.models import AuditEntry, Tenant
 
@@ -47,3 +48,12 @@ def record(
         reason=reason[:REASON_LENGTH_MAX],
         occurred_at=now,
     )
+
+
+def newest(tenant: Tenant, *, actions: Sequence[str], limit: int) -> list[AuditEntry]:
+    """The latest changes in a tenant whose action begins with one of these words."""
+    wanted = Q()
+    for action in actions:
+        wanted |= Q(action__startswith=action)
+    found = AuditEntry.objects.filter(wanted, tenant=tenant)
+    return list(found.order_by("-occurred_at", "-pk")[:limit])

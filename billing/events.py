@@ -70,6 +70,7 @@ class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
     upstream_id: str = ""
     served_tier: str = ""
     tag: str = ""
+    input_bound: int = 0
     cancel_applied: str = ""
     speculation: dict[str, int] | None = None
     ranking: dict[str, object] | None = None

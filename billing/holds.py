@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from billing import lua_scripts, registers
+from billing import lua_scripts, registers, scopes
 from billing.errors import Behind, BillingError, Cold, HoldNotOpen
 from billing.lua_scripts import Argument, Call, Script
 from billing.money import REGISTER_NANO_MAX
 from billing.registers import shard_tag
+from billing.scopes import RateScope, SpendScope
 
 __all__ = [
     "Call",
@@ -47,6 +48,9 @@ GRACE_MS: Final = 60_000
 # A late settle must find what its expiry has charged already.
 EXPIRED_KEPT_MS: Final = 3 * registers.MS_PER_DAY
 
+# Sessions of one tenant that are not over; each of them is a register in Redis.
+SESSIONS_MAX: Final = 10_000
+
 # Entries of a shard that nobody has drained; beyond it requests wait, or Redis would fill up.
 UNDRAINED_MAX: Final = 250_000
 
@@ -54,29 +58,15 @@ LIVE: Final = "live"
 REVOKED: Final = "revoked"
 
 
-@dataclass(frozen=True, slots=True)
-class SpendScope:
-    """One spend cap of a request; `limit_nano` is rounded down."""
-
-    kind: str
-    id: str
-    window: str
-    limit_nano: int
-
-
-@dataclass(frozen=True, slots=True)
-class RateScope:
-    kind: str
-    id: str
-    rpm: int | None = None
-    tpm: int | None = None
-    concurrency: int | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldRequest:
     """A hold over all its scopes. `deadline_ms` is when the data plane ends the request;
-    `unknown_event` is what expiry appends if nobody settles."""
+    `unknown_event` is what expiry appends if nobody settles.
+
+    With an overdraft the hold is what is expected, and the request may cost up to `ceiling_nano`:
+    what it costs above its hold may pass each limit by at most `overdraft_nano`. A session is the
+    last of `spend`, and lasts for a day after each of its calls.
+    """
 
     request_id: str
     tenant: int
@@ -88,17 +78,25 @@ class HoldRequest:
     spend: tuple[SpendScope, ...]
     rates: tuple[RateScope, ...]
     unknown_event: bytes
+    ceiling_nano: int = 0
+    overdraft_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
+    """`session_nano` is what the session had spent before; `shadows` name, as (kind, id, window),
+    the caps in shadow that would have refused."""
+
     balance_nano: int
+    session_nano: int | None = None
+    shadows: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """`code`: over_budget, rate_limited, concurrency, key_revoked or tenant_suspended.
-    `window`: credit, day, month, lifetime, rpm, tpm, concurrency or empty."""
+    """`code`: over_budget, rate_limited, concurrency, too_many_sessions, key_revoked or
+    tenant_suspended. `window`: credit, day, week, month, lifetime, session, rpm, tpm, concurrency,
+    sessions or empty."""
 
     code: str
     scope_kind: str
@@ -111,10 +109,12 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class SettledAttempt:
-    """An AttemptEvent as JSON, and what the tenant owes for it, rounded up to nano-dollars."""
+    """An AttemptEvent as JSON, and what the tenant owes for it, rounded up to nano-dollars.
+    `not_in` are positions of `spend`, from 1: caps of models and suppliers it has not used."""
 
     event: bytes
     charge_nano: int
+    not_in: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +125,7 @@ class Settled:
     overage_nano: int
     late: bool
     balance_nano: int
+    session_nano: int | None = None
 
 
 class SyncRedis(Protocol):
@@ -138,11 +139,16 @@ def scripts() -> tuple[Script, ...]:
 
 def place_call(request: HoldRequest, *, epoch: str) -> Call:
     tag = shard_tag(request.tenant)
-    if not 0 <= request.hold_nano < REGISTER_NANO_MAX:
-        raise ValueError(f"a hold of {request.hold_nano} nano-dollars fits no register")
-    spend_keys, spend_args = _spend(tag, request)
-    minute_keys, minute_args = _minutes(tag, request)
-    open_keys, open_args = _open(tag, request)
+    for nano in (request.hold_nano, request.ceiling_nano, request.overdraft_nano):
+        if not 0 <= nano < REGISTER_NANO_MAX:
+            raise ValueError(f"{nano} nano-dollars fit no register")
+    at_ms = registers.request_ms(request.request_id)
+    spend_keys, spend_args = scopes.spend_part(tag, request.tenant, request.spend, at_ms)
+    minute_keys, minute_args = scopes.minute_part(
+        tag, request.tenant, request.rates, tokens=request.tokens, now_ms=request.now_ms
+    )
+    open_keys, open_args = scopes.open_part(tag, request.tenant, request.rates)
+    in_session = bool(request.spend) and request.spend[-1].window == registers.SESSION
     keys: list[bytes | str] = [
         registers.epoch_key(tag),
         registers.clock_key(tag),
@@ -154,6 +160,7 @@ def place_call(request: HoldRequest, *, epoch: str) -> Call:
         *spend_keys,
         *minute_keys,
         *open_keys,
+        *((registers.sessions_key(tag, request.tenant),) if in_session else ()),
     ]
     args: list[Argument] = [
         epoch,
@@ -161,6 +168,8 @@ def place_call(request: HoldRequest, *, epoch: str) -> Call:
         request.request_id,
         request.key,
         request.hold_nano,
+        request.ceiling_nano,
+        request.overdraft_nano,
         request.tokens,
         min(request.now_ms + LEASE_MS, request.deadline_ms + GRACE_MS),
         request.deadline_ms,
@@ -169,6 +178,8 @@ def place_call(request: HoldRequest, *, epoch: str) -> Call:
         len(minute_keys),
         len(open_keys),
         UNDRAINED_MAX,
+        SESSIONS_MAX if in_session else 0,
+        request.now_ms + registers.SESSION_KEPT_MS,
         *spend_args,
         *minute_args,
         *open_args,
@@ -176,78 +187,21 @@ def place_call(request: HoldRequest, *, epoch: str) -> Call:
     return Call(lua_scripts.PLACE, keys, args)
 
 
-def _spend(tag: str, request: HoldRequest) -> tuple[list[str], list[int]]:
-    at_ms = registers.request_ms(request.request_id)
-    keys: list[str] = []
-    args: list[int] = []
-    for scope in request.spend:
-        bucket, goes_at_ms = registers.bucket_of(scope.window, at_ms)
-        keys.append(
-            registers.spend_key(tag, request.tenant, kind=scope.kind, scope=scope.id, bucket=bucket)
-        )
-        args += (_limit(scope), goes_at_ms)
-    return keys, args
-
-
-def _limit(scope: SpendScope) -> int:
-    """A limit that no register can reach is none; the scripts know -1 for that."""
-    if scope.limit_nano >= REGISTER_NANO_MAX:
-        return -1
-    return max(scope.limit_nano, 0)
-
-
-def _minutes(tag: str, request: HoldRequest) -> tuple[list[str], list[int]]:
-    minute = request.now_ms // registers.MS_PER_MINUTE
-    goes_at_ms = minute * registers.MS_PER_MINUTE + registers.MINUTE_KEPT_MS
-    keys: list[str] = []
-    args: list[int] = []
-    for scope in request.rates:
-        for unit, limit, amount, gives_back in (
-            ("rpm", scope.rpm, 1, 0),
-            ("tpm", scope.tpm, request.tokens, 1),
-        ):
-            if limit is None:
-                continue
-            keys.append(
-                registers.minute_key(
-                    tag, request.tenant, kind=scope.kind, scope=scope.id, unit=unit, minute=minute
-                )
-            )
-            args += (amount, limit, goes_at_ms, gives_back)
-    return keys, args
-
-
-def _open(tag: str, request: HoldRequest) -> tuple[list[str], list[int]]:
-    limited = [scope for scope in request.rates if scope.concurrency is not None]
-    keys = [
-        registers.open_key(tag, request.tenant, kind=scope.kind, scope=scope.id)
-        for scope in limited
-    ]
-    return keys, [scope.concurrency for scope in limited if scope.concurrency is not None]
-
-
 def read_place(reply: Sequence[bytes | str]) -> Placed | Refused:
     """Raises Cold, and HoldNotOpen where this id was placed before and is over."""
     status, *rest = _texts(reply)
     if status == "placed":
-        return Placed(balance_nano=int(rest[0]))
+        balance, session, *shadows = rest
+        return Placed(
+            balance_nano=int(balance),
+            session_nano=_nano(session),
+            shadows=tuple(scopes.scope_of(key) for key in shadows),
+        )
     if status == "refused":
         code, key, limit, left, retry_after_ms = rest
-        kind, scope, window = _scope_of(key)
+        kind, scope, window = scopes.scope_of(key)
         return Refused(code, kind, scope, window, int(limit), int(left), int(retry_after_ms))
     raise _gone(status, rest)
-
-
-def _scope_of(key: str) -> tuple[str, str, str]:
-    """Which scope a register belongs to, read from its own name."""
-    family, _tag, tenant, *rest = key.split(":")
-    if family == "tenant":
-        return "tenant", tenant, "credit"
-    if family == "keys":
-        return "key", "", ""
-    if family == "spend":
-        return rest[0], rest[1], registers.window_of_bucket(rest[2])
-    return rest[0], rest[1], "concurrency" if family == "open" else family
 
 
 def settle_call(
@@ -264,7 +218,7 @@ def settle_call(
     really used, for the minute's token counter."""
     tag = shard_tag(tenant)
     at_ms = registers.request_ms(request_id)
-    scopes = tuple(spend)
+    caps = tuple(spend)
     keys: list[bytes | str] = [
         registers.epoch_key(tag),
         registers.clock_key(tag),
@@ -273,11 +227,7 @@ def settle_call(
         registers.leases_key(tag),
         registers.stream_key(tag),
     ]
-    for scope in scopes:
-        bucket, _ = registers.bucket_of(scope.window, at_ms)
-        keys.append(
-            registers.spend_key(tag, tenant, kind=scope.kind, scope=scope.id, bucket=bucket)
-        )
+    keys += [scopes.register_of(tag, tenant, cap, at_ms)[0] for cap in caps]
     args: list[Argument] = [
         epoch,
         now_ms,
@@ -285,20 +235,28 @@ def settle_call(
         -1 if tokens is None else tokens,
         GRACE_MS,
         len(attempts),
-        len(scopes),
+        len(caps),
     ]
     for attempt in attempts:
-        args += (attempt.event, attempt.charge_nano)
-    args += [_limit(scope) for scope in scopes]
+        args += (attempt.event, attempt.charge_nano, _positions(attempt.not_in))
+    args += [scopes.limit_of(cap, at_ms) for cap in caps]
     return Call(lua_scripts.SETTLE, keys, args)
+
+
+def _positions(not_in: tuple[int, ...]) -> str:
+    return " ".join(map(str, not_in)) if not_in else ""
 
 
 def read_settle(reply: Sequence[bytes | str]) -> Settled:
     status, *rest = _texts(reply)
     if status != "settled":
         raise _gone(status, rest)
-    charged, overage, late, balance = rest
-    return Settled(int(charged), int(overage), late == "1", int(balance))
+    charged, overage, late, balance, session = rest
+    return Settled(int(charged), int(overage), late == "1", int(balance), _nano(session))
+
+
+def _nano(text: str) -> int | None:
+    return int(text) if text else None
 
 
 def checkpoint_call(
@@ -307,13 +265,12 @@ def checkpoint_call(
     request_id: str,
     now_ms: int,
     lease_until_ms: int,
-    event: bytes,
-    charge_nano: int,
+    so_far: SettledAttempt,
     epoch: str,
     finished: Sequence[bytes] = (),
 ) -> Call:
-    """Renew the lease. `event` (outcome unknown) and `charge_nano` (rounded down) say what was
-    delivered so far; `finished` are the events of attempts that are over and cost nothing."""
+    """Renew the lease. `so_far` (outcome unknown, its charge rounded down) says what was delivered
+    until now; `finished` are the events of attempts that are over and cost nothing."""
     tag = shard_tag(tenant)
     keys: list[bytes | str] = [
         registers.epoch_key(tag),
@@ -326,8 +283,9 @@ def checkpoint_call(
         now_ms,
         request_id,
         lease_until_ms,
-        event,
-        charge_nano,
+        so_far.event,
+        so_far.charge_nano,
+        _positions(so_far.not_in),
         len(finished),
         *finished,
     ]

@@ -13,7 +13,7 @@ from typing import Final
 import redis
 from django.db import connection
 
-from billing import credit, locks, metering, quotas, registers
+from billing import credit, hold_modes, locks, metering, quota_registers, registers
 from billing.invariant_results import report
 from billing.lua_scripts import COMPARE, Argument, Call
 from billing.models import InvariantCheck, ShardEpoch, Tenant
@@ -66,7 +66,7 @@ STATEMENTS: Final = {
     """,
 }
 REGISTERS_EQUAL: Final = "Redis registers equal Postgres, unread events and open holds"
-WITHIN_CREDIT: Final = "no tenant has spent or holds more than its credit"
+WITHIN_CREDIT: Final = "nobody spends or holds beyond credit and overdraft"
 # Reported when they break, by whoever sees it; they start out kept.
 REPORTED: Final = ("one event, one body", "every event readable")
 
@@ -114,7 +114,8 @@ def check_registers(client: redis.Redis, *, now: datetime) -> dict[str, list[str
     beyond: list[str] = []
     epochs = dict(ShardEpoch.objects.values_list("shard", "epoch"))
     tenants: dict[int, list[int]] = defaultdict(list)
-    for pk in Tenant.objects.values_list("pk", flat=True):
+    overdrafts = {tenant.pk: hold_modes.overdraft_of(tenant) for tenant in Tenant.objects.all()}
+    for pk in overdrafts:
         tenants[registers.shard_of(pk)].append(pk)
     for shard in sorted(tenants.keys() & epochs.keys()):
         with locks.shard(shard, wait_s=LOCK_WAIT_S) as taken:
@@ -126,7 +127,8 @@ def check_registers(client: redis.Redis, *, now: datetime) -> dict[str, list[str
             for register, found in _compare(client, shard, epochs[shard], expected):
                 unequal += _differences(register, found)
                 if found.key.startswith("tenant:"):
-                    beyond += _beyond(client, found)
+                    tenant = int(found.key.rpartition(":")[2])
+                    beyond += _beyond(client, found, overdrafts[tenant])
     return {REGISTERS_EQUAL: unequal, WITHIN_CREDIT: beyond}
 
 
@@ -134,7 +136,7 @@ def _expected(shard: int, tenants: Sequence[int], now: datetime) -> list[Registe
     tag = registers.tag_of_shard(shard)
     credits = credit.debited_pico(tenants).items()
     return [Register(registers.tenant_key(tag, pk), posted) for pk, posted in credits] + [
-        Register(cap.key, cap.spent_pico) for cap in quotas.registers_of(tenants, now)
+        Register(cap.key, cap.spent_pico) for cap in quota_registers.registers_of(tenants, now)
     ]
 
 
@@ -188,10 +190,11 @@ def _differences(register: Register, found: Found) -> list[str]:
     return wrong
 
 
-def _beyond(client: redis.Redis, found: Found) -> list[str]:
+def _beyond(client: redis.Redis, found: Found, overdraft_pico: int) -> list[str]:
     """Later corrections of what the tenant owes are of pico-dollars, and downward."""
     credit_nano = int(client.hget(found.key, "credit") or 0)
+    limit_pico = credit_nano * PICO_PER_NANO + overdraft_pico
     used = found.spent_pico + found.held_pico
-    if used <= credit_nano * PICO_PER_NANO or used == 0:
+    if used <= limit_pico or used == 0:
         return []
-    return [f"{found.key}: {used} of {credit_nano * PICO_PER_NANO}"]
+    return [f"{found.key}: {used} of {limit_pico}"]

@@ -1,26 +1,132 @@
-"""Which spend registers an event counts in, by the quotas that exist."""
+"""The registers of spend caps as Postgres has them, and which of them an event counts in."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from django.db.models import BigIntegerField, Case, F, QuerySet, Sum, When
 
 from billing import registers
-from billing.models import Quota
+from billing.models import Quota, ScopeKind, UsageEvent
+from billing.money import PICO_PER_NANO
+from billing.registers import Span
 from billing.usage_stream import StreamEntry
 
-Scope = tuple[int, str, int]  # tenant, kind, id
+SCOPE_COLUMN: Final = {
+    ScopeKind.TENANT: "tenant_id",
+    ScopeKind.TEAM: "team_id",
+    ScopeKind.KEY: "api_key_id",
+    ScopeKind.MODEL: "model",
+    ScopeKind.PROVIDER: "supplier",
+}
+# An attempt begins within hours of its request, which decides the window.
+ATTEMPT_SPAN: Final = timedelta(days=1)
+
+# What a drained event is worth in Redis: its cost, or what was debited while it is in quarantine.
+DEBITED_PICO: Final = Case(
+    When(state=UsageEvent.State.QUARANTINED, then=F("charged_nano") * PICO_PER_NANO),
+    default=F("tenant_cost_pico"),
+    output_field=BigIntegerField(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CapRegister:
+    """A cap's register in Redis as Postgres has it; `lasts_ms` is 0 where it stays for good."""
+
+    key: str
+    spent_pico: int
+    lasts_ms: int
+
+
+def register_of(
+    tenant_id: int, *, kind: str, scope_id: str, window: str, zone: str, now: datetime
+) -> CapRegister:
+    """The register of a cap in the window that `now` is in."""
+    now_ms = int(now.timestamp() * 1000)
+    span = registers.span_of(window, now_ms, zone)
+    key = registers.spend_key(
+        registers.shard_tag(tenant_id),
+        tenant_id,
+        kind=kind,
+        scope=registers.scope_part(scope_id),
+        bucket=span.bucket,
+    )
+    return CapRegister(
+        key=key,
+        spent_pico=spent_pico(tenant_id, kind=kind, scope_id=scope_id, span=span),
+        lasts_ms=span.goes_at_ms - now_ms if span.goes_at_ms else 0,
+    )
+
+
+def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterator[CapRegister]:
+    """The registers of every cap of these tenants."""
+    for quota in _with_registers(tenant_ids):
+        yield register_of(
+            quota.tenant_id,
+            kind=quota.scope_kind,
+            scope_id=quota.scope_id,
+            window=quota.window,
+            zone=quota.tenant.time_zone,
+            now=now,
+        )
+
+
+def _with_registers(tenant_ids: Iterable[int]) -> "QuerySet[Quota]":
+    """Sessions have a register each, whether anything caps them or not."""
+    found = Quota.objects.filter(tenant_id__in=list(tenant_ids)).select_related("tenant")
+    return found.exclude(scope_kind=ScopeKind.SESSION)
+
+
+def spent_pico(tenant_id: int, *, kind: str, scope_id: str, span: Span) -> int:
+    """What Redis must have for the drained events of a scope in a window: what posted events
+    cost, and what quarantined ones were debited."""
+    rows = UsageEvent.objects.filter(tenant_id=tenant_id).filter(
+        **{SCOPE_COLUMN[ScopeKind(kind)]: scope_id}
+    )
+    return sum_of_debits(_in_span(rows, span))
+
+
+def sum_of_debits(rows: "QuerySet[UsageEvent]") -> int:
+    found = rows.aggregate(total=Sum(DEBITED_PICO))
+    return int(found["total"] or 0)
+
+
+def _in_span(rows: "QuerySet[UsageEvent]", span: Span) -> "QuerySet[UsageEvent]":
+    """By the time inside the request's id; the wider spans of day and time let indexes serve."""
+    if not span.ends_ms:
+        return rows
+    begins = datetime.fromtimestamp(span.begins_ms // 1000, tz=UTC)
+    ends = datetime.fromtimestamp(span.ends_ms // 1000, tz=UTC)
+    first, after = registers.ids_between(span.begins_ms, span.ends_ms)
+    return rows.filter(
+        request_id__gte=first,
+        request_id__lt=after,
+        day__range=(begins.date(), ends.date()),
+        occurred_at__gte=begins - ATTEMPT_SPAN,
+        occurred_at__lt=ends + ATTEMPT_SPAN,
+    )
+
+
+Scope = tuple[int, str, str]  # tenant, kind, id
+Window = tuple[str, str]  # window, time zone
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaRegisters:
+    """The caps that exist, by scope."""
+
     tag: str
-    windows: dict[Scope, list[str]]
+    windows: dict[Scope, list[Window]]
 
     @classmethod
     def of(cls, tenants: Iterable[int], shard: int) -> "QuotaRegisters":
-        windows: dict[Scope, list[str]] = defaultdict(list)
-        for quota in Quota.objects.filter(tenant_id__in=list(tenants)):
-            windows[quota.tenant_id, quota.scope_kind, quota.scope_id].append(quota.window)
+        windows: dict[Scope, list[Window]] = defaultdict(list)
+        for quota in _with_registers(tenants):
+            scope = (quota.tenant_id, quota.scope_kind, quota.scope_id)
+            windows[scope].append((quota.window, quota.tenant.time_zone))
         return cls(registers.tag_of_shard(shard), dict(windows))
 
     def missing(self, entry: StreamEntry) -> tuple[str, ...]:
@@ -28,16 +134,23 @@ class QuotaRegisters:
         if not self.windows:
             return ()
         event = entry.event
-        scopes = (("tenant", event.tenant), ("team", event.team), ("key", event.key))
+        scopes = (
+            (ScopeKind.TENANT, event.tenant),
+            (ScopeKind.TEAM, event.team),
+            (ScopeKind.KEY, event.key),
+            (ScopeKind.MODEL, event.model),
+            (ScopeKind.PROVIDER, event.supplier),
+        )
         at_ms = registers.request_ms(event.request_id)
         found = []
         for kind, scope_id in scopes:
-            if scope_id is None:
-                continue
-            for window in self.windows.get((event.tenant, kind, scope_id), ()):
-                bucket, _ = registers.bucket_of(window, at_ms)
+            for window, zone in self.windows.get((event.tenant, kind, str(scope_id)), ()):
                 key = registers.spend_key(
-                    self.tag, event.tenant, kind=kind, scope=str(scope_id), bucket=bucket
+                    self.tag,
+                    event.tenant,
+                    kind=kind,
+                    scope=registers.scope_part(str(scope_id)),
+                    bucket=registers.span_of(window, at_ms, zone).bucket,
                 )
                 if key not in entry.keys:
                     found.append(key)

@@ -1,43 +1,34 @@
-"""Spend caps and rate limits of tenants, teams and keys.
+"""Spend caps and rate limits of tenants, teams, keys, models, suppliers and sessions.
 
 A spend register exists in Redis for each cap, and only for caps. A new cap begins with what its
 window has spent already: posted in Postgres, plus debited and not yet posted. It is visible to the
 data plane only after its register is right. Callers tell the data plane to look (the snapshot
-signal); without it the limit is seen a few seconds later.
+signal); without it the limit is seen a few seconds later. Every change is written down (`audit`).
 """
 
-from calendar import monthrange
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import available_timezones
 
 import redis
 from django.db import connection as database
 from django.db import transaction
-from django.db.models import BigIntegerField, Case, F, QuerySet, Sum, When
 
-from billing import locks, metering, registers, usage_stream
+from billing import audit, locks, metering, quota_registers, registers, usage_stream
 from billing.errors import LimitRefused, LockTimeout
 from billing.lua_scripts import SEED, Call
-from billing.models import Quota, RateLimit, ScopeKind, ShardEpoch, Tenant, UsageEvent
+from billing.models import Quota, RateLimit, ScopeKind, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
+from billing.quota_registers import CapRegister
 from billing.redis_connection import connection, run_warm
 
 LOCK_WAIT_S: Final = 10.0
 RATE_MAX: Final = 2_000_000_000
-SCOPE_COLUMN: Final = {
-    ScopeKind.TENANT: "tenant_id",
-    ScopeKind.TEAM: "team_id",
-    ScopeKind.KEY: "api_key_id",
-}
-
-# What a drained event is worth in Redis: its cost, or what was debited while it is in quarantine.
-DEBITED_PICO: Final = Case(
-    When(state=UsageEvent.State.QUARANTINED, then=F("charged_nano") * PICO_PER_NANO),
-    default=F("tenant_cost_pico"),
-    output_field=BigIntegerField(),
-)
+LIMIT_PICO_MAX: Final = 10**30
+NAME_LENGTH_MAX: Final = 200
+CALENDAR: Final = (Quota.Window.DAY, Quota.Window.WEEK, Quota.Window.MONTH)
+OWNED_SCOPES: Final = (ScopeKind.TEAM, ScopeKind.KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +39,16 @@ class Limits:
     rates: tuple[RateLimit, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CapRegister:
-    """A cap's register in Redis as Postgres has it; `lasts_ms` is 0 where it stays for good."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cap:
+    """What a spend cap is to be. Ids of tenants, teams and keys as text; sessions have their
+    tenant's. In shadow it refuses nothing."""
 
-    key: str
-    spent_pico: int
-    lasts_ms: int
+    scope_kind: str
+    scope_id: str
+    window: str
+    limit_pico: int
+    shadow: bool = False
 
 
 def limits_for(tenant: Tenant) -> Limits:
@@ -67,34 +61,153 @@ def limits_for(tenant: Tenant) -> Limits:
 def set_quota(
     *,
     tenant: Tenant,
-    scope_kind: str,
-    scope_id: int,
-    window: str,
-    limit_pico: int,
+    cap: Cap,
+    actor: str,
     now: datetime,
+    reason: str = "",
     client: redis.Redis | None = None,
 ) -> Quota:
-    """Set or change a spend cap. Takes the shard's lock to the end of the transaction;
-    RedisError, Cold and LockTimeout change nothing."""
-    if type(limit_pico) is not int or not 0 <= limit_pico < 10**30:
-        raise LimitRefused(f"not a spend limit: {limit_pico}")
-    _check_scope(tenant, scope_kind, scope_id)
-    if window not in Quota.Window.values:
-        raise LimitRefused(f"no such window: {window}")
+    """Set or change a spend cap; a raise that it has ends. Takes the shard's lock to the end of
+    the transaction; LimitRefused, RedisError, Cold and LockTimeout change nothing."""
+    _check_cap(tenant, cap)
     client = client or connection()
     _catch_up(client, tenant.shard, now)
     with transaction.atomic():
         locks.shard_until_commit(tenant.shard, wait_s=LOCK_WAIT_S)
-        known = Quota.objects.filter(scope_kind=scope_kind, scope_id=scope_id, window=window)
-        if not known.exists():
-            _begin_register(client, tenant, scope_kind, scope_id, window, now)
+        known = Quota.objects.filter(
+            tenant=tenant, scope_kind=cap.scope_kind, scope_id=cap.scope_id, window=cap.window
+        ).first()
+        if known is None and cap.scope_kind != ScopeKind.SESSION:
+            _begin_register(client, tenant, _register_of(tenant, cap, now))
         quota, _ = Quota.objects.update_or_create(
-            scope_kind=scope_kind,
-            scope_id=scope_id,
-            window=window,
-            defaults={"tenant": tenant, "limit_pico": limit_pico},
+            tenant=tenant,
+            scope_kind=cap.scope_kind,
+            scope_id=cap.scope_id,
+            window=cap.window,
+            defaults={
+                "limit_pico": cap.limit_pico,
+                "shadow": cap.shadow,
+                "raised_pico": None,
+                "raised_until": None,
+            },
         )
+        _record("quota.set", quota, before=known, actor=actor, now=now, reason=reason)
     return quota
+
+
+def raise_quota(
+    *,
+    tenant: Tenant,
+    quota_id: int,
+    limit_pico: int,
+    until: datetime,
+    actor: str,
+    now: datetime,
+    reason: str = "",
+) -> Quota:
+    """Raise a cap until a date, after which it is what it was."""
+    if type(limit_pico) is not int or not 0 <= limit_pico < LIMIT_PICO_MAX:
+        raise LimitRefused(f"not a spend limit: {limit_pico}")
+    if until <= now:
+        raise LimitRefused("a raise ends in the future")
+    with transaction.atomic():
+        quota = _locked(tenant, quota_id)
+        if limit_pico <= quota.limit_pico:
+            raise LimitRefused("a raise is above the limit; to lower a limit, set it")
+        before = _stated(quota)
+        quota.raised_pico, quota.raised_until = limit_pico, until
+        quota.save(update_fields=["raised_pico", "raised_until"])
+        _record("quota.raise", quota, before=before, actor=actor, now=now, reason=reason)
+    return quota
+
+
+def remove_quota(*, tenant: Tenant, quota_id: int, actor: str, now: datetime) -> None:
+    """Lift a cap; its register goes with its window."""
+    with transaction.atomic():
+        quota = _locked(tenant, quota_id)
+        before = _stated(quota)
+        quota.delete()
+        audit.record(
+            actor=actor,
+            action="quota.remove",
+            subject=str(quota),
+            tenant=tenant,
+            before=before,
+            now=now,
+        )
+
+
+def _locked(tenant: Tenant, quota_id: int) -> Quota:
+    quota = Quota.objects.select_for_update().filter(tenant=tenant, pk=quota_id).first()
+    if quota is None:
+        raise LimitRefused("there is no such budget any more")
+    return quota
+
+
+def _record(
+    action: str,
+    quota: Quota,
+    *,
+    before: Quota | dict[str, Any] | None,
+    actor: str,
+    now: datetime,
+    reason: str,
+) -> None:
+    audit.record(
+        actor=actor,
+        action=action,
+        subject=str(quota),
+        tenant=quota.tenant,
+        before=_stated(before) if isinstance(before, Quota) else before,
+        after=_stated(quota),
+        reason=reason,
+        now=now,
+    )
+
+
+def _stated(quota: Quota) -> dict[str, Any]:
+    return {
+        "limit_pico": int(quota.limit_pico),
+        "shadow": quota.shadow,
+        "raised_pico": None if quota.raised_pico is None else int(quota.raised_pico),
+        "raised_until": None if quota.raised_until is None else quota.raised_until.isoformat(),
+    }
+
+
+def change_time_zone(
+    *,
+    tenant: Tenant,
+    zone: str,
+    actor: str,
+    now: datetime,
+    client: redis.Redis | None = None,
+) -> None:
+    """Move a tenant's days, weeks and months to another zone. The windows that `now` is in there
+    begin with what was spent in them; requests under way keep the windows they have."""
+    if zone not in available_timezones():
+        raise LimitRefused(f"no such time zone: {zone}")
+    client = client or connection()
+    _catch_up(client, tenant.shard, now)
+    with transaction.atomic():
+        locks.shard_until_commit(tenant.shard, wait_s=LOCK_WAIT_S)
+        locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
+        before, locked.time_zone = locked.time_zone, zone
+        if before == zone:
+            return
+        caps = Quota.objects.filter(tenant=tenant, window__in=CALENDAR)
+        for quota in caps.exclude(scope_kind=ScopeKind.SESSION):
+            _begin_register(client, locked, _register_of(locked, quota, now))
+        locked.save(update_fields=["time_zone"])
+        audit.record(
+            actor=actor,
+            action="tenant.time_zone",
+            subject=str(tenant),
+            tenant=locked,
+            before={"time_zone": before},
+            after={"time_zone": zone},
+            now=now,
+        )
+    tenant.time_zone = zone
 
 
 def _catch_up(client: redis.Redis, shard: int, now: datetime) -> None:
@@ -106,12 +219,20 @@ def _catch_up(client: redis.Redis, shard: int, now: datetime) -> None:
                 metering.drain(client, shard, now=now)
 
 
-def _begin_register(
-    client: redis.Redis, tenant: Tenant, kind: str, scope_id: int, window: str, now: datetime
-) -> None:
+def _register_of(tenant: Tenant, cap: Cap | Quota, now: datetime) -> CapRegister:
+    return quota_registers.register_of(
+        tenant.pk,
+        kind=cap.scope_kind,
+        scope_id=cap.scope_id,
+        window=cap.window,
+        zone=tenant.time_zone,
+        now=now,
+    )
+
+
+def _begin_register(client: redis.Redis, tenant: Tenant, register: CapRegister) -> None:
     if usage_stream.has_pending(client, tenant.shard):
         raise LockTimeout("the last drain was cut off; the next one clears it within seconds")
-    register = register_of(tenant.pk, kind=kind, scope_id=scope_id, window=window, now=now)
     nano, pico = divmod(register.spent_pico, PICO_PER_NANO)
     tag = registers.tag_of_shard(tenant.shard)
     epoch = ShardEpoch.objects.filter(shard=tenant.shard).values_list("epoch", flat=True).first()
@@ -120,71 +241,38 @@ def _begin_register(
     run_warm(client, Call(SEED, keys, [epoch or "", last_posted, nano, pico, register.lasts_ms]))
 
 
-def register_of(
-    tenant_id: int, *, kind: str, scope_id: int, window: str, now: datetime
-) -> CapRegister:
-    """The register of a cap in the window that `now` is in."""
-    now_ms = int(now.timestamp() * 1000)
-    bucket, goes_at_ms = registers.bucket_of(window, now_ms)
-    return CapRegister(
-        key=registers.spend_key(
-            registers.tag_of_shard(registers.shard_of(tenant_id)),
-            tenant_id,
-            kind=kind,
-            scope=str(scope_id),
-            bucket=bucket,
-        ),
-        spent_pico=spent_pico(
-            tenant_id, kind=kind, scope_id=scope_id, window=window, day=now.date()
-        ),
-        lasts_ms=goes_at_ms - now_ms if goes_at_ms else 0,
+def _check_cap(tenant: Tenant, cap: Cap) -> None:
+    if type(cap.limit_pico) is not int or not 0 <= cap.limit_pico < LIMIT_PICO_MAX:
+        raise LimitRefused(f"not a spend limit: {cap.limit_pico}")
+    if cap.scope_kind not in ScopeKind.values:
+        raise LimitRefused(f"no such scope: {cap.scope_kind}")
+    if cap.window not in Quota.Window.values:
+        raise LimitRefused(f"no such window: {cap.window}")
+    if (cap.scope_kind == ScopeKind.SESSION) != (cap.window == Quota.Window.SESSION):
+        raise LimitRefused("sessions, and only they, are capped per session")
+    if cap.shadow and cap.scope_kind == ScopeKind.SESSION:
+        raise LimitRefused("a cap of sessions has no shadow mode")
+    if cap.scope_kind in (ScopeKind.MODEL, ScopeKind.PROVIDER):
+        is_name = cap.scope_id.isprintable() and 0 < len(cap.scope_id) <= NAME_LENGTH_MAX
+        if not is_name:
+            raise LimitRefused(f"not the name of a {cap.scope_kind}")
+        return
+    if not cap.scope_id.isascii() or not cap.scope_id.isdecimal():
+        raise LimitRefused(f"not the id of a {cap.scope_kind}: {cap.scope_id}")
+    _check_scope(tenant, cap.scope_kind, int(cap.scope_id))
+
+
+def _check_scope(tenant: Tenant, kind: str, scope_id: int) -> None:
+    if kind in (ScopeKind.TENANT, ScopeKind.SESSION) and scope_id != tenant.pk:
+        raise LimitRefused("a tenant's limit belongs to the tenant itself")
+    if kind not in OWNED_SCOPES:
+        return
+    others = (
+        Quota.objects.filter(scope_kind=kind, scope_id=str(scope_id)),
+        RateLimit.objects.filter(scope_kind=kind, scope_id=scope_id),
     )
-
-
-def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterator[CapRegister]:
-    """The registers of every cap of these tenants."""
-    for quota in Quota.objects.filter(tenant_id__in=tenant_ids):
-        yield register_of(
-            quota.tenant_id,
-            kind=quota.scope_kind,
-            scope_id=quota.scope_id,
-            window=quota.window,
-            now=now,
-        )
-
-
-def spent_pico(tenant_id: int, *, kind: str, scope_id: int, window: str, day: date) -> int:
-    """What Redis must have for the drained events of a scope in the window that `day` is in:
-    what posted events cost, and what quarantined ones were debited."""
-    rows = UsageEvent.objects.filter(tenant_id=tenant_id).filter(
-        **{SCOPE_COLUMN[ScopeKind(kind)]: scope_id}
-    )
-    return sum_of_debits(_in_window(rows, window, day))
-
-
-def sum_of_debits(rows: "QuerySet[UsageEvent]") -> int:
-    found = rows.aggregate(total=Sum(DEBITED_PICO))
-    return int(found["total"] or 0)
-
-
-def _in_window(rows: "QuerySet[UsageEvent]", window: str, day: date) -> "QuerySet[UsageEvent]":
-    if window == registers.LIFETIME:
-        return rows
-    first = day if window == registers.DAY else day.replace(day=1)
-    last = day if window == registers.DAY else _last_of_month(day)
-    # An attempt begins within hours of its request: the wider span lets the index on time serve.
-    begins = datetime.combine(first, datetime.min.time(), tzinfo=UTC) - timedelta(days=1)
-    ends = datetime.combine(last, datetime.min.time(), tzinfo=UTC) + timedelta(days=2)
-    return rows.filter(day__range=(first, last), occurred_at__gte=begins, occurred_at__lt=ends)
-
-
-def _last_of_month(day: date) -> date:
-    return day.replace(day=monthrange(day.year, day.month)[1])
-
-
-def remove_quota(*, tenant: Tenant, quota_id: int) -> None:
-    """Lift a cap; its register goes with its window."""
-    Quota.objects.filter(tenant=tenant, pk=quota_id).delete()
+    if any(rows.exclude(tenant=tenant).exists() for rows in others):
+        raise LimitRefused(f"{kind} {scope_id} belongs to another tenant")
 
 
 def set_rate_limit(
@@ -192,40 +280,38 @@ def set_rate_limit(
     tenant: Tenant,
     scope_kind: str,
     scope_id: int,
+    actor: str,
+    now: datetime,
     rpm: int | None = None,
     tpm: int | None = None,
     concurrency: int | None = None,
 ) -> RateLimit | None:
     """Set all three rate limits of a scope; None lifts one, and all None remove the row."""
+    if scope_kind not in (ScopeKind.TENANT, *OWNED_SCOPES):
+        raise LimitRefused(f"no rates are counted for a {scope_kind}")
     _check_scope(tenant, scope_kind, scope_id)
     values = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
     for name, value in values.items():
         if value is not None and (type(value) is not int or not 0 <= value <= RATE_MAX):
             raise LimitRefused(f"not a limit for {name}: {value}")
+    limit: RateLimit | None = None
     with transaction.atomic():
-        if _nothing(values.values()):
-            RateLimit.objects.filter(
-                tenant=tenant, scope_kind=scope_kind, scope_id=scope_id
-            ).delete()
-            return None
-        limit, _ = RateLimit.objects.update_or_create(
-            scope_kind=scope_kind, scope_id=scope_id, defaults={"tenant": tenant, **values}
-        )
-        return limit
-
-
-def _nothing(values: Iterable[int | None]) -> bool:
-    return all(value is None for value in values)
-
-
-def _check_scope(tenant: Tenant, kind: str, scope_id: int) -> None:
-    if kind not in ScopeKind.values:
-        raise LimitRefused(f"no such scope: {kind}")
-    if kind == ScopeKind.TENANT and scope_id != tenant.pk:
-        raise LimitRefused("a tenant's limit belongs to the tenant itself")
-    taken = [
-        model.objects.filter(scope_kind=kind, scope_id=scope_id).exclude(tenant=tenant).exists()
-        for model in (Quota, RateLimit)
-    ]
-    if any(taken):
-        raise LimitRefused(f"{kind} {scope_id} belongs to another tenant")
+        rows = RateLimit.objects.filter(tenant=tenant, scope_kind=scope_kind, scope_id=scope_id)
+        before = rows.values(*values).first()
+        if all(value is None for value in values.values()):
+            rows.delete()
+        else:
+            limit, _ = RateLimit.objects.update_or_create(
+                scope_kind=scope_kind, scope_id=scope_id, defaults={"tenant": tenant, **values}
+            )
+        if before is not None or limit is not None:
+            audit.record(
+                actor=actor,
+                action="rate_limit.set" if limit else "rate_limit.remove",
+                subject=f"{scope_kind} {scope_id}",
+                tenant=tenant,
+                before=before,
+                after=values if limit else None,
+                now=now,
+            )
+    return limit

@@ -10,12 +10,13 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final, cast
 
 import redis
 from django.db.models import F
 
-from billing import credit, holds, locks, metering, quotas, registers
+from billing import credit, holds, locks, metering, quota_registers, registers, sessions
 from billing.models import RevokedKey, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 
@@ -99,6 +100,9 @@ def _rebuild(client: redis.Redis, shard: int, stale: list[bytes], now: datetime)
             pipe.hset(key, mapping=cast(dict[Any, Any], row))
             if lasting.get(key):
                 pipe.pexpire(key, lasting[key])
+        for key, ends in _session_ends(lasting, now).items():
+            pipe.zadd(key, cast(dict[Any, Any], ends))
+            pipe.pexpire(key, registers.SESSION_KEPT_MS)
         for key, revoked in _revoked(shard, tenants).items():
             pipe.hset(key, mapping=cast(dict[Any, Any], revoked))
         pipe.set(registers.epoch_key(registers.tag_of_shard(shard)), epoch)
@@ -126,10 +130,22 @@ def _registers(
             "status": tenant.status,
         }
         rows[registers.tenant_key(tag, tenant.pk)] = row
-    for register in quotas.registers_of(ids, now):
+    caps = quota_registers.registers_of(ids, now)
+    for register in chain(caps, sessions.registers_of(ids, now)):
         rows[register.key] = _split(register.spent_pico)
         lasting[register.key] = register.lasts_ms
     return rows, lasting
+
+
+def _session_ends(lasting: dict[str, int], now: datetime) -> dict[str, dict[str, int]]:
+    """When each live session is over, by the set of its tenant's sessions."""
+    now_ms = int(now.timestamp() * 1000)
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for key, lasts_ms in lasting.items():
+        if key.endswith(f":{registers.SESSION}"):
+            _, tag, tenant, *_ = key.split(":")
+            found[registers.sessions_key(tag, int(tenant))][key] = now_ms + lasts_ms
+    return found
 
 
 def _split(pico: int) -> Register:

@@ -1,13 +1,18 @@
 """Names of everything that billing keeps in Redis, and the windows they belong to. Pure.
 
 Every key carries the hash tag of its tenant's shard, so that one script may touch them together.
-Spend windows are derived from the request id (a UUIDv7), never from a clock: Postgres derives the
-same day from the same id, whenever it gets to see the event.
+Spend windows are derived from the request id (a UUIDv7), never from a clock: Postgres finds the
+same window from the same id, whenever it gets to see the event. A window's name is the instant at
+which it began, so that a tenant that changes its time zone begins other registers.
 """
 
-from datetime import UTC, datetime
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Final
+from urllib.parse import quote, unquote
+from zoneinfo import ZoneInfo
 
 SHARDS: Final = 64
 GROUP_LEDGER: Final = "ledger"
@@ -15,17 +20,25 @@ GROUP_MEASUREMENTS: Final = "measurements"
 GROUPS: Final = (GROUP_LEDGER, GROUP_MEASUREMENTS)
 
 # What a rebuild writes anew: all but streams, holds and leases.
-REBUILT: Final = frozenset({b"tenant", b"keys", b"spend"})
+REBUILT: Final = frozenset({b"tenant", b"keys", b"spend", b"sessions"})
 
 DAY: Final = "day"
+WEEK: Final = "week"
 MONTH: Final = "month"
 LIFETIME: Final = "lifetime"
+# Of one session: as long as calls of it go on coming.
+SESSION: Final = "session"
 
 MS_PER_MINUTE: Final = 60_000
 MS_PER_DAY: Final = 86_400_000
 # A window's register outlives the window, for requests that settle late.
 WINDOW_KEPT_MS: Final = 3 * MS_PER_DAY
 MINUTE_KEPT_MS: Final = 15 * MS_PER_MINUTE
+# A session is over when nobody has called in it for this long.
+SESSION_KEPT_MS: Final = MS_PER_DAY
+SESSION_NAME_LENGTH: Final = 32
+# No zone has changed its offset at another moment than a full quarter of an hour since 1972.
+MS_PER_SLICE: Final = 15 * MS_PER_MINUTE
 
 
 def shard_of(tenant: int) -> int:
@@ -77,8 +90,29 @@ def hold_key(tag: str, request_id: str) -> str:
     return f"hold:{tag}:{request_id}"
 
 
+def scope_part(scope: str) -> str:
+    """A scope's id as part of a key: names of models and suppliers may hold anything."""
+    return quote(scope, safe="/")
+
+
+def scope_of_part(part: str) -> str:
+    return unquote(part)
+
+
 def spend_key(tag: str, tenant: int, *, kind: str, scope: str, bucket: str) -> str:
+    """`scope` as `scope_part` writes it."""
     return f"spend:{tag}:{tenant}:{kind}:{scope}:{bucket}"
+
+
+def session_of(tenant: int, session_id: str) -> str:
+    """A session's name in registers and events: its id under its tenant, which nobody can read."""
+    said = f"{tenant}:{session_id}".encode(errors="surrogatepass")
+    return hashlib.sha256(said).hexdigest()[:SESSION_NAME_LENGTH]
+
+
+def sessions_key(tag: str, tenant: int) -> str:
+    """The sessions of a tenant by when each is over."""
+    return f"sessions:{tag}:{tenant}"
 
 
 def minute_key(tag: str, tenant: int, *, kind: str, scope: str, unit: str, minute: int) -> str:
@@ -96,25 +130,70 @@ def request_ms(request_id: str) -> int:
     return int(request_id[0:8] + request_id[9:13], 16)
 
 
-def bucket_of(window: str, at_ms: int) -> tuple[str, int]:
-    """A window's name at this time, and when its register may go (0 = never)."""
-    return _bucket_on(window, at_ms // MS_PER_DAY)
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One window: from `begins_ms` to before `ends_ms`; both 0 where it has no end. Its register
+    is called after `bucket` and may go at `goes_at_ms` (0 = never)."""
+
+    bucket: str
+    begins_ms: int
+    ends_ms: int
+
+    @property
+    def goes_at_ms(self) -> int:
+        return self.ends_ms + WINDOW_KEPT_MS if self.ends_ms else 0
+
+
+FOR_GOOD: Final = Span(LIFETIME, 0, 0)
+
+
+def span_of(window: str, at_ms: int, zone: str = "UTC") -> Span:
+    """The calendar window that this moment is in, by the clocks and calendars of `zone`."""
+    return _span_in(window, at_ms // MS_PER_SLICE, zone)
 
 
 @lru_cache(maxsize=1024)
-def _bucket_on(window: str, day: int) -> tuple[str, int]:
-    date = datetime.fromtimestamp(day * 86_400, tz=UTC)
-    if window == DAY:
-        return f"{date:d%Y%m%d}", (day + 1) * MS_PER_DAY + WINDOW_KEPT_MS
-    if window == MONTH:
-        following = date.replace(
-            year=date.year + date.month // 12, month=date.month % 12 + 1, day=1
-        )
-        return f"{date:m%Y%m}", int(following.timestamp()) * 1000 + WINDOW_KEPT_MS
+def _span_in(window: str, time_slice: int, zone: str) -> Span:
     if window == LIFETIME:
-        return LIFETIME, 0
+        return FOR_GOOD
+    where = ZoneInfo(zone)
+    today = datetime.fromtimestamp(time_slice * MS_PER_SLICE // 1000, tz=where).date()
+    first, after = _dates_of(window, today)
+    begins_ms, ends_ms = _midnight_ms(first, where), _midnight_ms(after, where)
+    began = datetime.fromtimestamp(begins_ms // 1000, tz=UTC)
+    return Span(f"{window[0]}{began:%Y%m%d%H%M}", begins_ms, ends_ms)
+
+
+def _dates_of(window: str, today: date) -> tuple[date, date]:
+    """The first day of the window and the first one after it; weeks begin on Monday."""
+    if window == DAY:
+        return today, today + timedelta(days=1)
+    if window == WEEK:
+        monday = today - timedelta(days=today.weekday())
+        return monday, monday + timedelta(days=7)
+    if window == MONTH:
+        first = today.replace(day=1)
+        return first, (first + timedelta(days=31)).replace(day=1)
     raise ValueError(f"no such window: {window}")
 
 
+def _midnight_ms(day: date, where: ZoneInfo) -> int:
+    """When this day begins there. Where clocks skip midnight it is the moment of the skip."""
+    midnight = datetime(day.year, day.month, day.day, tzinfo=where)
+    return int(midnight.timestamp()) * 1000
+
+
 def window_of_bucket(bucket: str) -> str:
-    return {"d": DAY, "m": MONTH}.get(bucket[0], LIFETIME)
+    if bucket in (LIFETIME, SESSION):
+        return bucket
+    return {"d": DAY, "w": WEEK, "m": MONTH}[bucket[0]]
+
+
+def ids_between(begins_ms: int, ends_ms: int) -> tuple[str, str]:
+    """The least request id of the window, and the least one after it."""
+    return _least_id(begins_ms), _least_id(ends_ms)
+
+
+def _least_id(at_ms: int) -> str:
+    digits = f"{at_ms:012x}"
+    return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"

@@ -3,13 +3,24 @@
 from celery import shared_task
 from django.db import transaction
 
-from billing import burning, credit, expiry, invariants, locks, metering, rebuild, task_runs
+from billing import (
+    burning,
+    call_profiles,
+    credit,
+    expiry,
+    invariants,
+    locks,
+    metering,
+    rebuild,
+    task_runs,
+)
 from billing.invoicing import runs
 from billing.redis_connection import connection
 
 DRAIN = "billing.tasks.drain_usage"
 EXPIRE = "billing.tasks.expire_holds"
 CHECK = "billing.tasks.check_invariants"
+PROFILES = "billing.tasks.refresh_call_profiles"
 DRAFT = "billing.tasks.draft_invoices"
 EXPIRE_CREDIT = "billing.tasks.expire_credit"
 
@@ -53,3 +64,11 @@ def expire_credit() -> None:
     """Take back what is left of grants that have expired."""
     with task_runs.recorded(EXPIRE_CREDIT) as now:
         burning.expire_due(now=now)
+
+
+@shared_task(name=PROFILES)
+def refresh_call_profiles() -> None:
+    """Count what calls used, for expected holds and quotes."""
+    with task_runs.recorded(PROFILES) as now, transaction.atomic():
+        if locks.is_only_run(PROFILES):
+            call_profiles.refresh(now=now)

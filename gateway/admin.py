@@ -13,8 +13,9 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from billing.admin import QuotaAdmin, RateLimitAdmin, TenantAdmin
+from billing.admin import TenantAdmin
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.limits_admin import QuotaAdmin, RateLimitAdmin
 from billing.models import PriceProposal, PriceRule, PriceVersion, Quota, RateLimit, Tenant
 from billing.price_admin import (
     APPROVE,
@@ -35,7 +36,7 @@ admin.site.unregister(User)
 
 
 # Billing's pages, which know no data plane: what they change is part of its snapshot.
-for model in (PriceProposal, PriceRule, PriceVersion, Quota, RateLimit, Tenant):
+for model in (PriceProposal, PriceRule, PriceVersion, Tenant):
     admin.site.unregister(model)
 
 

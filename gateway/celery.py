@@ -17,6 +17,7 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.drain_usage": (1, "money"),
     "billing.tasks.expire_holds": (10, "money"),
     "billing.tasks.check_invariants": (30, "boards"),
+    "billing.tasks.refresh_call_profiles": (60, "boards"),
     "billing.tasks.draft_invoices": (3600, "slow"),
     "billing.tasks.expire_credit": (3600, "slow"),
     "gateway.tasks.recharge_credit": (60, "slow"),

@@ -61,7 +61,7 @@ def seed(*, now: datetime) -> dict[str, Any]:
     made: dict[str, Any] = {}
     api_keys = {}
     for company in COMPANIES:
-        tenant, teams = _tenant(company)
+        tenant, teams = _tenant(company, now)
         made |= _people(company, tenant, teams)
         plain = _key(tenant, teams[0], now)
         if plain is not None:
@@ -71,7 +71,7 @@ def seed(*, now: datetime) -> dict[str, Any]:
     return made | _admin() | _worker_key()
 
 
-def _tenant(company: Company) -> tuple[Tenant, list[Team]]:
+def _tenant(company: Company, now: datetime) -> tuple[Tenant, list[Team]]:
     tenant, is_new = Tenant.objects.get_or_create(
         slug=company.slug, defaults={"name": company.name}
     )
@@ -83,11 +83,11 @@ def _tenant(company: Company) -> tuple[Tenant, list[Team]]:
         credit.grant(
             tenant=tenant, amount_pico=CREDIT_PICO, reason="Demo credit", created_by=RECORDED_BY
         )
-        _limit(tenant, teams[0])
+        _limit(tenant, teams[0], now)
     return tenant, teams
 
 
-def _limit(tenant: Tenant, team: Team) -> None:
+def _limit(tenant: Tenant, team: Team, now: datetime) -> None:
     quotas.set_rate_limit(
         tenant=tenant,
         scope_kind=ScopeKind.TENANT,
@@ -95,12 +95,14 @@ def _limit(tenant: Tenant, team: Team) -> None:
         rpm=REQUESTS_PER_MINUTE,
         tpm=TOKENS_PER_MINUTE,
         concurrency=OPEN_REQUESTS,
+        actor=RECORDED_BY,
+        now=now,
     )
     # Written straight: nothing is spent yet, and at the first start Redis is still cold.
     Quota.objects.create(
         tenant=tenant,
         scope_kind=ScopeKind.TEAM,
-        scope_id=team.pk,
+        scope_id=str(team.pk),
         window=Quota.Window.MONTH,
         limit_pico=TEAM_MONTH_PICO,
     )

@@ -42,6 +42,8 @@ class ChatRequest:
     of everything that can reach the prompt (messages, tools, schemas) and so bounds the text
     from above; `all_text` is False where the prompt holds anything else. `max_output_tokens`
     is the caller's, None where it named none. `needs` names what an offer must be able to do.
+    `max_cost_pico` and `session_max_pico` are what the caller will pay for this request, and for
+    its session, at most.
     `cache_salt` and `priority` are set by the pipeline once the tenant is known.
     """
 
@@ -60,6 +62,8 @@ class ChatRequest:
     needs: frozenset[str] = frozenset()  # capabilities: "tools", "vision", "json_schema", …
     service_tier: int = 0
     session_id: str = ""
+    max_cost_pico: int | None = None
+    session_max_pico: int | None = None
     tag: str = ""
     explain: bool = False
     routing: RoutingFields = field(default_factory=RoutingFields)
@@ -104,7 +108,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
     The bounds are those that `worst_pico` rests on: `output_bound` is for all choices
     together, `max_output_tokens` the limit for one, to be sent upstream. `cost_prices` are what
-    the supplier charges us for the same tiers.
+    the supplier charges us for the same tiers. `cut_by` names the ceiling of the caller that
+    lowered the limit.
     """
 
     offer: OfferView
@@ -117,6 +122,7 @@ class Candidate(msgspec.Struct, frozen=True):
     output_bound: int = 0
     max_output_tokens: int = 0
     cost_prices: tuple[Price, ...] = ()
+    cut_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +209,8 @@ class Receipt:
     cost_pico: int
     usage_extra: dict[str, Any] = field(default_factory=dict)
     explanation: dict[str, Any] | None = None
+    session_cost_pico: int | None = None  # the session's running total, this request included
+    stopped_by: str = ""  # the caller's ceiling that ended the answer
 
 
 class ResponseWriter(Protocol):

@@ -56,15 +56,6 @@ local function lasting(goes_at, now)
   return text(math.max(goes_at - now, 1000))
 end
 
--- Free room below every limit at once; packed is "key limit key limit ...", -1 = no limit.
-local function headroom(free, rows)
-  local room = free
-  for _, row in ipairs(rows) do
-    if row.limit >= 0 then room = math.min(room, row.limit - row.spent - row.held) end
-  end
-  return math.max(room, 0)
-end
-
 local function spend_rows(packed)
   local parts, rows = split(packed), {}
   for i = 1, #parts, 2 do
@@ -81,6 +72,18 @@ end
 -- comparison with Postgres finds the difference.
 local function released(held, hold)
   return math.max(held - hold, 0)
+end
+
+-- The registers that an attempt counts in: all but those at the positions in `not_in`, which belong
+-- to other models and suppliers of the same hold.
+local function counted(rows, not_in)
+  if not not_in or not_in == '' then return rows end
+  local excluded, kept = {}, {}
+  for _, position in ipairs(split(not_in)) do excluded[tonumber(position)] = true end
+  for i, row in ipairs(rows) do
+    if not excluded[i] then kept[#kept + 1] = row end
+  end
+  return kept
 end
 
 local function keys_of(rows)

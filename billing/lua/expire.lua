@@ -7,7 +7,7 @@ local request, kept_ms = ARGV[3], amount(ARGV[4], 'kept_ms')
 local lease = redis.call('ZSCORE', KEYS[4], request)
 if not lease or tonumber(lease) > now then return {'live'} end
 local record = redis.call('HMGET', KEYS[3], 'state', 'tenant', 'hold', 'charge', 'event', 'spend',
-  'open', 'finished')
+  'open', 'finished', 'not_in')
 if record[1] ~= 'open' then
   redis.call('ZREM', KEYS[4], request)
   return {'gone', record[1] or ''}
@@ -15,14 +15,15 @@ end
 local hold = register(record[3], 'hold')
 local charge = math.min(register(record[4], 'charge'), hold)
 local rows = spend_rows(record[6])
+local own_rows = counted(rows, record[9])
 local tenant = redis.call('HMGET', record[2], 'spent', 'held')
 local spent = amount(register(tenant[1], 'spent') + charge, 'spent')
 local held = released(register(tenant[2], 'held'), hold)
-for _, row in ipairs(rows) do
-  amount(row.spent + charge, 'spent')
+for _, row in ipairs(own_rows) do
+  row.spent = math.min(row.spent + charge, MAX - 1)
 end
 local attempt = cjson.decode(record[5]).attempt
-local spend_keys = keys_of(rows)
+local spend_keys = keys_of(own_rows)
 
 for i = 1, register(record[8], 'finished') do
   local event = redis.call('HGET', KEYS[3], 'finished' .. i)
@@ -33,7 +34,7 @@ redis.call('XADD', KEYS[5], '*', 't', record[2], 'e', record[5], 'c', text(charg
   'h', text(hold), 'o', '0', 'k', spend_keys, 'l', '0', 'x', '1')
 redis.call('HSET', record[2], 'spent', text(spent), 'held', text(held))
 for _, row in ipairs(rows) do
-  redis.call('HSET', row.key, 'spent', text(row.spent + charge),
+  redis.call('HSET', row.key, 'spent', text(row.spent),
     'held', text(released(row.held, hold)))
 end
 close(request, KEYS[4], record[7])

@@ -1,6 +1,7 @@
 """Billing's tables, one file per concept; import them from here."""
 
 from billing.models.audit_entries import AuditEntry
+from billing.models.call_profiles import CallCount, CallMark, CallProfile
 from billing.models.invoices import (
     BillingProfile,
     CreditNote,
@@ -24,6 +25,9 @@ __all__ = [
     "Adjustment",
     "AuditEntry",
     "BillingProfile",
+    "CallCount",
+    "CallMark",
+    "CallProfile",
     "CreditGrant",
     "CreditNote",
     "Entry",

@@ -12,6 +12,12 @@ class Tenant(models.Model):
         ACTIVE = "active"
         SUSPENDED = "suspended"
 
+    class HoldMode(models.TextChoices):
+        """What a request sets aside: the most it can cost, or the p99 of the key's own past."""
+
+        STRICT = "strict"
+        EXPECTED = "expected"
+
     slug = models.SlugField(max_length=64, unique=True)
     name = models.CharField(max_length=120)
     status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
@@ -27,6 +33,9 @@ class Tenant(models.Model):
     time_zone = models.CharField(max_length=64, default="UTC")
     # How far below zero the balance may go; zero for prepaid tenants.
     credit_limit_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
+    hold_mode = models.CharField(max_length=8, choices=HoldMode, default=HoldMode.STRICT)
+    # Where holds are what is expected: by how much spending may pass each limit at most.
+    overdraft_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
     # Raised with every change of credit, so that Redis can refuse an older figure.
     credit_version = models.BigIntegerField(default=0)
     # Injected as max_tokens where the caller names none, and the cap where it does.

@@ -75,6 +75,12 @@ class UsageEvent(models.Model):
             models.Index(fields=["tenant", "-occurred_at"]),
             # The newest event of one tenant, by arrival: what the live pages watch.
             models.Index(fields=["tenant", "-id"]),
+            # What a session has cost, when its register is rebuilt.
+            models.Index(
+                fields=["tenant", "session_hash"],
+                condition=~models.Q(session_hash=""),
+                name="usage_session",
+            ),
             models.Index(
                 fields=["state"],
                 condition=models.Q(state="quarantined"),

@@ -13,33 +13,54 @@ from billing import quotas
 from billing.models import Quota, RateLimit, ScopeKind
 from gateway import policies
 from gateway.api.base import Access, TenantView
-from gateway.api.serializers import PolicySerializer, QuotaSerializer, RateLimitSerializer
+from gateway.api.serializers import (
+    PolicySerializer,
+    QuotaRaiseSerializer,
+    QuotaSerializer,
+    RateLimitSerializer,
+)
 from gateway.models import Team
 from providers.snapshot_signal import bump
 
+NAMED_SCOPES = (ScopeKind.MODEL, ScopeKind.PROVIDER)
 
-def scope_id(access: Access, kind: str, scope: str) -> int:
-    """The number behind a scope's name, which must belong to this tenant."""
-    if kind == ScopeKind.TENANT and scope == access.tenant.slug:
-        return int(access.tenant.pk)
+
+def scope_id(access: Access, kind: str, scope: str) -> str:
+    """The id behind a scope's name, which must belong to this tenant."""
+    if kind in (ScopeKind.TENANT, ScopeKind.SESSION) and scope == access.tenant.slug:
+        return str(access.tenant.pk)
     if kind == ScopeKind.TEAM:
         team = access.team(scope)
         assert team is not None
-        return int(team.pk)
+        return str(team.pk)
     if kind == ScopeKind.KEY and scope.isdecimal():
-        return int(access.key(int(scope)).pk)
+        return str(access.key(int(scope)).pk)
+    if kind in NAMED_SCOPES:
+        return scope
     raise NotFound(f"no {kind} {scope} in this tenant")
 
 
-def scope_names(access: Access) -> dict[tuple[str, int], str]:
-    names = {(str(ScopeKind.TENANT), access.tenant.pk): access.tenant.slug}
+def scope_names(access: Access) -> dict[tuple[str, str], str]:
+    tenant = str(access.tenant.pk)
+    names = {(str(kind), tenant): access.tenant.slug for kind in ("tenant", "session")}
     teams = Team.objects.filter(tenant=access.tenant).values_list("pk", "slug")
-    return names | {(str(ScopeKind.TEAM), pk): slug for pk, slug in teams}
+    return names | {(str(ScopeKind.TEAM), str(pk)): slug for pk, slug in teams}
 
 
-def _named(row: Quota | RateLimit, names: dict[tuple[str, int], str]) -> dict[str, Any]:
-    scope = names.get((row.scope_kind, row.scope_id), str(row.scope_id))
+def _named(row: Quota | RateLimit, names: dict[tuple[str, str], str]) -> dict[str, Any]:
+    scope = names.get((row.scope_kind, str(row.scope_id)), str(row.scope_id))
     return {"scope_kind": row.scope_kind, "scope": scope}
+
+
+def _stated(quota: Quota) -> dict[str, Any]:
+    return {
+        "id": quota.pk,
+        "window": quota.window,
+        "limit_pico": int(quota.limit_pico),
+        "shadow": quota.shadow,
+        "raised_pico": None if quota.raised_pico is None else int(quota.raised_pico),
+        "raised_until": quota.raised_until,
+    }
 
 
 class QuotaListView(TenantView):
@@ -47,8 +68,7 @@ class QuotaListView(TenantView):
     def get(self, request: Request, tenant: str) -> Response:
         names = scope_names(self.access)
         found = [
-            _named(row, names)
-            | {"id": row.pk, "window": row.window, "limit_pico": int(row.limit_pico)}
+            _named(row, names) | _stated(row)
             for row in quotas.limits_for(self.access.tenant).quotas
         ]
         return Response(QuotaSerializer(found, many=True).data)
@@ -59,16 +79,21 @@ class QuotaListView(TenantView):
         body = QuotaSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         stated: dict[str, Any] = body.validated_data
+        kind = stated["scope_kind"]
         quota = quotas.set_quota(
             tenant=self.access.tenant,
-            scope_kind=stated["scope_kind"],
-            scope_id=scope_id(self.access, stated["scope_kind"], stated["scope"]),
-            window=stated["window"],
-            limit_pico=stated["limit_pico"],
+            cap=quotas.Cap(
+                scope_kind=kind,
+                scope_id=scope_id(self.access, kind, stated["scope"]),
+                window=stated["window"],
+                limit_pico=stated["limit_pico"],
+                shadow=stated["shadow"],
+            ),
+            actor=self.access.caller,
             now=timezone.now(),
         )
         bump()
-        return Response(QuotaSerializer(stated | {"id": quota.pk}).data)
+        return Response(QuotaSerializer(stated | _stated(quota)).data)
 
 
 class QuotaView(TenantView):
@@ -77,9 +102,40 @@ class QuotaView(TenantView):
         """Lift a spend cap."""
         if not Quota.objects.filter(tenant=self.access.tenant, pk=quota_id).exists():
             raise NotFound
-        quotas.remove_quota(tenant=self.access.tenant, quota_id=quota_id)
+        quotas.remove_quota(
+            tenant=self.access.tenant,
+            quota_id=quota_id,
+            actor=self.access.caller,
+            now=timezone.now(),
+        )
         bump()
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class QuotaRaiseView(TenantView):
+    @extend_schema(request=QuotaRaiseSerializer, responses=QuotaSerializer)
+    def post(self, request: Request, tenant: str, quota_id: int) -> Response:
+        """Raise a spend cap until a date; then it is what it was."""
+        if not Quota.objects.filter(tenant=self.access.tenant, pk=quota_id).exists():
+            raise NotFound
+        body = QuotaRaiseSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        quota = quotas.raise_quota(
+            tenant=self.access.tenant,
+            quota_id=quota_id,
+            actor=self.access.caller,
+            now=timezone.now(),
+            **body.validated_data,
+        )
+        bump()
+        answer = _named(quota, scope_names(self.access)) | _stated(quota)
+        return Response(QuotaSerializer(answer).data)
+
+
+def _number(access: Access, kind: str, scope: str) -> int:
+    if kind in (*NAMED_SCOPES, ScopeKind.SESSION):
+        raise NotFound(f"no rates are counted for a {kind}")
+    return int(scope_id(access, kind, scope))
 
 
 class RateLimitListView(TenantView):
@@ -101,10 +157,12 @@ class RateLimitListView(TenantView):
         quotas.set_rate_limit(
             tenant=self.access.tenant,
             scope_kind=stated["scope_kind"],
-            scope_id=scope_id(self.access, stated["scope_kind"], stated["scope"]),
+            scope_id=_number(self.access, stated["scope_kind"], stated["scope"]),
             rpm=stated["rpm"],
             tpm=stated["tpm"],
             concurrency=stated["concurrency"],
+            actor=self.access.caller,
+            now=timezone.now(),
         )
         bump()
         return Response(RateLimitSerializer(stated).data)

@@ -81,8 +81,9 @@ class IssuedKeySerializer(KeySerializer):
 class ScopeSerializer(serializers.Serializer[Any]):
     scope_kind = serializers.ChoiceField(choices=ScopeKind.choices)
     scope = serializers.CharField(
-        max_length=64,
-        help_text="The tenant's slug, a team's slug, or the number of a key.",
+        max_length=200,
+        help_text="The tenant's slug (also for its sessions), a team's slug, the number of a key, "
+        "or the name of a model or provider.",
     )
 
 
@@ -90,6 +91,17 @@ class QuotaSerializer(ScopeSerializer):
     id = serializers.IntegerField(read_only=True)
     window = serializers.ChoiceField(choices=Quota.Window.choices)
     limit_usd = UsdField(source="limit_pico")
+    shadow = serializers.BooleanField(
+        default=False, help_text="Count and tell what it would have refused, and refuse nothing."
+    )
+    raised_usd = UsdField(source="raised_pico", read_only=True, allow_null=True)
+    raised_until = serializers.DateTimeField(read_only=True, allow_null=True)
+
+
+class QuotaRaiseSerializer(serializers.Serializer[Any]):
+    limit_usd = UsdField(source="limit_pico")
+    until = serializers.DateTimeField()
+    reason = serializers.CharField(max_length=400, default="", allow_blank=True)
 
 
 class RateLimitSerializer(ScopeSerializer):

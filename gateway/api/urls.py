@@ -29,6 +29,11 @@ urlpatterns = [
     path(f"{TENANT}/keys/<int:key_id>/", tenants.KeyView.as_view(), name="api-key"),
     path(f"{TENANT}/quotas/", limits.QuotaListView.as_view(), name="api-quotas"),
     path(f"{TENANT}/quotas/<int:quota_id>/", limits.QuotaView.as_view(), name="api-quota"),
+    path(
+        f"{TENANT}/quotas/<int:quota_id>/raise/",
+        limits.QuotaRaiseView.as_view(),
+        name="api-quota-raise",
+    ),
     path(f"{TENANT}/rate-limits/", limits.RateLimitListView.as_view(), name="api-rate-limits"),
     path(f"{TENANT}/routing-policy/", limits.PolicyView.as_view(), name="api-policy"),
     path(f"{TENANT}/usage/", usage.UsageView.as_view(), name="api-usage"),

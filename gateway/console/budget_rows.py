@@ -5,22 +5,30 @@ from datetime import datetime
 
 from redis.exceptions import RedisError
 
-from billing import credit, quotas
+from billing import audit, credit, quota_registers, quotas
 from billing.credit import Balance
-from billing.models import RateLimit, ScopeKind, Tenant
+from billing.models import AuditEntry, Quota, RateLimit, ScopeKind, Tenant
 from gateway.models import ApiKey, Team
+
+CHANGES_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaRow:
+    """`spent_pico` is None for sessions, which have a total each."""
+
     quota_id: int
     scope: str
     window: str
     limit_pico: int
-    spent_pico: int
+    spent_pico: int | None
+    shadow: bool
+    raised_until: datetime | None
 
     @property
     def share(self) -> float:
+        if self.spent_pico is None:
+            return 0.0
         return min(1.0, self.spent_pico / self.limit_pico) if self.limit_pico else 1.0
 
     @property
@@ -49,25 +57,59 @@ def scopes(tenant: Tenant) -> list[tuple[str, str]]:
     ]
 
 
+def cap_scopes(tenant: Tenant) -> list[tuple[str, str]]:
+    """Everything a budget can apply to; a model or provider is named beside it."""
+    return [
+        *scopes(tenant),
+        (f"{ScopeKind.MODEL}:", "All spending on one model"),
+        (f"{ScopeKind.PROVIDER}:", "All spending at one provider"),
+        (f"{ScopeKind.SESSION}:{tenant.pk}", "Each session"),
+    ]
+
+
 def quota_rows(tenant: Tenant, now: datetime) -> list[QuotaRow]:
     names = _names(tenant)
-    found = quotas.limits_for(tenant).quotas
     return [
         QuotaRow(
-            quota_id=int(q.pk),
-            scope=names.get((q.scope_kind, q.scope_id), f"{q.scope_kind} {q.scope_id}"),
-            window=q.get_window_display(),
-            limit_pico=int(q.limit_pico),
-            spent_pico=quotas.spent_pico(
-                int(tenant.pk),
-                kind=q.scope_kind,
-                scope_id=q.scope_id,
-                window=q.window,
-                day=now.date(),
-            ),
+            quota_id=int(quota.pk),
+            scope=_scope_name(quota, names),
+            window=quota.get_window_display(),
+            limit_pico=quota.limit_at(now),
+            spent_pico=_spent_pico(quota, tenant, now),
+            shadow=quota.shadow,
+            raised_until=quota.raised_until if _is_raised(quota, now) else None,
         )
-        for q in found
+        for quota in quotas.limits_for(tenant).quotas
     ]
+
+
+def _is_raised(quota: Quota, now: datetime) -> bool:
+    return quota.raised_until is not None and now < quota.raised_until
+
+
+def _scope_name(quota: Quota, names: dict[tuple[str, str], str]) -> str:
+    if quota.scope_kind == ScopeKind.SESSION:
+        return "Each session"
+    named = f"{quota.get_scope_kind_display()} {quota.scope_id}"
+    return names.get((quota.scope_kind, quota.scope_id), named)
+
+
+def _spent_pico(quota: Quota, tenant: Tenant, now: datetime) -> int | None:
+    if quota.scope_kind == ScopeKind.SESSION:
+        return None
+    return quota_registers.register_of(
+        int(tenant.pk),
+        kind=quota.scope_kind,
+        scope_id=quota.scope_id,
+        window=quota.window,
+        zone=tenant.time_zone,
+        now=now,
+    ).spent_pico
+
+
+def changes(tenant: Tenant) -> list[AuditEntry]:
+    """Who last changed limits of this tenant."""
+    return audit.newest(tenant, actions=("quota.", "rate_limit.", "tenant."), limit=CHANGES_SHOWN)
 
 
 def rate_rows(tenant: Tenant) -> list[RateRow]:
@@ -75,7 +117,8 @@ def rate_rows(tenant: Tenant) -> list[RateRow]:
     found = quotas.limits_for(tenant).rates
     return [
         RateRow(
-            scope=names.get((r.scope_kind, r.scope_id), f"{r.scope_kind} {r.scope_id}"), limit=r
+            scope=names.get((r.scope_kind, str(r.scope_id)), f"{r.scope_kind} {r.scope_id}"),
+            limit=r,
         )
         for r in found
     ]
@@ -88,12 +131,12 @@ def balance_or_none(tenant: Tenant) -> Balance | None:
         return None
 
 
-def _names(tenant: Tenant) -> dict[tuple[str, int], str]:
-    named: dict[tuple[str, int], str] = {
-        (ScopeKind.TENANT, int(tenant.pk)): f"All of {tenant.name}"
+def _names(tenant: Tenant) -> dict[tuple[str, str], str]:
+    named: dict[tuple[str, str], str] = {
+        (ScopeKind.TENANT, str(tenant.pk)): f"All of {tenant.name}"
     }
     for team in Team.objects.filter(tenant=tenant):
-        named[ScopeKind.TEAM, int(team.pk)] = f"Team {team.name}"
+        named[ScopeKind.TEAM, str(team.pk)] = f"Team {team.name}"
     for key in ApiKey.objects.filter(tenant=tenant):
-        named[ScopeKind.KEY, int(key.pk)] = f"Key {key.name}"
+        named[ScopeKind.KEY, str(key.pk)] = f"Key {key.name}"
     return named

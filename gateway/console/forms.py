@@ -7,6 +7,7 @@ from typing import Any, Final
 from django import forms
 
 from billing.money import pico_from_usd
+from billing.quotas import Cap
 from gateway import keys
 from gateway.models import Member, RoutingPolicy, Team
 
@@ -70,7 +71,8 @@ class KeyForm(PlainForm):
 
 
 class ScopeForm(PlainForm):
-    """Something a limit applies to: the whole tenant, a team or a key of it."""
+    """Something a limit applies to: the whole tenant, a team or a key of it, for budgets also
+    its spending on a model or at a provider, and each of its sessions."""
 
     scope = forms.ChoiceField(label="Applies to")
 
@@ -80,14 +82,26 @@ class ScopeForm(PlainForm):
         assert isinstance(field, forms.ChoiceField)
         field.choices = scopes
 
-    def scope_chosen(self) -> tuple[str, int]:
+    def scope_chosen(self) -> tuple[str, str]:
         kind, _, scope_id = self.cleaned_data["scope"].partition(":")
-        return kind, int(scope_id)
+        return kind, scope_id
 
 
 class QuotaForm(ScopeForm):
+    name = forms.CharField(
+        label="Model or provider",
+        required=False,
+        max_length=200,
+        help_text="Its name on the board, where the budget is for one model or provider.",
+    )
     window = forms.ChoiceField(
-        choices=[("day", "per day"), ("month", "per month"), ("lifetime", "in all")]
+        choices=[
+            ("day", "per day"),
+            ("week", "per week"),
+            ("month", "per month"),
+            ("lifetime", "in all"),
+            ("session", "per session"),
+        ]
     )
     limit_usd = forms.DecimalField(
         label="Limit, $",
@@ -97,9 +111,43 @@ class QuotaForm(ScopeForm):
         decimal_places=12,
         help_text="A call that could pass it is refused.",
     )
+    shadow = forms.BooleanField(
+        required=False, label="Only watch: refuse nothing, list what would have been refused"
+    )
+
+    def clean(self) -> dict[str, Any] | None:
+        stated = super().clean() or {}
+        if stated.get("scope", "").endswith(":") and not stated.get("name"):
+            self.add_error("name", "Say which model or provider.")
+        return stated
+
+    def cap(self) -> Cap:
+        kind, scope_id = self.scope_chosen()
+        return Cap(
+            scope_kind=kind,
+            scope_id=scope_id or self.cleaned_data["name"],
+            window=self.cleaned_data["window"],
+            limit_pico=pico_from_usd(self.cleaned_data["limit_usd"]),
+            shadow=self.cleaned_data["shadow"],
+        )
+
+
+class RaiseForm(PlainForm):
+    limit_usd = forms.DecimalField(
+        label="Raise to, $",
+        min_value=0,
+        max_value=LIMIT_USD_MAX,
+        max_digits=19,
+        decimal_places=12,
+    )
+    days = forms.IntegerField(label="For how many days", min_value=1, max_value=366)
+    reason = forms.CharField(max_length=400, required=False, label="Why")
 
     def limit_pico(self) -> int:
         return pico_from_usd(self.cleaned_data["limit_usd"])
+
+    def until(self, now: datetime) -> datetime:
+        return now + timedelta(days=self.cleaned_data["days"])
 
 
 class RateLimitForm(ScopeForm):

@@ -70,7 +70,7 @@ def read(tenant: Tenant, period: Period) -> Figures:
         before=usage_queries.totals(
             int(tenant.pk), since=period.before_since, until=period.before_until
         ),
-        budget_pico=_budget(tenant, period.span),
+        budget_pico=_budget(tenant, period.span, period.until),
         forecast=forecast,
         series=series,
         days=days,
@@ -78,11 +78,11 @@ def read(tenant: Tenant, period: Period) -> Figures:
     )
 
 
-def _budget(tenant: Tenant, span: str) -> int | None:
+def _budget(tenant: Tenant, span: str, now: datetime) -> int | None:
     found = Quota.objects.filter(
-        tenant=tenant, scope_kind="tenant", scope_id=tenant.pk, window=span
+        tenant=tenant, scope_kind="tenant", scope_id=str(tenant.pk), window=span, shadow=False
     ).first()
-    return None if found is None else int(found.limit_pico)
+    return None if found is None else found.limit_at(now)
 
 
 def _by_day(spends: Iterable[DaySpend]) -> dict[date, int]:

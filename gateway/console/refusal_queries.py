@@ -1,9 +1,26 @@
-"""Reads of refusals: requests of a tenant that were turned away before any attempt."""
+"""Reads of refusals: requests of a tenant that were turned away before any attempt, and those that
+a budget which only watches would have turned away."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
+from django.db.models import QuerySet
+
 from gateway.models import Refusal
+
+WOULD_REFUSE: Final = "would_refuse"
+
+
+def _refused(tenant_id: int) -> "QuerySet[Refusal]":
+    return Refusal.objects.filter(tenant_id=tenant_id).exclude(code=WOULD_REFUSE)
+
+
+def watched(tenant_id: int, *, since: datetime, limit: int) -> tuple[int, list[Refusal]]:
+    """How many requests since then were served that a watching budget would have refused, and the
+    newest of them."""
+    found = Refusal.objects.filter(tenant_id=tenant_id, code=WOULD_REFUSE, occurred_at__gte=since)
+    return found.count(), list(found.order_by("-occurred_at", "-pk")[:limit])
 
 
 def newest(
@@ -14,7 +31,7 @@ def newest(
     before: datetime | None = None,
     limit: int,
 ) -> list[Refusal]:
-    found = Refusal.objects.filter(tenant_id=tenant_id)
+    found = _refused(tenant_id)
     if model:
         found = found.filter(model=model)
     if api_key_id is not None:
@@ -25,7 +42,7 @@ def newest(
 
 
 def one(tenant_id: int, request_id: UUID) -> Refusal | None:
-    return Refusal.objects.filter(tenant_id=tenant_id, request_id=request_id).first()
+    return _refused(tenant_id).filter(request_id=request_id).first()
 
 
 def newest_id(tenant_id: int) -> int:

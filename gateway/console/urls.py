@@ -41,6 +41,7 @@ urlpatterns = [
     path("budgets/", budgets.budgets, name="budgets"),
     path("budgets/quota/", budgets.set_quota, name="set-quota"),
     path("budgets/quota/<int:quota_id>/remove/", budgets.remove_quota, name="remove-quota"),
+    path("budgets/quota/<int:quota_id>/raise/", budgets.raise_quota, name="raise-quota"),
     path("budgets/rate-limit/", budgets.set_rate_limit, name="set-rate-limit"),
     path("billing/", billing.billing, name="billing"),
     path("billing/buy/", topups.buy, name="buy-credit"),

@@ -1,19 +1,24 @@
 """From a ranking to a hold: the plan of one request, and the one Redis call that admits it.
 
-The hold is the dearest that any candidate in the plan can cost. It is placed over every scope at
-once or refused with the scope's name; a refusal has changed nothing. The call is never
+The hold is the dearest that any candidate in the plan can cost or, where the tenant has an
+overdraft, what such calls cost so far. It is placed over every scope at once or refused with the
+scope's name; a refusal has changed nothing. The call is never
 interrupted: it is bounded by Redis' own time limit, and an unheard answer is voided later.
 """
 
+from dataclasses import replace
+from typing import Final
+
 from hiredis import ReplyError
 
-from billing import holds
+from billing import holds, rating, registers
 from billing.errors import Cold, HoldNotOpen
-from billing.holds import HoldRequest, Placed, Refused
-from billing.money import nano_ceil, usd_json
+from billing.holds import HoldRequest, Placed, Refused, SpendScope
+from billing.money import REGISTER_NANO_MAX, nano_ceil, nano_floor, usd_json
 from billing.registers import shard_of
 from gateway.dataplane import settlement
-from gateway.dataplane.exchange import Exchange
+from gateway.dataplane.auth import Principal
+from gateway.dataplane.exchange import Exchange, Hold
 from gateway.dataplane.redis_pipe import RedisAway, RedisPipe
 from gateway.dataplane.settlement import Charge
 from gateway.dataplane.settler import Settler
@@ -29,11 +34,12 @@ from gateway.errors import (
     RateLimited,
     Unavailable,
 )
-from gateway.routing import explain, names, router
-from gateway.routing.router import Ranking
-from providers.chat import Candidate
+from gateway.routing import ceilings, explain, names, router
+from gateway.routing.router import Ranking, Rejection
+from providers.chat import Candidate, ChatRequest
 
 COLD_RETRY_S = 2
+THOUSAND: Final = 1000
 
 
 def plan(
@@ -44,6 +50,9 @@ def plan(
         return ranking.candidates[:attempts_max]
     if not ranking.known:
         raise ModelNotFound(ranking.model, nearest=names.nearest(ranking.model, snapshot_models))
+    over = [each for each in ranking.rejections if each.code == ceilings.OVER_CEILING]
+    if over:
+        raise _over_ceiling(over)
     codes = {rejection.code for rejection in ranking.rejections}
     if codes == {"model_not_allowed"}:
         raise PermissionDenied(
@@ -63,17 +72,76 @@ def plan(
     )
 
 
-def hold_of(candidates: tuple[Candidate, ...]) -> tuple[int, int]:
-    """The hold in nano-dollars and the token bound, over all candidates."""
-    worst_pico = max(candidate.worst_pico for candidate in candidates)
-    tokens = max(candidate.input_bound + candidate.output_bound for candidate in candidates)
-    return nano_ceil(worst_pico), tokens
+def hold_of(candidates: tuple[Candidate, ...], request: ChatRequest, principal: Principal) -> Hold:
+    """What to set aside for the dearest of these candidates, and in which caps."""
+    ceiling_nano = nano_ceil(max(candidate.worst_pico for candidate in candidates))
+    nano = ceiling_nano
+    if principal.overdraft_nano:
+        nano = nano_ceil(max(expected_hold(each, request, principal) for each in candidates))
+    spend, named = _caps(candidates, request, principal)
+    return Hold(
+        nano=nano,
+        ceiling_nano=ceiling_nano,
+        overdraft_nano=principal.overdraft_nano,
+        tokens=max(candidate.input_bound + candidate.output_bound for candidate in candidates),
+        spend=spend,
+        named=named,
+    )
+
+
+def expected_hold(candidate: Candidate, request: ChatRequest, principal: Principal) -> int:
+    """The p99 of what such calls used so far, at this candidate's prices; the most that it can
+    cost where too few calls are known, or the past says nothing of such a request."""
+    use = principal.call_use.get(candidate.offer.model)
+    if use is None or request.n > 1 or not request.all_text:
+        return candidate.worst_pico
+    return rating.worst_case(
+        candidate.prices,
+        input_bound=-(-candidate.input_bound * use.input_p99 // THOUSAND),
+        output_bound=min(candidate.output_bound, use.output_p99),
+    )
+
+
+def _caps(
+    candidates: tuple[Candidate, ...], request: ChatRequest, principal: Principal
+) -> tuple[tuple[SpendScope, ...], tuple[tuple[int, str, str], ...]]:
+    """The caps that a request counts in, its session's last; and which of them are a model's or
+    a provider's alone."""
+    spend, named = principal.spend, []
+    for kind, caps_of, used in (
+        ("model", principal.spend_by_model, [each.offer.model for each in candidates]),
+        ("provider", principal.spend_by_provider, [each.offer.provider for each in candidates]),
+    ):
+        for name in dict.fromkeys(used) if caps_of else ():
+            for cap in caps_of.get(name, ()):
+                spend = (*spend, cap)
+                named.append((len(spend), kind, name))
+    if request.session_id:
+        spend = (*spend, _session_scope(request, principal))
+    return spend, tuple(named)
+
+
+def _session_scope(request: ChatRequest, principal: Principal) -> SpendScope:
+    """The caller's own ceiling, but never above what the tenant allows a session."""
+    limit_nano = REGISTER_NANO_MAX
+    if request.session_max_pico is not None:
+        limit_nano = nano_floor(request.session_max_pico)
+    session = registers.session_of(principal.tenant_id, request.session_id)
+    allowed = principal.session_cap
+    if allowed is None:
+        return SpendScope(registers.SESSION, session, registers.SESSION, limit_nano)
+    return replace(
+        allowed,
+        id=session,
+        limit_nano=min(limit_nano, allowed.limit_nano),
+        raised_nano=min(limit_nano, allowed.raised_nano),
+    )
 
 
 async def place(
     exchange: Exchange, *, pipe: RedisPipe, snapshots: Snapshots, settler: Settler
-) -> None:
-    """Place the hold, or raise what the caller is told."""
+) -> Placed | Refused:
+    """Place the hold, or say which scope refuses it; raises where neither can be known."""
     request = _hold_request(exchange)
     try:
         outcome = await _place_once(request, pipe=pipe, snapshots=snapshots)
@@ -98,8 +166,7 @@ async def place(
             code="registers_cold",
             retry_after_s=COLD_RETRY_S,
         )
-    if isinstance(outcome, Refused):
-        raise refusal(outcome, hold_nano=exchange.hold_nano)
+    return outcome
 
 
 async def _place_once(
@@ -125,13 +192,15 @@ def _hold_request(exchange: Exchange) -> HoldRequest:
         request_id=exchange.request_id,
         tenant=principal.tenant_id,
         key=principal.key_id,
-        hold_nano=exchange.hold_nano,
-        tokens=exchange.tokens,
+        hold_nano=exchange.hold.nano,
+        tokens=exchange.hold.tokens,
         now_ms=exchange.started_ms,
         deadline_ms=exchange.deadline_ms,
-        spend=principal.spend,
+        spend=exchange.hold.spend,
         rates=principal.rates,
         unknown_event=unknown,
+        ceiling_nano=exchange.hold.ceiling_nano,
+        overdraft_nano=exchange.hold.overdraft_nano,
     )
 
 
@@ -149,6 +218,13 @@ def refusal(refused: Refused, *, hold_nano: int) -> GatewayError:
         return PermissionDenied("This tenant is suspended.", code="tenant_suspended")
     if refused.code == "over_budget":
         return _over_budget(refused, scope, hold_nano, detail)
+    if refused.code == "too_many_sessions":
+        return RateLimited(
+            f"{refused.limit_nano} sessions of this tenant are open. One is over when nobody has "
+            "called in it for a day; send no session id, or that of an open one.",
+            code="too_many_sessions",
+            detail=detail,
+        )
     retry_after_s = max(1, -(-refused.retry_after_ms // 1000))
     limit, left = refused.limit_nano, refused.left_nano
     words = {
@@ -169,6 +245,8 @@ def _over_budget(
 ) -> OverBudget:
     left, needed = _usd(refused.left_nano), _usd(hold_nano)
     what = "credit" if refused.window == "credit" else f"limit per {refused.window}"
+    if refused.window == "session":
+        what, scope = "limit", "this session"
     return OverBudget(
         f"The {what} of {scope} has ${left} left; this request may cost up to ${needed}. "
         "Lower max_tokens, or ask for more.",
@@ -178,6 +256,15 @@ def _over_budget(
             "left_usd": left,
             "needed_usd": needed,
         },
+    )
+
+
+def _over_ceiling(over: list[Rejection]) -> OverBudget:
+    return OverBudget(
+        f"No offer fits the ceiling of this request: {over[0].reason}. "
+        "Raise the ceiling, or shorten the prompt.",
+        code="over_max_cost",
+        detail={"offers": [{"offer": each.sku, "reason": each.reason} for each in over]},
     )
 
 

@@ -140,6 +140,7 @@ async def _refuse(surface: Any, client: Client, error: GatewayError, request_id:
     if client.started or client.watchdog.client_left:
         return
     head = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
+    head += client.head
     if error.retry_after_s is not None:
         head.append((b"retry-after", str(error.retry_after_s).encode()))
     client.watchdog.grant(LAST_WORDS_S)

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from billing.holds import RateScope, SpendScope
 from gateway.errors import InvalidApiKey, PermissionDenied, Unavailable
@@ -27,8 +27,24 @@ KeyHash = bytes
 
 
 @dataclass(frozen=True, slots=True)
+class CallUse:
+    """What calls at one model used so far, by the key's own past or its tenant's: output tokens,
+    and input in thousandths of its bound."""
+
+    calls: int
+    whose: str
+    output_mean: int
+    output_p95: int
+    output_p99: int
+    input_mean: int
+    input_p95: int
+    input_p99: int
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """An authenticated key with everything that a call of it is checked against."""
+    """An authenticated key with everything that a call of it is checked against. An overdraft
+    says that holds are what is expected; without one they are the most a request can cost."""
 
     key_id: int
     public_id: str
@@ -45,6 +61,11 @@ class Principal:
     rates: tuple[RateScope, ...]
     policy: PolicyView
     price_lists: tuple[int, ...] = ()
+    spend_by_model: Mapping[str, tuple[SpendScope, ...]] = field(default_factory=dict)
+    spend_by_provider: Mapping[str, tuple[SpendScope, ...]] = field(default_factory=dict)
+    session_cap: SpendScope | None = None
+    overdraft_nano: int = 0
+    call_use: Mapping[str, CallUse] = field(default_factory=dict)  # by model
 
 
 Lookup = Callable[[KeyHash], Awaitable[Principal | None]]

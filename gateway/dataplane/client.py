@@ -33,6 +33,7 @@ class Client:
         "_send",
         "_taken",
         "cut_off",
+        "head",
         "headers",
         "started",
         "tenant",
@@ -57,6 +58,7 @@ class Client:
         self._taken = 0
         self.watchdog = watchdog
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.head: list[tuple[bytes, bytes]] = []  # belongs to every answer, refusals too
         self.started = False
         self.tenant: int | None = None  # known before anything is held
         self.cut_off = False

@@ -6,6 +6,7 @@ Data only. The pipeline fills it from top to bottom; settlement and leases read 
 from dataclasses import dataclass, field
 from typing import Any
 
+from billing.holds import SpendScope
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.client import Client
 from gateway.dataplane.stopwatch import Stopwatch
@@ -20,6 +21,7 @@ UPSTREAM_ERROR = "upstream_error"
 UPSTREAM_CUT = "upstream_cut"
 REFUSED = "refused"
 DEADLINE = "deadline"
+STOPPED = "stopped"  # by us, at the caller's own ceiling
 UNKNOWN = "unknown"
 
 
@@ -60,9 +62,34 @@ class Attempt:
     shown: Tally = field(default_factory=Tally)
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What is set aside for the dearest candidate, and in which caps.
+
+    `ceiling_nano` is the most that the tenant pays: in strict mode the hold itself. `named` are
+    the caps among `spend` that hold for one model or provider only, as (position, kind, name).
+    """
+
+    nano: int
+    ceiling_nano: int
+    overdraft_nano: int
+    tokens: int
+    spend: tuple[SpendScope, ...]
+    named: tuple[tuple[int, str, str], ...] = ()
+
+    def not_in(self, candidate: Candidate) -> tuple[int, ...]:
+        """Positions of the caps that this candidate's spending does not count in."""
+        if not self.named:
+            return ()
+        offer = candidate.offer
+        of_offer = {"model": offer.model, "provider": offer.provider}
+        return tuple(at for at, kind, name in self.named if of_offer[kind] != name)
+
+
 @dataclass(slots=True)
 class Exchange:
-    """See the module. `candidates` are those that may be tried; the hold covers the dearest."""
+    """See the module. `candidates` are those that may be tried; the hold covers the dearest.
+    `session_nano` is what the caller's session has cost so far; None without one."""
 
     request_id: str
     started_ms: int
@@ -73,8 +100,9 @@ class Exchange:
     writer: ResponseWriter
     ranking: Ranking
     candidates: tuple[Candidate, ...]
-    hold_nano: int
-    tokens: int
+    hold: Hold
+    session: str = ""
+    session_nano: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)  # of an answer that is not streamed
 

@@ -9,6 +9,7 @@ import logging
 from typing import Any
 
 from billing import holds
+from billing.holds import SettledAttempt
 from billing.registers import shard_of
 from gateway.dataplane import settlement
 from gateway.dataplane.exchange import Exchange
@@ -70,8 +71,11 @@ class Leases:
             request_id=exchange.request_id,
             now_ms=now_ms,
             lease_until_ms=now_ms + holds.LEASE_MS,
-            event=settlement.event_of(exchange, current, charge, now_ms=now_ms),
-            charge_nano=charge.tenant_pico // 1000,
+            so_far=SettledAttempt(
+                settlement.event_of(exchange, current, charge, now_ms=now_ms),
+                charge.tenant_pico // 1000,
+                exchange.hold.not_in(current.candidate),
+            ),
             epoch=self._snapshots.current.epochs.get(shard_of(tenant), ""),
             finished=finished,
         )

@@ -7,10 +7,13 @@ goes wrong is raised as a GatewayError; afterwards the answer ends with an error
 
 from dataclasses import dataclass
 
-from gateway.dataplane import admission, auth, refusals, relay, verdicts
+from billing import registers
+from billing.holds import Placed
+from billing.money import PICO_PER_NANO
+from gateway.dataplane import admission, auth, narrowing, refusals, relay, verdicts
 from gateway.dataplane.auth import Principal, UnknownKeys
 from gateway.dataplane.client import Client
-from gateway.dataplane.exchange import OK, Exchange
+from gateway.dataplane.exchange import OK, STOPPED, Exchange
 from gateway.dataplane.leases import Leases
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.redis_pipe import RedisPipe
@@ -21,7 +24,7 @@ from gateway.dataplane.stopwatch import Clock
 from gateway.dataplane.surfaces.registry import Surface
 from gateway.dataplane.watchdog import ClientLeft, ClientStalled
 from gateway.errors import GatewayError
-from gateway.routing import router
+from gateway.routing import ceilings, router
 from gateway.routing.breaker import Breaker
 from gateway.routing.router import Ranking
 from providers.chat import ChatRequest, Receipt
@@ -68,10 +71,18 @@ class Pipeline:
             model = request.model
             request.cache_salt = principal.cache_salt
             ranking = self._rank(request, principal)
-            exchange = self._plan(surface, client, principal, request, ranking, request_id)
-            await admission.place(
-                exchange, pipe=self.pipe, snapshots=self.snapshots, settler=self.settler
-            )
+            while True:
+                exchange = self._plan(surface, client, principal, request, ranking, request_id)
+                outcome = await admission.place(
+                    exchange, pipe=self.pipe, snapshots=self.snapshots, settler=self.settler
+                )
+                if isinstance(outcome, Placed):
+                    self._note_placed(exchange, outcome)
+                    return exchange
+                narrower = narrowing.narrowed(exchange, outcome)
+                if narrower is None:
+                    raise admission.refusal(outcome, hold_nano=exchange.hold.nano)
+                ranking = narrower
         except GatewayError as error:
             refusals.note(
                 self.pipe,
@@ -82,12 +93,20 @@ class Pipeline:
                 at_ms=self.clock.now_ms(),
             )
             raise
-        return exchange
+
+    def _note_placed(self, exchange: Exchange, placed: Placed) -> None:
+        """What the hold script told beside its yes: the session's cost, and who would have said
+        no."""
+        if placed.session_nano is not None:
+            exchange.session_nano = placed.session_nano
+            exchange.client.head.append(relay.session_header(placed.session_nano * PICO_PER_NANO))
+        if placed.shadows:
+            refusals.note_shadows(self.pipe, exchange, placed.shadows, at_ms=self.clock.now_ms())
 
     def _rank(self, request: ChatRequest, principal: Principal) -> Ranking:
         """Who may serve, in which order, and why not the others. Pure."""
         snapshot = self.snapshots.current
-        return router.rank(
+        ranking = router.rank(
             request,
             offers_by_model=snapshot.offers_by_model,
             policy=principal.policy,
@@ -99,6 +118,11 @@ class Pipeline:
             speeds=snapshot.speeds,
             breaker=self.breaker,
             now_ms=self.clock.now_ms(),
+        )
+        if request.max_cost_pico is None:
+            return ranking
+        return ceilings.within(
+            ranking, request, ceiling_pico=request.max_cost_pico, cut_by=ceilings.MAX_COST
         )
 
     def _plan(
@@ -116,7 +140,6 @@ class Pipeline:
             self.snapshots.current.offers_by_model,
             attempts_max=self.limits.attempts_max,
         )
-        hold_nano, tokens = admission.hold_of(candidates)
         now_ms = self.clock.now_ms()
         exchange = Exchange(
             request_id=request_id,
@@ -128,8 +151,10 @@ class Pipeline:
             writer=surface.writer(request, request_id=request_id, created_s=now_ms // 1000),
             ranking=ranking,
             candidates=candidates,
-            hold_nano=hold_nano,
-            tokens=tokens,
+            hold=admission.hold_of(candidates, request, principal),
+            session=registers.session_of(principal.tenant_id, request.session_id)
+            if request.session_id
+            else "",
         )
         exchange.attempts.append(
             relay.new_attempt(exchange, candidates[0], number=1, clock=self.clock)
@@ -156,7 +181,7 @@ class Pipeline:
             return
         client.watchdog.grant(self.limits.write_stall_s)
         try:
-            if attempt.outcome == OK and exchange.request.stream:
+            if attempt.outcome in (OK, STOPPED) and exchange.request.stream:
                 if not client.started:
                     await client.start(200, relay.head_of(exchange))
                 await client.end(exchange.writer.end(receipt))

@@ -4,19 +4,48 @@ Bounded twice: the list in Redis is trimmed, and while Redis is away notes are d
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from billing.money import PICO_PER_NANO, usd_json
 from gateway.dataplane.auth import Principal
+from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.redis_pipe import RedisPipe
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, OverBudget
 
 STREAM = "refusals"
+WOULD_REFUSE = "would_refuse"
 KEPT_MAX = 10_000
 DETAIL_BYTES_MAX = 16_384
 
 _encode = msgspec.json.Encoder().encode
+
+
+def note_shadows(
+    pipe: RedisPipe, exchange: Exchange, caps: Sequence[tuple[str, str, str]], *, at_ms: int
+) -> None:
+    """A request that was served, and that these caps in shadow would have refused."""
+    needed = usd_json(exchange.hold.nano * PICO_PER_NANO).decode()
+    named = [
+        {"scope": kind, "scope_id": scope_id, "window": window} for kind, scope_id, window in caps
+    ]
+    kind, scope_id, window = caps[0]
+    error = OverBudget(
+        f"Served. The watched limit per {window} of {kind} {scope_id} would have refused it: it "
+        f"may cost up to ${needed}.",
+        code=WOULD_REFUSE,
+        detail={"caps": named, "needed_usd": needed},
+    )
+    note(
+        pipe,
+        exchange.principal,
+        error,
+        request_id=exchange.request_id,
+        model=exchange.request.model,
+        at_ms=at_ms,
+    )
 
 
 def note(

@@ -9,12 +9,14 @@ client is never shown it as a good one.
 import asyncio
 from dataclasses import dataclass
 
+from billing.money import PICO_PER_NANO, usd_json
 from gateway.dataplane.exchange import (
     CLIENT_CANCELLED,
     CLIENT_STALLED,
     DEADLINE,
     OK,
     REFUSED,
+    STOPPED,
     UPSTREAM_CUT,
     UPSTREAM_ERROR,
     Attempt,
@@ -31,6 +33,7 @@ from gateway.dataplane.watchdog import (
     Silent,
 )
 from gateway.errors import Unavailable
+from gateway.routing.bounds import BYTES_PER_TOKEN_EXPECTED
 from gateway.routing.breaker import Breaker
 from providers.chat import Candidate, Chunk
 from providers.errors import BadRequest, ProtocolError, ProviderError, StreamBroken, Timeout
@@ -94,6 +97,8 @@ class Relay:
 
     def _succeed(self, exchange: Exchange, attempt: Attempt) -> None:
         """A whole answer is shown at once, or not at all where the client left meanwhile."""
+        if attempt.outcome == STOPPED:
+            return
         attempt.outcome = OK
         if exchange.request.stream:
             return
@@ -143,7 +148,8 @@ class Relay:
         return body
 
     async def _pump(self, exchange: Exchange, attempt: Attempt, answer: Answer) -> None:
-        """Read to the end, handing on what is for the client; StreamBroken without a finish."""
+        """Read to the end, handing on what is for the client; StreamBroken without a finish. An
+        upstream that does not keep to the limit of the caller's ceiling is stopped there."""
         reader = attempt.reader
         exchange.chunks.clear()  # what an earlier attempt left unfinished is not this answer
         held: list[Chunk] = []
@@ -169,6 +175,9 @@ class Relay:
                     held, held_bytes = [], 0
             if data is None:
                 break
+            if _is_past_ceiling(exchange, attempt):
+                attempt.outcome = STOPPED
+                return
         if not reader.finished:
             raise StreamBroken(
                 "the answer ended before its finish", after_first_byte=bool(attempt.read.chunks)
@@ -259,6 +268,16 @@ def _count(attempt: Attempt, chunks: list[Chunk]) -> None:
         attempt.stopwatch.token()
 
 
+def _is_past_ceiling(exchange: Exchange, attempt: Attempt) -> bool:
+    """Whether a stream that was cut to the caller's ceiling goes on beyond it: by its chunks, each
+    of which holds a token, and by its bytes, for some send every letter on its own."""
+    candidate = attempt.candidate
+    if not candidate.cut_by or not exchange.request.stream or attempt.reader.finished:
+        return False
+    limit, shown = candidate.output_bound, attempt.shown
+    return shown.chunks > limit and shown.size > BYTES_PER_TOKEN_EXPECTED * limit
+
+
 def new_attempt(exchange: Exchange, candidate: Candidate, *, number: int, clock: Clock) -> Attempt:
     offer = candidate.offer
     reader = wire_for(offer.wire).reader(exchange.request, offer)
@@ -266,13 +285,21 @@ def new_attempt(exchange: Exchange, candidate: Candidate, *, number: int, clock:
 
 
 def head_of(exchange: Exchange) -> list[tuple[bytes, bytes]]:
-    """The answer's headers; the offer is the one that serves."""
-    return [
+    """The answer's headers; the offer is the one that serves. A session's cost is as it was when
+    the request was admitted."""
+    head = [
         (b"content-type", exchange.writer.content_type),
         (b"cache-control", b"no-store"),
         (b"x-request-id", exchange.request_id.encode()),
         (b"x-tokenhouse-offer", exchange.last.candidate.offer.sku.encode()),
     ]
+    if exchange.session_nano is not None and exchange.request.stream:
+        head.append(session_header(exchange.session_nano * PICO_PER_NANO))
+    return head
+
+
+def session_header(cost_pico: int) -> tuple[bytes, bytes]:
+    return (b"x-session-cost", usd_json(cost_pico))
 
 
 def _fail(attempt: Attempt, problem: ProviderError) -> None:

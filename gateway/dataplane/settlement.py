@@ -6,11 +6,11 @@ upstream. Rating is `billing.rating`, under the price versions pinned at admissi
 never lost: what Redis does not take goes to the spool.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 from billing import events, rating
 from billing.events import AttemptDetail, AttemptEvent
+from billing.holds import Settled
 from billing.money import PICO_PER_NANO, REGISTER_NANO_MAX, nano_ceil
 from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
@@ -18,6 +18,7 @@ from gateway.dataplane.exchange import (
     CLIENT_CANCELLED,
     CLIENT_STALLED,
     OK,
+    STOPPED,
     UNKNOWN,
     Attempt,
     Exchange,
@@ -27,6 +28,7 @@ from providers.chat import Receipt
 from providers.wires import tiers
 
 BYTES_PER_TOKEN = 4
+LENGTH = "length"
 CLIENT_ENDED = frozenset({CLIENT_CANCELLED, CLIENT_STALLED})
 
 
@@ -57,7 +59,7 @@ def charge_of(exchange: Exchange, attempt: Attempt) -> Charge:
             raise UsageError("the cost is beyond all bounds")
     except (PriceNotFound, UsageError):
         # Quarantined by the drain; until somebody decides, the whole hold stays charged.
-        return Charge(usage=usage, source=source, charge_nano=exchange.hold_nano, billable=True)
+        return Charge(usage=usage, source=source, charge_nano=exchange.hold.nano, billable=True)
     supplier_pico = tenant_pico
     if attempt.candidate.cost_prices != attempt.candidate.prices:
         supplier_pico = _supplier_pico(exchange, attempt, usage)
@@ -168,7 +170,6 @@ def event_of(
     """The attempt as the immutable event that goes to the stream; a template has no ranking."""
     offer = attempt.candidate.offer
     principal = exchange.principal
-    session = exchange.request.session_id
     return events.encode(
         AttemptEvent(
             request_id=exchange.request_id,
@@ -176,7 +177,7 @@ def event_of(
             tenant=principal.tenant_id,
             key=principal.key_id,
             team=principal.team_id,
-            session=hashlib.sha256(session.encode()).hexdigest() if session else "",
+            session=exchange.session,
             sku=offer.sku,
             price=charge.price,
             prices=tuple(price.version for price in attempt.candidate.prices),
@@ -218,15 +219,24 @@ def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDeta
         upstream_id=reader.upstream_id,
         served_tier=reader.served_tier,
         tag=request.tag,
+        input_bound=attempt.candidate.input_bound,
         cancel_applied=attempt.cancel_applied,
         speculation=speculation if isinstance(speculation, dict) else None,
         ranking=explain.explanation(exchange.ranking) if attempt.number == 1 else None,
     )
 
 
-def receipt_of(exchange: Exchange, attempt: Attempt, charge: Charge) -> Receipt:
-    """What the client is told. The cost is what is debited: never above the hold."""
+def receipt_of(
+    exchange: Exchange, attempt: Attempt, charge: Charge, settled: Settled | None
+) -> Receipt:
+    """What the client is told. The cost is what is debited; where Redis has not taken the settle
+    yet, it is what will be if nothing is in its way."""
     offer = attempt.candidate.offer
+    charged_nano, session_nano = exchange.hold.ceiling_nano, exchange.session_nano
+    if settled is not None:
+        charged_nano, session_nano = settled.charged_nano, settled.session_nano
+    elif session_nano is not None:
+        session_nano += min(charge.charge_nano, charged_nano)
     explanation = None
     if exchange.request.explain:
         notes = [
@@ -245,7 +255,16 @@ def receipt_of(exchange: Exchange, attempt: Attempt, charge: Charge) -> Receipt:
         sku=offer.sku,
         usage=charge.usage or CanonicalUsage(input_tokens=0, output_tokens=0),
         usage_source=charge.source,
-        cost_pico=min(charge.tenant_pico, exchange.hold_nano * PICO_PER_NANO),
+        cost_pico=min(charge.tenant_pico, charged_nano * PICO_PER_NANO),
+        session_cost_pico=None if session_nano is None else session_nano * PICO_PER_NANO,
+        stopped_by=_stopped_by(attempt),
         usage_extra=attempt.reader.usage_extra,
         explanation=explanation,
     )
+
+
+def _stopped_by(attempt: Attempt) -> str:
+    """The caller's ceiling, where it ended the answer: by the limit that the upstream was given,
+    or by us, where the upstream did not keep to it."""
+    is_ended = attempt.outcome == STOPPED or attempt.reader.finish_reason == LENGTH
+    return attempt.candidate.cut_by if is_ended else ""

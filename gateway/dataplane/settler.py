@@ -13,7 +13,7 @@ from hiredis import ReplyError
 
 from billing import holds
 from billing.errors import Cold, HoldNotOpen
-from billing.holds import SettledAttempt
+from billing.holds import Settled, SettledAttempt
 from billing.registers import shard_of
 from gateway.dataplane import settlement
 from gateway.dataplane.exchange import Exchange
@@ -29,6 +29,7 @@ REPLAY_EVERY_S = 2.0
 # What a script says of its arguments. A Redis that is full, loading or a replica says otherwise,
 # and takes the same settle later.
 SCRIPT_FAILED = "ERR "
+NOTHING = Settled(charged_nano=0, overage_nano=0, late=False, balance_nano=0)
 
 
 class Settler:
@@ -69,14 +70,17 @@ class Settler:
             request_id=exchange.request_id,
             now_ms=now_ms,
             # What a provider claims beyond the bound must not use up the tenant's minute.
-            tokens=min(usage.input_tokens + usage.output_tokens, exchange.tokens)
+            tokens=min(usage.input_tokens + usage.output_tokens, exchange.hold.tokens)
             if usage
             else None,
             events=events,
-            spend=exchange.principal.spend,
+            spend=exchange.hold.spend,
+            not_in=[exchange.hold.not_in(attempt.candidate) for attempt in exchange.attempts]
+            if exchange.hold.named
+            else [],
         )
-        await self._surely(record)
-        return settlement.receipt_of(exchange, exchange.last, charges[-1])
+        settled = await self._surely(record)
+        return settlement.receipt_of(exchange, exchange.last, charges[-1], settled)
 
     async def void(self, exchange: Exchange) -> None:
         """Release a hold of which nothing was dispatched, or which may not even exist."""
@@ -88,53 +92,59 @@ class Settler:
         )
         await self._surely(record)
 
-    async def _surely(self, record: SettleRecord) -> None:
-        """Book it. Who is cancelled meanwhile leaves a task that books it again: same id."""
+    async def _surely(self, record: SettleRecord) -> Settled | None:
+        """Book it; None where Redis has not taken it yet. Who is cancelled meanwhile leaves a task
+        that books it again: same id."""
         try:
-            await self._book(record)
+            return await self._book(record)
         except asyncio.CancelledError:
             again = asyncio.create_task(self._book(record))
             self._running.add(again)
             again.add_done_callback(self._running.discard)
             raise
 
-    async def _book(self, record: SettleRecord) -> None:
+    async def _book(self, record: SettleRecord) -> Settled | None:
         try:
-            await self._book_or_spool(record)
+            return await self._book_or_spool(record)
         except (OSError, SpoolFull):
             # Nobody can book it now: the hold's expiry will, from the last checkpoint.
             logger.exception("settle of %s could not be spooled", record.request_id)
+            return None
 
-    async def _book_or_spool(self, record: SettleRecord) -> None:
+    async def _book_or_spool(self, record: SettleRecord) -> Settled | None:
         try:
-            if await self._send(record):
-                return
+            settled = await self._send(record)
+            if settled is not None:
+                return settled
         except RecordRefused:
             await self._spool.set_aside(record)
-            return
+            return None
         logger.warning("settle of %s goes to the spool", record.request_id)
         await self._spool.append(record)
+        return None
 
-    async def _send(self, record: SettleRecord) -> bool:
-        """True once Redis has taken it; a cold shard is tried once more under a fresh epoch.
-        RecordRefused where no later try would be taken either."""
+    async def _send(self, record: SettleRecord) -> Settled | None:
+        """What came of it once Redis has taken it, else None; a cold shard is tried once more
+        under a fresh epoch. RecordRefused where no later try would be taken either."""
         for is_second in (False, True):
             epoch = self._snapshots.current.epochs.get(shard_of(record.tenant))
             try:
-                if epoch is not None and await self._send_once(record, epoch):
-                    return True
+                if epoch is not None:
+                    settled = await self._send_once(record, epoch)
+                    if settled is not None:
+                        return settled
             except RedisAway:
-                return False
+                return None
             except ReplyError as reply:
                 logger.exception("Redis refused the settle of %s", record.request_id)
                 if str(reply).startswith(SCRIPT_FAILED):
                     raise RecordRefused(record.request_id) from reply
-                return False
+                return None
             if not is_second:
                 await self._snapshots.reload()
-        return False
+        return None
 
-    async def _send_once(self, record: SettleRecord, epoch: str) -> bool:
+    async def _send_once(self, record: SettleRecord, epoch: str) -> Settled | None:
         try:
             if not record.events:
                 voiding = holds.void_call(
@@ -144,22 +154,22 @@ class Settler:
                     epoch=epoch,
                 )
                 holds.read_void(await self._pipe.run(voiding, repeatable=True))
-                return True
+                return NOTHING
             call = holds.settle_call(
                 tenant=record.tenant,
                 request_id=record.request_id,
                 now_ms=record.now_ms,
-                attempts=[SettledAttempt(event, nano) for event, nano in record.events],
+                attempts=_attempts(record),
                 epoch=epoch,
                 spend=record.spend,
                 tokens=record.tokens,
             )
             settled = holds.read_settle(await self._pipe.run(call, repeatable=True))
         except Cold:
-            return False
+            return None
         except HoldNotOpen:
             # A void of a hold that never was or is over: there is nothing left to release.
-            return True
+            return NOTHING
         if settled.late or settled.overage_nano:
             logger.warning(
                 "settle of %s: late=%s overage=%d nano-dollars",
@@ -167,13 +177,16 @@ class Settler:
                 settled.late,
                 settled.overage_nano,
             )
-        return True
+        return settled
+
+    async def _is_taken(self, record: SettleRecord) -> bool:
+        return await self._send(record) is not None
 
     async def replay(self) -> int:
         """Replay the spool once, if Redis is there."""
         if not self._pipe.connected:
             return 0
-        return await self._spool.replay(self._send)
+        return await self._spool.replay(self._is_taken)
 
     async def _replay_for_ever(self) -> None:
         while True:
@@ -184,3 +197,11 @@ class Settler:
             except OSError:
                 logger.exception("the spool could not be replayed")
             await asyncio.sleep(REPLAY_EVERY_S)
+
+
+def _attempts(record: SettleRecord) -> list[SettledAttempt]:
+    not_in = record.not_in or [()] * len(record.events)
+    return [
+        SettledAttempt(event, charge_nano, positions)
+        for (event, charge_nano), positions in zip(record.events, not_in, strict=True)
+    ]

@@ -5,25 +5,27 @@ Blocking; runs in the snapshot keeper's threads, never in the event loop.
 
 import hashlib
 import hmac
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.db.models import Q, QuerySet
 
-from billing import price_lists
+from billing import hold_modes, price_lists, registers
 from billing.holds import RateScope, SpendScope
-from billing.models import Quota, RateLimit, ShardEpoch
+from billing.models import CallProfile, Quota, RateLimit, ScopeKind, ShardEpoch
 from billing.money import nano_floor
-from gateway.dataplane.auth import KeyHash, Principal
+from gateway.dataplane.auth import CallUse, KeyHash, Principal
 from gateway.dataplane.snapshot import Snapshot, SourceAway
 from gateway.models import ApiKey, RoutingPolicy
 from gateway.routing.policies import PolicyView
 from providers import measurements, offers
 from providers.chat import OfferView
 
-Scope = tuple[str, int]
+Scope = tuple[int, str, str]  # tenant, kind, id
 
 
 class DatabaseSource:
@@ -55,44 +57,75 @@ class DatabaseSource:
 def _principals(keys: "QuerySet[ApiKey]") -> dict[KeyHash, Principal]:
     rows = list(keys.select_related("tenant"))
     tenants = {key.tenant_id for key in rows}
-    spend = _spend_scopes(tenants)
-    rates = _rate_scopes(tenants)
-    policies = _policies(tenants)
-    lists = price_lists.lists_by_tenant(tenants)
-    return {
-        bytes(key.key_hash): _principal(key, spend, rates, policies, lists[key.tenant_id])
-        for key in rows
-    }
+    terms = _Terms(
+        spend=_spend_scopes(tenants),
+        rates=_rate_scopes(tenants),
+        policies=_policies(tenants),
+        profiles=_profiles(tenants),
+        price_lists=price_lists.lists_by_tenant(tenants),
+    )
+    return {bytes(key.key_hash): _principal(key, terms) for key in rows}
 
 
-def _principal(
-    key: ApiKey,
-    spend: Mapping[Scope, tuple[SpendScope, ...]],
-    rates: Mapping[Scope, RateScope],
-    policies: Mapping[tuple[int, int | None], PolicyView],
-    lists: tuple[int, ...],
-) -> Principal:
-    scopes: list[Scope] = [("tenant", key.tenant_id), ("key", key.pk)]
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What holds for the tenants of some keys."""
+
+    spend: Mapping[Scope, tuple[SpendScope, ...]]
+    rates: Mapping[Scope, RateScope]
+    policies: Mapping[tuple[int, int | None], PolicyView]
+    profiles: Mapping[tuple[int, int | None], Mapping[str, CallUse]]
+    price_lists: Mapping[int, tuple[int, ...]]
+
+
+def _principal(key: ApiKey, terms: _Terms) -> Principal:
+    tenant_id = key.tenant_id
+    scopes: list[Scope] = [
+        (tenant_id, ScopeKind.TENANT, str(tenant_id)),
+        (tenant_id, ScopeKind.KEY, str(key.pk)),
+    ]
     if key.team_id is not None:
-        scopes.insert(1, ("team", key.team_id))
-    own = policies.get((key.tenant_id, key.team_id))
+        scopes.insert(1, (tenant_id, ScopeKind.TEAM, str(key.team_id)))
+    policies = terms.policies
+    sessions = terms.spend.get((tenant_id, ScopeKind.SESSION, str(tenant_id)), ())
     return Principal(
         key_id=key.pk,
         public_id=key.public_id,
         name=key.name,
-        tenant_id=key.tenant_id,
+        tenant_id=tenant_id,
         tenant_slug=key.tenant.slug,
         team_id=key.team_id,
         scopes=frozenset(key.scopes),
         models_allowed=frozenset(key.models_allowed),
         expires_at_ms=int(key.expires_at.timestamp() * 1000) if key.expires_at else None,
         max_output_tokens=key.tenant.max_output_tokens,
-        cache_salt=_cache_salt(key.tenant_id),
-        spend=tuple(cap for scope in scopes for cap in spend.get(scope, ())),
-        rates=tuple(rates[scope] for scope in scopes if scope in rates),
-        policy=own or policies.get((key.tenant_id, None)) or PolicyView(),
-        price_lists=lists,
+        cache_salt=_cache_salt(tenant_id),
+        spend=tuple(cap for scope in scopes for cap in terms.spend.get(scope, ())),
+        rates=tuple(terms.rates[scope] for scope in scopes if scope in terms.rates),
+        policy=policies.get((tenant_id, key.team_id))
+        or policies.get((tenant_id, None))
+        or PolicyView(),
+        spend_by_model=_named(terms.spend, tenant_id, ScopeKind.MODEL),
+        spend_by_provider=_named(terms.spend, tenant_id, ScopeKind.PROVIDER),
+        session_cap=sessions[0] if sessions else None,
+        overdraft_nano=nano_floor(hold_modes.overdraft_of(key.tenant)),
+        # A key's own past counts before what the tenant's other keys do.
+        call_use={
+            **terms.profiles.get((tenant_id, None), {}),
+            **terms.profiles.get((tenant_id, key.pk), {}),
+        },
+        price_lists=terms.price_lists[tenant_id],
     )
+
+
+def _named(
+    spend: Mapping[Scope, tuple[SpendScope, ...]], tenant_id: int, kind: str
+) -> dict[str, tuple[SpendScope, ...]]:
+    return {
+        name: caps
+        for (tenant, scope_kind, name), caps in spend.items()
+        if tenant == tenant_id and scope_kind == kind
+    }
 
 
 def _cache_salt(tenant_id: int) -> str:
@@ -103,13 +136,19 @@ def _cache_salt(tenant_id: int) -> str:
 
 def _spend_scopes(tenants: set[int]) -> dict[Scope, tuple[SpendScope, ...]]:
     found: dict[Scope, tuple[SpendScope, ...]] = {}
-    for quota in Quota.objects.filter(tenant_id__in=tenants).order_by("pk"):
-        scope = (quota.scope_kind, quota.scope_id)
+    quotas = Quota.objects.filter(tenant_id__in=tenants).select_related("tenant")
+    for quota in quotas.order_by("pk"):
+        scope = (quota.tenant_id, quota.scope_kind, quota.scope_id)
+        raised_until = quota.raised_until
         cap = SpendScope(
             kind=quota.scope_kind,
-            id=str(quota.scope_id),
+            id=registers.scope_part(quota.scope_id),
             window=quota.window,
             limit_nano=nano_floor(int(quota.limit_pico)),
+            zone=quota.tenant.time_zone,
+            raised_nano=nano_floor(int(quota.raised_pico or 0)),
+            raised_until_ms=int(raised_until.timestamp() * 1000) if raised_until else 0,
+            shadow=quota.shadow,
         )
         found[scope] = (*found.get(scope, ()), cap)
     return found
@@ -117,7 +156,7 @@ def _spend_scopes(tenants: set[int]) -> dict[Scope, tuple[SpendScope, ...]]:
 
 def _rate_scopes(tenants: set[int]) -> dict[Scope, RateScope]:
     return {
-        (limit.scope_kind, limit.scope_id): RateScope(
+        (limit.tenant_id, limit.scope_kind, str(limit.scope_id)): RateScope(
             kind=limit.scope_kind,
             id=str(limit.scope_id),
             rpm=limit.rpm,
@@ -126,6 +165,24 @@ def _rate_scopes(tenants: set[int]) -> dict[Scope, RateScope]:
         )
         for limit in RateLimit.objects.filter(tenant_id__in=tenants)
     }
+
+
+def _profiles(tenants: set[int]) -> dict[tuple[int, int | None], dict[str, CallUse]]:
+    """By tenant and key (None: all of its keys), then by model."""
+    found: dict[tuple[int, int | None], dict[str, CallUse]] = defaultdict(dict)
+    rows = CallProfile.objects.filter(tenant_id__in=tenants, calls__gte=hold_modes.CALLS_MIN)
+    for row in rows:
+        found[row.tenant_id, row.api_key_id][row.model] = CallUse(
+            calls=row.calls,
+            whose="tenant" if row.api_key_id is None else "key",
+            output_mean=row.output_mean,
+            output_p95=row.output_p95,
+            output_p99=row.output_p99,
+            input_mean=row.input_mean,
+            input_p95=row.input_p95,
+            input_p99=row.input_p99,
+        )
+    return found
 
 
 def _policies(tenants: set[int]) -> dict[tuple[int, int | None], PolicyView]:

@@ -39,6 +39,7 @@ class SettleRecord(msgspec.Struct, kw_only=True, omit_defaults=True):
     tokens: int | None = None
     events: list[tuple[bytes, int]] = []
     spend: tuple[SpendScope, ...] = ()  # the hold's scopes, should Redis have lost it
+    not_in: list[tuple[int, ...]] = []  # per event, where some of them do not count it
 
 
 Replay = Callable[[SettleRecord], Awaitable[bool]]

@@ -2,7 +2,7 @@
 
 from billing.money import usd_json
 from gateway.dataplane.exchange import DEADLINE, Exchange
-from gateway.dataplane.relay import head_of
+from gateway.dataplane.relay import head_of, session_header
 from gateway.errors import AllAttemptsFailed, DeadlineExceeded, GatewayError, InvalidRequest
 from providers.chat import Receipt
 from providers.errors import BadRequest, Overloaded, ProviderError, RateLimited, Timeout
@@ -15,6 +15,8 @@ def whole(exchange: Exchange, receipt: Receipt) -> tuple[Head, bytes]:
     body = exchange.writer.whole(exchange.chunks, receipt)
     head = head_of(exchange)
     head.append((b"x-tokenhouse-cost", usd_json(receipt.cost_pico)))
+    if receipt.session_cost_pico is not None:
+        head.append(session_header(receipt.session_cost_pico))
     return head, body
 
 

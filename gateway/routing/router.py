@@ -332,6 +332,13 @@ def _no_fallback(candidate: Candidate) -> Rejection:
     )
 
 
+def without(ranking: Ranking, kept: list[Candidate], rejected: list[Rejection]) -> Ranking:
+    """The same ranking with these candidates only, and the reasons of the others."""
+    return msgspec.structs.replace(
+        ranking, candidates=tuple(kept), rejections=(*ranking.rejections, *rejected)
+    )
+
+
 def own_fault(ranking: Ranking) -> Rejection | None:
     """Why the request itself cannot be served: every offer that could be called says so."""
     if ranking.candidates:

@@ -16,7 +16,17 @@ _encode = msgspec.json.Encoder().encode
 
 # Fields that steer this gateway; vendors refuse or misread them.
 OURS = frozenset(
-    {"provider", "models", "session_id", "route", "transforms", "usage", "plugins", "tokenhouse"}
+    {
+        "provider",
+        "models",
+        "session_id",
+        "max_cost",
+        "route",
+        "transforms",
+        "usage",
+        "plugins",
+        "tokenhouse",
+    }
 )
 
 

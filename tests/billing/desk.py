@@ -6,9 +6,17 @@ from datetime import UTC, datetime
 
 import redis
 
-from billing import events, holds, registers
+from billing import events, holds, registers, scopes
 from billing.events import AttemptDetail, AttemptEvent
-from billing.holds import HoldRequest, Placed, RateScope, Refused, Settled, SpendScope
+from billing.holds import (
+    HoldRequest,
+    Placed,
+    RateScope,
+    Refused,
+    Settled,
+    SettledAttempt,
+    SpendScope,
+)
 from billing.lua_scripts import CREDIT, Call
 from billing.usage import CanonicalUsage
 
@@ -112,6 +120,8 @@ class Desk:
         request_id: str = "",
         tokens: int = 100,
         deadline_ms: int = 600_000,
+        ceiling_nano: int = 0,
+        overdraft: int = 0,
     ) -> tuple[str, Placed | Refused]:
         request_id = request_id or request_id_at(self.now_ms)
         call = holds.place_call(
@@ -126,6 +136,8 @@ class Desk:
                 spend=self.spend,
                 rates=self.rates,
                 unknown_event=self.body(request_id, usage=None, outcome="unknown"),
+                ceiling_nano=ceiling_nano or hold_nano,
+                overdraft_nano=overdraft,
             ),
             epoch=self.epoch,
         )
@@ -166,6 +178,7 @@ class Desk:
         request_id: str,
         *,
         charge_nano: int,
+        not_in: tuple[int, ...] = (),
         finished: tuple[bytes, ...] = (),
         **event: object,
     ) -> None:
@@ -177,8 +190,7 @@ class Desk:
             request_id=request_id,
             now_ms=self.now_ms,
             lease_until_ms=self.now_ms + holds.LEASE_MS,
-            event=body,
-            charge_nano=charge_nano,
+            so_far=SettledAttempt(body, charge_nano, not_in),
             epoch=self.epoch,
             finished=finished,
         )
@@ -209,10 +221,8 @@ class Desk:
         return {name.decode(): int(row.get(name, 0)) for name in (b"credit", b"spent", b"held")}
 
     def spend_register(self, scope: SpendScope, *, at_ms: int | None = None) -> tuple[int, int]:
-        bucket, _ = registers.bucket_of(scope.window, self.now_ms if at_ms is None else at_ms)
-        key = registers.spend_key(
-            self.tag, self.tenant, kind=scope.kind, scope=scope.id, bucket=bucket
-        )
+        at_ms = self.now_ms if at_ms is None else at_ms
+        key, _ = scopes.register_of(self.tag, self.tenant, scope, at_ms)
         spent, held = self.client.hmget(key, "spent", "held")
         return int(spent or 0), int(held or 0)
 

@@ -393,7 +393,7 @@ def test_large_amounts_stay_exact(desk: Desk) -> None:
 
 
 def test_a_hold_that_fits_no_register_is_refused_before_redis(desk: Desk) -> None:
-    with pytest.raises(ValueError, match="fits no register"):
+    with pytest.raises(ValueError, match="fit no register"):
         desk.place(hold_nano=REGISTER_NANO_MAX)
 
 
@@ -401,7 +401,7 @@ def test_a_settle_that_cannot_be_written_whole_writes_nothing(desk: Desk) -> Non
     # given: the register of a window is broken
     desk.spend = (KEY_DAY, KEY_LIFE)
     request_id = desk.placed()
-    bucket, _ = registers.bucket_of("lifetime", desk.now_ms)
+    bucket = registers.span_of("lifetime", desk.now_ms).bucket
     broken = registers.spend_key(desk.tag, 71, kind="key", scope="5", bucket=bucket)
     desk.client.hset(broken, "spent", "not a number")
     before = desks.dump(desk.client)

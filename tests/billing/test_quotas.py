@@ -1,5 +1,7 @@
 """Caps that are set while money is moving count all of it, and nothing twice."""
 
+from typing import Any
+
 import pytest
 from django.db import transaction
 
@@ -7,21 +9,21 @@ from billing import holds, locks, metering, quotas
 from billing.errors import Cold, LimitRefused, LockTimeout
 from billing.holds import Placed, Refused, SpendScope
 from billing.models import Quota, RateLimit
+from billing.quotas import Cap
 from tests.billing import desk as desks
 from tests.billing.books import Books
 from tests.people import Person
 
 COST_PICO = 280_000_000
+BY_ALICE: dict[str, Any] = {"actor": "alice", "now": desks.at(desks.NOON_MS)}
 DAILY = SpendScope("key", "5", "day", 1_000_000)
 
 
 def cap(books: Books, *, limit_pico: int = 1_000_000_000, window: str = "day") -> Quota:
     return quotas.set_quota(
         tenant=books.tenant,
-        scope_kind="key",
-        scope_id=books.desk.key,
-        window=window,
-        limit_pico=limit_pico,
+        cap=Cap(scope_kind="key", scope_id="5", window=window, limit_pico=limit_pico),
+        actor="alice",
         now=desks.at(books.desk.now_ms),
         client=books.desk.client,
     )
@@ -70,7 +72,7 @@ def test_a_cap_lifted_and_set_again_knows_what_was_spent_meanwhile(books: Books)
     quota = cap(books)
     books.desk.spend = (DAILY,)
     books.served()
-    quotas.remove_quota(tenant=books.tenant, quota_id=quota.pk)
+    quotas.remove_quota(tenant=books.tenant, quota_id=quota.pk, **BY_ALICE)
     books.desk.spend = ()
     books.served()
     books.drain()
@@ -81,7 +83,7 @@ def test_a_cap_lifted_and_set_again_knows_what_was_spent_meanwhile(books: Books)
     assert books.check() == {}
 
 
-@pytest.mark.parametrize("window", ["day", "month", "lifetime"])
+@pytest.mark.parametrize("window", ["day", "week", "month", "lifetime"])
 def test_a_cap_refuses_what_would_pass_it(books: Books, window: str) -> None:
     # given
     books.served()
@@ -123,22 +125,24 @@ def test_a_limit_that_is_no_amount_is_refused(books: Books, limit: object) -> No
 
 def test_a_scope_of_another_tenant_cannot_be_limited(alice: Person, charlie: Person) -> None:
     # given
-    quotas.set_rate_limit(tenant=charlie.tenant, scope_kind="key", scope_id=9, rpm=5)
+    quotas.set_rate_limit(tenant=charlie.tenant, scope_kind="key", scope_id=9, rpm=5, **BY_ALICE)
     # when / then
     with pytest.raises(LimitRefused):
-        quotas.set_rate_limit(tenant=alice.tenant, scope_kind="key", scope_id=9, rpm=1)
+        quotas.set_rate_limit(tenant=alice.tenant, scope_kind="key", scope_id=9, rpm=1, **BY_ALICE)
     with pytest.raises(LimitRefused):
         quotas.set_rate_limit(
-            tenant=alice.tenant, scope_kind="tenant", scope_id=charlie.tenant.pk, rpm=1
+            tenant=alice.tenant, scope_kind="tenant", scope_id=charlie.tenant.pk, rpm=1, **BY_ALICE
         )
     assert RateLimit.objects.get().rpm == 5
 
 
 def test_a_rate_limit_of_nothing_is_lifted(alice: Person) -> None:
     # given
-    quotas.set_rate_limit(tenant=alice.tenant, scope_kind="key", scope_id=9, rpm=5, tpm=7)
+    quotas.set_rate_limit(
+        tenant=alice.tenant, scope_kind="key", scope_id=9, rpm=5, tpm=7, **BY_ALICE
+    )
     # when
-    lifted = quotas.set_rate_limit(tenant=alice.tenant, scope_kind="key", scope_id=9)
+    lifted = quotas.set_rate_limit(tenant=alice.tenant, scope_kind="key", scope_id=9, **BY_ALICE)
     # then
     assert lifted is None
     assert quotas.limits_for(alice.tenant).rates == ()

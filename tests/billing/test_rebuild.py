@@ -7,6 +7,7 @@ import pytest
 from billing import credit, key_status, quotas, rebuild, registers
 from billing.holds import Cold, Placed, Refused, SpendScope
 from billing.models import ShardEpoch
+from billing.quotas import Cap
 from tests.billing import desk as desks
 from tests.billing.books import Books
 
@@ -127,10 +128,8 @@ def test_a_cap_is_rebuilt_with_what_its_window_has_spent(books: Books) -> None:
     books.drain()
     quotas.set_quota(
         tenant=books.tenant,
-        scope_kind="key",
-        scope_id=books.desk.key,
-        window="day",
-        limit_pico=1_000_000_000,
+        cap=Cap(scope_kind="key", scope_id="5", window="day", limit_pico=1_000_000_000),
+        actor="alice",
         now=desks.at(books.desk.now_ms),
         client=books.desk.client,
     )
@@ -198,7 +197,7 @@ def test_the_register_of_a_day_that_is_over_goes_by_itself(books: Books) -> None
     # when
     rebuild.rebuild(books.desk.client, books.shard, now=desks.at(books.desk.now_ms))
     # then
-    bucket, _ = registers.bucket_of("day", yesterday_ms)
+    bucket = registers.span_of("day", yesterday_ms).bucket
     key = registers.spend_key(
         books.desk.tag, books.tenant.pk, kind="tenant", scope=scope.id, bucket=bucket
     )

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from billing import credit, quotas
 from billing.models import Tenant
+from billing.quotas import Cap
 from gateway import keys
 from gateway.models import Team
 from providers.snapshot_signal import bump
@@ -45,14 +46,19 @@ def found(asked: dict[str, Any]) -> dict[str, Any]:
     for kind, window, limit_pico in asked["quotas"]:
         quotas.set_quota(
             tenant=tenant,
-            scope_kind=kind,
-            scope_id=scopes[kind],
-            window=window,
-            limit_pico=limit_pico,
+            cap=Cap(
+                scope_kind=kind,
+                scope_id=str(scopes.get(kind, kind)),
+                window=window,
+                limit_pico=limit_pico,
+            ),
+            actor="story",
             now=now,
         )
     for kind, limits in asked["rates"].items():
-        quotas.set_rate_limit(tenant=tenant, scope_kind=kind, scope_id=scopes[kind], **limits)
+        quotas.set_rate_limit(
+            tenant=tenant, scope_kind=kind, scope_id=scopes[kind], actor="story", now=now, **limits
+        )
     return {
         "tenant": tenant.pk,
         "slug": tenant.slug,

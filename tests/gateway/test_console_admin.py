@@ -139,7 +139,8 @@ def test_suspending_a_tenant_reaches_redis(
 ) -> None:
     asked = {
         "name": "Aurora", "slug": "aurora", "status": "suspended", "time_zone": "UTC",
-        "max_output_tokens": "4096", "credit_limit_usd": "2.5",
+        "max_output_tokens": "4096", "credit_limit_usd": "2.5", "hold_mode": "strict",
+        "overdraft_usd": "0",
     }  # fmt: skip
 
     with django_capture_on_commit_callbacks(execute=True):

@@ -11,7 +11,7 @@ from billing.rating import Price
 from billing.usage import CanonicalUsage
 from gateway.dataplane import settlement
 from gateway.dataplane.auth import Principal
-from gateway.dataplane.exchange import Attempt, Exchange, Tally
+from gateway.dataplane.exchange import Attempt, Exchange, Hold, Tally
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.relay import Relay
 from gateway.dataplane.request_id import new_request_id
@@ -144,8 +144,7 @@ def exchange(*attempts: Attempt) -> Exchange:
         writer=None,  # type: ignore[arg-type]
         ranking=Ranking("fox", "cheapest", True, (CANDIDATE,), (), 30, 100),
         candidates=(CANDIDATE,),
-        hold_nano=HOLD_NANO,
-        tokens=300,
+        hold=Hold(HOLD_NANO, HOLD_NANO, 0, 300, ()),
         attempts=list(attempts),
     )
 
@@ -265,7 +264,7 @@ def test_the_client_is_told_what_is_debited_and_never_more_than_the_hold() -> No
     asked = exchange(ended)
     # when
     charge = settlement.charge_of(asked, ended)
-    receipt = settlement.receipt_of(asked, ended, charge)
+    receipt = settlement.receipt_of(asked, ended, charge, None)
     # then
     assert charge.tenant_pico == 50 * 2_000_000 + 1_000 * 8_000_000
     assert receipt.cost_pico == HOLD_NANO * 1000

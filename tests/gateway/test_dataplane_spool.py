@@ -76,7 +76,7 @@ async def test_a_record_that_is_not_taken_stays(tmp_path: Path) -> None:
 
 async def test_a_full_spool_says_so(tmp_path: Path) -> None:
     # given
-    spool = Spool(tmp_path, bytes_max=400)
+    spool = Spool(tmp_path, bytes_max=600)
     spool.open()
     await spool.append(record(1))
     # when / then

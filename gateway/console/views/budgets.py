@@ -11,7 +11,7 @@ from billing import quotas
 from billing.errors import BillingError
 from gateway.console import budget_rows
 from gateway.console.access import MANAGERS, require, tenant_page
-from gateway.console.forms import QuotaForm, RateLimitForm, ScopeForm
+from gateway.console.forms import QuotaForm, RaiseForm, RateLimitForm, ScopeForm
 from gateway.console.pages import render_page
 from gateway.models import Member
 from providers.snapshot_signal import bump
@@ -27,17 +27,14 @@ def budgets(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
     require(member, MANAGERS)
-    form = QuotaForm(request.POST, scopes=budget_rows.scopes(member.tenant))
+    form = QuotaForm(request.POST, scopes=budget_rows.cap_scopes(member.tenant))
     if not form.is_valid():
         return _page(request, member, quota_form=form)
-    kind, scope_id = form.scope_chosen()
     try:
         quotas.set_quota(
             tenant=member.tenant,
-            scope_kind=kind,
-            scope_id=scope_id,
-            window=form.cleaned_data["window"],
-            limit_pico=form.limit_pico(),
+            cap=form.cap(),
+            actor=member.user.get_username(),
             now=timezone.now(),
         )
     except (BillingError, RedisError) as refused:
@@ -52,9 +49,44 @@ def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def remove_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResponse:
     require(member, MANAGERS)
-    quotas.remove_quota(tenant=member.tenant, quota_id=quota_id)
+    try:
+        quotas.remove_quota(
+            tenant=member.tenant,
+            quota_id=quota_id,
+            actor=member.user.get_username(),
+            now=timezone.now(),
+        )
+    except BillingError as refused:
+        messages.error(request, f"Nothing was changed: {refused}.")
+        return redirect("budgets")
     bump()
     messages.success(request, "The budget is lifted.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def raise_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResponse:
+    require(member, MANAGERS)
+    form, now = RaiseForm(request.POST), timezone.now()
+    if not form.is_valid():
+        messages.error(request, "Nothing was changed: say how high, and for how many days.")
+        return redirect("budgets")
+    try:
+        quotas.raise_quota(
+            tenant=member.tenant,
+            quota_id=quota_id,
+            limit_pico=form.limit_pico(),
+            until=form.until(now),
+            reason=form.cleaned_data["reason"],
+            actor=member.user.get_username(),
+            now=now,
+        )
+    except BillingError as refused:
+        messages.error(request, f"Nothing was changed: {refused}.")
+        return redirect("budgets")
+    bump()
+    messages.success(request, "Raised. The old limit holds again when the time is over.")
     return redirect("budgets")
 
 
@@ -69,10 +101,12 @@ def set_rate_limit(request: HttpRequest, member: Member) -> HttpResponse:
     quotas.set_rate_limit(
         tenant=member.tenant,
         scope_kind=kind,
-        scope_id=scope_id,
+        scope_id=int(scope_id),
         rpm=form.cleaned_data["rpm"],
         tpm=form.cleaned_data["tpm"],
         concurrency=form.cleaned_data["concurrency"],
+        actor=member.user.get_username(),
+        now=timezone.now(),
     )
     bump()
     messages.success(request, "Saved. It holds from the next request on.")
@@ -91,7 +125,10 @@ def _page(
         "quotas": budget_rows.quota_rows(member.tenant, timezone.now()),
         "rate_limits": budget_rows.rate_rows(member.tenant),
         "balance": budget_rows.balance_or_none(member.tenant),
-        "quota_form": quota_form or QuotaForm(scopes=scopes),
+        "tenant_zone": member.tenant.time_zone,
+        "changes": budget_rows.changes(member.tenant),
+        "quota_form": quota_form or QuotaForm(scopes=budget_rows.cap_scopes(member.tenant)),
+        "raise_form": RaiseForm(),
         "rate_form": rate_form or RateLimitForm(scopes=scopes),
         "may_change": member.role in MANAGERS,
     }

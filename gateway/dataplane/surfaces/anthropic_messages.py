@@ -20,7 +20,7 @@ PATH = "/v1/messages"
 
 _NOT_PROMPT = frozenset(
     "model models stream max_tokens temperature top_p top_k stop_sequences metadata provider "
-    "session_id service_tier inference_geo speed".split()
+    "session_id max_cost service_tier inference_geo speed".split()
 )
 # Faster, or elsewhere, is dearer.
 _PLAIN = {
@@ -99,7 +99,7 @@ class _Body(msgspec.Struct):
     mcp_servers: list[msgspec.Raw] | None = None
     container: Any = None
     service_tier: str | None = None
-    session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    session_id: str | None = None
     provider: reading.Provider | None = None
 
 
@@ -128,7 +128,9 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         all_text=all_text,
         needs=frozenset(needs),
         service_tier=reading.tier(typed.service_tier),
-        session_id=typed.session_id or reading.text(headers, b"x-session-id", length_max=256),
+        session_id=reading.session(typed.session_id, headers),
+        max_cost_pico=reading.max_cost(fields, headers),
+        session_max_pico=reading.session_max_cost(headers),
         tag=reading.text(headers, b"x-tokenhouse-tag"),
         explain=reading.flag(headers, b"x-tokenhouse-explain"),
         routing=reading.routing(typed.provider, typed.models, sort=sort),

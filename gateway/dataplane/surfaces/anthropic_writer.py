@@ -18,6 +18,14 @@ from providers.chat import ChatRequest, Chunk, Receipt
 _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
+
+class _EventHead(msgspec.Struct):
+    type: str = ""
+    index: int = 0
+
+
+_event_head = msgspec.json.Decoder(_EventHead).decode
+
 STOP_REASONS = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -42,6 +50,7 @@ class AnthropicWriter:
         self._open = ""  # "text", "thinking" or "tool_use": the block that is open
         self._tool_index = -1
         self._waiting: list[Chunk] = []  # deltas of tool calls after the first
+        self._passed = b""  # the last event that went out as it came
 
     def chunk(self, chunk: Chunk) -> bytes:
         """The events for the client; empty where there is nothing to show yet."""
@@ -69,6 +78,7 @@ class AnthropicWriter:
     def _pass(self, chunk: Chunk) -> bytes:
         if not chunk.hidden:
             self._started = True
+            self._passed = chunk.raw
             return chunk.raw
         if chunk.finish_reason:
             self._stopped = True
@@ -139,9 +149,13 @@ class AnthropicWriter:
     def end(self, receipt: Receipt) -> bytes:
         """Close what is open, then stop reason and usage with cost, then the terminator."""
         out = b"" if self._started else self._start()
+        finish_reason = self._finish_reason
         if not self._stopped:
             out += self._close()
-        return out + self._closing(receipt, self._finish_reason) + _stop()
+            if receipt.stopped_by and not finish_reason:
+                out += _end_of_block(self._passed)
+                finish_reason = "length"
+        return out + self._closing(receipt, finish_reason) + _stop()
 
     def _closing(self, receipt: Receipt, finish_reason: str) -> bytes:
         delta = dict(self._delta)
@@ -202,6 +216,17 @@ def _tool_block(call: dict[str, Any], number: int) -> dict[str, Any]:
         "name": name,
         "input": {},
     }
+
+
+def _end_of_block(passed: bytes) -> bytes:
+    """Closes the block that a passed stream left open, if its last event lay in one."""
+    if not passed:
+        return b""
+    event = _event_head(passed.partition(b"data:")[2])
+    if event.type not in ("content_block_start", "content_block_delta"):
+        return b""
+    ending = {"type": "content_block_stop", "index": event.index}
+    return sse.event("content_block_stop", ending)
 
 
 def _content(chunks: list[Chunk]) -> list[dict[str, Any]]:

@@ -22,9 +22,9 @@ PATH = "/v1/chat/completions"
 _NOT_PROMPT = frozenset(
     "model models stream stream_options max_tokens max_completion_tokens n temperature top_p "
     "top_k min_p stop seed presence_penalty frequency_penalty repetition_penalty logit_bias "
-    "logprobs top_logprobs user metadata provider session_id prompt_cache_key service_tier "
-    "store parallel_tool_calls safety_identifier reasoning_effort verbosity usage route "
-    "transforms".split()
+    "logprobs top_logprobs user metadata provider session_id max_cost prompt_cache_key "
+    "service_tier store parallel_tool_calls safety_identifier reasoning_effort verbosity usage "
+    "route transforms".split()
 )
 # Searches and documents that a vendor looks up for the caller are charged apiece.
 _OFF = frozenset({b"null", b"false"})
@@ -106,8 +106,7 @@ class _Body(msgspec.Struct):
     modalities: list[str] | None = None
     web_search_options: Any = None
     service_tier: str | None = None
-    session_id: Annotated[str, msgspec.Meta(max_length=256)] | None = None
-    prompt_cache_key: str | None = None
+    session_id: str | None = None
     user: str | None = None
     provider: reading.Provider | None = None
 
@@ -138,7 +137,9 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         all_text=all_text,
         needs=frozenset(needs),
         service_tier=reading.tier(typed.service_tier),
-        session_id=_session(typed, headers),
+        session_id=reading.session(typed.session_id, headers),
+        max_cost_pico=reading.max_cost(fields, headers),
+        session_max_pico=reading.session_max_cost(headers),
         tag=reading.text(headers, b"x-tokenhouse-tag"),
         explain=reading.flag(headers, b"x-tokenhouse-explain"),
         routing=reading.routing(typed.provider, typed.models, sort=sort),
@@ -148,14 +149,6 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
 def _limit(typed: _Body) -> int | None:
     limits = [n for n in (typed.max_tokens, typed.max_completion_tokens) if n is not None]
     return min(limits) if limits else None
-
-
-def _session(typed: _Body, headers: Mapping[bytes, bytes]) -> str:
-    return (
-        typed.session_id
-        or reading.text(headers, b"x-session-id", length_max=256)
-        or (typed.prompt_cache_key or "")[:256]
-    )
 
 
 def _needs(typed: _Body) -> tuple[set[str], bool]:

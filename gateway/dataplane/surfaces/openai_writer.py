@@ -72,8 +72,13 @@ class OpenAIWriter:
         self._model = head.model or self._model
 
     def end(self, receipt: Receipt) -> bytes:
-        """The usage event, with cost and explanation, and the terminator."""
-        return self._usage_event(receipt) + sse.DONE
+        """The usage event, with cost and explanation, and the terminator. Choices that we ended
+        ourselves have reached their limit."""
+        ended = b""
+        if self._open:
+            choices = [_choice(index, {}, "length") for index in sorted(self._open)]
+            ended = sse.data(self._event(choices))
+        return ended + self._usage_event(receipt) + sse.DONE
 
     def _usage_event(self, receipt: Receipt) -> bytes:
         event = self._event([])

@@ -11,12 +11,15 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from billing.money import PICO_PER_USD, pico_from_usd
 from gateway.errors import InvalidRequest
 from providers.chat import RoutingFields
 
 T = TypeVar("T")
 
 DEPTH_MAX = 64
+SESSION_BYTES_MAX = 128
+CEILING_PICO_MAX = 1_000_000 * PICO_PER_USD
 TAG_MAX = 64
 PER_MILLION_USD_MAX = Decimal(1_000_000)
 PICO_PER_TOKEN_PER_USD_PER_MILLION = 1_000_000
@@ -29,6 +32,7 @@ Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 _PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`")
+_USD = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -193,6 +197,60 @@ def text(headers: Mapping[bytes, bytes], name: bytes, *, length_max: int = TAG_M
     if value is None:
         return ""
     return "".join(c for c in value.decode("latin-1") if c.isprintable())[:length_max]
+
+
+def max_cost(fields: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> int | None:
+    """What the caller will pay at most for this request, in pico-dollars: the lower of the body's
+    `max_cost` and the header's. InvalidRequest where one is not an exact amount."""
+    of_header = _ceiling_in(headers, b"x-max-cost", "X-Max-Cost")
+    raw = bytes(fields.get("max_cost", b"null"))
+    if raw == b"null":
+        return of_header
+    of_body = usd(raw.removeprefix(b'"').removesuffix(b'"'), param="max_cost")
+    return of_body if of_header is None else min(of_body, of_header)
+
+
+def session_max_cost(headers: Mapping[bytes, bytes]) -> int | None:
+    """What the caller lets its session cost in all, in pico-dollars."""
+    return _ceiling_in(headers, b"x-session-max-cost", "X-Session-Max-Cost")
+
+
+def _ceiling_in(headers: Mapping[bytes, bytes], name: bytes, param: str) -> int | None:
+    stated = headers.get(name)
+    return None if stated is None else usd(stated.strip(), param=param)
+
+
+def usd(text: bytes, *, param: str) -> int:
+    """Plain decimal dollars, as exact pico-dollars."""
+    try:
+        if not _USD.fullmatch(text):
+            raise ValueError("not plain decimal digits")
+        pico = pico_from_usd(text.decode())
+    except ValueError:
+        pico = -1
+    if not 0 <= pico <= CEILING_PICO_MAX:
+        raise InvalidRequest(
+            f"`{param}`: expected US dollars as a plain decimal number from 0 to 1000000 with at "
+            "most 12 places, such as 0.05.",
+            param=param,
+            code="invalid_value",
+        )
+    return pico
+
+
+def session(stated: str | None, headers: Mapping[bytes, bytes]) -> str:
+    """The id of the caller's session, from the body's `session_id` or else X-Session-Id."""
+    header = headers.get(b"x-session-id", b"").strip()
+    session_id = stated or header.decode("utf-8", "surrogateescape")
+    size = len(session_id.encode("utf-8", "surrogatepass"))
+    if size > SESSION_BYTES_MAX or any(c < " " or c == "\x7f" for c in session_id):
+        raise InvalidRequest(
+            f"The session id must have at most {SESSION_BYTES_MAX} bytes and no control "
+            "characters.",
+            param="session_id" if stated else "X-Session-Id",
+            code="invalid_session_id",
+        )
+    return session_id
 
 
 def bytes_outside(fields: Mapping[str, Any], not_prompt: frozenset[str]) -> int:

@@ -53,6 +53,8 @@ def anthropic_usage(receipt: Receipt) -> dict[str, Any]:
 def _completed(counts: dict[str, Any], receipt: Receipt) -> dict[str, Any]:
     """Counts with the cost, where they come from, and the vendor's extras, which replace none."""
     counts["cost"] = msgspec.Raw(usd_json(receipt.cost_pico))
+    if receipt.session_cost_pico is not None:
+        counts["session_cost"] = msgspec.Raw(usd_json(receipt.session_cost_pico))
     if receipt.usage_source not in ("", "provider"):
         counts["usage_source"] = receipt.usage_source
     for name, value in receipt.usage_extra.items():
@@ -62,6 +64,9 @@ def _completed(counts: dict[str, Any], receipt: Receipt) -> dict[str, Any]:
 
 def own_fields(receipt: Receipt) -> dict[str, Any]:
     """Top-level fields of ours in an answer's last part."""
-    if receipt.explanation is None:
-        return {}
-    return {"tokenhouse": {"explanation": receipt.explanation}}
+    ours: dict[str, Any] = {}
+    if receipt.stopped_by:
+        ours["stopped_by"] = receipt.stopped_by
+    if receipt.explanation is not None:
+        ours["explanation"] = receipt.explanation
+    return {"tokenhouse": ours} if ours else {}

@@ -1,0 +1,56 @@
+"""What is left of a ranking when a cap has refused its hold: other offers, or a shorter answer.
+
+A cap of one model or provider rules out the offers it is for and no others. A session that has
+something left gets an answer cut to that. Every other cap refuses the request as it is. Pure.
+"""
+
+from billing.holds import Refused
+from billing.money import PICO_PER_NANO
+from gateway.dataplane.exchange import Exchange
+from gateway.routing import ceilings
+from gateway.routing.router import Ranking, Rejection, without
+from providers.chat import Candidate
+
+
+def narrowed(exchange: Exchange, refused: Refused) -> Ranking | None:
+    """The ranking to plan again by; None where the refusal stands. Each time it is shorter or
+    cheaper, so that planning comes to an end."""
+    if refused.code != "over_budget":
+        return None
+    if refused.scope_kind in ("model", "provider"):
+        return _without(exchange.ranking, refused)
+    if refused.scope_kind == "session" and refused.left_nano:
+        return _within_session(exchange, refused)
+    return None
+
+
+def _without(ranking: Ranking, refused: Refused) -> Ranking | None:
+    """The offers of other models or providers, if there are any."""
+    kept = [each for each in ranking.candidates if _name(each, refused) != refused.scope_id]
+    if not kept:
+        return None
+    reason = f"no room in the {refused.window} budget of {refused.scope_kind} {refused.scope_id}"
+    out = [
+        Rejection(each.offer.sku, each.offer.provider, "over_budget", reason)
+        for each in ranking.candidates
+        if _name(each, refused) == refused.scope_id
+    ]
+    return without(ranking, kept, out)
+
+
+def _name(candidate: Candidate, refused: Refused) -> str:
+    offer = candidate.offer
+    return offer.model if refused.scope_kind == "model" else offer.provider
+
+
+def _within_session(exchange: Exchange, refused: Refused) -> Ranking | None:
+    """Cut to what the session has left, where that buys an answer and was not tried yet."""
+    if any(each.cut_by == ceilings.SESSION_MAX_COST for each in exchange.candidates):
+        return None
+    cut = ceilings.within(
+        exchange.ranking,
+        exchange.request,
+        ceiling_pico=refused.left_nano * PICO_PER_NANO,
+        cut_by=ceilings.SESSION_MAX_COST,
+    )
+    return cut if cut.candidates else None
