@@ -42,6 +42,11 @@ def in_force(when: datetime, skus: Collection[str] | None = None) -> dict[str, L
     return found
 
 
+def standing(when: datetime, sku: str) -> list[ListPrice]:
+    """One sku's list prices on that day: all day's and those of some hours."""
+    return _read(Q(during__contains=when), [sku])
+
+
 def history(since: datetime, skus: Collection[str] | None = None) -> dict[str, list[ListPrice]]:
     """Every list price that was in force all day at any time since, oldest first, by sku."""
     found: dict[str, list[ListPrice]] = {}

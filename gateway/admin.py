@@ -27,12 +27,14 @@ from billing.price_admin import (
 )
 from billing.price_form import PriceForm
 from gateway import keys, policies
-from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Team
+from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Seller, Team
+from gateway.seller_admin import SellerAdmin
 from providers.snapshot_signal import bump
 
 admin.site.index_title = "Overview"
 admin.site.unregister(Group)
 admin.site.unregister(User)
+admin.site.register(Seller, SellerAdmin)
 
 
 # Billing's pages, which know no data plane: what they change is part of its snapshot.

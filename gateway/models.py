@@ -138,6 +138,27 @@ class RoutingPolicy(models.Model):
         return f"{self.kind} for {self.tenant_id}"
 
 
+class Seller(models.Model):
+    """A team that owns a provider's offers: it names their prices and earns what they sell for,
+    less the house's share."""
+
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="sellers")
+    provider = models.OneToOneField("providers.Provider", on_delete=models.PROTECT)
+    # Parts per million of the list price.
+    house_share_ppm = models.PositiveIntegerField(default=0)
+    registered_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(house_share_ppm__lte=1_000_000), name="house_share_at_most_all"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.team} sells as {self.provider}"
+
+
 class Refusal(models.Model):
     """A request that was turned away before any attempt: no money moved, but people ask why."""
 

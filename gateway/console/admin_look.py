@@ -58,6 +58,7 @@ UNFOLD: Final[dict[str, Any]] = {
             _group(
                 "Market",
                 _item("Offers", "sell", "providers_offer"),
+                _item("Sellers", "point_of_sale", "gateway_seller"),
                 _item("Providers", "storefront", "providers_provider"),
                 _item("Models", "deployed_code", "providers_model"),
                 _item("Credentials", "lock", "providers_credential"),

@@ -9,7 +9,7 @@ from django.shortcuts import render
 from redis.exceptions import RedisError
 
 from billing import credit
-from gateway.console.access import choose_member, memberships
+from gateway.console.access import choose_member, memberships, sellers_of
 from gateway.models import Member
 
 THEME_COOKIE: Final = "theme"
@@ -32,6 +32,7 @@ def render_page(
         "nav": nav,
         "member": member,
         "memberships": memberships(request.user) if isinstance(request.user, User) else [],
+        "sells": member is not None and sellers_of(member).exists(),
         "left_pico": None if member is None else _left(member),
         "theme": theme_of(request),
         "next_theme": THEMES[(THEMES.index(theme_of(request)) + 1) % len(THEMES)],

@@ -37,6 +37,8 @@ PAGES = (
     "billing/priceversion/add/",
     "billing/priceproposal/",
     "billing/pricedisagreement/",
+    "gateway/seller/",
+    "gateway/seller/add/",
     "billing/pricelist/",
     "billing/pricelist/add/",
     "billing/pricerule/",

@@ -1,0 +1,92 @@
+"""What a supplier earned: per offer and day, and by who bought. Read only.
+
+Buyers pay = the supplier's credit + the house's margin, to the pico-dollar, in each row and in the
+ledger; an attempt that nobody paid for costs the house what the supplier charges for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+from django.db.models import Count, QuerySet, Sum
+
+from billing import ledger
+from billing.ledger import AccountKey, Kind
+from billing.models import UsageEvent
+
+# A statement covers a quarter at most.
+SPAN_MAX: Final = timedelta(days=93)
+ROWS_MAX: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earning:
+    """One offer's day. `tenant_id` and `team_id` are None where buyers are not told apart."""
+
+    day: date
+    sku: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    paid_pico: int
+    credit_pico: int
+    tenant_id: int | None = None
+    team_id: int | None = None
+
+    @property
+    def house_pico(self) -> int:
+        return self.paid_pico - self.credit_pico
+
+
+def by_day(supplier: str, *, since: datetime, until: datetime) -> list[Earning]:
+    """What each of a supplier's offers earned on each day, newest first."""
+    return _read(supplier, since, until, ())
+
+
+def by_buyer(supplier: str, *, since: datetime, until: datetime) -> list[Earning]:
+    """The same, for each buying tenant and team: for charging it back."""
+    return _read(supplier, since, until, ("tenant_id", "team_id"))
+
+
+def _read(supplier: str, since: datetime, until: datetime, buyer: Sequence[str]) -> list[Earning]:
+    if not supplier or not since < until <= since + SPAN_MAX:
+        return []
+    events: QuerySet[UsageEvent] = UsageEvent.objects.filter(
+        supplier=supplier,
+        state=UsageEvent.State.POSTED,
+        occurred_at__gte=since,
+        occurred_at__lt=until,
+    )
+    rows: Any = (
+        events.values("day", "sku", *buyer)
+        .annotate(
+            requests=Count("request_id", distinct=True),
+            input=Sum("input_tokens"),
+            output=Sum("output_tokens"),
+            paid=Sum("tenant_cost_pico"),
+            over=Sum("overage_pico"),
+            credit=Sum("supplier_cost_pico"),
+        )
+        .order_by("-day", "sku", *buyer)[:ROWS_MAX]
+    )
+    return [
+        Earning(
+            day=row["day"],
+            sku=row["sku"],
+            requests=row["requests"],
+            input_tokens=int(row["input"]),
+            output_tokens=int(row["output"]),
+            # What a provider reported above a hold is revenue that the house pays itself.
+            paid_pico=int(row["paid"]) + int(row["over"]),
+            credit_pico=int(row["credit"]),
+            tenant_id=row.get("tenant_id"),
+            team_id=row.get("team_id"),
+        )
+        for row in rows
+    ]
+
+
+def payable_pico(supplier: str) -> int:
+    """What we owe a supplier, open exposures included."""
+    return -ledger.balance(AccountKey(Kind.PROVIDER_PAYABLE, supplier=supplier))

@@ -1,0 +1,128 @@
+"""Selling: what a team's offers earned, what it asks for them, and its statement."""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.http import require_POST, require_safe
+
+from billing import earnings, price_queries
+from billing.errors import BillingError
+from billing.money import usd
+from gateway import sellers
+from gateway.console.access import BUILDERS, require, sellers_of, tenant_page
+from gateway.console.ask_form import AskForm
+from gateway.console.pages import render_page
+from gateway.console.spreadsheet import csv_response
+from gateway.models import Member, Seller
+
+LOOKED_BACK: Final = timedelta(days=30)
+STATEMENT_HEAD: Final = (
+    "day", "sku", "requests", "input_tokens", "output_tokens", "buyers_paid_usd",
+    "your_credit_usd", "house_usd",
+)  # fmt: skip
+
+
+@require_safe
+@tenant_page
+def selling(request: HttpRequest, member: Member) -> HttpResponse:
+    return _page(request, member, _seller(request, member))
+
+
+@require_POST
+@tenant_page
+def ask(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, BUILDERS)
+    seller = _seller(request, member)
+    form = AskForm(request.POST, seller=seller)
+    if not form.is_valid():
+        return _page(request, member, seller, form=form)
+    try:
+        sellers.ask(
+            seller=seller,
+            offer_id=form.cleaned_data["offer"].pk,
+            rates=form.rates(),
+            margin_ppm=form.margin_ppm(),
+            window=form.window(),
+            actor=request.user.get_username(),
+            now=timezone.now(),
+        )
+    except (BillingError, sellers.SellerRefused) as refused:
+        form.add_error(None, f"Not saved: {refused}")
+        return _page(request, member, seller, form=form)
+    messages.success(request, "Saved. It holds from the next request on.")
+    return redirect(f"{request.path.removesuffix('ask/')}?seller={seller.pk}")
+
+
+@require_safe
+@tenant_page
+def statement_csv(request: HttpRequest, member: Member) -> HttpResponse:
+    seller = _seller(request, member)
+    since, until = _month(timezone.now(), request.GET.get("month", ""))
+    rows = earnings.by_day(seller.provider.slug, since=since, until=until)
+    return csv_response(
+        f"statement-{seller.provider.slug}-{since:%Y-%m}.csv",
+        head=STATEMENT_HEAD,
+        rows=(
+            (
+                row.day.isoformat(), row.sku, row.requests, row.input_tokens, row.output_tokens,
+                f"{usd(row.paid_pico):f}", f"{usd(row.credit_pico):f}", f"{usd(row.house_pico):f}",
+            )
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def _seller(request: HttpRequest, member: Member) -> Seller:
+    """The one asked for, else the first; another tenant's is like one that does not exist."""
+    wanted = request.GET.get("seller") or request.POST.get("seller") or ""
+    found = list(sellers_of(member).order_by("pk"))
+    if wanted:
+        found = [seller for seller in found if str(seller.pk) == wanted]
+    if not found:
+        raise Http404("nothing is sold here")
+    return found[0]
+
+
+def _month(now: datetime, asked: str) -> tuple[datetime, datetime]:
+    """A calendar month of UTC, this one unless `asked` names another as 2026-03."""
+    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    year, _, month = asked.partition("-")
+    if asked.isascii() and year.isdigit() and month.isdigit() and len(asked) == 7:
+        if not (1 <= int(month) <= 12 and int(year) >= 2000):
+            raise Http404("no such month")
+        first = first.replace(year=int(year), month=int(month))
+    elif asked:
+        raise Http404("no such month")
+    return first, (first + timedelta(days=32)).replace(day=1)
+
+
+def _page(
+    request: HttpRequest, member: Member, seller: Seller, *, form: AskForm | None = None
+) -> HttpResponse:
+    now = timezone.now()
+    slug = seller.provider.slug
+    rows = earnings.by_day(slug, since=now - LOOKED_BACK, until=now)
+    offers = list(seller.provider.offers.order_by("sku"))
+    context: dict[str, Any] = {
+        "seller": seller,
+        "others": sellers_of(member).exclude(pk=seller.pk),
+        "rows": rows,
+        "earned_pico": sum(row.credit_pico for row in rows),
+        "paid_pico": sum(row.paid_pico for row in rows),
+        "payable_pico": earnings.payable_pico(slug),
+        "share_percent": f"{seller.house_share_ppm / 10_000:g}",
+        "offers": [(offer, _asks(offer.sku, now)) for offer in offers],
+        "form": form or AskForm(seller=seller),
+        "may_change": member.role in BUILDERS,
+        "month": f"{now:%Y-%m}",
+        "last_month": f"{now.replace(day=1) - timedelta(days=1):%Y-%m}",
+    }
+    return render_page(request, "console/selling.html", context, nav="selling", member=member)
+
+
+def _asks(sku: str, now: datetime) -> list[price_queries.ListPrice]:
+    return price_queries.standing(now, sku)
