@@ -7,6 +7,7 @@ a cancelled request's blocks are free before the next step.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -154,13 +155,16 @@ class Engine:
             )
         if self.scheduler.is_full:
             self._end_replay()
-        eos = () if request.ignore_eos else self.model.config.eos_token_ids
+        # A grammar knows its end better than a caller who wants to go on.
+        goes_on = request.ignore_eos and request.grammar is None
+        eos = () if goes_on else self.model.config.eos_token_ids
         sequence = new_sequence(request, arrived_at=self._clock(), eos=eos)
         if request.leader_id is not None:
             sequence.leader = self._sequences.get(request.leader_id)
         self.scheduler.add(sequence)
         self._sequences[request.request_id] = sequence
-        self._texts[request.request_id] = TextStream(self.tokenizer.decode, request.stop)
+        decode = partial(self.tokenizer.decode, keeps_special=request.keeps_special)
+        self._texts[request.request_id] = TextStream(decode, request.stop)
 
     def cancel(self, request_id: str) -> bool:
         """End a request now and free its blocks; False if it is not here any more."""

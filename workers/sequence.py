@@ -40,6 +40,8 @@ class GenerationRequest:
     pooled: bool = False
     grammar: Grammar | None = None
     ignore_eos: bool = False
+    # Some vocabularies have special tokens that mark a function call: then they are text.
+    keeps_special: bool = False
     salt: str = ""
     priority: int = 0
     leader_id: str | None = None

@@ -6,12 +6,16 @@ The template is the model's own, run in a sandbox: a template is code that came 
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RustTokenizer
+
+from workers.tools import style_of
 
 # Vocabularies hold text, so bytes that are none have names in them: in byte-level vocabularies a
 # letter each (those that print name themselves, the others follow U+0100), elsewhere <0x..>.
@@ -36,9 +40,13 @@ class Tokenizer:
     def __init__(self, model_dir: Path) -> None:
         self._tokenizer, settings = _read_files(model_dir)
         source = _template_source(model_dir, settings)
-        self.supports_tools = "tools" in source
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        self.tool_style = style_of(source)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
         environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = _strftime_now
+        environment.filters["tojson"] = _to_json
         self._template = environment.from_string(source)
         self._special = {
             name: _token_text(settings[name])
@@ -92,8 +100,12 @@ class Tokenizer:
         tools: list[dict[str, Any]] | None = None,
         continue_final: bool = False,
         opens_answer: bool = True,
+        opening: str = "",
     ) -> list[int]:
-        """Tokens of the rendered conversation, ready for the assistant's next (or same) turn."""
+        """Tokens of the rendered conversation, ready for the assistant's next (or same) turn.
+
+        `opening` is how that turn begins, whatever the model would have written.
+        """
         try:
             text = self._template.render(
                 messages=messages,
@@ -105,7 +117,7 @@ class Tokenizer:
             raise TemplateRefused(str(error)) from error
         if continue_final:
             text = _without_closing(text, str(messages[-1]["content"]).rstrip())
-        return self.encode(text)
+        return self.encode(text + opening)
 
 
 def _without_closing(text: str, content: str) -> str:
@@ -146,3 +158,12 @@ def _template_source(model_dir: Path, settings: dict[str, Any]) -> str:
 
 def _refuse(message: str) -> NoReturn:
     raise TemplateError(message)
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    """As transformers renders it for templates: without the escapes that HTML would need."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now(tz=UTC).strftime(pattern)

@@ -435,13 +435,13 @@ def test_a_crash_in_a_step_ends_its_requests_and_the_engine_goes_on(
 ):
     # given
     with running_worker(tiny_model_dir) as worker:
-        forward = worker.engine.model.forward
+        hidden_states = worker.engine.model.hidden_states
 
-        def crash(*args: object) -> None:
-            monkeypatch.setattr(worker.engine.model, "forward", forward)
+        def crash(*args: object, **options: object) -> None:
+            monkeypatch.setattr(worker.engine.model, "hidden_states", hidden_states)
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(worker.engine.model, "forward", crash)
+        monkeypatch.setattr(worker.engine.model, "hidden_states", crash)
 
         # when
         crashed = worker.chat()

@@ -14,10 +14,10 @@ from workers.sampler import SamplingParams
 from workers.sequence import GenerationRequest
 from workers.server.chat_request import ChatRequest, Message, template_messages
 from workers.server.errors import BadRequest, ContextTooLong
-from workers.server.protocol import Sampling
 from workers.server.text_request import CompletionRequest, EmbeddingRequest, Texts, texts_of
 from workers.structured import Grammar, GrammarCompiler, GrammarRefused
 from workers.tokenizer import TemplateRefused
+from workers.tools import OPENINGS, ForcedParser, FreeParser, forced_grammar, instructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,28 @@ class CallBuilder:
     def chat_tokens(self, messages: list[Message], *, opens_answer: bool = True) -> list[int]:
         return self._rendered(messages, opens_answer=opens_answer)
 
+    def parser(self, call: ChatRequest) -> ForcedParser | FreeParser | None:
+        """What turns this call's text into function calls; one for each choice."""
+        style = self.engine.tokenizer.tool_style
+        if not call.usable_tools:
+            return None
+        if call.forced_functions:
+            return ForcedParser(style)
+        return FreeParser(style) if style is not None else None
+
     def _chat_prompt(self, call: ChatRequest) -> list[int]:
-        call.check_supported(template_has_tools=self.engine.tokenizer.supports_tools)
+        style = self.engine.tokenizer.tool_style
+        call.check_supported(template_has_tools=style is not None)
+        tools, messages, opening = call.usable_tools, call.messages, ""
+        if tools and style is None:
+            messages = [Message(role="system", content=instructions(tools)), *messages]
+        elif style is not None and call.forced_functions:
+            opening = OPENINGS[style]
         tokens = self._rendered(
-            call.messages,
-            tools=call.tools,
+            messages,
+            tools=tools or None,
             continue_final=bool(call.continue_final_message),
+            opening=opening,
         )
         return self._fitting(tokens, param="messages")
 
@@ -159,18 +175,18 @@ class CallBuilder:
                 param="n",
             )
 
-    def _grammar(self, call: Sampling) -> Grammar | None:
+    def _grammar(self, call: ChatRequest | CompletionRequest) -> Grammar | None:
         """What the answer must be, compiled."""
-        schema = call.schema
-        if schema is None:
-            return None
+        functions = call.forced_functions if isinstance(call, ChatRequest) else []
+        param = "tools" if functions else "response_format"
         try:
-            return self.grammars.json_schema(schema)
+            if functions:
+                style = self.engine.tokenizer.tool_style
+                return self.grammars.lark(forced_grammar(functions, style))
+            return None if call.schema is None else self.grammars.json_schema(call.schema)
         except GrammarRefused as error:
             raise BadRequest(
-                f"The schema cannot be used: {error}",
-                code="invalid_json_schema",
-                param="response_format",
+                f"The schema cannot be used: {error}", code="invalid_json_schema", param=param
             ) from error
 
     def _request(
@@ -193,6 +209,7 @@ class CallBuilder:
             stop=call.stop_strings,
             stop_token_ids=call.end_tokens(self.engine.model.config.vocab_size),
             min_tokens=call.fewest_tokens(max_tokens),
+            keeps_special=isinstance(call, ChatRequest) and bool(call.usable_tools),
             prompt_logprobs=prompt_logprobs,
             grammar=grammar,
             ignore_eos=bool(call.ignore_eos),

@@ -44,7 +44,8 @@ class Generator:
     async def answer(self, call: AnyCall, size: int, exchange: Exchange) -> None:
         """Answer a call whose body had `size` bytes."""
         assert isinstance(call, ChatRequest | CompletionRequest)
-        if size > INLINE_BODY_BYTES or call.schema is not None:
+        compiles = call.schema is not None or isinstance(call, ChatRequest) and bool(call.tools)
+        if size > INLINE_BODY_BYTES or compiles:
             requests = await asyncio.to_thread(self._builder.requests, call)
         else:
             requests = self._builder.requests(call)
@@ -61,12 +62,16 @@ class Generator:
 
     def _writer(self, call: Sampling, requests: list[GenerationRequest]) -> ResponseWriter:
         echo = isinstance(call, CompletionRequest) and bool(call.echo)
+        answers = Answers(requests, choices_per_prompt=call.n or 1)
+        if isinstance(call, ChatRequest):
+            for choice in answers.by_id.values():
+                choice.parser = self._builder.parser(call)
         return ResponseWriter(
             kind="chat" if isinstance(call, ChatRequest) else "text",
             response_id=f"chatcmpl-{secrets.token_hex(12)}",
             model=self._model_name,
             created_s=int(time.time()),
-            answers=Answers(requests, choices_per_prompt=call.n or 1),
+            answers=answers,
             tokenizer=self._builder.engine.tokenizer,
             echo=echo,
         )

@@ -66,6 +66,11 @@ def techniques(engine: Engine) -> list[str]:
     return found
 
 
+def features(engine: Engine) -> list[str]:
+    """What the gateway may send here beyond plain text."""
+    return ["json_schema", "tools"] if engine.tokenizer.tool_style else ["json_schema"]
+
+
 def registration_body(
     identity: Identity, bridge: EngineBridge, calibration: Calibration
 ) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def registration_body(
         "context_length": engine.context_length,
         "max_output_tokens": engine.config.max_output_tokens,
         "techniques": techniques(engine),
-        "features": ["json_schema"],
+        "features": features(engine),
         "usd_per_hour": identity.usd_per_hour,
         "usd_per_hour_source": identity.usd_per_hour_source,
         "calibration": {

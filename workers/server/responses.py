@@ -1,5 +1,6 @@
 """Engine progress → OpenAI's response bodies and stream chunks."""
 
+import secrets
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,8 +9,9 @@ import msgspec
 from workers.engine import Progress
 from workers.metrics import RequestUsage
 from workers.sampler import TokenLogprobs
-from workers.sequence import GenerationRequest
+from workers.sequence import FinishReason, GenerationRequest
 from workers.tokenizer import Tokenizer
+from workers.tools import ForcedParser, FreeParser, Parsed
 
 DONE = b"data: [DONE]\n\n"
 
@@ -59,6 +61,8 @@ class Choice:
     prompt: list[int]
     is_begun: bool = False
     characters: int = 0
+    parser: ForcedParser | FreeParser | None = None
+    calls_told: int = 0
     usage: RequestUsage | None = None
 
 
@@ -132,22 +136,37 @@ class ResponseWriter:
     def _delta(self, choice: Choice, progress: Progress) -> Json:
         if self.kind == "text":
             return self._text_choice(choice, progress)
+        parsed = _parsed(choice, progress)
+        calls = _call_bodies(choice, parsed)
         delta: Json = {} if choice.is_begun else {"role": "assistant"}
-        if progress.text or not choice.is_begun:
-            delta["content"] = progress.text
-        return {"index": choice.index, "delta": delta, **self._end(progress)}
+        if parsed.text or not (choice.is_begun or calls):
+            delta["content"] = parsed.text
+        if calls:
+            first = choice.calls_told - len(calls)
+            delta["tool_calls"] = [
+                {"index": first + number, **call} for number, call in enumerate(calls)
+            ]
+        return {"index": choice.index, "delta": delta, **self._end(choice, progress)}
 
     def _whole_choice(self, choice: Choice, answer: Progress) -> Json:
         if self.kind == "text":
             return self._text_choice(choice, answer)
-        message = {"role": "assistant", "content": answer.text, "refusal": None}
-        return {"index": choice.index, "message": message, **self._end(answer)}
+        parsed = _parsed(choice, answer)
+        message: Json = {"role": "assistant", "content": parsed.text, "refusal": None}
+        calls = _call_bodies(choice, parsed)
+        if calls:
+            message["content"] = parsed.text.strip() or None
+            message["tool_calls"] = calls
+        return {"index": choice.index, "message": message, **self._end(choice, answer)}
 
-    def _end(self, progress: Progress) -> Json:
+    def _end(self, choice: Choice, progress: Progress) -> Json:
         logprobs = None
         if progress.logprobs:
             logprobs = {"content": [self._entry(entry) for entry in progress.logprobs]}
-        return {"logprobs": logprobs, "finish_reason": progress.finish_reason}
+        reason: str | None = progress.finish_reason
+        if reason == FinishReason.STOP and choice.calls_told:
+            reason = "tool_calls"
+        return {"logprobs": logprobs, "finish_reason": reason}
 
     def _entry(self, entry: TokenLogprobs) -> Json:
         top = [self._token(token, value) for token, value in entry.top]
@@ -195,3 +214,26 @@ class ResponseWriter:
             "top_logprobs": tops if any(tops) else None,
             "text_offset": offsets,
         }
+
+
+def _parsed(choice: Choice, progress: Progress) -> Parsed:
+    """New text and calls of a choice; all that was held back, if it has ended."""
+    if choice.parser is None:
+        return Parsed(progress.text)
+    parsed = choice.parser.feed(progress.text)
+    if progress.finish_reason is not None:
+        rest = choice.parser.finish()
+        parsed = Parsed(parsed.text + rest.text, parsed.calls + rest.calls)
+    return parsed
+
+
+def _call_bodies(choice: Choice, parsed: Parsed) -> list[Json]:
+    choice.calls_told += len(parsed.calls)
+    return [
+        {
+            "id": f"call_{secrets.token_hex(12)}",
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments},
+        }
+        for call in parsed.calls
+    ]
