@@ -6,7 +6,7 @@ What the scripts promise is written in docs/money.md.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from billing import lua_scripts, registers, scopes
@@ -29,9 +29,11 @@ __all__ = [
     "Settled",
     "SpendScope",
     "checkpoint_call",
+    "count_call",
     "expire_call",
     "place_call",
     "read_checkpoint",
+    "read_count",
     "read_place",
     "read_settle",
     "read_void",
@@ -197,11 +199,42 @@ def read_place(reply: Sequence[bytes | str]) -> Placed | Refused:
             session_nano=_nano(session),
             shadows=tuple(scopes.scope_of(key) for key in shadows),
         )
-    if status == "refused":
-        code, key, limit, left, retry_after_ms = rest
-        kind, scope, window = scopes.scope_of(key)
-        return Refused(code, kind, scope, window, int(limit), int(left), int(retry_after_ms))
-    raise _gone(status, rest)
+    return _refused(status, rest)
+
+
+def _refused(status: str, rest: Sequence[str]) -> Refused:
+    if status != "refused":
+        raise _gone(status, rest)
+    code, key, limit, left, retry_after_ms = rest
+    kind, scope, window = scopes.scope_of(key)
+    return Refused(code, kind, scope, window, int(limit), int(left), int(retry_after_ms))
+
+
+def count_call(
+    *, tenant: int, key: int, rates: Iterable[RateScope], now_ms: int, epoch: str
+) -> Call:
+    """Count a request that costs nothing against its requests per minute; no hold is placed."""
+    tag = shard_tag(tenant)
+    requests_only = [replace(scope, tpm=None) for scope in rates]
+    minute_keys, minute_args = scopes.minute_part(
+        tag, tenant, requests_only, tokens=0, now_ms=now_ms
+    )
+    keys: list[bytes | str] = [
+        registers.epoch_key(tag),
+        registers.clock_key(tag),
+        registers.tenant_key(tag, tenant),
+        registers.key_status_key(tag, tenant),
+        *minute_keys,
+    ]
+    return Call(lua_scripts.COUNT, keys, [epoch, now_ms, key, len(minute_keys), *minute_args])
+
+
+def read_count(reply: Sequence[bytes | str]) -> Refused | None:
+    """None where it was counted; raises Cold."""
+    status, *rest = _texts(reply)
+    if status == "counted":
+        return None
+    return _refused(status, rest)
 
 
 def settle_call(

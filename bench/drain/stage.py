@@ -9,6 +9,7 @@ from django.core.management import call_command
 from bench.drain.stream import KEYS_PER_TENANT, Market
 from billing import credit, prices, quotas, rebuild
 from billing.models import Quota, Tenant
+from billing.quotas import Cap
 
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 SUPPLIERS: Final = 6
@@ -33,10 +34,13 @@ def prepare(client: redis.Redis, *, tenants: int) -> Market:
         for key in range(payer.pk * 100 + 1, payer.pk * 100 + KEYS_PER_TENANT, 2):
             quotas.set_quota(
                 tenant=payer,
-                scope_kind="key",
-                scope_id=key,
-                window=Quota.Window.DAY,
-                limit_pico=10**18,
+                cap=Cap(
+                    scope_kind="key",
+                    scope_id=str(key),
+                    window=Quota.Window.DAY,
+                    limit_pico=10**18,
+                ),
+                actor="bench",
                 now=now,
                 client=client,
             )

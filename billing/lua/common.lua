@@ -105,3 +105,27 @@ local function give_back(minute, difference)
     if redis.call('EXISTS', key) == 1 then redis.call('INCRBY', key, text(difference)) end
   end
 end
+
+-- The minute's counters at these places of KEYS and ARGV, or why one refuses; the third result are
+-- those that a settle gives back to.
+local function minute_counters(at_key, at_arg, n, now)
+  local counters, returning = {}, {}
+  for i = 1, n do
+    local key, base = KEYS[at_key + i], at_arg + 4 * (i - 1)
+    local wanted, limit = amount(ARGV[base + 1], 'amount'), amount(ARGV[base + 2], 'rate limit')
+    local used = register(redis.call('GET', key), 'counter')
+    if used + wanted > limit then
+      local left = math.max(limit - used, 0)
+      return {'refused', 'rate_limited', key, text(limit), text(left), text(60000 - now % 60000)}
+    end
+    counters[i] = {key, wanted, amount(ARGV[base + 3], 'goes_at'), used}
+    if ARGV[base + 4] == '1' then returning[#returning + 1] = key end
+  end
+  return nil, counters, returning
+end
+
+local function count_minutes(counters, said)
+  for _, row in ipairs(counters) do
+    redis.call('SET', row[1], text(row[4] + row[2]), 'PX', lasting(row[3], said))
+  end
+end

@@ -40,19 +40,9 @@ for i = 1, n_open do
   if open >= limit then return {'refused', 'concurrency', key, text(limit), '0', '1000'} end
 end
 
-at_key, at_arg = FIXED_KEYS + n_spend, FIXED_ARGS + 2 * n_spend
-local counters, returning = {}, {}
-for i = 1, n_minute do
-  local key, base = KEYS[at_key + i], at_arg + 4 * (i - 1)
-  local wanted, limit = amount(ARGV[base + 1], 'amount'), amount(ARGV[base + 2], 'rate limit')
-  local used = register(redis.call('GET', key), 'counter')
-  if used + wanted > limit then
-    local left = math.max(limit - used, 0)
-    return {'refused', 'rate_limited', key, text(limit), text(left), text(60000 - now % 60000)}
-  end
-  counters[i] = {key, wanted, amount(ARGV[base + 3], 'goes_at'), used}
-  if ARGV[base + 4] == '1' then returning[#returning + 1] = key end
-end
+local refusal, counters, returning = minute_counters(FIXED_KEYS + n_spend,
+  FIXED_ARGS + 2 * n_spend, n_minute, now)
+if refusal then return refusal end
 
 local sessions, session = KEYS[#KEYS], nil
 if sessions_max > 0 then
@@ -106,9 +96,7 @@ for _, row in ipairs(registers) do
   redis.call('HSET', row[1], 'held', text(row[2]))
   if not row[4] and row[3] > 0 then redis.call('PEXPIRE', row[1], lasting(row[3], said)) end
 end
-for _, row in ipairs(counters) do
-  redis.call('SET', row[1], text(row[4] + row[2]), 'PX', lasting(row[3], said))
-end
+count_minutes(counters, said)
 for _, key in ipairs(open_keys) do redis.call('ZADD', key, text(lease), request) end
 if session then
   redis.call('HSET', KEYS[5], 'session', session_spent)

@@ -21,7 +21,7 @@ django.setup()
 # Only now: what follows reads settings and tables.
 from django.conf import settings  # noqa: E402
 
-from gateway.dataplane import pages  # noqa: E402
+from gateway.dataplane import pages, quoting  # noqa: E402
 from gateway.dataplane.client import Client, Receive, Scope, Send  # noqa: E402
 from gateway.dataplane.limits import Limits  # noqa: E402
 from gateway.dataplane.plane import Plane  # noqa: E402
@@ -106,12 +106,13 @@ class Application:
             scope, receive, send, limits=plane.limits, watchdog=watchdog, budget=plane.budget
         )
         request_id = new_request_id(plane.clock.now_ms())
-        surface = SURFACES.get(scope["path"])
+        path = scope["path"]
+        surface = quoting.surface_of(client.headers) if path == quoting.PATH else SURFACES.get(path)
         try:
             if surface is None:
-                await pages.serve(plane, client, scope["method"], scope["path"])
+                await pages.serve(plane, client, scope["method"], path)
             else:
-                await self._chat(plane, surface, client, scope["method"], request_id)
+                await self._post(plane, surface, client, scope, request_id)
         except Interrupted:
             logger.debug("the client of %s left before there was an answer", request_id)
         except GatewayError as error:
@@ -125,14 +126,17 @@ class Application:
             client.release()
             plane.served(task)
 
-    async def _chat(
-        self, plane: Plane, surface: Surface, client: Client, method: str, request_id: str
+    async def _post(
+        self, plane: Plane, surface: Surface, client: Client, scope: Scope, request_id: str
     ) -> None:
-        if method != "POST":
+        if scope["method"] != "POST":
             raise MethodNotAllowed("Use POST here.")
         if plane.stopping:
             raise Unavailable("This process is stopping. Try again.")
-        await plane.pipeline.serve(surface, client, request_id=request_id)
+        if scope["path"] == quoting.PATH:
+            await quoting.serve(plane.pipeline, surface, client, request_id=request_id)
+        else:
+            await plane.pipeline.serve(surface, client, request_id=request_id)
 
 
 async def _refuse(surface: Any, client: Client, error: GatewayError, request_id: str) -> None:

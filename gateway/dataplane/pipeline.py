@@ -70,7 +70,7 @@ class Pipeline:
             request = surface.parse(await client.body(), client.headers)
             model = request.model
             request.cache_salt = principal.cache_salt
-            ranking = self._rank(request, principal)
+            ranking = self.rank(request, principal)
             while True:
                 exchange = self._plan(surface, client, principal, request, ranking, request_id)
                 outcome = await admission.place(
@@ -103,7 +103,7 @@ class Pipeline:
         if placed.shadows:
             refusals.note_shadows(self.pipe, exchange, placed.shadows, at_ms=self.clock.now_ms())
 
-    def _rank(self, request: ChatRequest, principal: Principal) -> Ranking:
+    def rank(self, request: ChatRequest, principal: Principal) -> Ranking:
         """Who may serve, in which order, and why not the others. Pure."""
         snapshot = self.snapshots.current
         ranking = router.rank(

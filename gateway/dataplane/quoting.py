@@ -1,0 +1,168 @@
+"""POST /v1/quote: what a request would cost at each offer, without a hold and without a call.
+
+The body is that of a chat call, in the dialect of Anthropic where `anthropic-version` is sent,
+else of OpenAI. It is ranked, cut and bounded by the same functions as a call, so that the maximum
+is what a hold would be. Counted against the key's requests per minute.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from billing import holds, rating
+from billing.errors import Cold
+from billing.money import PICO_PER_NANO, nano_ceil, usd_json
+from billing.registers import shard_of
+from billing.usage import CanonicalUsage
+from gateway.dataplane import admission
+from gateway.dataplane.auth import CallUse, Principal
+from gateway.dataplane.client import Client
+from gateway.dataplane.pipeline import Pipeline
+from gateway.dataplane.redis_pipe import RedisAway
+from gateway.dataplane.surfaces import anthropic_messages, openai_chat
+from gateway.dataplane.surfaces.registry import Surface
+from gateway.errors import Unavailable
+from gateway.routing import explain
+from gateway.routing.router import Ranking
+from providers.chat import Candidate, ChatRequest
+
+PATH = "/v1/quote"
+STRICT, EXPECTED = "strict", "expected"
+# Where too few calls are known: tokens guessed from bytes, and for p95 the most there can be.
+NO_PAST = "bounds"
+THOUSAND = 1000
+
+_encode = msgspec.json.Encoder().encode
+
+
+def surface_of(headers: Mapping[bytes, bytes]) -> Surface:
+    return anthropic_messages if b"anthropic-version" in headers else openai_chat
+
+
+async def serve(pipeline: Pipeline, surface: Surface, client: Client, *, request_id: str) -> None:
+    """Answer one quote, or raise what a call like this would be refused with before its hold."""
+    principal = await pipeline.authenticate(client)
+    request = surface.parse(await client.body(), client.headers)
+    await _count(pipeline, principal)
+    ranking = pipeline.rank(request, principal)
+    planned = admission.plan(
+        ranking,
+        pipeline.snapshots.current.offers_by_model,
+        attempts_max=pipeline.limits.attempts_max,
+    )
+    document = _document(request, principal, ranking, planned, request_id)
+    head = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", request_id.encode()),
+    ]
+    await client.answer(200, head, _encode(document))
+
+
+async def _count(pipeline: Pipeline, principal: Principal) -> None:
+    epoch = pipeline.snapshots.current.epochs.get(shard_of(principal.tenant_id), "")
+    call = holds.count_call(
+        tenant=principal.tenant_id,
+        key=principal.key_id,
+        rates=principal.rates,
+        now_ms=pipeline.clock.now_ms(),
+        epoch=epoch,
+    )
+    try:
+        refused = holds.read_count(await pipeline.pipe.run(call, repeatable=False))
+    except (RedisAway, Cold):
+        raise Unavailable(
+            "The register of rates does not answer. Try again shortly.",
+            code="registers_unavailable",
+        ) from None
+    if refused is not None:
+        raise admission.refusal(refused, hold_nano=0)
+
+
+def _document(
+    request: ChatRequest,
+    principal: Principal,
+    ranking: Ranking,
+    planned: tuple[Candidate, ...],
+    request_id: str,
+) -> dict[str, Any]:
+    hold = admission.hold_of(planned, request, principal)
+    return {
+        "object": "quote",
+        "id": request_id,
+        "model": request.model,
+        "policy": ranking.policy,
+        "hold_mode": EXPECTED if principal.overdraft_nano else STRICT,
+        "hold_usd": _usd(hold.nano * PICO_PER_NANO),
+        "max_usd": _usd(hold.ceiling_nano * PICO_PER_NANO),
+        "offers": [
+            _offer(request, principal, ranking, each, is_planned=each in planned)
+            for each in ranking.candidates
+        ],
+        "rejected": explain.reasons(ranking.rejections),
+    }
+
+
+def _offer(
+    request: ChatRequest,
+    principal: Principal,
+    ranking: Ranking,
+    candidate: Candidate,
+    *,
+    is_planned: bool,
+) -> dict[str, Any]:
+    """One offer. Its maximum is what it would hold alone, rounded up as a hold is."""
+    offer = candidate.offer
+    use = principal.call_use.get(offer.model)
+    hold = admission.hold_of((candidate,), request, principal)
+    p95_pico = _p95(candidate, use)
+    return {
+        "offer": offer.sku,
+        "provider": offer.provider,
+        "model": offer.model,
+        "planned": is_planned,
+        "expected_usd": _usd(min(_expected(request, ranking, candidate, use), p95_pico)),
+        "p95_usd": _usd(p95_pico),
+        "max_usd": _usd(hold.ceiling_nano * PICO_PER_NANO),
+        "hold_usd": _usd(hold.nano * PICO_PER_NANO),
+        "input_tokens_max": candidate.input_bound,
+        "output_tokens_max": candidate.output_bound,
+        "cut_by": candidate.cut_by,
+        "basis": NO_PAST if use is None else use.whose,
+        "samples": 0 if use is None else use.calls,
+        "price_versions": [price.version for price in candidate.prices],
+    }
+
+
+def _expected(
+    request: ChatRequest, ranking: Ranking, candidate: Candidate, use: CallUse | None
+) -> int:
+    """At the mean of such calls, uncached; else at what the ranking assumed."""
+    if use is None:
+        return candidate.expected_pico
+    input_tokens = _share(candidate, use.input_mean)
+    price = rating.choose(
+        candidate.prices, service_tier=request.service_tier, input_tokens=input_tokens
+    )
+    output_tokens = min(candidate.output_bound, use.output_mean)
+    usage = CanonicalUsage(input_tokens=input_tokens, output_tokens=output_tokens)
+    return rating.rate(usage, price)
+
+
+def _p95(candidate: Candidate, use: CallUse | None) -> int:
+    if use is None:
+        return nano_ceil(candidate.worst_pico) * PICO_PER_NANO
+    return rating.worst_case(
+        candidate.prices,
+        input_bound=_share(candidate, use.input_p95),
+        output_bound=min(candidate.output_bound, use.output_p95),
+    )
+
+
+def _share(candidate: Candidate, thousandths: int) -> int:
+    return -(-candidate.input_bound * thousandths // THOUSAND)
+
+
+def _usd(pico: int) -> msgspec.Raw:
+    return msgspec.Raw(usd_json(pico))
