@@ -130,13 +130,18 @@ Workspace* kernel_open(int threads) { return new Workspace(threads); }
 
 void kernel_close(Workspace* w) { delete w; }
 
-int64_t kernel_packed_bytes(int rows, int depth) {
-    return int64_t{tiles_of(rows)} * groups_of(depth) * TILE_GROUP_BYTES;
+// How weights [rows, depth] are best kept: a `Steps`, for the two calls below and for `Matrix`.
+int kernel_best_steps(const float* weights, int rows, int depth) {
+    return int(best_steps(weights, rows, depth));
 }
 
-// Packs weights [rows, depth] into 64-byte aligned `out`; the factor of its steps, or NaN.
-float kernel_pack(const float* weights, int rows, int depth, uint8_t* out) {
-    return pack(weights, rows, depth, out);
+int64_t kernel_packed_bytes(int rows, int depth, int steps) {
+    return int64_t{tiles_of(rows)} * groups_of(depth) * piece_bytes(Steps(steps));
+}
+
+// Packs into 64-byte aligned `out`; 0 if some weight has no finite fp16 scale.
+int kernel_pack(const float* weights, int rows, int depth, int steps, uint8_t* out) {
+    return pack(weights, rows, depth, Steps(steps), out);
 }
 
 // out [tokens, rows] = x [tokens, depth] W^T + bias

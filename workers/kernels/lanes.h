@@ -86,14 +86,21 @@ inline Vec load_half(const uint16_t* from) {
     return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 
+// Four unsigned bytes for each of 16 rows.
+typedef __m512i Weights;
+
+inline Weights load_weights(const uint8_t* from) { return _mm512_load_si512(from); }
+inline Weights low_nibbles(Weights w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
+inline Weights high_nibbles(Weights w) { return low_nibbles(_mm512_srli_epi16(w, 4)); }
+
 // Sixteen sums of products of unsigned bytes with signed bytes.
 struct Sums {
     __m512i all = _mm512_setzero_si512();
-    // Lane i takes four weights of row i times the same four activations.
-    void add(const uint8_t* weights, const int8_t* activations) {
+    // Lane i takes the four weights of row i times the same four activations.
+    void add(Weights weights, const int8_t* activations) {
         int32_t four;
         memcpy(&four, activations, sizeof four);
-        all = _mm512_dpbusd_epi32(all, _mm512_load_si512(weights), _mm512_set1_epi32(four));
+        all = _mm512_dpbusd_epi32(all, weights, _mm512_set1_epi32(four));
     }
     Vec floats() const { return __builtin_convertvector((IntVec)all, Vec); }
 };
@@ -112,25 +119,42 @@ inline Vec load_half(const uint16_t* from) {
     return whole;
 }
 
+struct Weights {
+    __m256i low, high;
+};
+
+inline Weights load_weights(const uint8_t* from) {
+    const __m256i* halves = reinterpret_cast<const __m256i*>(from);
+    return {_mm256_load_si256(halves), _mm256_load_si256(halves + 1)};
+}
+
+inline Weights low_nibbles(Weights w) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    return {_mm256_and_si256(w.low, mask), _mm256_and_si256(w.high, mask)};
+}
+
+inline Weights high_nibbles(Weights w) {
+    return low_nibbles({_mm256_srli_epi16(w.low, 4), _mm256_srli_epi16(w.high, 4)});
+}
+
 // As above without VNNI. Bytes are widened to 16 bits first: the instruction that multiplies bytes
 // saturates at 2 * 255 * 127. So both kinds of processor get the same integers.
 struct Sums {
     __m256i low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
-    static __m256i four_products(const uint8_t* weights, __m256i even, __m256i odd) {
-        const __m256i bytes = _mm256_load_si256(reinterpret_cast<const __m256i*>(weights));
+    static __m256i four_products(__m256i bytes, __m256i even, __m256i odd) {
         const __m256i even_bytes = _mm256_and_si256(bytes, _mm256_set1_epi16(0xff));
         const __m256i odd_bytes = _mm256_srli_epi16(bytes, 8);
         return _mm256_add_epi32(_mm256_madd_epi16(even_bytes, even),
                                 _mm256_madd_epi16(odd_bytes, odd));
     }
-    void add(const uint8_t* weights, const int8_t* activations) {
+    void add(Weights weights, const int8_t* activations) {
         int32_t four;
         memcpy(&four, activations, sizeof four);
         const __m256i repeated = _mm256_set1_epi32(four);
         const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(repeated, 8), 8);
         const __m256i odd = _mm256_srai_epi16(repeated, 8);
-        low = _mm256_add_epi32(low, four_products(weights, even, odd));
-        high = _mm256_add_epi32(high, four_products(weights + 32, even, odd));
+        low = _mm256_add_epi32(low, four_products(weights.low, even, odd));
+        high = _mm256_add_epi32(high, four_products(weights.high, even, odd));
     }
     Vec floats() const {
         const __m256 parts[2] = {_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)};

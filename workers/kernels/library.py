@@ -5,7 +5,6 @@ GIL during a call. Shapes are checked here, for C checks nothing.
 """
 
 import ctypes
-import math
 import weakref
 from pathlib import Path
 
@@ -28,7 +27,7 @@ class Matrix(ctypes.Structure):
         ("bias", ctypes.c_void_p),
         ("rows", ctypes.c_int32),
         ("depth", ctypes.c_int32),
-        ("factor", ctypes.c_float),
+        ("steps", ctypes.c_int32),
     )
 
 
@@ -71,13 +70,13 @@ class Step(ctypes.Structure):
 
 
 class PackedWeight:
-    """An int8 weight [rows, depth], about 9 bits for each of its numbers."""
+    """An int8 weight [rows, depth]: about 9 bits for each of its numbers, or 5 of a 4-bit one."""
 
-    def __init__(self, tiles: Tensor, bias: Tensor | None, shape: torch.Size, factor: float):
+    def __init__(self, tiles: Tensor, bias: Tensor | None, shape: torch.Size, steps: int):
         self.rows, self.depth = shape
         self._tiles, self._bias = tiles, bias
         self.matrix = Matrix(
-            tiles.data_ptr(), None if bias is None else bias.data_ptr(), *shape, factor
+            tiles.data_ptr(), None if bias is None else bias.data_ptr(), *shape, steps
         )
 
 
@@ -99,12 +98,14 @@ class Kernels:
         """Raises `ValueError` for a weight whose numbers have no fp16 scale."""
         weight = weight.float().contiguous()
         rows, depth = weight.shape
-        tiles = torch.empty(self._library.kernel_packed_bytes(rows, depth), dtype=torch.uint8)
+        source = (weight.data_ptr(), rows, depth)
+        steps = self._library.kernel_best_steps(*source)
+        size = self._library.kernel_packed_bytes(rows, depth, steps)
+        tiles = torch.empty(size, dtype=torch.uint8)
         assert tiles.data_ptr() % 64 == 0
-        factor = self._library.kernel_pack(weight.data_ptr(), rows, depth, tiles.data_ptr())
-        if math.isnan(factor):
+        if not self._library.kernel_pack(*source, steps, tiles.data_ptr()):
             raise ValueError("a weight is too large for int8")
-        return PackedWeight(tiles, bias, weight.shape, factor)
+        return PackedWeight(tiles, bias, weight.shape, steps)
 
     def product(self, weight: PackedWeight, x: Tensor) -> Tensor:
         """`x @ W.T + bias` for x [tokens, depth]."""
@@ -140,10 +141,12 @@ class Kernels:
         library.kernel_open.restype = pointer
         library.kernel_close.argtypes = (pointer,)
         library.kernel_close.restype = None
-        library.kernel_packed_bytes.argtypes = (number, number)
+        library.kernel_best_steps.argtypes = (pointer, number, number)
+        library.kernel_best_steps.restype = number
+        library.kernel_packed_bytes.argtypes = (number, number, number)
         library.kernel_packed_bytes.restype = ctypes.c_int64
-        library.kernel_pack.argtypes = (pointer, number, number, pointer)
-        library.kernel_pack.restype = ctypes.c_float
+        library.kernel_pack.argtypes = (pointer, number, number, number, pointer)
+        library.kernel_pack.restype = number
         library.kernel_product.argtypes = (pointer, pointer, pointer, number, pointer)
         library.kernel_product.restype = None
         library.kernel_layers.argtypes = (pointer, pointer, pointer, number, pointer)

@@ -1,13 +1,14 @@
 // Products of int8 weights with int8 activations.
 //
-// Weights: unsigned bytes in groups of 32 inputs, each with a scale and a minimum in fp16, so that
-// w = minimum + scale * factor * byte. Sixteen rows are interleaved into a tile, in the order in
-// which the product reads them:
+// Weights: unsigned numbers of 8 bits in groups of 32 inputs, each group with a scale and a minimum
+// in fp16, so that w = minimum + scale * factor * number. Sixteen rows are interleaved into a tile,
+// in the order in which the product reads them:
 //
 //   tile = per group of 32 inputs: [8][16 rows][4 inputs] bytes, 16 scales, 16 minimums
 //
-// Of two ways to place the 256 steps the one with the smaller error is taken per matrix; a 4-bit
-// GGUF weight (Q4_1) falls exactly on steps of the first, an 8-bit one (Q8_0) on the second's.
+// The places of the 256 steps are chosen per matrix (`Steps`). Where the weights were made of 4
+// bits that is seen, and 4 bits are kept: [4][16 rows][4 inputs] bytes, whose high halves are the
+// second 16 inputs. Weights of a Q4_1 or Q8_0 file lose nothing.
 // Activations: signed bytes with one fp32 scale per group of 32, made anew for every token. What
 // one token gets never depends on the tokens beside it: the sums are in the same order for all.
 #pragma once
@@ -17,50 +18,67 @@
 #include "team.h"
 
 constexpr int GROUP = 32;
-constexpr int GROUP_BYTES = GROUP * LANES;
 constexpr int CACHE_LINE = 64;
-constexpr int TILE_GROUP_BYTES = GROUP_BYTES + 2 * LANES * int(sizeof(uint16_t));
+
+// How the numbers of a group lie between its smallest and largest weight.
+enum class Steps : int32_t {
+    SIXTEEN,           // 4 bits between the extremes, taken only where that is exact
+    BETWEEN_EXTREMES,  // 8 bits
+    AROUND_ZERO,       // 8 bits, symmetric: exact for Q8_0
+};
+
 struct Matrix {
     const uint8_t* tiles;
     const float* bias;  // [rows] or null
     int32_t rows, depth;
-    float factor;
+    Steps steps;
 };
+
+constexpr int number_bytes(Steps steps) {
+    return steps == Steps::SIXTEEN ? GROUP * LANES / 2 : GROUP * LANES;
+}
+
+// One tile and group: numbers, scales, minimums.
+constexpr int piece_bytes(Steps steps) { return number_bytes(steps) + 2 * LANES * 2; }
+
+// The square of what fp32 rounds away, relative, with some room.
+constexpr double ROUNDING_ERROR = 1e-13;
 
 inline int groups_of(int depth) { return (depth + GROUP - 1) / GROUP; }
 inline int tiles_of(int rows) { return (rows + LANES - 1) / LANES; }
 
 // ---- packing ------------------------------------------------------------------------------------
 
-enum class Steps { BETWEEN_EXTREMES, AROUND_ZERO };
-
 struct GroupCode {
     uint16_t scale, minimum;
-    Vec bytes[2];  // as numbers
+    Vec numbers[2];
     double squared_error;
+    bool is_exact;
 };
 
+// Between extremes the scale is a fifteenth of the range. 8 bits make 17 steps of it, so that a
+// group of 16 values with an fp16 scale, which is what Q4_1 is, falls on every 17th step.
 inline float factor_of(Steps steps) { return steps == Steps::BETWEEN_EXTREMES ? 1 / 17.0f : 1.0f; }
 
-// Between extremes the scale is a fifteenth of the range and a step a seventeenth of that: the 16
-// values of a 4-bit group are then every 17th of our 256 steps, and its fp16 scale is ours.
 inline GroupCode encode(const Vec (&weights)[2], Steps steps) {
     const float high = largest(bigger(weights[0], weights[1]));
     const float low = -largest(bigger(-weights[0], -weights[1]));
-    const bool between = steps == Steps::BETWEEN_EXTREMES;
-    const float scale = between ? (high - low) / 15 : std::fmax(high, -low) / 127;
+    const float peak = std::fmax(high, -low);
+    const bool is_around = steps == Steps::AROUND_ZERO;
     GroupCode code{};
-    code.scale = _cvtss_sh(scale, _MM_FROUND_TO_NEAREST_INT);
-    const float base = between ? low : -128 * _cvtsh_ss(code.scale);
+    code.scale = _cvtss_sh(is_around ? peak / 127 : (high - low) / 15, _MM_FROUND_TO_NEAREST_INT);
+    const float base = is_around ? -128 * _cvtsh_ss(code.scale) : low;
     code.minimum = _cvtss_sh(base, _MM_FROUND_TO_NEAREST_INT);
     const float step = _cvtsh_ss(code.scale) * factor_of(steps), start = _cvtsh_ss(code.minimum);
+    const Vec last = all(steps == Steps::SIXTEEN ? 15 : 255);
     for (int part = 0; part < 2; part++) {
         const Vec place = step > 0 ? (weights[part] - start) / step : Vec{};
-        const Vec kept = -bigger(-bigger(place, Vec{}), all(-255.0f));
-        code.bytes[part] = (kept + ROUNDING) - ROUNDING;
-        const Vec error = weights[part] - (start + step * code.bytes[part]);
+        const Vec kept = -bigger(-bigger(place, Vec{}), -last);
+        code.numbers[part] = (kept + ROUNDING) - ROUNDING;
+        const Vec error = weights[part] - (start + step * code.numbers[part]);
         code.squared_error += sum(error * error);
     }
+    code.is_exact = code.squared_error <= GROUP * double(peak) * peak * ROUNDING_ERROR;
     return code;
 }
 
@@ -72,6 +90,14 @@ inline GroupCode encode_group(const float* row, int group, int depth, Steps step
     return encode({load(padded), load(padded + LANES)}, steps);
 }
 
+inline bool is_exact(Steps steps, const float* weights, int rows, int depth) {
+    for (int row = 0; row < rows; row++)
+        for (int group = 0; group < groups_of(depth); group++)
+            if (!encode_group(weights + size_t(row) * depth, group, depth, steps).is_exact)
+                return false;
+    return true;
+}
+
 inline double sampled_error(Steps steps, const float* weights, int rows, int depth) {
     double error = 0;
     for (int row = 0; row < rows; row += LANES)
@@ -80,28 +106,38 @@ inline double sampled_error(Steps steps, const float* weights, int rows, int dep
     return error;
 }
 
-// Packs [rows, depth]; the factor of its steps, or NaN if some weight has no finite fp16 scale.
-inline float pack(const float* weights, int rows, int depth, uint8_t* out) {
-    const bool is_around = sampled_error(Steps::AROUND_ZERO, weights, rows, depth) <
-                           sampled_error(Steps::BETWEEN_EXTREMES, weights, rows, depth);
-    const Steps steps = is_around ? Steps::AROUND_ZERO : Steps::BETWEEN_EXTREMES;
+inline Steps best_steps(const float* weights, int rows, int depth) {
+    if (is_exact(Steps::SIXTEEN, weights, rows, depth)) return Steps::SIXTEEN;
+    const double between = sampled_error(Steps::BETWEEN_EXTREMES, weights, rows, depth);
+    const double around = sampled_error(Steps::AROUND_ZERO, weights, rows, depth);
+    return around < between ? Steps::AROUND_ZERO : Steps::BETWEEN_EXTREMES;
+}
+
+inline void put_group(const GroupCode& code, Steps steps, int lane, uint8_t* piece) {
+    const int half = number_bytes(steps) / LANES;
+    for (int i = 0; i < GROUP; i++) {
+        const int number = int(code.numbers[i / LANES][i % LANES]);
+        const int place = i % half;
+        piece[place / 4 * 4 * LANES + lane * 4 + place % 4] |= number << (i < half ? 0 : 4);
+    }
+    uint16_t* scales = reinterpret_cast<uint16_t*>(piece + number_bytes(steps));
+    scales[lane] = code.scale;
+    scales[LANES + lane] = code.minimum;
+}
+
+// Packs [rows, depth]; false if some weight has no finite fp16 scale.
+inline bool pack(const float* weights, int rows, int depth, Steps steps, uint8_t* out) {
     double squared_error = 0;
     const int groups = groups_of(depth);
-    memset(out, 0, size_t(tiles_of(rows)) * groups * TILE_GROUP_BYTES);
+    memset(out, 0, size_t(tiles_of(rows)) * groups * piece_bytes(steps));
     for (int row = 0; row < rows; row++)
         for (int group = 0; group < groups; group++) {
             const GroupCode code = encode_group(weights + size_t(row) * depth, group, depth, steps);
             squared_error += code.squared_error;
-            uint8_t* target = out + (size_t(row / LANES) * groups + group) * TILE_GROUP_BYTES;
-            const int lane = row % LANES;
-            for (int i = 0; i < GROUP; i++)
-                target[i / 4 * 4 * LANES + lane * 4 + i % 4] =
-                    uint8_t(code.bytes[i / LANES][i % LANES]);
-            uint16_t* scales = reinterpret_cast<uint16_t*>(target + GROUP_BYTES);
-            scales[lane] = code.scale;
-            scales[LANES + lane] = code.minimum;
+            const size_t piece = size_t(row / LANES) * groups + group;
+            put_group(code, steps, row % LANES, out + piece * piece_bytes(steps));
         }
-    return std::isfinite(squared_error) ? factor_of(steps) : std::nanf("");
+    return std::isfinite(squared_error);
 }
 
 // ---- activations --------------------------------------------------------------------------------
@@ -157,23 +193,29 @@ struct Activations {
 
 // ---- product ------------------------------------------------------------------------------------
 
-template <int TOKENS>
-inline void multiply_tokens(const uint8_t* tile, float factor, const Activations& x, int token,
+template <int TOKENS, bool FOUR_BITS>
+inline void multiply_tokens(const uint8_t* piece, float factor, const Activations& x, int token,
                             Vec* out) {
+    constexpr Steps steps = FOUR_BITS ? Steps::SIXTEEN : Steps::BETWEEN_EXTREMES;
+    constexpr int chunks = GROUP / 4, kept_chunks = FOUR_BITS ? chunks / 2 : chunks;
     const int groups = x.groups;
     const size_t first = size_t(token) * groups;
     Vec scaled[TOKENS] = {}, shifted[TOKENS] = {};
-    for (int group = 0; group < groups; group++, tile += TILE_GROUP_BYTES) {
+    for (int group = 0; group < groups; group++, piece += piece_bytes(steps)) {
         // The next tile comes from memory while this one is computed, and is there when it is due.
-        for (int line = 0; line < TILE_GROUP_BYTES; line += CACHE_LINE)
-            __builtin_prefetch(tile + size_t(groups) * TILE_GROUP_BYTES + line, 0, 2);
-        const uint16_t* halves = reinterpret_cast<const uint16_t*>(tile + GROUP_BYTES);
-        const Vec scale = load_half(halves) * factor, minimum = load_half(halves + LANES);
+        for (int line = 0; line < piece_bytes(steps); line += CACHE_LINE)
+            __builtin_prefetch(piece + size_t(groups) * piece_bytes(steps) + line, 0, 2);
         Sums sums[TOKENS];
-        for (int i = 0; i < GROUP / 4; i++)
-            for (int t = 0; t < TOKENS; t++)
-                sums[t].add(tile + i * 4 * LANES,
-                            &x.bytes[(first + size_t(t) * groups + group) * GROUP + i * 4]);
+        for (int i = 0; i < chunks; i++) {
+            Weights weights = load_weights(piece + i % kept_chunks * 4 * LANES);
+            if (FOUR_BITS) weights = i < kept_chunks ? low_nibbles(weights) : high_nibbles(weights);
+            for (int t = 0; t < TOKENS; t++) {
+                const size_t at = first + size_t(t) * groups + group;
+                sums[t].add(weights, &x.bytes[at * GROUP + i * 4]);
+            }
+        }
+        const uint16_t* halves = reinterpret_cast<const uint16_t*>(piece + number_bytes(steps));
+        const Vec scale = load_half(halves) * factor, minimum = load_half(halves + LANES);
         for (int t = 0; t < TOKENS; t++) {
             const size_t at = first + size_t(t) * groups + group;
             scaled[t] += sums[t].floats() * (scale * x.scales[at]);
@@ -188,8 +230,12 @@ template <int COUNT_MAX = TOKENS_AT_ONCE>
 inline void multiply(const Matrix& w, int tile, const Activations& x, int token, int count,
                      Vec* out) {
     if (count == COUNT_MAX) {
-        const uint8_t* bytes = w.tiles + size_t(tile) * x.groups * TILE_GROUP_BYTES;
-        multiply_tokens<COUNT_MAX>(bytes, w.factor, x, token, out);
+        const uint8_t* piece = w.tiles + size_t(tile) * x.groups * piece_bytes(w.steps);
+        const float factor = factor_of(w.steps);
+        if (w.steps == Steps::SIXTEEN)
+            multiply_tokens<COUNT_MAX, true>(piece, factor, x, token, out);
+        else
+            multiply_tokens<COUNT_MAX, false>(piece, factor, x, token, out);
         if (w.bias)
             for (int t = 0; t < count; t++)
                 out[t] += load_part(w.bias + tile * LANES, w.rows - tile * LANES);
