@@ -42,6 +42,18 @@ ALIASES = {
     ("databricks", "llama-4-maverick"): "llama-4-maverick-17b-128e-instruct",
     ("databricks", "gemma-3-12b"): "gemma-3-12b-it",
 }
+# LiteLLM's names of sellers, where the catalogue has another.
+LITELLM_SELLERS = {
+    "gemini": "google",
+    "vertex_ai": "google",
+    "together_ai": "together",
+    "fireworks_ai": "fireworks",
+    "xai": "x-ai",
+    "bedrock": "aws",
+    "bedrock_converse": "aws",
+    "moonshot": "moonshotai",
+    "cohere_chat": "cohere",
+}
 CREATORS = (
     (r"claude", "Anthropic"),
     (r"gpt|chatgpt|o[134](-|$)|davinci|curie|babbage|ada$|codex|text-embedding-[3a]", "OpenAI"),

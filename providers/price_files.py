@@ -14,6 +14,7 @@ import msgspec
 
 from billing.money import PICO_PER_USD
 from billing.rates import RATE_PICO_MAX
+from providers.model_names import LITELLM_SELLERS
 
 FILE_BYTES_MAX: Final = 32 * 1024 * 1024
 ENTRIES_MAX: Final = 50_000
@@ -34,16 +35,6 @@ LITELLM_RATES: Final = {
     "cache_read_input_token_cost": "cache_read_pico",
     "cache_creation_input_token_cost": "cache_write_5m_pico",
     "output_cost_per_reasoning_token": "reasoning_pico",
-}
-# LiteLLM's names of sellers, where the catalogue has another.
-LITELLM_SELLERS: Final = {
-    "gemini": "google",
-    "together_ai": "together",
-    "fireworks_ai": "fireworks",
-    "xai": "x-ai",
-    "bedrock": "aws",
-    "moonshot": "moonshotai",
-    "cohere_chat": "cohere",
 }
 Stated = dict[str, dict[str, int]]
 

@@ -17,6 +17,7 @@ from gateway.console.views import (
     selling,
     session,
     start,
+    switching,
     topups,
 )
 
@@ -61,6 +62,7 @@ urlpatterns = [
     path("selling/", selling.selling, name="selling"),
     path("selling/ask/", selling.ask, name="selling-ask"),
     path("selling/statement.csv", selling.statement_csv, name="selling-statement"),
+    path("switching/", switching.switching, name="switching"),
     path("playground/", playground.page, name="playground"),
     path("playground/send/", playground.send, name="playground-send"),
     path("login/", session.SignInView.as_view(), name="login"),
