@@ -27,7 +27,16 @@ from billing.price_admin import (
 )
 from billing.price_form import PriceForm
 from gateway import keys, policies
-from gateway.models import ApiKey, Member, Refusal, RoutingPolicy, Seller, Team
+from gateway.models import (
+    ApiKey,
+    GroupMapping,
+    Identity,
+    Member,
+    Refusal,
+    RoutingPolicy,
+    Seller,
+    Team,
+)
 from gateway.seller_admin import SellerAdmin
 from providers.snapshot_signal import bump
 
@@ -127,6 +136,23 @@ class MemberAdmin(ModelAdmin):
     list_display = ("user", "tenant", "team", "role")
     list_filter = ("tenant", "role")
     list_select_related = ("user", "tenant", "team")
+
+
+@admin.register(GroupMapping)
+class GroupMappingAdmin(ModelAdmin):
+    """Takes effect at a person's next sign-in."""
+
+    list_display = ("group", "tenant", "team", "role")
+    list_filter = ("tenant", "role")
+    search_fields = ("group",)
+    list_select_related = ("tenant", "team")
+
+
+@admin.register(Identity)
+class IdentityAdmin(ReadOnlyAdmin):
+    list_display = ("user", "issuer", "subject")
+    search_fields = ("user__username", "subject")
+    list_select_related = ("user",)
 
 
 @admin.register(ApiKey)

@@ -1,6 +1,7 @@
 """Who may call and how their requests are routed: teams, members, API keys, routing policies."""
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db import models
 
 
@@ -35,6 +36,8 @@ class Member(models.Model):
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="members")
     team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True, blank=True)
     role = models.CharField(max_length=16, choices=Role, default=Role.DEVELOPER)
+    # Came from a group at the identity provider, and goes with it.
+    by_sign_on = models.BooleanField(default=False, editable=False)
 
     class Meta:
         constraints = [
@@ -43,6 +46,46 @@ class Member(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} in {self.tenant}"
+
+
+class Identity(models.Model):
+    """A person as an identity provider knows them; found by issuer and subject, never by mail."""
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="identities"
+    )
+    issuer = models.CharField(max_length=300)
+    subject = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["issuer", "subject"], name="identity_unique"),
+        ]
+        verbose_name_plural = "identities"
+
+    def __str__(self) -> str:
+        return f"{self.subject} at {self.issuer}"
+
+
+class GroupMapping(models.Model):
+    """What a group at the identity provider gives: a role, and perhaps a team, in one tenant."""
+
+    group = models.CharField(max_length=255)
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, null=True, blank=True)
+    role = models.CharField(max_length=16, choices=Member.Role, default=Member.Role.DEVELOPER)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["group", "tenant"], name="group_mapping_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.group}: {self.role} of {self.tenant}"
+
+    def clean(self) -> None:
+        if self.team is not None and self.team.tenant_id != self.tenant_id:
+            raise ValidationError({"team": "The team belongs to another tenant."})
 
 
 class Invitation(models.Model):

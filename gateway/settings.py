@@ -154,6 +154,34 @@ STRIPE_API_URL = env.text(
     "TOKENHOUSE_STRIPE_API_URL", purpose="where Stripe answers", default="https://api.stripe.com"
 )
 
+# --- single sign-on ------------------------------------------------------------------------------
+OIDC_ISSUER = env.text(
+    "TOKENHOUSE_OIDC_ISSUER",
+    purpose="the identity provider's address (OpenID Connect); empty: names and passwords only",
+    default="",
+)
+OIDC_CLIENT_ID = env.text(
+    "TOKENHOUSE_OIDC_CLIENT_ID", purpose="our name at the identity provider", default=""
+)
+OIDC_CLIENT_SECRET = env.optional_secret(
+    "TOKENHOUSE_OIDC_CLIENT_SECRET", purpose="our secret at the identity provider"
+)
+OIDC_SCOPES = env.text(
+    "TOKENHOUSE_OIDC_SCOPES",
+    purpose="what is asked for at the identity provider",
+    default="openid email profile",
+)
+OIDC_GROUPS_CLAIM = env.text(
+    "TOKENHOUSE_OIDC_GROUPS_CLAIM",
+    purpose="the claim that lists a person's groups",
+    default="groups",
+)
+OIDC_NAME = env.text(
+    "TOKENHOUSE_OIDC_NAME",
+    purpose="what the button on the sign-in page says",
+    default="your company",
+)
+
 # --- in-house workers that `make up` starts ------------------------------------------------------
 WORKERS_ENABLED = env.boolean(
     "TOKENHOUSE_WORKERS", purpose="whether `make up` starts its two in-house workers", default=True

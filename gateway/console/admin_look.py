@@ -52,6 +52,8 @@ UNFOLD: Final[dict[str, Any]] = {
                 "Access",
                 _item("API keys", "key", "gateway_apikey"),
                 _item("Members", "group", "gateway_member"),
+                _item("Groups of the sign-on", "assignment_ind", "gateway_groupmapping"),
+                _item("Identities", "badge", "gateway_identity"),
                 _item("Teams", "groups", "gateway_team"),
                 _item("Users", "person", "auth_user"),
             ),

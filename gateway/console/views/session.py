@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
@@ -16,6 +17,7 @@ from gateway.console import sign_in_limit
 from gateway.console.access import SESSION_TENANT, memberships, tenant_page
 from gateway.console.pages import THEME_COOKIE, THEME_COOKIE_AGE_S, THEMES, theme_of
 from gateway.models import Member
+from gateway.sign_on import provider
 
 
 class SignInView(LoginView):
@@ -40,7 +42,12 @@ class SignInView(LoginView):
         return reverse("overview")
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        return super().get_context_data(theme=theme_of(self.request), nav="sign-in", **kwargs)
+        return super().get_context_data(
+            theme=theme_of(self.request),
+            nav="sign-in",
+            sign_on_name=settings.OIDC_NAME if provider.is_configured() else "",
+            **kwargs,
+        )
 
     def post(self, request: HttpRequest, *args: str, **kwargs: Any) -> HttpResponse:
         address = request.META.get("REMOTE_ADDR", "")
