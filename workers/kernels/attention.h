@@ -77,16 +77,15 @@ void score(const Heads& h, float* layer, const Span& span, int kv_head, int bloc
 
 // Scores become weights in place, zero from `visible` on; the factor that makes their sum 1.
 inline float soften(float* scores, int blocks, int visible, float scale) {
-    const IntVec lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     Vec peak = all(-INFINITY), total{};
     for (int block = 0; block < blocks; block++) {
         const Vec value = load(scores + block * BLOCK) * scale;
-        peak = bigger(peak, lane + block * BLOCK < visible ? value : all(-INFINITY));
+        peak = bigger(peak, LANE + block * BLOCK < visible ? value : all(-INFINITY));
     }
     const float top = largest(peak);
     for (int block = 0; block < blocks; block++) {
         const Vec weight = exponential(load(scores + block * BLOCK) * scale - top);
-        const Vec kept = lane + block * BLOCK < visible ? weight : Vec{};
+        const Vec kept = LANE + block * BLOCK < visible ? weight : Vec{};
         total += kept;
         store(scores + block * BLOCK, kept);
     }

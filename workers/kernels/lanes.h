@@ -17,6 +17,7 @@ constexpr int LANES = 16;
 constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: to add it is to round to an integer
 typedef float Vec __attribute__((vector_size(64)));
 typedef int32_t IntVec __attribute__((vector_size(64)));
+constexpr IntVec LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 typedef float LooseVec __attribute__((vector_size(64), aligned(4), may_alias));
 
 inline Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
@@ -38,24 +39,22 @@ inline void store_part(float* to, Vec value, int count) {
     memcpy(to, lanes, count * sizeof(float));
 }
 
-inline float sum(Vec v) {
-    float lanes[LANES];
-    store(lanes, v);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    return lanes[0];
-}
-
-inline float largest(Vec v) {
-    float lanes[LANES];
-    store(lanes, v);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] = std::fmax(lanes[i], lanes[i + half]);
-    return lanes[0];
-}
-
 inline Vec bigger(Vec a, Vec b) { return a < b ? b : a; }
 inline Vec magnitude(Vec v) { return (Vec)((IntVec)v & 0x7fffffff); }
+
+// Combines every lane with the lanes 8, 4, 2 and 1 away from it, so that each holds the whole.
+template <int AWAY = LANES / 2, typename Combine>
+inline Vec across(Vec v, const Combine& combine) {
+    v = combine(v, __builtin_shuffle(v, LANE ^ AWAY));
+    if constexpr (AWAY > 1) return across<AWAY / 2>(v, combine);
+    return v;
+}
+
+inline float sum(Vec v) {
+    return across(v, [](Vec a, Vec b) { return a + b; })[0];
+}
+
+inline float largest(Vec v) { return across(v, bigger)[0]; }
 
 // e^x to 2 ulp: a power of two by the exponent bits times a polynomial on [-ln2/2, ln2/2].
 // Below -87 it is e^-87, about 1e-38; NaN stays NaN because the polynomial is fed with x itself.
