@@ -69,6 +69,10 @@ class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
     tpot_ms: float | None = None
     upstream_id: str = ""
     served_tier: str = ""
+    # Bytes of text that the upstream sent, reasoning and tool arguments included; and where it
+    # reported no usage, our own count of tokens in and out from the bytes.
+    output_bytes: int = 0
+    recount: tuple[int, int] | None = None
     tag: str = ""
     input_bound: int = 0
     cancel_applied: str = ""

@@ -17,7 +17,7 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
-from billing import quarantine
+from billing import quarantine, recount
 from billing.errors import BillingError
 from billing.models import UsageEvent
 from billing.money import PICO_PER_NANO, pico_from_usd
@@ -65,7 +65,10 @@ def resolve(
         **site.admin_site.each_context(request),
         "title": "Resolve quarantined events",
         "form": form,
-        "rows": [(event, event.charged_nano * PICO_PER_NANO) for event in events],
+        "rows": [
+            (event, event.charged_nano * PICO_PER_NANO, recount.suggestion(event))
+            for event in events
+        ],
         "checkbox": ACTION_CHECKBOX_NAME,
         "opts": site.opts,
     }

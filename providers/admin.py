@@ -7,15 +7,20 @@ from django.conf import settings
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget
 
+from billing import recount
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
 from providers import credentials, offers, workers
 from providers.models import Credential, Model, Offer, Provider, Worker, WorkerKey
 from providers.snapshot_signal import bump
+
+PPM_PER_PERCENT = 10_000
 
 
 @admin.register(Provider)
@@ -31,6 +36,25 @@ class ProviderAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Provider | None = None) -> bool:
         return False
+
+    def get_urls(self) -> list[URLPattern]:
+        own = path("drift/", self.admin_site.admin_view(self.drift), name="providers_drift")
+        return [own, *super().get_urls()]
+
+    def drift(self, request: HttpRequest) -> HttpResponse:
+        """Reported tokens against recounted ones; our own workers' counts are the measure."""
+        trusted = Provider.objects.filter(kind=Provider.Kind.IN_HOUSE)
+        found = recount.drifts(
+            trusted=set(trusted.values_list("slug", flat=True)), now=timezone.now()
+        )
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Token drift",
+            "rows": [(row, row.drift_ppm / PPM_PER_PERCENT) for row in found],
+            "events_max": recount.EVENTS_MAX,
+            "requests_least": recount.REQUESTS_LEAST,
+        }
+        return TemplateResponse(request, "admin/drift.html", context)
 
     @admin.display(description="Credential", boolean=True)
     def can_be_called(self, provider: Provider) -> bool:

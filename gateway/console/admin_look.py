@@ -90,6 +90,11 @@ UNFOLD: Final[dict[str, Any]] = {
             ),
             _group(
                 "Money",
+                {
+                    "title": "Token drift",
+                    "icon": "balance",
+                    "link": reverse_lazy("admin:providers_drift"),
+                },
                 _item("Usage events", "receipt_long", "billing_usageevent"),
                 _item("Quarantine", "report", "billing_usageevent", "?state__exact=quarantined"),
                 {

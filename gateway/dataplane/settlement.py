@@ -218,12 +218,21 @@ def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDeta
         tpot_ms=watch.tpot_ms(output_tokens) if request.stream else None,
         upstream_id=reader.upstream_id,
         served_tier=reader.served_tier,
+        output_bytes=attempt.read.size,
+        recount=_recount(exchange, attempt, charge),
         tag=request.tag,
         input_bound=attempt.candidate.input_bound,
         cancel_applied=attempt.cancel_applied,
         speculation=speculation if isinstance(speculation, dict) else None,
         ranking=explain.explanation(exchange.ranking) if attempt.number == 1 else None,
     )
+
+
+def _recount(exchange: Exchange, attempt: Attempt, charge: Charge) -> tuple[int, int] | None:
+    """What a person who resolves an answer without usage can go by; it is never billed as such."""
+    if charge.usage is not None or not charge.billable:
+        return None
+    return exchange.ranking.input_expected, _shown_tokens(attempt)
 
 
 def receipt_of(

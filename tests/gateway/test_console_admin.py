@@ -38,6 +38,7 @@ PAGES = (
     "billing/priceproposal/",
     "billing/pricedisagreement/",
     "gateway/seller/",
+    "providers/provider/drift/",
     "gateway/seller/add/",
     "billing/pricelist/",
     "billing/pricelist/add/",
