@@ -12,7 +12,8 @@ DEFAULT_MODEL_DIR = Path(".tokenhouse/models/smollm2-135m-instruct")
 DEFAULT_KERNEL_DIR = Path(".tokenhouse/kernels")
 
 Quantisation = Literal["none", "int8"]
-Speculation = Literal["off", "ngram"]
+LOOKUPS = ("ngram", "suffix")
+MODEL_PROPOSERS = ("draft_model", "self_draft", "medusa", "eagle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,13 @@ class EngineConfig:
     threads: int = 1
     quantisation: Quantisation = "none"
     kernel_dir: Path = DEFAULT_KERNEL_DIR
-    speculation: Speculation = "off"
+    # "off", or names of LOOKUPS and at most one of MODEL_PROPOSERS, joined by "+".
+    speculation: str = "off"
+    draft_model_dir: Path | None = None
+    draft_head: Path | None = None
+    draft_layers: int = 0
+    draft_depth: int = 4
+    suffix_tokens: int = 50_000
     block_size: int = 16
     kv_blocks: int = 544
     token_budget: int = 128
@@ -32,7 +39,7 @@ class EngineConfig:
     max_waiting_requests: int = 128
     max_context_length: int = 8192
     max_output_tokens: int = 4096
-    max_draft_tokens: int = 8
+    max_draft_tokens: int = 16
     ngram_min: int = 2
     ngram_max: int = 4
     max_stop_strings: int = 16
@@ -49,6 +56,8 @@ class EngineConfig:
             self.max_context_length,
             self.max_output_tokens,
             self.max_draft_tokens,
+            self.draft_depth,
+            self.suffix_tokens,
         )
         if min(counts) < 1:
             raise ValueError("every limit of the engine must be at least 1")
@@ -60,6 +69,19 @@ class EngineConfig:
             raise ValueError("audit_share must lie between 0 and 1")
         if self.token_budget < self.max_running_requests:
             raise ValueError("token_budget must give every running request its token")
+
+        names = self.proposers
+        if len(set(names)) < len(names) or not set(names) <= {*LOOKUPS, *MODEL_PROPOSERS}:
+            raise ValueError(
+                f'speculation "{self.speculation}" is not "off" or names joined by "+" from '
+                f"{', '.join((*LOOKUPS, *MODEL_PROPOSERS))}"
+            )
+        if len(set(names) & set(MODEL_PROPOSERS)) > 1:
+            raise ValueError(f"only one of {', '.join(MODEL_PROPOSERS)} can be used at a time")
+
+    @property
+    def proposers(self) -> tuple[str, ...]:
+        return () if self.speculation == "off" else tuple(self.speculation.split("+"))
 
     @property
     def max_requests(self) -> int:

@@ -26,6 +26,7 @@ from workers.scheduler import CacheStats, Scheduled, Scheduler
 from workers.sequence import FinishReason, GenerationRequest, Sequence, new_sequence
 from workers.speculation.drafter import Drafter
 from workers.speculation.policy import CostCurve
+from workers.speculation.proposers import make_proposers
 from workers.structured import GrammarFailed
 from workers.text import TextStream
 from workers.tokenizer import BadTokenizer, Tokenizer
@@ -103,10 +104,17 @@ class Engine:
         )
         self._clock = clock
         self.watchers: list[Watch] = []
+        self._cache = model.new_cache(num_blocks=config.kv_blocks, block_size=config.block_size)
         self.reset()
         self._drafter: Drafter | None = None
-        if config.speculation == "ngram":
-            self._drafter = Drafter(config, self.measure_costs())
+        if config.proposers:
+            self._drafter = Drafter(
+                make_proposers(config, model, self._cache),
+                curve=self.measure_costs(),
+                max_length=config.max_draft_tokens,
+                model_depth=config.draft_depth,
+            )
+            self.watchers.append(self._drafter.watch)
 
     @classmethod
     def load(cls, config: EngineConfig) -> "Engine":
@@ -127,9 +135,6 @@ class Engine:
         self.model.take_expert_load()
         self.pool = BlockPool(config.kv_blocks, config.block_size)
         self.scheduler = Scheduler(config, self.pool)
-        self._cache = self.model.new_cache(
-            num_blocks=config.kv_blocks, block_size=config.block_size
-        )
         self._sequences: dict[str, Sequence] = {}
         self._texts: dict[str, TextStream] = {}
         self.auditor = Auditor(share=config.audit_share)
@@ -385,6 +390,9 @@ class Engine:
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Progress:
         sequence.finish_reason = reason
         sequence.draft = []
+        if self._drafter is not None:
+            ended = reason in (FinishReason.STOP, FinishReason.LENGTH)
+            self._drafter.end(sequence, remember=ended and not sequence.is_replay)
         self.scheduler.remove(sequence)
         request_id = sequence.request.request_id
         del self._sequences[request_id], self._texts[request_id]

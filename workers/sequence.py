@@ -6,8 +6,7 @@ from enum import StrEnum
 from workers.kv import BlockTable, root_hash
 from workers.reading import PromptReading
 from workers.sampler import SamplingParams, TokenLogprobs
-from workers.speculation.policy import Acceptance
-from workers.speculation.protocol import NO_DRAFT, Draft, Proposer
+from workers.speculation.protocol import NO_DRAFT, Draft
 from workers.structured import Grammar
 from workers.verdict import Verdict
 
@@ -65,8 +64,6 @@ class Sequence:
     num_computed: int = 0
     proposed: Draft = NO_DRAFT
     draft: list[int] = field(default_factory=list)
-    proposer: Proposer | None = None
-    acceptance: Acceptance | None = None
     finish_reason: FinishReason | None = None
     admitted_at: float | None = None
     admission_number: int = 0

@@ -1,7 +1,15 @@
 import pytest
 
 from workers.speculation.ngram import NgramProposer
-from workers.speculation.policy import Acceptance, CostCurve, draft_lengths
+from workers.speculation.policy import (
+    Acceptance,
+    CostCurve,
+    DraftCost,
+    StepCosts,
+    draft_depth,
+    draft_lengths,
+)
+from workers.speculation.protocol import Ask, Draft
 
 FREE = CostCurve([(1, 1.0), (64, 1.0)])
 LINEAR = CostCurve([(1, 1.0), (64, 64.0)])
@@ -11,44 +19,71 @@ def proposer() -> NgramProposer:
     return NgramProposer(shortest=2, longest=4)
 
 
+def propose(ngram: NgramProposer, tokens: list[int], limit: int, *, key: str = "a") -> Draft:
+    [draft] = ngram.propose([Ask(key=key, salt="", tokens=tokens, limit=limit, block_ids=[])])
+    return draft
+
+
 def test_what_followed_last_time_is_proposed():
     # given
     tokens = [1, 2, 3, 4, 5, 9, 1, 2, 3]
 
     # when
-    draft = proposer().propose(tokens, 3)
+    draft = propose(proposer(), tokens, 3)
 
     # then
     assert draft.tokens == [4, 5, 9]
-    assert draft.evidence == 3
+    assert [evidence.strength for evidence in draft.evidence] == [3, 3, 3]
 
 
 def test_the_latest_occurrence_wins():
-    assert proposer().propose([1, 2, 7, 1, 2, 8, 1, 2], 1).tokens == [8]
+    assert propose(proposer(), [1, 2, 7, 1, 2, 8, 1, 2], 1).tokens == [8]
 
 
 def test_a_text_without_repetition_gives_no_draft():
-    assert proposer().propose([1, 2, 3, 4, 5], 4).tokens == []
+    assert propose(proposer(), [1, 2, 3, 4, 5], 4).tokens == []
 
 
 def test_a_single_common_token_is_not_evidence():
-    assert proposer().propose([1, 2, 3, 1], 4).tokens == []
+    assert propose(proposer(), [1, 2, 3, 1], 4).tokens == []
 
 
 def test_a_loop_is_proposed_to_go_on():
-    assert proposer().propose([7, 8, 7, 8, 7, 8], 5).tokens == [7, 8, 7, 8, 7]
+    assert propose(proposer(), [7, 8, 7, 8, 7, 8], 5).tokens == [7, 8, 7, 8, 7]
+
+
+def test_a_longer_match_is_better_evidence():
+    # given
+    phrase = list(range(20))
+
+    # when
+    short = propose(proposer(), [*phrase, 90, 18, 19], 1)
+    long = propose(proposer(), [*phrase, 90, *phrase], 1)
+
+    # then
+    assert short.tokens == long.tokens == [90]
+    assert short.evidence[0].strength < long.evidence[0].strength
+
+
+def test_requests_do_not_find_each_others_texts():
+    # given
+    ngram = proposer()
+    propose(ngram, [1, 2, 3, 4, 5], 4, key="a")
+
+    # then
+    assert propose(ngram, [9, 1, 2, 3], 4, key="b").tokens == []
 
 
 def test_a_text_that_grows_is_indexed_as_it_grows():
     # given
     grown = proposer()
-    grown.propose([1, 2, 3], 4)
+    propose(grown, [1, 2, 3], 4)
 
     # when
-    draft = grown.propose([1, 2, 3, 4, 5, 6, 1, 2], 2)
+    draft = propose(grown, [1, 2, 3, 4, 5, 6, 1, 2], 2)
 
     # then
-    assert draft.tokens == proposer().propose([1, 2, 3, 4, 5, 6, 1, 2], 2).tokens == [3, 4]
+    assert draft.tokens == propose(proposer(), [1, 2, 3, 4, 5, 6, 1, 2], 2).tokens == [3, 4]
 
 
 def test_the_curve_is_linear_between_points_and_beyond():
@@ -76,7 +111,9 @@ def test_the_curve_takes_the_fastest_of_its_timings():
 
 def lengths(candidates: list[tuple[float, int]], curve: CostCurve, *, others: int = 0) -> list[int]:
     sampling = len(candidates)
-    return draft_lengths(candidates, base_tokens=sampling + others, sampling=sampling, curve=curve)
+    chances = [[rate ** (depth + 1) for depth in range(length)] for rate, length in candidates]
+    step = StepCosts(base_tokens=sampling + others, sampling=sampling, curve=curve)
+    return draft_lengths(chances, step)
 
 
 def test_free_steps_send_whole_drafts():
@@ -112,20 +149,62 @@ def test_the_likelier_request_gets_the_room():
     assert lengths([(0.9, 4), (0.2, 4)], curve) == [4, 0]
 
 
-def test_no_request_samples_while_all_are_prefilling():
-    assert draft_lengths([(0.0, 0)], base_tokens=32, sampling=0, curve=FREE) == [0]
+STEEP = CostCurve([(1, 1.0), (2, 1.05), (4, 1.1), (8, 1.4), (16, 1.9)])
+
+
+def depth(rate: float, cost: DraftCost, *, requests: int = 1) -> int:
+    chances = [[rate ** (depth + 1) for depth in range(4)]] * requests
+    step = StepCosts(base_tokens=requests, sampling=requests, curve=STEEP)
+    return draft_depth(chances, step, cost)
+
+
+def test_a_proposer_that_is_not_known_yet_is_tried():
+    assert depth(0.9, DraftCost()) == 4
+
+
+def test_a_proposer_is_asked_as_deep_as_its_time_pays():
+    # given: a guess costs a twentieth of a step, and a third
+    cheap, dear = DraftCost(), DraftCost()
+    cheap.learn(1, 4, 0.2)
+    dear.learn(1, 4, 4 / 3)
+
+    # then
+    assert depth(0.7, cheap) == 3
+    assert depth(0.2, cheap) == 1
+    assert depth(0.05, cheap) == 0
+    assert depth(0.2, dear) == 0
+
+
+def test_the_cost_of_a_proposer_follows_what_is_measured():
+    # given
+    cost = DraftCost()
+    cost.learn(1, 2, 1.0)
+    for _ in range(100):
+        cost.learn(1, 2, 3.0)
+
+    # then
+    assert cost.seconds(1, 4) == pytest.approx(6.0, rel=0.01)
+
+
+def test_a_full_step_leaves_no_room_for_a_dear_proposer():
+    # given
+    cost = DraftCost()
+    cost.learn(8, 4, 0.8)
+
+    # then
+    assert depth(0.4, cost, requests=8) == 0
 
 
 def test_a_draft_that_was_not_sent_teaches_as_well():
     # given
     acceptance = Acceptance(priors={})
     for _ in range(40):
-        acceptance.learn(evidence=2, draft=[1, 2], emitted=[9])
+        acceptance.learn(evidence=[2, 2], draft=[1, 2], emitted=[9])
     fallen = acceptance.rate(2)
 
     # when
     for _ in range(40):
-        acceptance.learn(evidence=2, draft=[1, 2], emitted=[1])
+        acceptance.learn(evidence=[2, 2], draft=[1, 2], emitted=[1])
 
     # then
     assert fallen < 0.01
@@ -137,8 +216,8 @@ def test_tokens_after_the_first_wrong_one_teach_nothing():
     acceptance, reference = Acceptance(priors={}), Acceptance(priors={})
 
     # when
-    acceptance.learn(evidence=2, draft=[1, 2, 3], emitted=[1, 9, 3])
-    reference.learn(evidence=2, draft=[1, 2], emitted=[1, 9])
+    acceptance.learn(evidence=[2, 2, 2], draft=[1, 2, 3], emitted=[1, 9, 3])
+    reference.learn(evidence=[2, 2], draft=[1, 2], emitted=[1, 9])
 
     # then
     assert acceptance.rate(2) == reference.rate(2)
@@ -149,8 +228,8 @@ def test_kinds_of_evidence_are_learned_apart_and_new_requests_start_from_all_oth
     priors: dict[int, float] = {}
     veteran = Acceptance(priors=priors)
     for _ in range(300):
-        veteran.learn(evidence=4, draft=[1], emitted=[1])
-        veteran.learn(evidence=2, draft=[1], emitted=[2])
+        veteran.learn(evidence=[4], draft=[1], emitted=[1])
+        veteran.learn(evidence=[2], draft=[1], emitted=[2])
 
     # when
     newcomer = Acceptance(priors=priors)

@@ -14,7 +14,13 @@ from typing import get_args
 
 import uvicorn
 
-from workers.config import DEFAULT_MODEL_DIR, EngineConfig, Quantisation
+from workers.config import (
+    DEFAULT_MODEL_DIR,
+    LOOKUPS,
+    MODEL_PROPOSERS,
+    EngineConfig,
+    Quantisation,
+)
 from workers.convert import ConversionFailed, convert
 from workers.engine import Engine
 from workers.families import UnsupportedModel
@@ -23,6 +29,7 @@ from workers.server.bridge import EngineBridge
 from workers.server.calibration import stored_or_measured
 from workers.server.calls import CallBuilder, read_defaults
 from workers.server.registration import Identity, Registration
+from workers.speculation.proposers import SpeculationRefused
 from workers.tokenizer import BadTokenizer
 from workers.weights import BadWeights
 
@@ -41,7 +48,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8101)
     parser.add_argument("--public-url", help="address for the gateway (default: host and port)")
-    parser.add_argument("--speculation", choices=("off", "ngram"), default="off")
+    parser.add_argument(
+        "--speculation",
+        default="off",
+        help=f"off, or names joined by +, e.g. suffix+ngram: {', '.join(LOOKUPS)} and one of "
+        f"{', '.join(MODEL_PROPOSERS)}",
+    )
+    parser.add_argument("--draft-model", type=Path, help="folder of a smaller model (draft_model)")
+    parser.add_argument("--draft-head", type=Path, help="trained head (medusa, eagle)")
+    parser.add_argument("--draft-layers", type=int, default=0, help="layers of self_draft")
     parser.add_argument(
         "--audit-share",
         type=float,
@@ -80,6 +95,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--gateway needs a bearer secret: leave out --no-bearer")
     if options.gateway and options.host == "0.0.0.0" and not options.public_url:
         parser.error("--host 0.0.0.0 needs --public-url, the address the gateway can reach")
+    try:
+        engine_config(options)
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 
@@ -169,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     try:
         run(options, listener)
-    except (UnsupportedModel, BadWeights, BadTokenizer) as error:
+    except (UnsupportedModel, BadWeights, BadTokenizer, SpeculationRefused) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     finally:
@@ -177,8 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run(options: argparse.Namespace, listener: socket.socket) -> None:
-    config = EngineConfig(
+def engine_config(options: argparse.Namespace) -> EngineConfig:
+    return EngineConfig(
         model_dir=options.model_dir,
         adapter_dir=options.adapter,
         threads=options.threads,
@@ -186,10 +205,17 @@ def run(options: argparse.Namespace, listener: socket.socket) -> None:
         kernel_dir=options.kernel_dir,
         speculation=options.speculation,
         audit_share=options.audit_share,
+        draft_model_dir=options.draft_model,
+        draft_head=options.draft_head,
+        draft_layers=options.draft_layers,
         kv_blocks=options.kv_blocks,
         max_running_requests=options.max_running,
         max_waiting_requests=options.max_waiting,
     )
+
+
+def run(options: argparse.Namespace, listener: socket.socket) -> None:
+    config = engine_config(options)
     engine = Engine.load(config)
     report(f"loaded {options.model_dir} ({engine.model.linear_kind}, {config.threads} threads)")
     calibration = stored_or_measured(engine, progress=report)

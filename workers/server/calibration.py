@@ -139,6 +139,9 @@ def _key(engine: Engine) -> str:
     facts = (
         None if config.adapter_dir is None else str(config.adapter_dir.resolve()),
         config.speculation,
+        str(config.draft_model_dir),
+        str(config.draft_head),
+        config.draft_layers,
         config.threads,
         config.token_budget,
         config.max_running_requests,

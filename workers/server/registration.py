@@ -53,8 +53,7 @@ class Identity:
 def techniques(engine: Engine) -> list[str]:
     config = engine.config
     found = ["paged-kv", "prefix-cache", "continuous-batching", "chunked-prefill"]
-    if config.speculation == "ngram":
-        found.append("ngram-speculation")
+    found += [f"{name}-speculation" for name in config.proposers]
     if engine.model.precision == "int8":
         found.append("int8")
     if engine.model.config.sparse is not None:

@@ -1,71 +1,208 @@
-"""Gives the decoding requests of a step their drafts, as long as the policy finds worth it."""
+"""Gives the decoding requests of a step their drafts, as long as the policy finds worth it.
 
+Lookups cost nothing: all propose, the one that promises most is taken, and each is compared with
+what comes. A proposer that runs a model is asked only where no lookup promises as much, and only
+as deep as its measured time pays; now and then it is asked to see whether that has changed.
+"""
+
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from workers.config import EngineConfig
+from torch import Tensor
+
 from workers.scheduler import Scheduled
 from workers.sequence import Sequence
 from workers.speculation.constrained import constrained
-from workers.speculation.ngram import NgramProposer
-from workers.speculation.policy import Acceptance, CostCurve, draft_lengths
-from workers.speculation.protocol import NO_DRAFT
+from workers.speculation.policy import (
+    Acceptance,
+    CostCurve,
+    DraftCost,
+    Kind,
+    StepCosts,
+    draft_depth,
+    draft_lengths,
+)
+from workers.speculation.protocol import (
+    NO_DRAFT,
+    Ask,
+    Draft,
+    Evidence,
+    Proposer,
+    Remembering,
+    Watching,
+)
+
+# The share of its time that the engine may spend on asking a proposer that does not pay.
+PROBE_SHARE = 0.005
 
 Grow = Callable[[Sequence, int], int]
+Clock = Callable[[], float]
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of one request: its acceptance, and the proposals of the step."""
+
+    acceptance: Acceptance
+    proposals: list[Draft] = field(default_factory=list)
 
 
 class Drafter:
-    def __init__(self, config: EngineConfig, curve: CostCurve) -> None:
-        self._config = config
+    def __init__(
+        self,
+        proposers: dict[str, Proposer],
+        *,
+        curve: CostCurve,
+        max_length: int,
+        model_depth: int,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self._lookups = [p for p in proposers.values() if not p.runs_model]
+        self._model = next(((n, p) for n, p in proposers.items() if p.runs_model), None)
+        self._proposers = list(proposers.values())
         self._curve = curve
-        self._priors: dict[int, float] = {}
+        self._max_length = max_length
+        self._model_depth = model_depth
+        self._clock = clock
+        self._cost = DraftCost()
+        self._probe_credit_s = 0.0
+        self._priors: dict[Kind, float] = {}
+        self._states: dict[str, _State] = {}
 
     def assign(self, plan: list[Scheduled], *, grow: Grow) -> None:
         """Set `draft` of every sequence in the plan; blocks for it come from `grow`."""
-        for item in plan:
-            self._propose(item.sequence)
-        candidates = [(self._rate(item.sequence), self._length(item.sequence)) for item in plan]
-        lengths = draft_lengths(
-            candidates,
+        step = StepCosts(
             base_tokens=sum(item.count for item in plan),
             sampling=sum(item.reaches_end for item in plan),
             curve=self._curve,
         )
-        for item, length in zip(plan, lengths, strict=True):
+        drafting: list[Sequence] = []
+        for item in plan:
+            item.sequence.draft, item.sequence.proposed = [], NO_DRAFT
+            if self._limit(item.sequence) > 0:
+                drafting.append(item.sequence)
+        for sequence in drafting:
+            self._states.setdefault(_key(sequence), _State(Acceptance(self._priors))).proposals = []
+        for lookup in self._lookups:
+            self._look_up(lookup, drafting)
+        if self._model is not None and step.sampling:
+            self._ask_model(*self._model, drafting, step, grow)
+        if not step.sampling:
+            return
+        lengths = draft_lengths([self._chances(sequence) for sequence in drafting], step)
+        for sequence, length in zip(drafting, lengths, strict=True):
             if length:
-                granted = grow(item.sequence, length)
-                item.sequence.draft = item.sequence.proposed.tokens[:granted]
+                sequence.draft = sequence.proposed.tokens[: grow(sequence, length)]
 
     def learn(self, sequence: Sequence, emitted: list[int]) -> None:
-        """Compare the proposal with what came, whether it was sent or not."""
-        if sequence.proposed.tokens and sequence.acceptance is not None:
-            sequence.acceptance.learn(
-                evidence=sequence.proposed.evidence,
-                draft=sequence.proposed.tokens,
-                emitted=emitted,
-            )
-
-    def _propose(self, sequence: Sequence) -> None:
-        sequence.draft = []
-        sequence.proposed = NO_DRAFT
-        left = sequence.request.max_tokens - sequence.output_count - 1
-        if not sequence.is_decoding or sequence.is_replay or left <= 0:
+        """Compare all proposals with what came, whether they were sent or not."""
+        state = self._states.get(_key(sequence))
+        if state is None:
             return
-        if sequence.proposer is None:
-            sequence.proposer = NgramProposer(
-                shortest=self._config.ngram_min, longest=self._config.ngram_max
-            )
-            sequence.acceptance = Acceptance(priors=self._priors)
-        limit = min(left, self._config.max_draft_tokens)
-        sequence.proposed = sequence.proposer.propose(sequence.tokens, limit)
+        for draft in state.proposals:
+            state.acceptance.learn(evidence=draft.evidence, draft=draft.tokens, emitted=emitted)
+        state.proposals = []
+
+    def watch(self, sequence: Sequence, hidden: Tensor) -> None:
+        """Show hidden states [tokens, hidden] that a step computed to whoever reads them."""
+        for proposer in self._proposers:
+            if isinstance(proposer, Watching):
+                proposer.watch(_key(sequence), sequence.num_computed, hidden)
+
+    def end(self, sequence: Sequence, *, remember: bool) -> None:
+        """Let a request go; one that ended well may help the later ones of its tenant."""
+        request = sequence.request
+        self._states.pop(_key(sequence), None)
+        for proposer in self._proposers:
+            proposer.forget(_key(sequence))
+            if remember and isinstance(proposer, Remembering):
+                proposer.remember(request.salt, sequence.tokens, len(request.prompt))
+
+    def _limit(self, sequence: Sequence) -> int:
+        if not sequence.is_decoding or sequence.is_replay:
+            return 0
+        return min(sequence.request.max_tokens - sequence.output_count - 1, self._max_length)
+
+    def _chances(self, sequence: Sequence) -> list[float]:
+        acceptance = self._states[_key(sequence)].acceptance
+        return acceptance.chances(sequence.proposed.evidence)
+
+    def _look_up(self, lookup: Proposer, drafting: list[Sequence]) -> None:
+        asks = [_ask(sequence, self._limit(sequence)) for sequence in drafting]
+        for sequence, draft in zip(drafting, lookup.propose(asks), strict=True):
+            self._offer(sequence, draft)
+
+    def _offer(self, sequence: Sequence, draft: Draft) -> None:
+        """Keep a proposal for comparison, and take it if it promises more than what there is."""
         if sequence.grammar is not None:
-            sequence.proposed = constrained(sequence.proposed, sequence.grammar, limit)
+            draft = constrained(draft, sequence.grammar, self._limit(sequence))
+        if not draft.tokens:
+            return
+        state = self._states[_key(sequence)]
+        state.proposals.append(draft)
+        if sum(state.acceptance.chances(draft.evidence)) > sum(self._chances(sequence)):
+            sequence.proposed = draft
 
-    @staticmethod
-    def _length(sequence: Sequence) -> int:
-        return len(sequence.proposed.tokens)
+    def _ask_model(
+        self,
+        name: str,
+        proposer: Proposer,
+        drafting: list[Sequence],
+        step: StepCosts,
+        grow: Grow,
+    ) -> None:
+        """Let the proposer that runs a model guess where it promises more than the lookups."""
+        promises = {}
+        for sequence in drafting:
+            depths = range(min(self._model_depth, self._limit(sequence)))
+            kinds = [Evidence(name, strength=0, depth=depth) for depth in depths]
+            chances = self._states[_key(sequence)].acceptance.chances(kinds)
+            if sequence.grammar is None and sum(chances) > sum(self._chances(sequence)):
+                promises[_key(sequence)] = (sequence, chances)
+        asked = [sequence for sequence, _ in promises.values()]
+        depth = draft_depth([chances for _, chances in promises.values()], step, self._cost)
+        if not depth:
+            asked = self._probed(asked, step)
+            depth = self._model_depth if asked else 0
+        asks: list[Ask] = []
+        for sequence in asked:
+            limit = grow(sequence, min(depth, self._limit(sequence)))
+            asks.append(_ask(sequence, limit))
+        if not asks:
+            return
+        started = self._clock()
+        drafts = proposer.propose(asks)
+        self._cost.learn(len(asks), depth, self._clock() - started)
+        for sequence, draft in zip(asked, drafts, strict=True):
+            self._offer(sequence, draft)
+            self._judge_by_depth(name, sequence, draft)
 
-    @staticmethod
-    def _rate(sequence: Sequence) -> float:
-        if sequence.acceptance is None:
-            return 0.0
-        return sequence.acceptance.rate(sequence.proposed.evidence)
+    def _judge_by_depth(self, name: str, sequence: Sequence, draft: Draft) -> None:
+        """Have the draft compared a second time, by depth alone: that is known before asking."""
+        if draft.tokens:
+            kinds = [Evidence(name, strength=0, depth=depth) for depth in range(len(draft.tokens))]
+            self._states[_key(sequence)].proposals.append(Draft(draft.tokens, kinds))
+
+    def _probed(self, sequences: list[Sequence], step: StepCosts) -> list[Sequence]:
+        """One request whose proposal is worth seeing although it will hardly pay, or none."""
+        self._probe_credit_s += PROBE_SHARE * step.seconds(0)
+        price = self._cost.seconds(1, self._model_depth)
+        if not sequences or self._probe_credit_s < price:
+            return []
+        self._probe_credit_s -= price
+        return sequences[:1]
+
+
+def _key(sequence: Sequence) -> str:
+    return sequence.request.request_id
+
+
+def _ask(sequence: Sequence, limit: int) -> Ask:
+    return Ask(
+        key=_key(sequence),
+        salt=sequence.request.salt,
+        tokens=sequence.tokens,
+        limit=limit,
+        block_ids=sequence.table.block_ids,
+    )

@@ -2,28 +2,56 @@
 
 from collections.abc import Sequence
 
-from workers.speculation.protocol import NO_DRAFT, Draft
+from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
+
+NAME = "ngram"
+MATCH_MAX = 32
+DEPTHS = 4
 
 
 class NgramProposer:
-    """Remembers where every n-gram of one request's text last ended."""
+    """Remembers where every n-gram of each request's text last ended."""
+
+    runs_model = False
 
     def __init__(self, *, shortest: int, longest: int) -> None:
         self._sizes = range(longest, shortest - 1, -1)
+        self._texts: dict[str, _Text] = {}
+
+    def propose(self, asks: Sequence[Ask]) -> list[Draft]:
+        """What came after the latest earlier occurrence of the longest known suffix."""
+        return [self._propose(ask) for ask in asks]
+
+    def forget(self, key: str) -> None:
+        self._texts.pop(key, None)
+
+    def _propose(self, ask: Ask) -> Draft:
+        text = self._texts.get(ask.key)
+        if text is None:
+            text = self._texts[ask.key] = _Text(self._sizes)
+        position = text.find(ask.tokens)
+        if position is None:
+            return NO_DRAFT
+        tokens = _copy(ask.tokens, position, ask.limit)
+        length = match_length(ask.tokens, len(ask.tokens), ask.tokens, position)
+        return Draft(tokens, lookup_evidence(NAME, length, len(tokens)))
+
+
+class _Text:
+    def __init__(self, sizes: range) -> None:
+        self._sizes = sizes
         self._next_position: dict[tuple[int, ...], int] = {}
         self._indexed_to = 0
 
-    def propose(self, tokens: Sequence[int], limit: int) -> Draft:
-        """Up to `limit` tokens after the latest earlier occurrence of the longest known suffix."""
+    def find(self, tokens: Sequence[int]) -> int | None:
         self._index(tokens)
         end = len(tokens)
         for size in self._sizes:
-            if size >= end:
-                continue
-            position = self._next_position.get(tuple(tokens[end - size :]))
-            if position is not None:
-                return Draft(tokens=_copy(tokens, position, limit), evidence=size)
-        return NO_DRAFT
+            if size < end:
+                position = self._next_position.get(tuple(tokens[end - size :]))
+                if position is not None:
+                    return position
+        return None
 
     def _index(self, tokens: Sequence[int]) -> None:
         """Index n-grams that end before the last token: the text's own end must not match."""
@@ -32,6 +60,23 @@ class NgramProposer:
                 if size <= end:
                     self._next_position[tuple(tokens[end - size : end])] = end
         self._indexed_to = max(self._indexed_to, len(tokens) - 1)
+
+
+def match_length(text: Sequence[int], end: int, other: Sequence[int], other_end: int) -> int:
+    """How many tokens before both ends are the same, at most `MATCH_MAX`."""
+    length = 0
+    while (
+        length < min(MATCH_MAX, end, other_end)
+        and text[end - 1 - length] == other[other_end - 1 - length]
+    ):
+        length += 1
+    return length
+
+
+def lookup_evidence(name: str, length: int, count: int) -> list[Evidence]:
+    """Longer matches are better evidence, and a copy that has begun well mostly goes on."""
+    strength = length if length <= 4 else length.bit_length() + 2
+    return [Evidence(name, strength, min(depth, DEPTHS - 1)) for depth in range(count)]
 
 
 def _copy(tokens: Sequence[int], position: int, limit: int) -> list[int]:

@@ -2,16 +2,19 @@
 
 Acceptance is learned per request and per evidence class, also from drafts that were proposed and
 not sent: comparing them with what came costs nothing, so a request at length 0 can come back.
-Cost is the measured time of a step by its number of tokens.
+Cost is the measured time of a step by its number of tokens, and the time that proposers take.
 """
 
+import operator
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 PRIOR_ACCEPTANCE = 0.5
 REQUEST_WEIGHT = 0.15
 ENGINE_WEIGHT = 0.02
+COST_WEIGHT = 0.1
 # A longer step must promise this much more than a shorter one: timings are not that exact.
 MARGIN = 1.02
 CURVE_TOKENS = (1, 2, 4, 8, 16, 32, 64)
@@ -48,59 +51,106 @@ class CostCurve:
         return self._seconds[index - 1] + slope * (tokens - left)
 
 
+class DraftCost:
+    """Seconds that a proposer takes for so many requests, by depth; measured as it works.
+
+    A size that was never tried is taken to cost nothing, so that it is tried once.
+    """
+
+    def __init__(self) -> None:
+        self._seconds_per_token: dict[int, float] = {}
+
+    def seconds(self, requests: int, depth: int) -> float:
+        return depth * self._seconds_per_token.get(requests.bit_length(), 0.0)
+
+    def learn(self, requests: int, depth: int, seconds: float) -> None:
+        if depth < 1:
+            return
+        size, measured = requests.bit_length(), seconds / depth
+        before = self._seconds_per_token.get(size, measured)
+        self._seconds_per_token[size] = before + COST_WEIGHT * (measured - before)
+
+
+Kind = Hashable
+
+
 @dataclass(slots=True)
 class Acceptance:
-    """One request's probability that the next draft token is right, by evidence class."""
+    """One request's probability that the next draft token is right, by kind of evidence."""
 
-    priors: dict[int, float]
-    rates: dict[int, float] = field(default_factory=dict)
+    priors: dict[Kind, float]
+    rates: dict[Kind, float] = field(default_factory=dict)
 
-    def rate(self, evidence: int) -> float:
-        if evidence in self.rates:
-            return self.rates[evidence]
-        return self.priors.get(evidence, PRIOR_ACCEPTANCE)
+    def rate(self, kind: Kind) -> float:
+        if kind in self.rates:
+            return self.rates[kind]
+        return self.priors.get(kind, PRIOR_ACCEPTANCE)
 
-    def learn(self, *, evidence: int, draft: Sequence[int], emitted: Sequence[int]) -> None:
+    def chances(self, evidence: Iterable[Kind]) -> list[float]:
+        """For each token of a draft, the chance that it and all before it are right."""
+        return list(accumulate((self.rate(kind) for kind in evidence), operator.mul))
+
+    def learn(
+        self, *, evidence: Sequence[Kind], draft: Sequence[int], emitted: Sequence[int]
+    ) -> None:
         """Judge draft tokens up to and including the first wrong one."""
-        for proposed, actual in zip(draft, emitted, strict=False):
+        for kind, proposed, actual in zip(evidence, draft, emitted, strict=False):
             hit = float(proposed == actual)
-            self._move(self.priors, evidence, hit, weight=ENGINE_WEIGHT)
-            self.rates.setdefault(evidence, self.priors[evidence])
-            self._move(self.rates, evidence, hit, weight=REQUEST_WEIGHT)
+            self._move(self.priors, kind, hit, weight=ENGINE_WEIGHT)
+            self.rates.setdefault(kind, self.priors[kind])
+            self._move(self.rates, kind, hit, weight=REQUEST_WEIGHT)
             if not hit:
                 return
 
     @staticmethod
-    def _move(rates: dict[int, float], evidence: int, hit: float, *, weight: float) -> None:
-        rate = rates.get(evidence, PRIOR_ACCEPTANCE)
-        rates[evidence] = rate + weight * (hit - rate)
+    def _move(rates: dict[Kind, float], kind: Kind, hit: float, *, weight: float) -> None:
+        rate = rates.get(kind, PRIOR_ACCEPTANCE)
+        rates[kind] = rate + weight * (hit - rate)
 
 
-def draft_lengths(
-    candidates: Sequence[tuple[float, int]], *, base_tokens: int, sampling: int, curve: CostCurve
-) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class StepCosts:
+    """A step without drafts, of which `sampling` requests emit a token each."""
+
+    base_tokens: int
+    sampling: int
+    curve: CostCurve
+
+    def seconds(self, drafted: int) -> float:
+        """Of the step's part that decodes: what its prompts cost is theirs in any case."""
+        decoding = self.curve.seconds(max(1, self.sampling))
+        longer = self.curve.seconds(self.base_tokens + drafted)
+        return decoding + longer - self.curve.seconds(self.base_tokens)
+
+
+def draft_lengths(chances: Sequence[Sequence[float]], step: StepCosts) -> list[int]:
     """How many tokens of each draft to send: the choice with the most tokens per second.
 
-    `candidates`: (acceptance rate, available length) per request. `base_tokens` is the step
-    without drafts, `sampling` of its requests emit a token each. Tokens are added in the order of
-    their chance to be emitted, and the best prefix of that order wins.
+    `chances`: for each request and token, that it is emitted. Tokens are added in the order of
+    their chances, and the best prefix of that order wins.
     """
-    offers = [
-        (rate ** (depth + 1), index)
-        for index, (rate, length) in enumerate(candidates)
-        for depth in range(length)
-    ]
+    offers = [(chance, index) for index, row in enumerate(chances) for chance in row]
     # The sort is stable, so the tokens of one draft stay in order when their chances tie.
     offers.sort(key=lambda offer: -offer[0])
-    base_seconds = curve.seconds(base_tokens)
-    decode_seconds = curve.seconds(max(1, sampling))
-    emitted, best, best_speed = float(sampling), 0, sampling / decode_seconds
+    emitted, best, best_speed = float(step.sampling), 0, step.sampling / step.seconds(0)
     for count, (chance, _) in enumerate(offers, start=1):
         emitted += chance
-        seconds = decode_seconds + curve.seconds(base_tokens + count) - base_seconds
-        if emitted / seconds > best_speed * (MARGIN if best == 0 else 1.0):
-            best, best_speed = count, emitted / seconds
-    lengths = [0] * len(candidates)
+        speed = emitted / step.seconds(count)
+        if speed > best_speed * (MARGIN if best == 0 else 1.0):
+            best, best_speed = count, speed
+    lengths = [0] * len(chances)
     for _, index in offers[:best]:
         lengths[index] += 1
     return lengths
+
+
+def draft_depth(chances: Sequence[Sequence[float]], step: StepCosts, cost: DraftCost) -> int:
+    """How deep to let a proposer that runs a model guess for these requests, 0 for not at all."""
+    emitted, best, best_speed = float(step.sampling), 0, step.sampling / step.seconds(0)
+    for depth in range(1, max(map(len, chances), default=0) + 1):
+        emitted += sum(row[depth - 1] for row in chances if len(row) >= depth)
+        drafted = sum(min(len(row), depth) for row in chances)
+        seconds = step.seconds(drafted) + cost.seconds(len(chances), depth)
+        if emitted / seconds > best_speed * (MARGIN if best == 0 else 1.0):
+            best, best_speed = depth, emitted / seconds
+    return best

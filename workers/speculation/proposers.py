@@ -1,0 +1,79 @@
+"""Makes the proposers that a configuration names, or says why one cannot work here."""
+
+from pathlib import Path
+
+from workers.config import EngineConfig
+from workers.kv import KVCache
+from workers.model import Model, load_model
+from workers.speculation.guessing import EagleProposer, MedusaProposer
+from workers.speculation.heads import HeadKind, TrainedHead, UnusableHead, load_head
+from workers.speculation.model_draft import DraftModelProposer, SelfDraftProposer
+from workers.speculation.ngram import NgramProposer
+from workers.speculation.protocol import Proposer
+from workers.speculation.suffix import SuffixProposer
+
+DEFAULT_LAYER_SHARE = 0.8
+
+
+class SpeculationRefused(RuntimeError):
+    """The configured speculation cannot work with this model."""
+
+
+def make_proposers(config: EngineConfig, model: Model, cache: KVCache) -> dict[str, Proposer]:
+    """Proposers by name, in the order of the configuration. Raises `SpeculationRefused`."""
+    return {name: _make(name, config, model, cache) for name in config.proposers}
+
+
+def _make(name: str, config: EngineConfig, model: Model, cache: KVCache) -> Proposer:
+    if name == "ngram":
+        return NgramProposer(shortest=config.ngram_min, longest=config.ngram_max)
+    if name == "suffix":
+        return SuffixProposer(max_tokens=config.suffix_tokens)
+    if name == "draft_model":
+        return _draft_model(config, model)
+    if name == "self_draft":
+        return _self_draft(config, model, cache)
+    if name == "medusa":
+        return MedusaProposer(_trained("medusa", config, model), model)
+    return EagleProposer(_trained("eagle", config, model), model)
+
+
+def _draft_model(config: EngineConfig, target: Model) -> Proposer:
+    if config.draft_model_dir is None:
+        raise SpeculationRefused("draft_model needs the folder of a smaller model: --draft-model")
+    draft = load_model(config.draft_model_dir)
+    if draft.config.vocab_size != target.config.vocab_size or _differ(
+        config.draft_model_dir / "tokenizer.json", config.model_dir / "tokenizer.json"
+    ):
+        raise SpeculationRefused(
+            f"{config.draft_model_dir} has another vocabulary than {config.model_dir}: "
+            f"{draft.config.vocab_size} and {target.config.vocab_size} tokens"
+        )
+    return DraftModelProposer(draft, kv_blocks=config.kv_blocks, block_size=config.block_size)
+
+
+def _differ(one: Path, other: Path) -> bool:
+    return one.read_bytes() != other.read_bytes()
+
+
+def _self_draft(config: EngineConfig, model: Model, cache: KVCache) -> Proposer:
+    every = model.config.layers
+    layers = config.draft_layers or max(1, round(DEFAULT_LAYER_SHARE * every))
+    if layers >= every:
+        raise SpeculationRefused(f"self_draft needs fewer layers than the model's {every}")
+    return SelfDraftProposer(model, cache, layers=layers)
+
+
+def _trained(kind: HeadKind, config: EngineConfig, model: Model) -> TrainedHead:
+    if config.draft_head is None:
+        raise SpeculationRefused(f"{kind} needs a trained head: --draft-head")
+    sizes = model.config
+    try:
+        trained = load_head(
+            config.draft_head, hidden_size=sizes.hidden_size, vocab_size=sizes.vocab_size
+        )
+    except UnusableHead as error:
+        raise SpeculationRefused(str(error)) from error
+    if trained.shape.kind != kind:
+        raise SpeculationRefused(f"{config.draft_head} is a head for {trained.shape.kind}")
+    return trained
