@@ -25,7 +25,8 @@ PPM_PER_PERCENT = 10_000
 
 @admin.register(Provider)
 class ProviderAdmin(ModelAdmin):
-    list_display = ("name", "slug", "kind", "wire", "enabled", "can_be_called")
+    list_display = ("name", "slug", "kind", "wire", "enabled", "can_be_called", "running")
+    readonly_fields = ("check_url", "load")
     list_filter = ("kind", "wire", "enabled")
     search_fields = ("name", "slug")
     ordering = ("name",)
@@ -59,6 +60,12 @@ class ProviderAdmin(ModelAdmin):
     @admin.display(description="Credential", boolean=True)
     def can_be_called(self, provider: Provider) -> bool:
         return provider.kind == Provider.Kind.IN_HOUSE or provider.pk in credentials.usable()
+
+    @admin.display(description="Running / waiting")
+    def running(self, provider: Provider) -> str:
+        if "running" not in provider.load:
+            return "–"
+        return f"{provider.load['running']} / {provider.load.get('waiting', '–')}"
 
 
 @admin.register(Model)

@@ -13,14 +13,14 @@ from datetime import datetime, timedelta
 from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
-from providers import credentials, offers
+from providers import credentials, offers, pool_metrics
 from providers.models import Credential, Offer, Provider, Worker
 
 HEARTBEAT_GAP = timedelta(seconds=15)
 FAILURES_MAX = 2
 CHECK_TIMEOUT = timedelta(seconds=3)
 CHECKS_AT_ONCE = 8
-BODY_BYTES_MAX = 1_000_000
+METRICS_BYTES_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,50 @@ def _pool_targets() -> Iterable[Target]:
     for offer in pools.select_related("provider"):
         headers = _pool_headers(secrets.get(offer.provider_id))
         if headers is not None:
-            yield Target(offer.pk, f"{offer.provider.base_url}/models", headers)
+            url = offer.provider.check_url or f"{offer.provider.base_url}/models"
+            yield Target(offer.pk, url, headers)
+
+
+def read_loads(*, now: datetime) -> int:
+    """Ask every pool for its metrics and keep its load; returns how many showed one."""
+    pools = Provider.objects.filter(kind=Provider.Kind.POOL, enabled=True)
+    secrets = credentials.usable()
+    asked: list[tuple[Provider, Target]] = []
+    for pool in pools:
+        headers = _pool_headers(secrets.get(pool.pk))
+        if headers is not None:
+            asked.append((pool, Target(pool.pk, f"{root_of(pool.base_url)}/metrics", headers)))
+    with client() as http, ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
+        pages = list(threads.map(lambda pair: _page(http, pair[1]), asked))
+    known = 0
+    for (pool, _), page in zip(asked, pages, strict=True):
+        load = pool_metrics.load_of(page)
+        known += bool(load)
+        # A load that is not renewed would be read as today's.
+        pool.load = {**load, "at": now.isoformat()} if load else {}
+        pool.save(update_fields=["load"])
+    return known
+
+
+def _page(http: SyncClient, target: Target) -> str:
+    """A page of metrics, or nothing where there is none or far too much of it."""
+    try:
+        with http.get(target.url).headers(target.headers).build_streamed() as response:
+            if response.status != 200:
+                return ""
+            body = bytearray()
+            while chunk := response.body_reader.read_chunk():
+                body += bytes(chunk)
+                if len(body) > METRICS_BYTES_MAX:
+                    return ""
+    except PyreqwestError:
+        return ""
+    return body.decode(errors="replace")
+
+
+def root_of(base_url: str) -> str:
+    """Where a server's own pages are, such as /health: above its version path."""
+    return base_url.rstrip("/").removesuffix("/v1")
 
 
 def _pool_headers(credential: Credential | None) -> dict[str, str] | None:

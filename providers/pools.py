@@ -1,10 +1,12 @@
-"""Existing OpenAI-compatible servers (vLLM, SGLang, llama.cpp) attached by their base URL.
+"""Existing OpenAI-compatible servers (vLLM, SGLang, TGI, llama.cpp, `transformers serve`).
 
-A pool is a seller of its own. It sends no heartbeats; `providers.checks` asks it. Its price is what
-the operator says, since nobody measured its engine.
+A pool is a seller of its own, attached by its base URL. It sends no heartbeats; `providers.checks`
+asks it, and reads its load where it shows one. Its price is what the operator says, since nobody
+measured its engine.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,7 +19,7 @@ from django.db import transaction
 from billing import prices
 from billing.money import pico_per_token
 from providers import addresses, credentials
-from providers.checks import client
+from providers.checks import client, root_of
 from providers.model_names import creator_of, name_of, title_of
 from providers.models import Model, Offer, Provider
 from providers.offers import CHAT, headers_for
@@ -69,20 +71,50 @@ def served_models(*, base_url: str, bearer: str) -> list[tuple[str, int | None]]
     return [(entry.id, entry.max_model_len) for entry in listed]
 
 
+def named_models(
+    names: Sequence[str], *, check_url: str, bearer: str
+) -> list[tuple[str, int | None]]:
+    """Models that the operator names, of a server that lists none but answers at `check_url`."""
+    for name in names[:MODELS_MAX]:
+        if not SERVED_ID.fullmatch(name):
+            raise PoolRefused(f"{name[:100]!r} is no name of a model")
+    headers = headers_for(Provider.Wire.OPENAI, bearer) if bearer else {}
+    with client() as http:
+        response = http.get(check_url).headers(headers).build().send()
+        if response.status != 200:
+            raise PoolRefused(f"{check_url} answered {response.status}")
+    return [(name, None) for name in names[:MODELS_MAX]]
+
+
 def attach(
-    *, name: str, base_url: str, bearer: str, terms: Terms, recorded_by: str, now: datetime
+    *,
+    name: str,
+    base_url: str,
+    bearer: str,
+    terms: Terms,
+    recorded_by: str,
+    now: datetime,
+    models: Sequence[str] = (),
 ) -> list[Offer]:
-    """Make a pool and an offer for each model that it serves; again: bring it up to date."""
+    """Make a pool and an offer for each model that it serves; again: bring it up to date.
+
+    With `models` the server is not asked for its list: `transformers serve` lists its cache of
+    downloads there and not the folder it serves. It is then checked at its /health.
+    """
     if not NAME.fullmatch(name):
         raise PoolRefused("a pool's name is lower-case letters, digits and dashes")
     checked = addresses.checked_base_url(base_url, network=None)
     if not urlsplit(checked).path:
         checked = f"{checked}/v1"
-    served = served_models(base_url=checked, bearer=bearer)
+    check_url = f"{root_of(checked)}/health" if models else ""
+    if models:
+        served = named_models(models, check_url=check_url, bearer=bearer)
+    else:
+        served = served_models(base_url=checked, bearer=bearer)
     if not served:
         raise PoolRefused("the server lists no model")
     with transaction.atomic():
-        provider = _provider(name, checked)
+        provider = _provider(name, checked, check_url)
         if bearer:
             credentials.store(provider=provider, label="pool", secret=bearer)
         made = [_offer(provider, model, length, now) for model, length in served]
@@ -92,7 +124,7 @@ def attach(
     return made
 
 
-def _provider(name: str, base_url: str) -> Provider:
+def _provider(name: str, base_url: str, check_url: str) -> Provider:
     provider, _ = Provider.objects.update_or_create(
         slug=f"pool-{name}",
         defaults={
@@ -100,6 +132,7 @@ def _provider(name: str, base_url: str) -> Provider:
             "kind": Provider.Kind.POOL,
             "wire": Provider.Wire.OPENAI,
             "base_url": base_url,
+            "check_url": check_url,
         },
     )
     return provider

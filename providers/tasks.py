@@ -29,6 +29,7 @@ def refresh_leaderboards() -> None:
 @shared_task(name=CHECK)
 def check_offers() -> None:
     run_alone(CHECK, lambda now: checks.check_all(now=now))
+    run_alone(CHECK, lambda now: checks.read_loads(now=now))
 
 
 @shared_task(name=PUBLISH)

@@ -25,6 +25,10 @@ class Provider(models.Model):
     # Whether hanging up stops the provider's bill: abort if so, read to the end if not.
     cancel_stops_billing = models.BooleanField(default=True)
     enabled = models.BooleanField(default=True)
+    # Where a pool says that it lives; empty: at its list of models.
+    check_url = models.URLField(blank=True, max_length=300)
+    # What a pool last said of its load, in the words of providers.pool_metrics.
+    load = models.JSONField(default=dict, blank=True)
 
     def __str__(self) -> str:
         return self.name

@@ -11,7 +11,7 @@ import pytest
 from django.core.management import call_command
 
 from providers import checks, pools, workers
-from providers.models import Offer, Worker
+from providers.models import Offer, Provider, Worker
 from providers.pools import PoolRefused, Terms
 from tests.providers.market import NOW, registration, worker_key
 
@@ -205,3 +205,67 @@ def test_a_server_that_lists_no_names_is_refused(models: bytes, machine: Machine
             now=NOW,
         )
     assert not Offer.objects.exists()
+
+
+def test_a_server_that_lists_nothing_is_attached_by_name_and_asked_for_its_health(
+    machine: Machine,
+) -> None:
+    # given
+    terms = Terms(Decimal("0.10"), Decimal("0.40"))
+    kept = {"name": "hf", "bearer": "", "terms": terms, "recorded_by": "test", "now": NOW}
+    pools.attach(base_url=machine.url, models=["Qwen/Qwen3-0.6B"], **kept)
+
+    # when
+    checks.check_all(now=NOW)
+
+    # then
+    assert Offer.objects.get().upstream_model == "Qwen/Qwen3-0.6B"
+    assert {path for path, _ in machine.asked} == {"/health"}
+    machine.status = 503
+    checks.check_all(now=NOW)
+    assert _state() == Offer.State.DEMOTED
+
+
+@pytest.mark.parametrize(("status", "model"), [(500, "qwen"), (200, "no name"), (200, "a" * 200)])
+def test_a_named_model_that_cannot_be_is_refused(status: int, model: str, machine: Machine) -> None:
+    machine.status = status
+    terms = Terms(Decimal("0.10"), Decimal("0.40"))
+    with pytest.raises(PoolRefused):
+        pools.attach(
+            name="hf",
+            base_url=machine.url,
+            bearer="",
+            terms=terms,
+            recorded_by="test",
+            now=NOW,
+            models=[model],
+        )
+    assert not Offer.objects.exists()
+
+
+def test_a_pools_load_is_read_beside_its_api_and_forgotten_when_it_is_silent(
+    machine: Machine,
+) -> None:
+    # given
+    terms = Terms(Decimal("0.10"), Decimal("0.40"))
+    pools.attach(
+        name="lab", base_url=machine.url, bearer="key", terms=terms, recorded_by="test", now=NOW
+    )
+    machine.models = b'vllm:num_requests_running{model_name="m"} 4.0\n'
+
+    # when
+    known = checks.read_loads(now=NOW)
+
+    # then
+    pool = Provider.objects.get()
+    assert known == 1
+    assert machine.asked[-1] == ("/metrics", "Bearer key")
+    assert pool.load == {"engine": "vllm", "running": 4, "at": NOW.isoformat()}
+
+    # when: a page without end, then none at all
+    machine.models = b"vllm:num_requests_running 4\n" * 60_000
+    assert checks.read_loads(now=NOW) == 0
+    machine.stop()
+    assert checks.read_loads(now=NOW) == 0
+    pool.refresh_from_db()
+    assert pool.load == {}

@@ -13,7 +13,7 @@ from providers.addresses import AddressRefused
 
 
 class Command(BaseCommand):
-    help = "Attach an OpenAI-compatible server (vLLM, SGLang, llama.cpp) as a seller."
+    help = "Attach a server (vLLM, SGLang, TGI, llama.cpp, transformers serve) as a seller."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="the seller's name, lower case")
@@ -22,6 +22,12 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--bearer-file", type=Path, help="file with the server's API key, where it asks for one"
+        )
+        parser.add_argument(
+            "--model",
+            action="append",
+            default=[],
+            help="a model it serves; repeatable, for servers that do not list what they serve",
         )
         parser.add_argument("--input-usd", type=Decimal, required=True, help="$ per million")
         parser.add_argument("--output-usd", type=Decimal, required=True, help="$ per million")
@@ -39,6 +45,7 @@ class Command(BaseCommand):
                 terms=terms,
                 recorded_by="attach_pool",
                 now=timezone.now(),
+                models=options["model"],
             )
         except (pools.PoolRefused, AddressRefused, PyreqwestError, OSError) as problem:
             raise CommandError(str(problem)) from None
