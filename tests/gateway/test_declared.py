@@ -1,0 +1,143 @@
+"""The declarative file: planned, applied, and applied again without a change."""
+
+import stat
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import redis
+from django.core.management import CommandError, call_command
+
+from billing.models import AuditEntry, Quota, RateLimit, Tenant
+from gateway import keys
+from gateway.models import ApiKey, GroupMapping, RoutingPolicy, Team
+
+FILE = """
+tenants:
+  - slug: research
+    name: Research
+    credit_limit_usd: "250"
+    teams:
+      - {slug: nlp, name: NLP}
+      - {slug: vision, name: Vision}
+    quotas:
+      - {scope: tenant, window: month, limit_usd: "500.25"}
+      - {scope: team nlp, window: day, limit_usd: "20"}
+      - {scope: model smollm2-135m-instruct, window: week, limit_usd: "5", shadow: true}
+    rate_limits:
+      - {scope: team vision, rpm: 60, concurrency: 4}
+    policy: {kind: in_house_first}
+    groups:
+      - {group: ml, role: developer, team: nlp}
+    keys:
+      - {name: ci, team: nlp}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, redis_client: redis.Redis, transactional_db: None) -> Path:
+    path = tmp_path / "house.yaml"
+    path.write_text(FILE)
+    return path
+
+
+def run(file: Path, *options: object) -> str:
+    out = StringIO()
+    call_command("apply", str(file), *map(str, options), stdout=out)
+    return out.getvalue()
+
+
+def test_a_plan_says_everything_and_makes_nothing(file: Path) -> None:
+    # when
+    shown = run(file, "--plan")
+    # then
+    assert shown.count("\n+ ") + shown.startswith("+ ") == 10
+    assert "+ research, quota of team nlp per day: limit_usd 20, shadow False" in shown
+    assert "10 changes to make" in shown
+    assert (Tenant.objects.count(), ApiKey.objects.count()) == (0, 0)
+
+
+def test_applying_twice_changes_nothing_the_second_time(file: Path, tmp_path: Path) -> None:
+    # given
+    secrets = tmp_path / "secrets"
+    # when
+    first, second = run(file, "--secrets", secrets), run(file, "--secrets", secrets)
+    # then
+    assert "10 changes made" in first
+    assert second == "0 changes\n"
+    tenant = Tenant.objects.get()
+    assert tenant.credit_limit_pico == 250 * 10**12
+    assert {team.slug for team in Team.objects.all()} == {"nlp", "vision"}
+    assert sorted(Quota.objects.values_list("scope_kind", "window", "shadow")) == [
+        ("model", "week", True),
+        ("team", "day", False),
+        ("tenant", "month", False),
+    ]
+    assert RateLimit.objects.get().rpm == 60
+    assert RoutingPolicy.objects.get().kind == "in_house_first"
+    assert GroupMapping.objects.get().team == Team.objects.get(slug="nlp")
+    name, _, secret = secrets.read_text().strip().partition("=")
+    assert name == "research/ci"
+    assert keys.find(secret) == ApiKey.objects.get()
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+    assert secret not in first
+    assert AuditEntry.objects.filter(actor="declarative file").exists()
+
+
+def test_only_what_differs_is_changed(file: Path) -> None:
+    # given
+    run(file)
+    file.write_text(FILE.replace('"20"', '"30"').replace("name: NLP", "name: Language"))
+    # when
+    shown = run(file)
+    # then
+    assert "~ research, team nlp: NLP -> Language" in shown
+    assert "limit_usd 20, shadow False -> limit_usd 30, shadow False" in shown
+    assert "2 changes made" in shown
+
+
+def test_what_the_file_does_not_name_is_left_alone(file: Path) -> None:
+    # given
+    run(file)
+    file.write_text("tenants: []\n")
+    # then
+    assert run(file) == "0 changes\n"
+    assert Quota.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("slug: research", "slug: re search", "slug"),
+        ('limit_usd: "20"', 'limit_usd: "-1"', "not negative"),
+        ('limit_usd: "20"', 'limit_usd: "NaN"', "not a sum"),
+        ('limit_usd: "20"', 'limit_usd: "٢٠"', "not a sum"),
+        ('limit_usd: "20"', "limit_usd: 1e400", "not a sum"),
+        ("window: day", "window: hour", "window"),
+        ("scope: team nlp", "scope: team other", "no team other"),
+        ("shadow: true", "shade: true", "shade"),
+        ("{slug: vision, name: Vision}", "{slug: nlp, name: Vision}", "twice"),
+        ("{kind: in_house_first}", "{kind: fairest}", "kind"),
+        ("tenants:", "tenants: [", "YAML|parsing|expected|mapping"),
+        ("tenants:", "- x", "mapping"),
+    ],
+)
+def test_a_slip_of_the_pen_is_refused_and_nothing_made(
+    old: str, new: str, why: str, file: Path
+) -> None:
+    # given
+    file.write_text(FILE.replace(old, new, 1))
+    # when
+    with pytest.raises(CommandError, match=why):
+        run(file)
+    # then
+    assert Tenant.objects.count() == 0
+
+
+def test_a_scope_that_is_none_is_refused(file: Path) -> None:
+    # given
+    run(file)
+    file.write_text(FILE.replace("scope: team nlp", "scope: nlp"))
+    # then
+    with pytest.raises(CommandError, match="none of"):
+        run(file)
