@@ -1,7 +1,7 @@
 """Usage of every surface that vendors answer on, whole answer in, canonical counts out. Pure.
 
 Chat and messages are read by `usage`; here are the surfaces that no wire of ours speaks yet, for
-whoever rates somebody else's answers: Responses, Gemini, Bedrock's Converse, Cohere. What is
+whoever rates somebody else's answers: Responses, Realtime, Gemini, Converse, Cohere. What is
 delivered and has no price of ours (searches, pictures, cached audio) is a UsageError.
 """
 
@@ -50,6 +50,32 @@ class ResponsesUsage(msgspec.Struct):
     input_tokens_details: _InputDetails | None = None
     output_tokens_details: _OutputDetails | None = None
     tool_calls_details: dict[str, _ToolCalls] | None = None  # Perplexity
+
+
+class _CachedKinds(msgspec.Struct):
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
+
+
+class _RealtimeInput(msgspec.Struct):
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
+    cached_tokens: int | None = None
+    cached_tokens_details: _CachedKinds | None = None
+
+
+class _RealtimeOutput(msgspec.Struct):
+    audio_tokens: int | None = None
+
+
+class RealtimeUsage(msgspec.Struct):
+    """OpenAI's Realtime: every part stands inside its parent; sound may be cached too."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int | None = None
+    input_token_details: _RealtimeInput | None = None
+    output_token_details: _RealtimeOutput | None = None
 
 
 class _ModalityCount(msgspec.Struct, rename="camel"):
@@ -108,7 +134,9 @@ def read(provider: str, surface: str, answer: Mapping[str, Any]) -> CanonicalUsa
     if surface not in READERS:
         raise UsageError(f"no surface is called {surface}")
     place, reader = READERS[surface]
-    counts = answer.get(place)
+    counts: Any = answer
+    for name in place.split("."):
+        counts = counts.get(name) if isinstance(counts, Mapping) else None
     if counts is None:
         raise UsageError(f"the answer has no {place}")
     try:
@@ -128,6 +156,27 @@ def from_responses(usage: ResponsesUsage) -> CanonicalUsage:
         cache_read_tokens=inputs.cached_tokens or inputs.cache_read_input_tokens or 0,
         cache_write_5m_tokens=inputs.cache_write_tokens or 0,
         reasoning_tokens=outputs.reasoning_tokens or 0,
+    )
+    return totalled(canonical, usage.total_tokens)
+
+
+def from_realtime(usage: RealtimeUsage) -> CanonicalUsage:
+    inputs = usage.input_token_details or _RealtimeInput()
+    outputs = usage.output_token_details or _RealtimeOutput()
+    audio, images = inputs.audio_tokens or 0, inputs.image_tokens or 0
+    kinds = inputs.cached_tokens_details
+    if kinds is not None and kinds.audio_tokens:
+        raise UsageError("cached audio has no price")
+    if inputs.cached_tokens and kinds is None and audio + images:
+        raise UsageError("a cached prompt of several kinds does not say which are cached")
+    cached_images = (kinds.image_tokens or 0) if kinds is not None else 0
+    canonical = CanonicalUsage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=inputs.cached_tokens or 0,
+        input_audio_tokens=audio,
+        input_image_tokens=images - cached_images,
+        output_audio_tokens=outputs.audio_tokens or 0,
     )
     return totalled(canonical, usage.total_tokens)
 
@@ -194,11 +243,15 @@ def from_cohere(usage: CohereUsage) -> CanonicalUsage:
 
 
 Reader = Callable[[Any, Convention], CanonicalUsage]
-# Surface -> where the counts stand in the answer, and how they are read.
+# Surface -> where the counts stand in the answer (names with dots between), and how they are read.
 READERS: Mapping[str, tuple[str, Reader]] = {
     "chat": ("usage", lambda c, rule: from_openai(msgspec.convert(c, OpenAIUsage), rule)),
     "messages": ("usage", lambda c, _: from_anthropic(msgspec.convert(c, AnthropicUsage))),
     "responses": ("usage", lambda c, _: from_responses(msgspec.convert(c, ResponsesUsage))),
+    "realtime": (
+        "response.usage",
+        lambda c, _: from_realtime(msgspec.convert(c, RealtimeUsage)),
+    ),
     "gemini": ("usageMetadata", lambda c, _: from_gemini(msgspec.convert(c, GeminiUsage))),
     "converse": ("usage", lambda c, _: from_converse(msgspec.convert(c, ConverseUsage))),
     "cohere": ("usage", lambda c, _: from_cohere(msgspec.convert(c, CohereUsage))),

@@ -215,3 +215,41 @@ def test_an_answer_without_usage_that_can_be_read_is_refused(
 ) -> None:
     with pytest.raises(UsageError):
         read("acme", surface, answer)
+
+
+def realtime(**details: Any) -> dict[str, Any]:
+    counts = {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150, **details}
+    return {"type": "response.done", "response": {"usage": counts}}
+
+
+def test_realtime_s_sound_and_cache_stand_inside_their_parents() -> None:
+    answer = realtime(
+        input_token_details={
+            "text_tokens": 40,
+            "audio_tokens": 60,
+            "cached_tokens": 16,
+            "cached_tokens_details": {"text_tokens": 16, "audio_tokens": 0},
+        },
+        output_token_details={"text_tokens": 10, "audio_tokens": 40},
+    )
+    assert read("openai", "realtime", answer) == CanonicalUsage(
+        input_tokens=100,
+        output_tokens=50,
+        cache_read_tokens=16,
+        input_audio_tokens=60,
+        output_audio_tokens=40,
+    )
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"audio_tokens": 60, "cached_tokens": 16},
+        {"audio_tokens": 60, "cached_tokens": 16, "cached_tokens_details": {"audio_tokens": 16}},
+        {"audio_tokens": 160},
+        {"audio_tokens": "60"},
+    ],
+)
+def test_realtime_s_counts_that_cannot_be_told_apart_are_refused(details: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        read("openai", "realtime", realtime(input_token_details=details))
