@@ -178,6 +178,7 @@ def test_a_damaged_model_is_one_clear_line(
         ["--gateway", "http://x", "--worker-key", "k", "--host", "0.0.0.0"],
         ["--gateway", "http://x", "--worker-key", "k", "--no-bearer"],
         ["--speculation", "magic"],
+        ["--quantisation", "int3"],
     ],
 )
 def test_flags_that_cannot_work_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]):

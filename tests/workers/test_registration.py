@@ -116,6 +116,21 @@ def test_a_worker_says_who_it_is_and_what_it_can(tiny_model_dir: Path):
     }
 
 
+def test_a_worker_with_int8_says_so(tiny_model_dir: Path, tmp_path: Path):
+    # given
+    console = Console()
+    limits = {"quantisation": "int8", "block_size": 16, "kernel_dir": tmp_path}
+
+    # when
+    play(tiny_model_dir, console, lambda: console.bodies(REGISTER), **limits)
+
+    # then: it runs as fp32, and says that, where the kernels cannot be built
+    [body] = console.bodies(REGISTER)
+    is_int8 = body["engine"]["linear"].startswith("int8")
+    assert ("int8" in body["techniques"]) is is_int8
+    assert body["engine"]["dtype"] == ("int8" if is_int8 else "float32")
+
+
 def test_heartbeats_carry_load_and_totals_at_the_period_the_console_set(tiny_model_dir: Path):
     # given
     console = Console()
