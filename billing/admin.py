@@ -43,12 +43,14 @@ from billing.models import (
     PriceRule,
     PriceVersion,
     ProcessorEvent,
+    RebateScale,
     ReRating,
     TaskRun,
     Tenant,
     TopUp,
     Transfer,
     UsageEvent,
+    VolumeRebate,
 )
 from billing.money import pico_from_usd, usd
 from billing.price_admin import (
@@ -59,6 +61,7 @@ from billing.price_admin import (
     PriceVersionAdmin,
     ReRatingAdmin,
 )
+from billing.rebate_admin import RebateScaleAdmin, VolumeRebateAdmin
 
 
 class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -234,6 +237,8 @@ admin.site.register(PriceList, PriceListAdmin)
 admin.site.register(PriceRule, PriceRuleAdmin)
 admin.site.register(ReRating, ReRatingAdmin)
 admin.site.register(PriceProposal, PriceProposalAdmin)
+admin.site.register(RebateScale, RebateScaleAdmin)
+admin.site.register(VolumeRebate, VolumeRebateAdmin)
 admin.site.register(PriceDisagreement, PriceDisagreementAdmin)
 
 

@@ -120,7 +120,9 @@ def _basis(
 def _middle(ratios: Iterable[Fraction]) -> Fraction:
     ordered = sorted(ratios)
     half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    if len(ordered) % 2:
+        return ordered[half]
+    return (ordered[half - 1] + ordered[half]) * Fraction(1, 2)
 
 
 def suggestion(event: UsageEvent) -> Suggestion | None:

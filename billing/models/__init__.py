@@ -16,6 +16,7 @@ from billing.models.payments import ProcessorEvent, Recharge, TopUp
 from billing.models.prices import PriceList, PriceRule, PriceVersion, ServiceTier, Sku
 from billing.models.proposals import PriceDisagreement, PriceProposal
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
+from billing.models.rebates import RebateScale, VolumeRebate
 from billing.models.rerating import Adjustment, ReRating
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.usage_events import UsageEvent
@@ -46,6 +47,7 @@ __all__ = [
     "Quota",
     "RateLimit",
     "ReRating",
+    "RebateScale",
     "Recharge",
     "RevokedKey",
     "ScopeKind",
@@ -57,4 +59,5 @@ __all__ = [
     "TopUp",
     "Transfer",
     "UsageEvent",
+    "VolumeRebate",
 ]

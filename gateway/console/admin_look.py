@@ -69,6 +69,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Price disagreements", "difference", "billing_pricedisagreement"),
                 _item("Price lists", "price_check", "billing_pricelist"),
                 _item("Discounts and margins", "percent", "billing_pricerule"),
+                _item("Volume rebates", "stacked_bar_chart", "billing_rebatescale"),
                 _item("Price corrections", "undo", "billing_rerating"),
                 _item("Workers", "memory", "providers_worker"),
                 _item("Worker keys", "vpn_key", "providers_workerkey"),

@@ -7,7 +7,15 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from billing.models import Adjustment, PriceList, PriceRule, PriceVersion, ReRating, UsageEvent
+from billing.models import (
+    Adjustment,
+    PriceList,
+    PriceRule,
+    PriceVersion,
+    RebateScale,
+    ReRating,
+    UsageEvent,
+)
 from tests.gateway.console_rows import offer, served
 from tests.people import Person
 
@@ -164,3 +172,35 @@ def test_a_correction_that_makes_no_sense_posts_nothing(
 
     assert answer.status_code == 200
     assert (ReRating.objects.count(), Adjustment.objects.count()) == (0, 0)
+
+
+def rebate(plan: PriceList, lines: str) -> dict[str, str]:
+    return {
+        "plan": str(plan.pk), "mode": "volume", "from_month": f"{NOW:%Y-%m}-01", "lines": lines,
+    }  # fmt: skip
+
+
+def test_a_plan_s_tiers_are_entered_a_line_each(operator: Client) -> None:
+    plan = PriceList.objects.create(slug="startup", name="Startup")
+
+    operator.post("/admin/billing/rebatescale/add/", rebate(plan, "1000, 2\n10000.5, 5\n-, 8, 100"))
+
+    assert RebateScale.objects.get().tiers == [
+        [1_000 * 10**12, 20_000, 0],
+        [10_000_500_000_000_000, 50_000, 0],
+        [None, 80_000, 100 * 10**12],
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["", "1000", "1000, 2", "-, 101", "-, -1", "-, NaN", "-, 1e400", "-, \u0665", "a, b",
+     "-, 1, 2, 3", "5, 1\n5, 2\n-, 3", "-, 1\n" * 21],
+)  # fmt: skip
+def test_tiers_that_make_no_sense_are_not_set(operator: Client, lines: str) -> None:
+    plan = PriceList.objects.create(slug="startup", name="Startup")
+
+    answer = operator.post("/admin/billing/rebatescale/add/", rebate(plan, lines), follow=True)
+
+    assert answer.status_code == 200
+    assert not RebateScale.objects.exists()
