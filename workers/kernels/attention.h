@@ -1,15 +1,16 @@
 // Attention over the paged cache, straight from its blocks.
 //
 // A block of 16 positions holds, per KV head, its keys as [dim][16] and then its values as
-// [16][dim]: a key dimension of 16 positions is one vector, so that scores need no sums across
-// lanes. Rows (a query head of a token) that share a KV head pass the keys together.
+// [16][dim]: the lanes of a vector are positions of one key dimension, so that scores need no sums
+// across lanes. Rows (a query head of a token) that share a KV head pass the keys together.
 #pragma once
 #include <vector>
 
 #include "lanes.h"
 #include "team.h"
 
-constexpr int BLOCK = LANES;
+constexpr int BLOCK = 16;
+constexpr int BLOCK_VECTORS = BLOCK / LANES;
 constexpr int ROWS_AT_ONCE = 6;
 
 struct Heads {
@@ -65,34 +66,36 @@ void score(const Heads& h, float* layer, const Span& span, int kv_head, int bloc
            const float* const* queries, float* scores, int stride) {
     for (int block = 0; block < blocks; block++) {
         const float* keys = keys_of(h, layer, span, block, kv_head);
-        Vec sums[ROWS] = {};
-        for (int i = 0; i < h.dim; i++) {
-            const Vec key = load(keys + i * BLOCK);
-            for (int row = 0; row < ROWS; row++) sums[row] += key * queries[row][i];
-        }
+        Vec sums[ROWS][BLOCK_VECTORS] = {};
+        for (int i = 0; i < h.dim; i++)
+            for (int v = 0; v < BLOCK_VECTORS; v++) {
+                const Vec key = load(keys + i * BLOCK + v * LANES);
+                for (int row = 0; row < ROWS; row++) sums[row][v] += key * queries[row][i];
+            }
         for (int row = 0; row < ROWS; row++)
-            store(scores + row * stride + block * BLOCK, sums[row]);
+            for (int v = 0; v < BLOCK_VECTORS; v++)
+                store(scores + row * stride + block * BLOCK + v * LANES, sums[row][v]);
     }
 }
 
 // Scores become weights in place, zero from `visible` on; the factor that makes their sum 1.
-inline float soften(float* scores, int blocks, int visible, float scale) {
+inline float soften(float* scores, int stride, int visible, float scale) {
     Vec peak = all(-INFINITY), total{};
-    for (int block = 0; block < blocks; block++) {
-        const Vec value = load(scores + block * BLOCK) * scale;
-        peak = bigger(peak, LANE + block * BLOCK < visible ? value : all(-INFINITY));
+    for (int first = 0; first < stride; first += LANES) {
+        const Vec value = load(scores + first) * scale;
+        peak = bigger(peak, numbers() + first < visible ? value : all(-INFINITY));
     }
     const float top = largest(peak);
-    for (int block = 0; block < blocks; block++) {
-        const Vec weight = exponential(load(scores + block * BLOCK) * scale - top);
-        const Vec kept = LANE + block * BLOCK < visible ? weight : Vec{};
+    for (int first = 0; first < stride; first += LANES) {
+        const Vec weight = exponential(load(scores + first) * scale - top);
+        const Vec kept = numbers() + first < visible ? weight : Vec{};
         total += kept;
-        store(scores + block * BLOCK, kept);
+        store(scores + first, kept);
     }
     return 1 / sum(total);
 }
 
-// out[row] = sum over positions of weight * value, in slices of VECTORS * 16 dimensions.
+// out[row] = sum over positions of weight * value, in slices of VECTORS registers.
 template <int ROWS, int VECTORS>
 void weigh(const Heads& h, float* layer, const Span& span, int kv_head, int length,
            const float* weights, int stride, const float* factors, float* const* out) {
@@ -132,12 +135,11 @@ void attend_rows(const Heads& h, float* layer, const Span& span, int kv_head, in
     const float scale = 1 / std::sqrt(float(h.dim));
     for (int row = 0; row < ROWS; row++) {
         const int visible = span.context + (first + row) / group + 1;
-        factors[row] = soften(scores.data() + row * stride, blocks, visible, scale);
+        factors[row] = soften(scores.data() + row * stride, stride, visible, scale);
     }
-    if (h.dim % (4 * LANES) == 0)
-        weigh<ROWS, 4>(h, layer, span, kv_head, length, scores.data(), stride, factors, results);
-    else
-        weigh<ROWS, 1>(h, layer, span, kv_head, length, scores.data(), stride, factors, results);
+    const auto weigh_all = h.dim % (VECTORS_AT_ONCE * LANES) ? weigh<ROWS, 1>
+                                                              : weigh<ROWS, VECTORS_AT_ONCE>;
+    weigh_all(h, layer, span, kv_head, length, scores.data(), stride, factors, results);
 }
 
 template <int ROWS_MAX = ROWS_AT_ONCE>

@@ -1,6 +1,7 @@
-// Sixteen fp32 lanes, and the one thing that differs between processors: the product of bytes.
+// One register of fp32 lanes, and the one thing that differs between processors: the product of
+// bytes.
 //
-// Arithmetic is written once, on the compiler's vector type: one register with AVX-512, two with
+// Arithmetic is written once, on the compiler's vector type, for 16 lanes with AVX-512 and 8 with
 // AVX2. Never compiled with -ffast-math: NaN must come out where NaN went in.
 #pragma once
 #include <immintrin.h>
@@ -13,12 +14,24 @@
 #error "these kernels need AVX2, FMA and F16C"
 #endif
 
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
+#define HAS_VNNI
 constexpr int LANES = 16;
+#else
+constexpr int LANES = 8;
+#endif
+
 constexpr float ROUNDING = 12582912.0f;  // 1.5 * 2^23: to add it is to round to an integer
-typedef float Vec __attribute__((vector_size(64)));
-typedef int32_t IntVec __attribute__((vector_size(64)));
-constexpr IntVec LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-typedef float LooseVec __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float Vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t IntVec __attribute__((vector_size(LANES * 4)));
+typedef float LooseVec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+// 0, 1, 2, ... : the number of each lane.
+inline IntVec numbers() {
+    IntVec lanes{};
+    for (int i = 0; i < LANES; i++) lanes[i] = i;
+    return lanes;
+}
 
 inline Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
 inline void store(float* to, Vec value) { *reinterpret_cast<LooseVec*>(to) = value; }
@@ -42,10 +55,10 @@ inline void store_part(float* to, Vec value, int count) {
 inline Vec bigger(Vec a, Vec b) { return a < b ? b : a; }
 inline Vec magnitude(Vec v) { return (Vec)((IntVec)v & 0x7fffffff); }
 
-// Combines every lane with the lanes 8, 4, 2 and 1 away from it, so that each holds the whole.
+// Combines every lane with the lanes (8,) 4, 2 and 1 away from it, so that each holds the whole.
 template <int AWAY = LANES / 2, typename Combine>
 inline Vec across(Vec v, const Combine& combine) {
-    v = combine(v, __builtin_shuffle(v, LANE ^ AWAY));
+    v = combine(v, __builtin_shuffle(v, numbers() ^ AWAY));
     if constexpr (AWAY > 1) return across<AWAY / 2>(v, combine);
     return v;
 }
@@ -76,90 +89,79 @@ inline Vec exponential(Vec x) {
 
 inline Vec silu(Vec x) { return x / (1.0f + exponential(-x)); }
 
-#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#ifdef HAS_VNNI
 
 constexpr const char* INSTRUCTIONS = "avx512-vnni";
-constexpr int TOKENS_AT_ONCE = 8;  // as many share a load of weights as the registers can hold
+constexpr int TOKENS_AT_ONCE = 8;   // as many share a load of weights as the registers can hold
+constexpr int VECTORS_AT_ONCE = 4;  // of attention's values
 
 inline Vec load_half(const uint16_t* from) {
     return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 
-// Four unsigned bytes for each of 16 rows.
+// Four unsigned bytes for each lane's row.
 typedef __m512i Weights;
 
 inline Weights load_weights(const uint8_t* from) { return _mm512_load_si512(from); }
 inline Weights low_nibbles(Weights w) { return _mm512_and_si512(w, _mm512_set1_epi8(15)); }
 inline Weights high_nibbles(Weights w) { return low_nibbles(_mm512_srli_epi16(w, 4)); }
 
-// Sixteen sums of products of unsigned bytes with signed bytes.
+// A sum of products of unsigned bytes with signed bytes in every lane.
 struct Sums {
-    __m512i all = _mm512_setzero_si512();
-    // Lane i takes the four weights of row i times the same four activations.
+    __m512i lanes = _mm512_setzero_si512();
+    // Every lane takes the four weights of its row times the same four activations.
     void add(Weights weights, const int8_t* activations) {
         int32_t four;
         memcpy(&four, activations, sizeof four);
-        all = _mm512_dpbusd_epi32(all, weights, _mm512_set1_epi32(four));
+        lanes = _mm512_dpbusd_epi32(lanes, weights, _mm512_set1_epi32(four));
     }
-    Vec floats() const { return __builtin_convertvector((IntVec)all, Vec); }
+    void add_nibbles(Weights weights, const int8_t* activations) { add(weights, activations); }
+    Vec floats() const { return __builtin_convertvector((IntVec)lanes, Vec); }
 };
 
 #else
 
 constexpr const char* INSTRUCTIONS = "avx2";
-constexpr int TOKENS_AT_ONCE = 2;
+constexpr int TOKENS_AT_ONCE = 4;
+constexpr int VECTORS_AT_ONCE = 2;
 
 inline Vec load_half(const uint16_t* from) {
-    const __m128i* halves = reinterpret_cast<const __m128i*>(from);
-    const __m256 parts[2] = {_mm256_cvtph_ps(_mm_loadu_si128(halves)),
-                             _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
-    Vec whole;
-    memcpy(&whole, parts, sizeof whole);
-    return whole;
+    return (Vec)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
 
-struct Weights {
-    __m256i low, high;
-};
+typedef __m256i Weights;
 
 inline Weights load_weights(const uint8_t* from) {
-    const __m256i* halves = reinterpret_cast<const __m256i*>(from);
-    return {_mm256_load_si256(halves), _mm256_load_si256(halves + 1)};
+    return _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
 }
-
-inline Weights low_nibbles(Weights w) {
-    const __m256i mask = _mm256_set1_epi8(15);
-    return {_mm256_and_si256(w.low, mask), _mm256_and_si256(w.high, mask)};
-}
-
-inline Weights high_nibbles(Weights w) {
-    return low_nibbles({_mm256_srli_epi16(w.low, 4), _mm256_srli_epi16(w.high, 4)});
-}
+inline Weights low_nibbles(Weights w) { return _mm256_and_si256(w, _mm256_set1_epi8(15)); }
+inline Weights high_nibbles(Weights w) { return low_nibbles(_mm256_srli_epi16(w, 4)); }
 
 // As above without VNNI. Bytes are widened to 16 bits first: the instruction that multiplies bytes
 // saturates at 2 * 255 * 127. So both kinds of processor get the same integers.
 struct Sums {
-    __m256i low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
-    static __m256i four_products(__m256i bytes, __m256i even, __m256i odd) {
-        const __m256i even_bytes = _mm256_and_si256(bytes, _mm256_set1_epi16(0xff));
-        const __m256i odd_bytes = _mm256_srli_epi16(bytes, 8);
-        return _mm256_add_epi32(_mm256_madd_epi16(even_bytes, even),
-                                _mm256_madd_epi16(odd_bytes, odd));
-    }
+    __m256i lanes = _mm256_setzero_si256(), pairs = _mm256_setzero_si256();
     void add(Weights weights, const int8_t* activations) {
         int32_t four;
         memcpy(&four, activations, sizeof four);
         const __m256i repeated = _mm256_set1_epi32(four);
         const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(repeated, 8), 8);
         const __m256i odd = _mm256_srai_epi16(repeated, 8);
-        low = _mm256_add_epi32(low, four_products(weights.low, even, odd));
-        high = _mm256_add_epi32(high, four_products(weights.high, even, odd));
+        const __m256i even_weights = _mm256_and_si256(weights, _mm256_set1_epi16(0xff));
+        const __m256i odd_weights = _mm256_srli_epi16(weights, 8);
+        lanes = _mm256_add_epi32(lanes, _mm256_madd_epi16(even_weights, even));
+        lanes = _mm256_add_epi32(lanes, _mm256_madd_epi16(odd_weights, odd));
+    }
+    // Nibbles are small enough for that instruction, and for 16-bit sums of a group of 32.
+    void add_nibbles(Weights weights, const int8_t* activations) {
+        int32_t four;
+        memcpy(&four, activations, sizeof four);
+        const __m256i products = _mm256_maddubs_epi16(weights, _mm256_set1_epi32(four));
+        pairs = _mm256_add_epi16(pairs, products);
     }
     Vec floats() const {
-        const __m256 parts[2] = {_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)};
-        Vec whole;
-        memcpy(&whole, parts, sizeof whole);
-        return whole;
+        const __m256i whole = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        return __builtin_convertvector((IntVec)_mm256_add_epi32(lanes, whole), Vec);
     }
 };
 

@@ -1,13 +1,13 @@
 // Products of int8 weights with int8 activations.
 //
 // Weights: unsigned numbers of 8 bits in groups of 32 inputs, each group with a scale and a minimum
-// in fp16, so that w = minimum + scale * factor * number. Sixteen rows are interleaved into a tile,
-// in the order in which the product reads them:
+// in fp16, so that w = minimum + scale * factor * number. As many rows as there are lanes (16 or 8)
+// are interleaved into a tile, in the order in which the product reads them:
 //
-//   tile = per group of 32 inputs: [8][16 rows][4 inputs] bytes, 16 scales, 16 minimums
+//   tile = per group of 32 inputs: [8][rows][4 inputs] bytes, a scale and a minimum for each row
 //
 // The places of the 256 steps are chosen per matrix (`Steps`). Where the weights were made of 4
-// bits that is seen, and 4 bits are kept: [4][16 rows][4 inputs] bytes, whose high halves are the
+// bits that is seen, and 4 bits are kept: [4][rows][4 inputs] bytes, whose high halves are the
 // second 16 inputs. Weights of a Q4_1 or Q8_0 file lose nothing.
 // Activations: signed bytes with one fp32 scale per group of 32, made anew for every token. What
 // one token gets never depends on the tokens beside it: the sums are in the same order for all.
@@ -18,6 +18,7 @@
 #include "team.h"
 
 constexpr int GROUP = 32;
+constexpr int GROUP_VECTORS = GROUP / LANES;
 constexpr int CACHE_LINE = 64;
 
 // How the numbers of a group lie between its smallest and largest weight.
@@ -51,7 +52,7 @@ inline int tiles_of(int rows) { return (rows + LANES - 1) / LANES; }
 
 struct GroupCode {
     uint16_t scale, minimum;
-    Vec numbers[2];
+    Vec numbers[GROUP_VECTORS];
     double squared_error;
     bool is_exact;
 };
@@ -60,9 +61,13 @@ struct GroupCode {
 // group of 16 values with an fp16 scale, which is what Q4_1 is, falls on every 17th step.
 inline float factor_of(Steps steps) { return steps == Steps::BETWEEN_EXTREMES ? 1 / 17.0f : 1.0f; }
 
-inline GroupCode encode(const Vec (&weights)[2], Steps steps) {
-    const float high = largest(bigger(weights[0], weights[1]));
-    const float low = -largest(bigger(-weights[0], -weights[1]));
+inline GroupCode encode(const float* weights, Steps steps) {
+    Vec above = load(weights), below = -above;
+    for (int i = LANES; i < GROUP; i += LANES) {
+        above = bigger(above, load(weights + i));
+        below = bigger(below, -load(weights + i));
+    }
+    const float high = largest(above), low = -largest(below);
     const float peak = std::fmax(high, -low);
     const bool is_around = steps == Steps::AROUND_ZERO;
     GroupCode code{};
@@ -71,11 +76,12 @@ inline GroupCode encode(const Vec (&weights)[2], Steps steps) {
     code.minimum = _cvtss_sh(base, _MM_FROUND_TO_NEAREST_INT);
     const float step = _cvtsh_ss(code.scale) * factor_of(steps), start = _cvtsh_ss(code.minimum);
     const Vec last = all(steps == Steps::SIXTEEN ? 15 : 255);
-    for (int part = 0; part < 2; part++) {
-        const Vec place = step > 0 ? (weights[part] - start) / step : Vec{};
+    for (int part = 0; part < GROUP_VECTORS; part++) {
+        const Vec weight = load(weights + part * LANES);
+        const Vec place = step > 0 ? (weight - start) / step : Vec{};
         const Vec kept = -bigger(-bigger(place, Vec{}), -last);
         code.numbers[part] = (kept + ROUNDING) - ROUNDING;
-        const Vec error = weights[part] - (start + step * code.numbers[part]);
+        const Vec error = weight - (start + step * code.numbers[part]);
         code.squared_error += sum(error * error);
     }
     code.is_exact = code.squared_error <= GROUP * double(peak) * peak * ROUNDING_ERROR;
@@ -87,7 +93,7 @@ inline GroupCode encode_group(const float* row, int group, int depth, Steps step
     const int first = group * GROUP;
     float padded[GROUP];
     for (int i = 0; i < GROUP; i++) padded[i] = row[first + i < depth ? first + i : first];
-    return encode({load(padded), load(padded + LANES)}, steps);
+    return encode(padded, steps);
 }
 
 inline bool is_exact(Steps steps, const float* weights, int rows, int depth) {
@@ -114,7 +120,7 @@ inline Steps best_steps(const float* weights, int rows, int depth) {
 }
 
 inline void put_group(const GroupCode& code, Steps steps, int lane, uint8_t* piece) {
-    const int half = number_bytes(steps) / LANES;
+    const int half = number_bytes(steps) / LANES;  // inputs until the high halves begin
     for (int i = 0; i < GROUP; i++) {
         const int number = int(code.numbers[i / LANES][i % LANES]);
         const int place = i % half;
@@ -164,10 +170,12 @@ struct Activations {
             float padded[GROUP] = {};
             const int first = group * GROUP, count = std::min(GROUP, depth - first);
             memcpy(padded, row + first, count * sizeof(float));
-            const Vec low = load(padded), high = load(padded + LANES);
-            poison += low * 0.0f + high * 0.0f;
-            const float peak = largest(bigger(magnitude(low), magnitude(high)));
-            quantise_group(low, high, peak, size_t(token) * groups + group);
+            Vec peaks{};
+            for (int i = 0; i < GROUP; i += LANES) {
+                poison += load(padded + i) * 0.0f;
+                peaks = bigger(peaks, magnitude(load(padded + i)));
+            }
+            quantise_group(padded, largest(peaks), size_t(token) * groups + group);
         }
         // Comparisons lose a NaN, and bytes cannot hold one: the scales must carry it on.
         const float poisoned = sum(poison);
@@ -177,17 +185,19 @@ struct Activations {
     }
 
   private:
-    void quantise_group(Vec low, Vec high, float peak, size_t at) {
+    void quantise_group(const float* numbers, float peak, size_t at) {
         typedef int8_t Bytes __attribute__((vector_size(LANES)));
         const float inverse = peak > 0 ? 127 / peak : 0;
-        const IntVec zero = (IntVec)all(ROUNDING);
-        const IntVec a = (IntVec)(low * inverse + ROUNDING) - zero;
-        const IntVec b = (IntVec)(high * inverse + ROUNDING) - zero;
-        const Bytes narrow[2] = {__builtin_convertvector(a, Bytes),
-                                 __builtin_convertvector(b, Bytes)};
-        memcpy(&bytes[at * GROUP], narrow, sizeof narrow);
+        IntVec total{};
+        for (int i = 0; i < GROUP; i += LANES) {
+            const Vec rounded = load(numbers + i) * inverse + ROUNDING;
+            const IntVec whole = (IntVec)rounded - (IntVec)all(ROUNDING);
+            const Bytes narrow = __builtin_convertvector(whole, Bytes);
+            memcpy(&bytes[at * GROUP + i], &narrow, sizeof narrow);
+            total += whole;
+        }
         scales[at] = peak / 127;
-        sums[at] = scales[at] * sum(__builtin_convertvector(a + b, Vec));
+        sums[at] = scales[at] * sum(__builtin_convertvector(total, Vec));
     }
 };
 
@@ -207,11 +217,13 @@ inline void multiply_tokens(const uint8_t* piece, float factor, const Activation
             __builtin_prefetch(piece + size_t(groups) * piece_bytes(steps) + line, 0, 2);
         Sums sums[TOKENS];
         for (int i = 0; i < chunks; i++) {
-            Weights weights = load_weights(piece + i % kept_chunks * 4 * LANES);
-            if (FOUR_BITS) weights = i < kept_chunks ? low_nibbles(weights) : high_nibbles(weights);
+            const Weights weights = load_weights(piece + i % kept_chunks * 4 * LANES);
+            const Weights nibbles = i < kept_chunks ? low_nibbles(weights) : high_nibbles(weights);
             for (int t = 0; t < TOKENS; t++) {
                 const size_t at = first + size_t(t) * groups + group;
-                sums[t].add(weights, &x.bytes[at * GROUP + i * 4]);
+                const int8_t* four = &x.bytes[at * GROUP + i * 4];
+                if (FOUR_BITS) sums[t].add_nibbles(nibbles, four);
+                else sums[t].add(weights, four);
             }
         }
         const uint16_t* halves = reinterpret_cast<const uint16_t*>(piece + number_bytes(steps));
@@ -225,7 +237,7 @@ inline void multiply_tokens(const uint8_t* piece, float factor, const Activation
     for (int t = 0; t < TOKENS; t++) out[t] = scaled[t] + shifted[t];
 }
 
-// Sixteen rows times `count` tokens, at most COUNT_MAX.
+// A tile's rows times `count` tokens, at most COUNT_MAX.
 template <int COUNT_MAX = TOKENS_AT_ONCE>
 inline void multiply(const Matrix& w, int tile, const Activations& x, int token, int count,
                      Vec* out) {
