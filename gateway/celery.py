@@ -21,6 +21,7 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.draft_invoices": (3600, "slow"),
     "billing.tasks.expire_credit": (3600, "slow"),
     "gateway.tasks.recharge_credit": (60, "slow"),
+    "gateway.tasks.tell_of_budgets": (30, "slow"),
     "providers.tasks.record_measurements": (1, "boards"),
     "providers.tasks.refresh_leaderboards": (5, "boards"),
     "providers.tasks.check_offers": (10, "boards"),

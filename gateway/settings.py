@@ -142,6 +142,29 @@ INVOICE_SELLER = {
     ),
 }
 
+# --- word of budgets -----------------------------------------------------------------------------
+
+EMAIL_HOST = env.text(
+    "TOKENHOUSE_EMAIL_HOST",
+    purpose="the mail server for notifications; empty sends none",
+    default="",
+)
+EMAIL_PORT = env.integer(
+    "TOKENHOUSE_EMAIL_PORT", purpose="its port", default=587, minimum=1, maximum=65_535
+)
+EMAIL_HOST_USER = env.text("TOKENHOUSE_EMAIL_USER", purpose="its user", default="")
+EMAIL_HOST_PASSWORD = env.optional_secret("TOKENHOUSE_EMAIL_PASSWORD", purpose="its password")
+EMAIL_USE_TLS = env.boolean("TOKENHOUSE_EMAIL_TLS", purpose="speak TLS to it", default=True)
+EMAIL_TIMEOUT = 5
+DEFAULT_FROM_EMAIL = env.text(
+    "TOKENHOUSE_EMAIL_FROM", purpose="who mails come from", default="tokenhouse@localhost"
+)
+WEBHOOKS_PRIVATE = env.boolean(
+    "TOKENHOUSE_WEBHOOKS_PRIVATE",
+    purpose="let webhooks go to private networks and speak http",
+    default=False,
+)
+
 # --- buying credit -------------------------------------------------------------------------------
 STRIPE_API_KEY = env.optional_secret(
     "TOKENHOUSE_STRIPE_API_KEY", purpose="Stripe's secret key; without it no credit can be bought"

@@ -1,16 +1,19 @@
-"""Celery's side of the gateway: refusals from the data plane's stream into Postgres."""
+"""Celery's side of the gateway: transport only. What they do is in the services they call."""
 
 from datetime import UTC, datetime
 
 from celery import shared_task
 
+from billing import budget_alerts
 from billing.redis_connection import connection
+from gateway import budget_alerts as alert_delivery
 from gateway import refusals
 from gateway.payments import recharging
 from providers.task_runs import run_alone
 
 RECORD = "gateway.tasks.record_refusals"
 RECHARGE = "gateway.tasks.recharge_credit"
+BUDGETS = "gateway.tasks.tell_of_budgets"
 
 
 @shared_task(name=RECORD)
@@ -23,3 +26,10 @@ def recharge_credit() -> None:
     """Buy credit with saved cards; charged only once what is bought is written down for good."""
     started = run_alone(RECHARGE, recharging.start_due)
     recharging.charge(started or [], now=datetime.now(UTC))
+
+
+@shared_task(name=BUDGETS)
+def tell_of_budgets() -> None:
+    """Notice budgets that fill up, then deliver what is due."""
+    run_alone(BUDGETS, lambda now: budget_alerts.notice(connection(), now=now))
+    alert_delivery.deliver_due(now=datetime.now(UTC))

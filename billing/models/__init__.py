@@ -1,6 +1,7 @@
 """Billing's tables, one file per concept; import them from here."""
 
 from billing.models.audit_entries import AuditEntry
+from billing.models.budget_alerts import AlertChannel, AlertDelivery, BudgetAlert
 from billing.models.call_profiles import CallCount, CallMark, CallProfile
 from billing.models.invoices import (
     BillingProfile,
@@ -22,6 +23,9 @@ from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.usage_events import UsageEvent
 
 __all__ = [
+    "AlertChannel",
+    "AlertDelivery",
+    "BudgetAlert",
     "Account",
     "Adjustment",
     "AuditEntry",

@@ -1,16 +1,28 @@
 """What the budgets page shows: each limit with its scope's name and what is used of it."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from redis.exceptions import RedisError
 
 from billing import audit, credit, quota_registers, quotas
 from billing.credit import Balance
-from billing.models import AuditEntry, Quota, RateLimit, ScopeKind, Tenant
-from gateway.models import ApiKey, Team
+from billing.models import (
+    AlertChannel,
+    AlertDelivery,
+    AuditEntry,
+    Quota,
+    RateLimit,
+    ScopeKind,
+    Tenant,
+)
+from gateway import budget_alerts as alert_delivery
+from gateway.console import refusal_queries
+from gateway.models import ApiKey, Refusal, Team
 
 CHANGES_SHOWN = 20
+WATCHED_SHOWN = 10
+WATCHED_FOR = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +119,47 @@ def _spent_pico(quota: Quota, tenant: Tenant, now: datetime) -> int | None:
     ).spent_pico
 
 
+@dataclass(frozen=True, slots=True)
+class ChannelRow:
+    """Where budgets are told of; `secret` is what a webhook's receiver checks signatures with."""
+
+    channel: AlertChannel
+    secret: str
+    last: AlertDelivery | None
+
+
+def channels(tenant: Tenant) -> list[ChannelRow]:
+    found = AlertChannel.objects.filter(tenant=tenant).order_by("pk")
+    return [
+        ChannelRow(
+            channel=channel,
+            secret=alert_delivery.secret_of(channel)
+            if channel.kind == AlertChannel.Kind.WEBHOOK
+            else "",
+            last=channel.deliveries.order_by("-pk").first(),
+        )
+        for channel in found
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What watching budgets would have refused lately."""
+
+    count: int
+    newest: list[Refusal]
+
+
+def watched(tenant: Tenant, now: datetime) -> Watched:
+    since = now - WATCHED_FOR
+    return Watched(*refusal_queries.watched(int(tenant.pk), since=since, limit=WATCHED_SHOWN))
+
+
 def changes(tenant: Tenant) -> list[AuditEntry]:
     """Who last changed limits of this tenant."""
-    return audit.newest(tenant, actions=("quota.", "rate_limit.", "tenant."), limit=CHANGES_SHOWN)
+    return audit.newest(
+        tenant, actions=("quota.", "rate_limit.", "tenant.", "alert_"), limit=CHANGES_SHOWN
+    )
 
 
 def rate_rows(tenant: Tenant) -> list[RateRow]:

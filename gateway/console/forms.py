@@ -150,6 +150,15 @@ class RaiseForm(PlainForm):
         return now + timedelta(days=self.cleaned_data["days"])
 
 
+class ChannelForm(PlainForm):
+    kind = forms.ChoiceField(
+        label="By", choices=[("mail", "mail to"), ("webhook", "a signed webhook to")]
+    )
+    target = forms.CharField(
+        label="Address", max_length=300, help_text="A mail address, or an https URL."
+    )
+
+
 class RateLimitForm(ScopeForm):
     rpm = forms.IntegerField(
         label="Requests per minute", required=False, min_value=1, max_value=10_000_000

@@ -7,11 +7,12 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 from redis.exceptions import RedisError
 
-from billing import quotas
+from billing import budget_alerts, quotas
 from billing.errors import BillingError
+from gateway import budget_alerts as alert_delivery
 from gateway.console import budget_rows
 from gateway.console.access import MANAGERS, require, tenant_page
-from gateway.console.forms import QuotaForm, RaiseForm, RateLimitForm, ScopeForm
+from gateway.console.forms import ChannelForm, QuotaForm, RaiseForm, RateLimitForm, ScopeForm
 from gateway.console.pages import render_page
 from gateway.models import Member
 from providers.snapshot_signal import bump
@@ -92,6 +93,49 @@ def raise_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResp
 
 @require_POST
 @tenant_page
+def add_channel(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, MANAGERS)
+    form = ChannelForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Nothing was changed: say a mail address or an https URL.")
+        return redirect("budgets")
+    stated = form.cleaned_data
+    try:
+        alert_delivery.check_target(stated["kind"], stated["target"])
+        budget_alerts.add_channel(
+            tenant=member.tenant,
+            kind=stated["kind"],
+            target=stated["target"],
+            actor=member.user.get_username(),
+            now=timezone.now(),
+        )
+    except BillingError as refused:
+        messages.error(request, f"Nothing was changed: {refused}.")
+        return redirect("budgets")
+    messages.success(request, "Saved. It is told at 50, 80 and 100 % of every budget.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def remove_channel(request: HttpRequest, member: Member, channel_id: int) -> HttpResponse:
+    require(member, MANAGERS)
+    try:
+        budget_alerts.remove_channel(
+            tenant=member.tenant,
+            channel_id=channel_id,
+            actor=member.user.get_username(),
+            now=timezone.now(),
+        )
+    except BillingError as refused:
+        messages.error(request, f"Nothing was changed: {refused}.")
+        return redirect("budgets")
+    messages.success(request, "Nobody is told there any more.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
 def set_rate_limit(request: HttpRequest, member: Member) -> HttpResponse:
     require(member, MANAGERS)
     form = RateLimitForm(request.POST, scopes=budget_rows.scopes(member.tenant))
@@ -129,6 +173,9 @@ def _page(
         "changes": budget_rows.changes(member.tenant),
         "quota_form": quota_form or QuotaForm(scopes=budget_rows.cap_scopes(member.tenant)),
         "raise_form": RaiseForm(),
+        "channel_form": ChannelForm(),
+        "channels": budget_rows.channels(member.tenant),
+        "watched": budget_rows.watched(member.tenant, timezone.now()),
         "rate_form": rate_form or RateLimitForm(scopes=scopes),
         "may_change": member.role in MANAGERS,
     }
