@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0011_scopes_and_modes"),
+        ("billing", "0012_volume_rebates"),
     ]
 
     operations = [
