@@ -32,6 +32,10 @@ class EngineConfig:
     draft_layers: int = 0
     draft_depth: int = 4
     suffix_tokens: int = 50_000
+    # Both change texts, to compute less; 0 layers is no early exit.
+    contextual_sparsity: bool = False
+    exit_layer: int = 0
+    exit_confidence: float = 0.95
     block_size: int = 16
     kv_blocks: int = 544
     token_budget: int = 128
@@ -67,6 +71,14 @@ class EngineConfig:
             raise ValueError("ngram_min must be at least 1 and at most ngram_max")
         if not 0.0 <= self.audit_share <= 1.0:
             raise ValueError("audit_share must lie between 0 and 1")
+        if self.exit_layer < 0 or not 0 < self.exit_confidence <= 1:
+            raise ValueError("an exit needs a layer of at least 0 and a confidence in (0, 1]")
+        if self.is_approximate and self.speculation != "off":
+            raise ValueError("drafts are lossless; early exit and contextual sparsity are not")
+        if self.is_approximate and self.quantisation != "none":
+            raise ValueError("early exit and contextual sparsity run in fp32 only")
+        if self.contextual_sparsity and self.exit_layer:
+            raise ValueError("early exit and contextual sparsity cannot be combined")
         if self.token_budget < self.max_running_requests:
             raise ValueError("token_budget must give every running request its token")
 
@@ -82,6 +94,11 @@ class EngineConfig:
     @property
     def proposers(self) -> tuple[str, ...]:
         return () if self.speculation == "off" else tuple(self.speculation.split("+"))
+
+    @property
+    def is_approximate(self) -> bool:
+        """Whether texts may differ from those of the whole model."""
+        return self.contextual_sparsity or self.exit_layer > 0
 
     @property
     def max_requests(self) -> int:

@@ -48,6 +48,13 @@ class GroupedHeads:
         self.norms = _read_head_norms(config, read, prefix)
 
     def __call__(self, normed: Tensor, hidden: Tensor, index: int, step: Step) -> Tensor:
+        heads = self._config.heads
+        qkv = self.remember(normed, index, step)
+        attend(qkv[:, :heads], step.cache.blocks[index], step.buckets, step.attended)
+        return self.output.plus(step.attended, hidden)
+
+    def remember(self, normed: Tensor, index: int, step: Step) -> Tensor:
+        """Store keys and values; they and the queries: [tokens, heads + 2 * kv_heads, dim]."""
         config = self._config
         rotated = config.heads + config.kv_heads
         qkv = self.qkv(normed).view(-1, rotated + config.kv_heads, config.head_dim)
@@ -57,8 +64,7 @@ class GroupedHeads:
             halves = qkv[:, :rotated].view(-1, rotated, config.head_dim // 2, 2)
             torch.view_as_complex(halves).mul_(step.rotation)
         step.cache.slots[index].index_copy_(0, step.slots, qkv[:, config.heads :])
-        attend(qkv[:, : config.heads], step.cache.blocks[index], step.buckets, step.attended)
-        return self.output.plus(step.attended, hidden)
+        return qkv
 
     def _norm_heads(self, qkv: Tensor) -> None:
         """In place; a weight is as wide as one head or as all of them."""

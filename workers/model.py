@@ -141,14 +141,20 @@ class Model:
 
         It is what `logits` takes: the final norm is not applied yet.
         """
-        config = self.config
-        hidden = self._embed(batch)
+        return self._run(
+            self._embed(batch), self._step(batch, cache), range(self.config.layers)[:depth]
+        )
+
+    def _step(self, batch: Batch, cache: KVCache) -> Step:
         rotation = None
         if self._rotations is not None:
             rotation = self._rotations.index_select(0, batch.positions)
-        attended = hidden.new_empty(hidden.shape[0], config.heads * config.head_dim)
-        step = Step(cache, batch.slots, batch.buckets, rotation, attended)
-        for index, layer in enumerate(self._layers[:depth]):
+        attended = torch.empty(len(batch.tokens), self.config.heads * self.config.head_dim)
+        return Step(cache, batch.slots, batch.buckets, rotation, attended)
+
+    def _run(self, hidden: Tensor, step: Step, layers: range) -> Tensor:
+        for index in layers:
+            layer = self._layers[index]
             hidden = layer.heads(layer.input_norm(hidden), hidden, index, step)
             hidden = layer.mlp(layer.mlp_norm(hidden), hidden)
         return hidden
@@ -183,15 +189,11 @@ class Model:
         prefix = f"{root}.layers.{index}"
         attention = f"{prefix}.self_attn"
         if config.rope is None:
-            shape = (config.mlp_width, config.hidden_size)
             return Layer(
                 input_norm=LayerNorm(read, f"{prefix}.self_attn_layer_norm", config),
                 heads=GroupedHeads(config, read, attention, make),
                 mlp_norm=LayerNorm(read, f"{prefix}.final_layer_norm", config),
-                mlp=ReluMLP(
-                    read_linear(read, f"{prefix}.fc1", shape, make, biased=True),
-                    read_linear(read, f"{prefix}.fc2", shape[::-1], make, biased=True),
-                ),
+                mlp=self._load_mlp(read, prefix, index),
             )
         kind = LatentHeads if config.latent else GroupedHeads
         return Layer(
@@ -207,6 +209,11 @@ class Model:
             return SparseMLP(config, read, prefix, self.make_linear)
         shape = (config.mlp_width, config.hidden_size)
         make, biased = self.make_linear, config.mlp_bias
+        if config.rope is None:
+            return ReluMLP(
+                read_linear(read, f"{prefix}.fc1", shape, make, biased=biased),
+                read_linear(read, f"{prefix}.fc2", shape[::-1], make, biased=biased),
+            )
         return read_gated_mlp(read, f"{prefix}.mlp", shape, make, biased=biased)
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from workers.config import EngineConfig
+from workers.dynamic import build_for
 from workers.families import ModelConfig
 from workers.fused import FusedModel, unfit
 from workers.kernels.build import CannotBuild, built_library
@@ -26,7 +27,7 @@ def load(config: EngineConfig) -> Model:
     torch.set_num_threads(config.threads)
     kernels = _open(config) if config.quantisation == "int8" else None
     if kernels is None:
-        return load_model(config.model_dir, config.adapter_dir)
+        return load_model(config.model_dir, config.adapter_dir, build=build_for(config))
     # The kernels have threads of their own: two pools that wait by spinning fight over the cores.
     torch.set_num_threads(1)
     build = partial(_build_int8, kernels=kernels, block_size=config.block_size)

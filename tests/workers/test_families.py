@@ -12,8 +12,10 @@ from transformers import AutoModelForCausalLM
 from tests.workers.checkpoints import CONFIGS, SPARSE, write_checkpoint
 from tests.workers.engines import make_engine, request, run
 from workers.attention import Bucket, Span
+from workers.engine import Engine
 from workers.families import UnsupportedModel, read_config
 from workers.model import Batch, Model, load_model
+from workers.speculation.policy import CostCurve
 from workers.weights import BadWeights
 
 BLOCK_SIZE = 8
@@ -95,9 +97,10 @@ def test_experts_stacked_in_one_tensor_are_the_same_experts(checkpoint, tmp_path
 @pytest.mark.parametrize("speculation", ["off", "ngram"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_preempted_and_drafted_texts_are_those_of_transformers(
-    checkpoint, name: str, speculation: str
+    checkpoint, name: str, speculation: str, monkeypatch: pytest.MonkeyPatch
 ):
-    # given: prompts that repeat, room for about two of the five, and a shared prefix
+    # given: prompts that repeat, room for about two of the five, and drafts that cost nothing
+    monkeypatch.setattr(Engine, "measure_costs", lambda self: CostCurve([(1, 1.0), (64, 1.0)]))
     model_dir = checkpoint(name)
     engine = make_engine(model_dir, speculation=speculation, kv_blocks=26)
     prompts = [text(n)[: n // 2 + 1] * 2 for n in (3, 17, 40, 40, 66)]

@@ -67,6 +67,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--quantisation", choices=get_args(Quantisation), default=defaults.quantisation
     )
     parser.add_argument("--kernel-dir", type=Path, default=defaults.kernel_dir)
+    parser.add_argument(
+        "--contextual-sparsity", action="store_true", help="skip neurons (OPT; changes texts)"
+    )
+    parser.add_argument(
+        "--exit-layer", type=int, default=0, help="stop there when sure (changes texts; 0: never)"
+    )
+    parser.add_argument("--exit-confidence", type=float, default=defaults.exit_confidence)
     parser.add_argument("--threads", type=int, default=defaults.threads)
     parser.add_argument("--kv-blocks", type=int, default=defaults.kv_blocks)
     parser.add_argument("--max-running", type=int, default=defaults.max_running_requests)
@@ -208,6 +215,9 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
         draft_model_dir=options.draft_model,
         draft_head=options.draft_head,
         draft_layers=options.draft_layers,
+        contextual_sparsity=options.contextual_sparsity,
+        exit_layer=options.exit_layer,
+        exit_confidence=options.exit_confidence,
         kv_blocks=options.kv_blocks,
         max_running_requests=options.max_running,
         max_waiting_requests=options.max_waiting,
@@ -217,7 +227,7 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
 def run(options: argparse.Namespace, listener: socket.socket) -> None:
     config = engine_config(options)
     engine = Engine.load(config)
-    report(f"loaded {options.model_dir} ({engine.model.linear_kind}, {config.threads} threads)")
+    report(f"loaded {config.model_dir} ({engine.model.linear_kind}, {config.threads} threads)")
     calibration = stored_or_measured(engine, progress=report)
     bearer = "" if options.no_bearer else options.bearer or secrets.token_urlsafe(32)
     model_name = options.model_name or (options.adapter or options.model_dir).resolve().name

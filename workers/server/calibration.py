@@ -142,6 +142,7 @@ def _key(engine: Engine) -> str:
         str(config.draft_model_dir),
         str(config.draft_head),
         config.draft_layers,
+        (config.contextual_sparsity, config.exit_layer, config.exit_confidence),
         config.threads,
         config.token_budget,
         config.max_running_requests,

@@ -60,6 +60,10 @@ def techniques(engine: Engine) -> list[str]:
         found.append("sparse-experts")
     if (config.model_dir / MARKER).is_file():
         found.append("upcycled")
+    if config.contextual_sparsity:
+        found.append("contextual-sparsity")
+    if config.exit_layer:
+        found.append("early-exit")
     if config.adapter_dir is not None:
         found.append("lora")
     return found
