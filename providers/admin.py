@@ -16,7 +16,9 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 
 from billing import recount
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
+from billing.models import ProviderBill
 from providers import credentials, offers, workers
+from providers.bill_admin import ProviderBillAdmin
 from providers.models import Credential, Model, Offer, Provider, Worker, WorkerKey
 from providers.snapshot_signal import bump
 
@@ -216,3 +218,6 @@ class WorkerAdmin(ReadOnlyAdmin):
     @admin.display(description="Running / waiting")
     def running(self, worker: Worker) -> str:
         return f"{worker.load.get('running', 0)} / {worker.load.get('waiting', 0)}"
+
+
+admin.site.register(ProviderBill, ProviderBillAdmin)

@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import IO, Any, Final
 
@@ -25,6 +26,7 @@ BAD_ROWS_LISTED_MAX: Final = 50
 MODELS_MAX: Final = 500
 COUNT: Final = re.compile(r"[0-9]{1,15}(\.0+)?")
 MONEY: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?([eE]-[0-9]{1,2})?")
+SECONDS: Final = re.compile(r"[0-9]{9,10}")
 NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
 Row = Mapping[str, Any]
 
@@ -70,6 +72,8 @@ class UsageFile:
     format: str
     aggregated: bool
     models: dict[tuple[str, str], ModelUsage] = field(default_factory=dict)
+    # The same by day in UTC, as far as rows name theirs.
+    days: dict[tuple[str, str, date | None], ModelUsage] = field(default_factory=dict)
     rows: int = 0
     bad_rows: int = 0
     bad: list[tuple[int, str]] = field(default_factory=list)
@@ -82,6 +86,7 @@ class _Taken:
     usage: CanonicalUsage
     requests: int
     paid_pico: int | None
+    day: date | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +222,22 @@ def _add(found: UsageFile, taken: _Taken) -> None:
             raise _BadRow(f"more than {MODELS_MAX} models")
         found.models[key] = ModelUsage(*key)
     found.models[key].add(taken)
+    found.days.setdefault((*key, taken.day), ModelUsage(*key)).add(taken)
+
+
+def _day(row: Row, *names: str) -> date | None:
+    """The day of the first of these columns that has one, as a date, a moment or Unix seconds."""
+    for name in names:
+        text = str(row.get(name) or "").strip()
+        if SECONDS.fullmatch(text):
+            return datetime.fromtimestamp(int(text), tz=UTC).date()
+        if text:
+            try:
+                moment = datetime.fromisoformat(text)
+            except ValueError:
+                continue
+            return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
+    return None
 
 
 def _count(row: Row, *names: str, default: int | None = None) -> int:
@@ -276,6 +297,7 @@ def _openai(row: Row) -> _Taken:
         ),
         requests=_count(row, "num_model_requests", "n_requests", default=1),
         paid_pico=_dollars(row, "amount_value", "cost_usd"),
+        day=_day(row, "start_time_iso", "date", "start_time", "timestamp"),
     )
 
 
@@ -299,6 +321,7 @@ def _anthropic(row: Row) -> _Taken:
         ),
         requests=0,  # not exported
         paid_pico=_dollars(row, "cost_usd"),
+        day=_day(row, "usage_date_utc", "date"),
     )
 
 
@@ -317,6 +340,7 @@ def _openrouter(row: Row) -> _Taken:
         ),
         requests=_count(row, "requests", default=1),
         paid_pico=_dollars(row, "cost_total", "usage"),
+        day=_day(row, "created_at", "date"),
     )
 
 
@@ -338,6 +362,7 @@ def _litellm(row: Row) -> _Taken:
         ),
         requests=1,
         paid_pico=_dollars(row, "spend"),
+        day=_day(row, "startTime", "starttime", "start_time", "date"),
     )
 
 

@@ -16,6 +16,7 @@ from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
 from billing.models.payments import ProcessorEvent, Recharge, TopUp
 from billing.models.prices import PriceList, PriceRule, PriceVersion, ServiceTier, Sku
 from billing.models.proposals import PriceDisagreement, PriceProposal
+from billing.models.provider_bills import ProviderBill, ProviderBillLine
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.rebates import RebateScale, VolumeRebate
 from billing.models.rerating import Adjustment, ReRating
@@ -48,6 +49,8 @@ __all__ = [
     "PriceRule",
     "PriceVersion",
     "ProcessorEvent",
+    "ProviderBill",
+    "ProviderBillLine",
     "Quota",
     "RateLimit",
     "ReRating",

@@ -59,6 +59,8 @@ PAGES = (
     "billing/creditnote/",
     "billing/payment/",
     "billing/topup/",
+    "billing/providerbill/",
+    "billing/providerbill/add/",
     "billing/processorevent/",
     "billing/account/",
     "billing/transfer/",

@@ -1,0 +1,233 @@
+"""Holds a provider's bill against what we booked, by day and model, and says why they differ.
+
+A difference in money is split into its two causes exactly: other tokens, at our average price, and
+another price, for their tokens. Beside it stands what we know to be uncertain on that day: attempts
+whose end nobody saw, events in quarantine, counts that we estimated. Nothing is changed by looking;
+accepting a bill posts the difference once, so that we owe what the bill says.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final
+
+from django.db import connection, transaction
+
+from billing import audit, ledger
+from billing.errors import InvoiceRefused
+from billing.ledger import AccountKey, Code, Draft, Kind, Leg
+from billing.models import ProviderBill, ProviderBillLine
+from billing.money import half_away, usd_json
+
+DAYS_MAX: Final = 400
+# Supplier costs of a day and model, whoever paid for them; a day is that of the request.
+BOOKED_SQL: Final = """
+    SELECT u.day, u.model,
+        coalesce(sum(u.input_tokens) FILTER (WHERE u.state = 'posted'), 0),
+        coalesce(sum(u.output_tokens) FILTER (WHERE u.state = 'posted'), 0),
+        coalesce(sum(u.supplier_cost_pico) FILTER (WHERE u.state = 'posted'), 0),
+        count(*) FILTER (WHERE u.outcome = 'unknown'),
+        count(*) FILTER (WHERE u.state = 'quarantined'),
+        count(*) FILTER (WHERE u.usage_source IN ('estimated', 'counted'))
+    FROM billing_usageevent u
+    WHERE u.supplier = %s AND u.day >= %s AND u.day <= %s
+    GROUP BY u.day, u.model
+"""
+Cell = tuple[date, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booked:
+    """What we have of one day and model."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_pico: int = 0
+    unknown: int = 0
+    quarantined: int = 0
+    estimated: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One day and model, theirs beside ours. Differences are theirs − ours."""
+
+    day: date
+    model: str
+    ours: Booked
+    their_input_tokens: int
+    their_output_tokens: int
+    their_cost_pico: int | None
+
+    @property
+    def their_tokens(self) -> int:
+        return self.their_input_tokens + self.their_output_tokens
+
+    @property
+    def more_tokens(self) -> int:
+        return self.their_tokens - self.ours.tokens
+
+    @property
+    def more_pico(self) -> int | None:
+        return None if self.their_cost_pico is None else self.their_cost_pico - self.ours.cost_pico
+
+    @property
+    def by_tokens_pico(self) -> int | None:
+        """The part of the difference that other token counts explain, at our average price."""
+        if self.more_pico is None:
+            return None
+        if not self.ours.tokens:
+            return self.more_pico
+        return half_away(self.more_tokens * self.ours.cost_pico, self.ours.tokens)
+
+    @property
+    def by_price_pico(self) -> int | None:
+        if self.more_pico is None or self.by_tokens_pico is None:
+            return None
+        return self.more_pico - self.by_tokens_pico
+
+    @property
+    def reasons(self) -> list[str]:
+        """What to look at, the likeliest first; empty where nothing differs."""
+        if not self.more_tokens and not self.more_pico:
+            return []
+        found = []
+        if not self.ours.tokens:
+            found.append("nothing of it went through this gateway")
+        elif not self.their_tokens:
+            found.append("the bill does not know it")
+        if self.ours.unknown:
+            found.append(f"{self.ours.unknown} attempts whose end nobody saw")
+        if self.ours.quarantined:
+            found.append(f"{self.ours.quarantined} events in quarantine")
+        if self.ours.estimated:
+            found.append(f"{self.ours.estimated} counts estimated by us")
+        if self.more_pico and not self.more_tokens:
+            found.append("same tokens, another price")
+        return found or ["other token counts: see the drift of this provider"]
+
+
+def store(
+    *,
+    supplier: str,
+    lines: Iterable[ProviderBillLine],
+    file_name: str,
+    file_format: str,
+    file_hash: bytes,
+    uploaded_by: str,
+    now: datetime,
+) -> ProviderBill:
+    """Keep a bill. The same file again is refused, and so are days without an end."""
+    rows = list(lines)
+    days = [row.day for row in rows]
+    if not days:
+        raise InvoiceRefused("no row of the file names its day")
+    if max(days) - min(days) > timedelta(days=DAYS_MAX):
+        raise InvoiceRefused(f"the file spans more than {DAYS_MAX} days")
+    if ProviderBill.objects.filter(supplier=supplier, file_hash=file_hash).exists():
+        raise InvoiceRefused("this file was uploaded before")
+    with transaction.atomic():
+        bill = ProviderBill.objects.create(
+            supplier=supplier,
+            first_day=min(days),
+            last_day=max(days),
+            file_name=file_name[:200],
+            file_format=file_format[:80],
+            file_hash=file_hash,
+            uploaded_by=uploaded_by,
+            uploaded_at=now,
+        )
+        for row in rows:
+            row.bill = bill
+        ProviderBillLine.objects.bulk_create(rows)
+    return bill
+
+
+def compare(bill: ProviderBill) -> list[Comparison]:
+    """Every day and model that either side knows, the greatest difference first."""
+    ours = _booked(bill)
+    theirs = {(line.day, line.model): line for line in bill.lines.all()}
+    found = [_cell(cell, ours.get(cell), theirs.get(cell)) for cell in ours.keys() | theirs.keys()]
+    return sorted(
+        found, key=lambda c: (-abs(c.more_pico or 0), -abs(c.more_tokens), c.day, c.model)
+    )
+
+
+def _booked(bill: ProviderBill) -> dict[Cell, Booked]:
+    with connection.cursor() as cursor:
+        cursor.execute(BOOKED_SQL, [bill.supplier, bill.first_day, bill.last_day])
+        return {
+            (day, model): Booked(
+                input_tokens=int(inward),
+                output_tokens=int(outward),
+                cost_pico=int(cost),
+                unknown=unknown,
+                quarantined=quarantined,
+                estimated=estimated,
+            )
+            for day, model, inward, outward, cost, unknown, quarantined, estimated in cursor
+        }
+
+
+def _cell(cell: Cell, ours: Booked | None, theirs: ProviderBillLine | None) -> Comparison:
+    has_sums = theirs is None or theirs.cost_pico is not None
+    return Comparison(
+        day=cell[0],
+        model=cell[1],
+        ours=ours or Booked(),
+        their_input_tokens=theirs.input_tokens if theirs else 0,
+        their_output_tokens=theirs.output_tokens if theirs else 0,
+        their_cost_pico=int(theirs.cost_pico or 0 if theirs else 0) if has_sums else None,
+    )
+
+
+def difference_pico(comparisons: Sequence[Comparison]) -> int | None:
+    """What the bill asks beyond what we booked; None where it names no sums."""
+    parts = [comparison.more_pico for comparison in comparisons]
+    return None if None in parts else sum(part or 0 for part in parts)
+
+
+def accept(*, bill_id: int, accepted_by: str, now: datetime) -> ProviderBill:
+    """Owe what the bill says: post the difference to the cost of sales, once."""
+    with transaction.atomic():
+        bill = ProviderBill.objects.select_for_update().get(pk=bill_id)
+        if bill.accepted_at is not None:
+            raise InvoiceRefused("this bill was accepted before")
+        overlapping = ProviderBill.objects.filter(
+            supplier=bill.supplier,
+            accepted_at__isnull=False,
+            first_day__lte=bill.last_day,
+            last_day__gte=bill.first_day,
+        )
+        if overlapping.exists():
+            raise InvoiceRefused("an accepted bill covers some of these days already")
+        amount = difference_pico(compare(bill))
+        if amount is None:
+            raise InvoiceRefused("the file names no sums: it can be compared, not accepted")
+        bill.transfer = ledger.post(_draft(bill, amount)) if amount else None
+        bill.accepted_by, bill.accepted_at = accepted_by, now
+        bill.save()
+        audit.record(
+            actor=accepted_by,
+            action="provider_bill.accept",
+            subject=str(bill),
+            after={"difference_usd": usd_json(amount).decode()},
+            now=now,
+        )
+    return bill
+
+
+def _draft(bill: ProviderBill, amount_pico: int) -> Draft:
+    return Draft(
+        code=Code.CORRECTION,
+        legs=(
+            Leg(AccountKey(Kind.COST_OF_SALES, supplier=bill.supplier), amount_pico),
+            Leg(AccountKey(Kind.PROVIDER_PAYABLE, supplier=bill.supplier), -amount_pico),
+        ),
+        idempotency_key=f"provider-bill:{bill.pk}",
+        memo=f"difference to {bill.file_name}"[:200],
+    )

@@ -1,0 +1,141 @@
+"""A provider's bill beside our books: what differs, by how much and why, and accepting it once."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing import reconciling
+from billing.errors import InvoiceRefused
+from billing.ledger import Kind
+from billing.models import ProviderBill, ProviderBillLine, Transfer
+from billing.reconciling import Booked, Comparison
+from tests.billing.books import Books
+
+DAY = date(2026, 3, 10)
+NOW = datetime(2026, 4, 1, tzinfo=UTC)
+COST = 280_000_000  # of 100 tokens in and 10 out
+
+
+def line(
+    *, inward: int = 100, outward: int = 10, cost: int | None = COST, model: str = "swift-1"
+) -> ProviderBillLine:
+    return ProviderBillLine(
+        day=DAY, model=model, input_tokens=inward, output_tokens=outward, cost_pico=cost
+    )
+
+
+def bill(*lines: ProviderBillLine, file: bytes = b"a") -> ProviderBill:
+    return reconciling.store(
+        supplier="acme",
+        lines=lines,
+        file_name="march.csv",
+        file_format="test",
+        file_hash=file * 32,
+        uploaded_by="ada",
+        now=NOW,
+    )
+
+
+def serve(books: Books) -> None:
+    """One request on the day of the bill, for which the supplier asks what it should."""
+    books.served(supplier_pico=COST)
+    books.drain()
+
+
+def test_what_agrees_needs_no_look(books: Books) -> None:
+    # given
+    serve(books)
+    # when
+    (cell,) = reconciling.compare(bill(line()))
+    # then
+    assert (cell.more_tokens, cell.more_pico, cell.reasons) == (0, 0, [])
+
+
+def test_a_difference_is_split_into_tokens_and_price(books: Books) -> None:
+    # given
+    serve(books)
+    # when
+    (cell,) = reconciling.compare(bill(line(outward=21, cost=400_000_000)))
+    # then: 11 tokens more at our average of 280,000,000 / 110
+    assert (cell.more_tokens, cell.more_pico) == (11, 120_000_000)
+    assert (cell.by_tokens_pico, cell.by_price_pico) == (28_000_000, 92_000_000)
+
+
+def test_each_side_may_know_what_the_other_does_not(books: Books) -> None:
+    # given
+    serve(books)
+    # when
+    cells = {c.model: c for c in reconciling.compare(bill(line(model="other")))}
+    # then
+    assert cells["other"].reasons == ["nothing of it went through this gateway"]
+    assert cells["swift-1"].reasons == ["the bill does not know it"]
+    assert (cells["other"].more_pico, cells["swift-1"].more_pico) == (COST, -COST)
+
+
+def test_the_same_tokens_at_another_price_say_so(books: Books) -> None:
+    serve(books)
+    (cell,) = reconciling.compare(bill(line(cost=COST + 1)))
+    assert cell.reasons == ["same tokens, another price"]
+    assert (cell.by_tokens_pico, cell.by_price_pico) == (0, 1)
+
+
+def test_accepting_makes_us_owe_what_the_bill_says_once(books: Books) -> None:
+    # given
+    serve(books)
+    uploaded = bill(line(cost=COST + 7))
+    # when
+    reconciling.accept(bill_id=uploaded.pk, accepted_by="ada", now=NOW)
+    # then
+    assert books.account(Kind.PROVIDER_PAYABLE, supplier="acme") == -(COST + 7)
+    before = Transfer.objects.count()
+    with pytest.raises(InvoiceRefused, match="before"):
+        reconciling.accept(bill_id=uploaded.pk, accepted_by="ada", now=NOW)
+    again = bill(line(cost=COST + 9), file=b"b")
+    with pytest.raises(InvoiceRefused, match="covers some of these days"):
+        reconciling.accept(bill_id=again.pk, accepted_by="ada", now=NOW)
+    assert Transfer.objects.count() == before
+    assert books.check() == {}
+
+
+def test_a_bill_without_sums_is_compared_and_not_accepted(books: Books) -> None:
+    serve(books)
+    uploaded = bill(line(cost=None))
+    (cell,) = reconciling.compare(uploaded)
+    assert (cell.more_pico, cell.more_tokens, cell.reasons) == (None, 0, [])
+    with pytest.raises(InvoiceRefused, match="names no sums"):
+        reconciling.accept(bill_id=uploaded.pk, accepted_by="ada", now=NOW)
+
+
+def test_the_same_file_twice_and_days_without_end_are_refused(books: Books) -> None:
+    bill(line())
+    with pytest.raises(InvoiceRefused, match="before"):
+        bill(line())
+    far = line()
+    far.day = date(1999, 1, 1)
+    with pytest.raises(InvoiceRefused, match="spans more"):
+        bill(line(), far, file=b"c")
+    with pytest.raises(InvoiceRefused, match="no row"):
+        bill(file=b"d")
+    assert ProviderBill.objects.count() == 1
+
+
+@given(
+    ours=st.tuples(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**15)),
+    theirs=st.tuples(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**15)),
+)
+def test_the_two_causes_are_the_whole_difference(
+    ours: tuple[int, int, int], theirs: tuple[int, int, int]
+) -> None:
+    cell = Comparison(
+        day=DAY,
+        model="m",
+        ours=Booked(input_tokens=ours[0], output_tokens=ours[1], cost_pico=ours[2]),
+        their_input_tokens=theirs[0],
+        their_output_tokens=theirs[1],
+        their_cost_pico=theirs[2],
+    )
+    assert cell.by_tokens_pico is not None
+    assert cell.by_price_pico is not None
+    assert cell.by_tokens_pico + cell.by_price_pico == theirs[2] - ours[2]
