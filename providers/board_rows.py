@@ -115,6 +115,7 @@ def _row(seller: Seller, mix: Mix) -> dict[str, Any]:
         "hourly": engine_facts.hourly(seller.worker),
         "audit": engine_facts.audit(seller.worker),
         "energy": engine_facts.energy(seller.worker),
+        "quality": engine_facts.quality(seller.worker),
     }
 
 

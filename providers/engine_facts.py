@@ -9,6 +9,7 @@ from typing import Any
 from providers.models import Worker
 
 MILLION = 1_000_000
+QUALITY_NUMBERS = frozenset({"loss_percent", "disagreement_percent", "sample"})
 
 
 def hourly(worker: Worker | None) -> dict[str, Any] | None:
@@ -55,6 +56,26 @@ def energy(worker: Worker | None) -> dict[str, Any] | None:
     if source == "unknown" or (live is None and saturated is None):
         return {"source": "unknown", "joules_per_m": None, "joules_per_m_saturated": None}
     return {"source": source, "joules_per_m": live, "joules_per_m_saturated": saturated}
+
+
+def quality(worker: Worker | None) -> dict[str, Any] | None:
+    """What the engine's arithmetic loses on its worst slice; nothing unless all of it is stated."""
+    stated = worker.engine.get("quality") if worker is not None else None
+    if not isinstance(stated, dict):
+        return None
+    numbers = _numbers(stated)
+    names = [stated.get(name) for name in ("worst_slice", "measure")]
+    brittle = stated.get("brittle")
+    if QUALITY_NUMBERS - numbers.keys() or not isinstance(brittle, bool):
+        return None
+    if not all(isinstance(name, str) for name in names):
+        return None
+    return {
+        "brittle": brittle,
+        "worst_slice": str(stated["worst_slice"])[:40],
+        "measure": str(stated["measure"])[:40],
+        **{name: numbers[name] for name in sorted(QUALITY_NUMBERS)},
+    }
 
 
 def _saturated(calibration: dict[str, float]) -> dict[str, float]:

@@ -83,7 +83,42 @@ def test_without_a_counter_energy_is_unknown(engine: dict[str, Any]) -> None:
     assert fact == {"source": "unknown", "joules_per_m": None, "joules_per_m_saturated": None}
 
 
+QUALITY = {
+    "brittle": True,
+    "worst_slice": "rare tokens",
+    "measure": "perplexity",
+    "loss_percent": 6.2,
+    "disagreement_percent": 4.0,
+    "sample": 16000,
+}
+
+
+def test_a_stated_quality_is_shown_with_its_worst_slice() -> None:
+    assert engine_facts.quality(worker({}, engine={"quality": QUALITY})) == QUALITY
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        None,
+        "brittle",
+        [],
+        {},
+        {name: value for name, value in QUALITY.items() if name != "loss_percent"},
+        QUALITY | {"brittle": "no"},
+        QUALITY | {"worst_slice": 7},
+        QUALITY | {"sample": "many"},
+    ],
+)
+def test_half_a_quality_is_none(stated: object) -> None:
+    assert engine_facts.quality(worker({}, engine={"quality": stated})) is None
+
+
 def test_no_worker_no_facts() -> None:
-    assert (
-        engine_facts.hourly(None) is engine_facts.audit(None) is engine_facts.energy(None) is None
+    facts = (
+        engine_facts.hourly,
+        engine_facts.audit,
+        engine_facts.energy,
+        engine_facts.quality,
     )
+    assert [fact(None) for fact in facts] == [None] * 4

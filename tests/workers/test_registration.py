@@ -1,12 +1,15 @@
 import asyncio
 import contextlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.workers.engines import make_engine, request
 from tests.workers.servers import Console, running_console, until
+from workers import quality
+from workers.quality import Quality, SliceQuality
 from workers.server.bridge import EngineBridge
 from workers.server.calibration import Calibration
 from workers.server.registration import PAUSE_MAX_S, Identity, Registration
@@ -129,6 +132,39 @@ def test_a_worker_with_int8_says_so(tiny_model_dir: Path, tmp_path: Path):
     is_int8 = body["engine"]["linear"].startswith("int8")
     assert ("int8" in body["techniques"]) is is_int8
     assert body["engine"]["dtype"] == ("int8" if is_int8 else "float32")
+
+
+def test_a_worker_tells_what_its_setting_was_found_to_lose(tiny_model_dir: Path, tmp_path: Path):
+    # given
+    model_dir = Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+    worst = SliceQuality(
+        slice="code",
+        kind="text",
+        n=100,
+        full=10.0,
+        setting=11.0,
+        loss=0.1,
+        loss_low=0.05,
+        loss_high=0.15,
+        disagreement=0.02,
+        disagreement_high=0.03,
+    )
+    setting = make_engine(model_dir).model.linear_kind
+    quality.store(model_dir, Quality(setting=setting, reference="exact", slices=[worst]))
+    console = Console()
+
+    # when
+    play(model_dir, console, lambda: console.bodies(REGISTER))
+
+    # then
+    assert console.bodies(REGISTER)[0]["engine"]["quality"] == {
+        "brittle": True,
+        "worst_slice": "code",
+        "loss_percent": 10.0,
+        "disagreement_percent": 2.0,
+        "measure": "perplexity",
+        "sample": 100,
+    }
 
 
 def test_heartbeats_carry_load_and_totals_at_the_period_the_console_set(tiny_model_dir: Path):

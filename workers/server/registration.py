@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import torch
 
+from workers import quality
 from workers.config import ENGINE_VERSION
 from workers.engine import Engine
 from workers.server.bridge import EngineBridge, Stopped
@@ -74,6 +75,12 @@ def features(engine: Engine) -> list[str]:
     return ["json_schema", "tools"] if engine.tokenizer.tool_style else ["json_schema"]
 
 
+def _quality(engine: Engine) -> dict[str, Any]:
+    """What the bench found this arithmetic to cost with these weights; nothing where unmeasured."""
+    report = quality.stored(engine.config.model_dir, engine.model.linear_kind)
+    return {} if report is None else {"quality": report.facts()}
+
+
 def registration_body(
     identity: Identity, bridge: EngineBridge, calibration: Calibration
 ) -> dict[str, Any]:
@@ -107,6 +114,7 @@ def registration_body(
             "threads": engine.config.threads,
             "device": "cpu",
             "energy": engine.meter.source,
+            **_quality(engine),
             "torch": torch.__version__,
         },
     }
