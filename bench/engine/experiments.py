@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """Sides that answer the same tasks in turn. `minutes` is about what 20 rounds take."""
+    """Sides that answer the same tasks in turn. `minutes` is about what all `rounds` take."""
 
     key: str
     title: str
@@ -54,7 +54,15 @@ class Experiment:
 
 
 def ours(name: str, **changes: object) -> Side:
-    settings = {"model_dir": str(DEFAULT_MODEL_DIR), "threads": THREADS, **changes}
+    """Our engine; `int8` and `ngram` in the name say what they switch on."""
+    words = name.split()
+    settings = {
+        "model_dir": str(DEFAULT_MODEL_DIR),
+        "threads": THREADS,
+        "quantisation": "int8" if "int8" in words else "none",
+        "speculation": "ngram" if "ngram" in words else "off",
+        **changes,
+    }
     return Side(name=name, module="tokenhouse", settings=settings)
 
 
@@ -90,12 +98,11 @@ def experiments() -> tuple[Experiment, ...]:
                 generate(),
                 llamacpp("llama.cpp", gguf=gguf),
                 llamacpp("llama.cpp ngram", gguf=gguf, speculation="ngram_simple"),
-                ours("fp32"),
-                ours("fp32 ngram", speculation="ngram"),
+                *map(ours, ("fp32", "fp32 ngram", "int8", "int8 ngram")),
             ),
             tasks=one_stream_tasks,
             rounds=40,
-            minutes=4,
+            minutes=6,
         ),
         Experiment(
             key="batch",
@@ -103,34 +110,39 @@ def experiments() -> tuple[Experiment, ...]:
             sides=(
                 continuous(),
                 llamacpp("llama.cpp", gguf=gguf, slots=BATCH),
-                ours("fp32", token_budget=256),
-                ours("fp32 ngram", token_budget=256, speculation="ngram"),
+                *(ours(name, token_budget=256) for name in ("fp32", "int8", "int8 ngram")),
             ),
             tasks=batch_tasks,
             rounds=20,
-            minutes=14,
+            minutes=8,
         ),
         Experiment(
             key="crowd",
             title=f"{CROWD} at once behind one system prompt, {CROWD_TOKENS} tokens each",
             sides=(
                 generate(share=SEQUENTIAL_SHARE),
-                ours("fp32", token_budget=256, max_running_requests=CROWD),
+                *(
+                    ours(name, token_budget=256, max_running_requests=CROWD)
+                    for name in ("fp32", "int8")
+                ),
             ),
             tasks=crowd_tasks,
             rounds=20,
-            minutes=10,
+            minutes=8,
         ),
         Experiment(
             key="concurrency",
             title=f"throughput at growing concurrency, {BATCH_TOKENS} tokens each",
             sides=(
                 llamacpp("llama.cpp", gguf=gguf, slots=CROWD),
-                ours("fp32", token_budget=256, max_running_requests=CROWD),
+                *(
+                    ours(name, token_budget=256, max_running_requests=CROWD)
+                    for name in ("fp32", "int8")
+                ),
             ),
             tasks=sweep_tasks,
             rounds=2 * len(SWEEP),
-            minutes=5,
+            minutes=4,
         ),
     )
 

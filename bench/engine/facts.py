@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from bench.engine import sparse
 from bench.engine.experiments import ours
 from bench.engine.probes import costs, gaps, held
 from bench.engine.rounds import Report, code_hash
@@ -21,9 +22,12 @@ FACTS_FILE: Final = "facts.jsonl"
 Probe = Callable[[Settings], Any]
 
 PROBES: Final[dict[str, tuple[Probe, Side]]] = {
-    "held": (held.measure, ours("fp32")),
+    "held": (held.measure, ours("int8")),
     "gaps fp32": (gaps.measure, ours("fp32")),
+    "gaps int8": (gaps.measure, ours("int8")),
     "costs fp32": (costs.measure, ours("fp32")),
+    "costs int8": (costs.measure, ours("int8")),
+    "sparse": (sparse.measure, ours("fp32")),
 }
 
 

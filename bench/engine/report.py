@@ -94,6 +94,8 @@ def _fact(name: str, result: dict[str, Any]) -> str:
         return _held(Held(**result))
     if kind == "costs":
         return _costs(name, Costs(**result))
+    if kind == "sparse":
+        return _sparse(result)
     return table((name, *result), [("ms", *(f"{value:.1f}" for value in result.values()))])
 
 
@@ -114,6 +116,33 @@ def _held(held: Held) -> str:
         f"blocks ({held.preemptions} preempted)",
         "ratio",
         f"≥ {HELD_BAR:g} ×",
+    )
+    return table(head, lines)
+
+
+def _sparse(result: dict[str, Any]) -> str:
+    """Sparse experts beside a dense model of all their parameters; counted, and timed by batch."""
+    share = result["flops_sparse"] / result["flops_dense"]
+    batches = list(result["time_ratios"])
+    lines = [
+        ("FLOPs of a token against dense", f"{share:.3f}", *[""] * (len(batches) - 1)),
+        (
+            "dense step ÷ sparse step",
+            *(
+                f"{middle:.2f} ({low:.2f}-{high:.2f})"
+                for middle, low, high in result["time_ratios"].values()
+            ),
+        ),
+        (
+            "share of a step in gate and dispatch",
+            *(f"{part:.2f}" for part in result["gate_and_dispatch_share"].values()),
+        ),
+    ]
+    active, total = result["active_millions"], result["parameters_millions"]
+    head = (
+        f"experts: {active:g} of {total:g} M parameters active "
+        f"({4 * active:.0f} of {4 * total:.0f} MB in fp32)",
+        *(f"batch {rows}" for rows in batches),
     )
     return table(head, lines)
 

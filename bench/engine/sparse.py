@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.engine.wire import Settings
 from workers.attention import Bucket, Span
 from workers.experts import SparseMLP
 from workers.families import ModelConfig, Sparse
@@ -28,6 +29,7 @@ from workers.model import Batch, Model
 from workers.rotary import Rope
 
 BATCHES = (1, 8, 32)
+PAIRS = 20
 CONTEXT = 64
 BLOCK_SIZE = 16
 
@@ -166,6 +168,12 @@ def compare(shape: Shape, *, pairs: int, report: Callable[[str], None]) -> Compa
     )
 
 
+def measure(settings: Settings) -> Comparison:
+    """The default shape, as the engine's bench shows it."""
+    torch.set_num_threads(settings["threads"])
+    return compare(Shape(), pairs=PAIRS, report=lambda _: None)
+
+
 def time_ratio(models: dict[bool, Model], rows: int, pairs: int) -> tuple[float, float, float]:
     decodings = {sparse: Decoding(model, rows) for sparse, model in models.items()}
     for decoding in decodings.values():
@@ -209,7 +217,7 @@ def timed(kind: type, name: str) -> Iterator[list[float]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.engine.sparse", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--experts", type=int, default=Shape().experts, help="same size in all")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
