@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.engine import report, summary
-from bench.engine.experiments import Experiment, Task, chosen
+from bench.engine import facts, report, summary
+from bench.engine.experiments import Experiment, Task, chosen, ours
 from bench.engine.probes import costs, gaps, held
 from bench.engine.prompts import CLASSES, HELD_OUT
 from bench.engine.rounds import ROUNDS_FILE, Measured, Recorder, Round, stored
@@ -205,3 +205,39 @@ def test_cost_of_a_longer_step_never_falls(settings):
     assert result.tokens[0] == 1
     assert result.step_ms == sorted(result.step_ms)
     assert [drafts for drafts, _ in result.break_even] == [1, 3, 7]
+
+
+def test_facts_are_measured_once_for_each_version_of_the_code(tmp_path: Path, monkeypatch):
+    calls: list[dict[str, object]] = []
+
+    def probe(given: dict[str, object]) -> costs.Costs:
+        calls.append(given)
+        return costs.Costs(tokens=[1, 2], step_ms=[2.0, 3.0])
+
+    monkeypatch.setattr(facts, "PROBES", {"costs fp32": (probe, ours("fp32"))})
+    for _ in range(2):
+        facts.measure_missing(tmp_path, deadline=NEVER, report=lambda _: None)
+    assert len(calls) == 1
+    monkeypatch.setattr(facts, "PROBES", {"costs fp32": (probe, ours("fp32", kv_blocks=96))})
+    facts.measure_missing(tmp_path, deadline=0.0, report=lambda _: None)
+    assert len(calls) == 1
+    facts.measure_missing(tmp_path, deadline=NEVER, report=lambda _: None)
+    assert len(calls) == 2
+    text = report.render(summary.summarise([], facts.stored(tmp_path)))
+    assert "| costs fp32: tokens in a step | 1 | 2 |" in text
+    assert "| ms | 2.0 | 3.0 |" in text
+
+
+def test_experts_are_shown_beside_a_dense_model_of_their_size():
+    result = {
+        "parameters_millions": 120.0,
+        "active_millions": 30.0,
+        "flops_sparse": 25,
+        "flops_dense": 100,
+        "time_ratios": {"1": [2.0, 1.9, 2.1], "8": [1.5, 1.4, 1.6]},
+        "gate_and_dispatch_share": {"1": 0.1, "8": 0.2},
+    }
+    text = report.render(summary.summarise([], {"sparse": {"result": result}}))
+    assert "30 of 120 M parameters active (120 of 480 MB in fp32) | batch 1 | batch 8" in text
+    assert "| FLOPs of a token against dense | 0.250 |" in text
+    assert "| dense step ÷ sparse step | 2.00 (1.90-2.10) | 1.50 (1.40-1.60) |" in text
