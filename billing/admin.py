@@ -53,13 +53,12 @@ from billing.models import (
     VolumeRebate,
 )
 from billing.money import pico_from_usd, usd
-from billing.price_admin import (
+from billing.price_admin import PriceVersionAdmin, ReRatingAdmin
+from billing.price_list_admin import (
     PriceDisagreementAdmin,
     PriceListAdmin,
     PriceProposalAdmin,
     PriceRuleAdmin,
-    PriceVersionAdmin,
-    ReRatingAdmin,
 )
 from billing.rebate_admin import RebateScaleAdmin, VolumeRebateAdmin
 

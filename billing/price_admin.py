@@ -1,11 +1,9 @@
 """Prices in the admin console: versions, price lists and their rules, corrections."""
 
-from collections.abc import Callable
 from typing import Any
 
-from django import forms
 from django.contrib import messages
-from django.contrib.admin import EmptyFieldListFilter, action
+from django.contrib.admin import action
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -14,33 +12,24 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 from unfold.admin import TabularInline
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from billing import price_lists, price_proposals, prices, rerating
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, dollars_per_million
+from billing import prices, rerating
+from billing.admin_pages import ReadOnlyAdmin, dollars, dollars_per_million
 from billing.errors import BillingError, PriceRefused
 from billing.models import (
     Adjustment,
-    PriceDisagreement,
-    PriceList,
     PriceProposal,
-    PriceRule,
     PriceVersion,
     ReRating,
     Tenant,
 )
 from billing.price_form import CorrectionForm, PriceForm
 from billing.price_preview import preview
-from billing.price_proposals import Decision
-from billing.rates import CHANGE_PPM_MAX, CHANGE_PPM_MIN, Window, percent_text
+from billing.rates import Window, percent_text
 from billing.rerating import Correction
 
 WITHDRAW = "Withdraw: these skus have no price from now on"
-END_RULES = "End: these rules hold no more from now on"
-PPM_PER_PERCENT = 10_000
 SHOWN_MAX = 200
-REFUSALS_SHOWN_MAX = 10
-APPROVE = "Approve: publish these prices"
 
 
 class PriceVersionAdmin(ReadOnlyAdmin):
@@ -155,101 +144,6 @@ class PriceVersionAdmin(ReadOnlyAdmin):
         return dollars_per_million(version.output_pico)
 
 
-class PriceListForm(forms.ModelForm):  # type: ignore[type-arg]
-    class Meta:
-        model = PriceList
-        fields = ("kind", "name", "slug", "tenant")
-
-
-class PriceListAdmin(ServiceAdmin):
-    """Plans, tenants' own prices, and what suppliers charge; the prices come from rules."""
-
-    form = PriceListForm
-    refusals = (BillingError,)
-    list_display = ("name", "kind", "tenant", "rules_in_force")
-    list_filter = ("kind",)
-    search_fields = ("name", "slug")
-    ordering = ("kind", "name")
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return obj is None and super().has_change_permission(request, obj)
-
-    @display(description="Rules in force")
-    def rules_in_force(self, price_list: PriceList) -> str:
-        rules = price_list.rules.filter(ended_at=None).order_by("pattern")
-        shown = (f"{r.pattern or 'everything'} {percent_text(r.change_ppm)}" for r in rules)
-        return ", ".join(shown) or "none: list prices"
-
-
-class PriceRuleForm(forms.ModelForm):  # type: ignore[type-arg]
-    percent = forms.DecimalField(
-        label="Change, %",
-        min_value=CHANGE_PPM_MIN // PPM_PER_PERCENT,
-        max_value=CHANGE_PPM_MAX // PPM_PER_PERCENT,
-        decimal_places=4,
-        max_digits=8,
-        help_text="-20 is a discount of a fifth, 5 a margin of a twentieth.",
-        widget=UnfoldAdminDecimalFieldWidget,
-    )
-
-    class Meta:
-        model = PriceRule
-        fields = ("price_list", "pattern", "note")
-
-
-class PriceRuleAdmin(ServiceAdmin):
-    """A rule is set, replaced by another of the same pattern, or ended; never edited."""
-
-    form = PriceRuleForm
-    refusals = (BillingError,)
-    list_display = ("price_list", "what", "change", "begins_at", "ended_at", "recorded_by", "note")
-    list_filter = ("price_list", "ended_at")
-    search_fields = ("pattern",)
-    list_select_related = ("price_list",)
-    ordering = ("-pk",)
-    actions = ("end_rules",)
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return obj is None and super().has_change_permission(request, obj)
-
-    def has_end_rules_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("billing.add_pricerule")
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        change_ppm = int(form.cleaned_data["percent"] * PPM_PER_PERCENT)
-        made = self._set(request, obj, change_ppm, note=obj.note)
-        rule = PriceRule.objects.get(price_list=obj.price_list, pattern=obj.pattern, ended_at=None)
-        self.take_over(obj, rule)
-        self.message_user(request, f"{made} prices were made or ended by it.")
-
-    @action(description=END_RULES, permissions=["end_rules"])
-    def end_rules(self, request: HttpRequest, chosen: QuerySet[PriceRule]) -> None:
-        rules = list(chosen.filter(ended_at=None).select_related("price_list"))
-        for rule in rules:
-            self._set(request, rule, None, note="ended in the admin console")
-        self.message_user(request, f"{len(rules)} rules are ended.")
-
-    def _set(
-        self, request: HttpRequest, rule: PriceRule, change_ppm: int | None, *, note: str
-    ) -> int:
-        return price_lists.set_rule(
-            price_list=rule.price_list,
-            pattern=rule.pattern,
-            change_ppm=change_ppm,
-            actor=request.user.get_username(),
-            now=timezone.now(),
-            note=note,
-        )
-
-    @display(description="For", ordering="pattern")
-    def what(self, rule: PriceRule) -> str:
-        return rule.pattern or "everything"
-
-    @display(description="Change", ordering="change_ppm")
-    def change(self, rule: PriceRule) -> str:
-        return percent_text(rule.change_ppm)
-
-
 class AdjustmentInline(TabularInline):
     model = Adjustment
     extra = 0
@@ -345,98 +239,6 @@ def _shown(correction: Correction) -> dict[str, Any]:
     }
 
 
-class PriceProposalAdmin(ReadOnlyAdmin):
-    """What imports would change: approved or rejected, row by row or many at once."""
-
-    list_display = (
-        "sku", "kind", "terms", "now", "proposed", "change", "begins", "source", "verdict",
-        "decided_by", "decided_at",
-    )  # fmt: skip
-    list_filter = ("state", "kind", "service_tier", "source")
-    search_fields = ("sku",)
-    list_select_related = ("replaces",)
-    ordering = ("-state", "sku", "pk")
-    list_per_page = 200
-    actions = ("approve", "reject")
-
-    def has_decide_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("billing.change_priceproposal")
-
-    @action(description=APPROVE, permissions=["decide"])
-    def approve(self, request: HttpRequest, chosen: QuerySet[PriceProposal]) -> None:
-        self._told(request, price_proposals.approve, chosen, "in force or scheduled")
-
-    @action(description="Reject: do not propose this again", permissions=["decide"])
-    def reject(self, request: HttpRequest, chosen: QuerySet[PriceProposal]) -> None:
-        self._told(request, price_proposals.reject, chosen, "rejected")
-
-    def _told(
-        self,
-        request: HttpRequest,
-        decide: Callable[..., list[Decision]],
-        chosen: QuerySet[PriceProposal],
-        word: str,
-    ) -> None:
-        ids = list(chosen.values_list("pk", flat=True)[: price_proposals.DECIDED_MAX + 1])
-        try:
-            decisions = decide(ids, actor=request.user.get_username(), now=timezone.now())
-        except BillingError as refusal:
-            self.message_user(request, f"Nothing was changed: {refusal}", messages.ERROR)
-            return
-        refused = [decision for decision in decisions if decision.refusal]
-        self.message_user(request, f"{len(decisions) - len(refused)} prices are {word}.")
-        for decision in refused[:REFUSALS_SHOWN_MAX]:
-            text = f"{decision.proposal.sku}: {decision.refusal}"
-            self.message_user(request, text, messages.WARNING)
-
-    @display(description="Terms")
-    def terms(self, row: PriceProposal) -> str:
-        return terms_of(row)
-
-    @display(description="Now, $/M in / out")
-    def now(self, row: PriceProposal) -> str:
-        old = row.replaces
-        return "none" if old is None else _in_and_out(old.input_pico, old.output_pico)
-
-    @display(description="Proposed, $/M in / out")
-    def proposed(self, row: PriceProposal) -> str:
-        if row.rates is None:
-            return "none: not sold any more"
-        return _in_and_out(row.rates["input_pico"], row.rates["output_pico"])
-
-    @display(description="Greatest change", ordering="change_ppm")
-    def change(self, row: PriceProposal) -> str:
-        return "—" if row.change_ppm is None else percent_text(row.change_ppm)
-
-    @display(description="From", ordering="begins_at")
-    def begins(self, row: PriceProposal) -> Any:
-        return row.begins_at or "approval"
-
-    @display(
-        description="State",
-        label={"pending": "info", "approved": "success", "rejected": "danger", "superseded": ""},
-    )
-    def verdict(self, row: PriceProposal) -> str:
-        return row.state
-
-
-class PriceDisagreementAdmin(ReadOnlyAdmin):
-    """Rates that a second source states more than one per cent differently."""
-
-    list_display = ("sku", "rate", "ours", "theirs", "source", "found_at", "seen_at", "ended_at")
-    list_filter = (("ended_at", EmptyFieldListFilter), "source", "rate")
-    search_fields = ("sku",)
-    ordering = ("-seen_at", "sku")
-
-    @display(description="Ours, $/M", ordering="ours_pico")
-    def ours(self, row: PriceDisagreement) -> str:
-        return dollars_per_million(row.ours_pico)
-
-    @display(description="Theirs, $/M", ordering="theirs_pico")
-    def theirs(self, row: PriceDisagreement) -> str:
-        return dollars_per_million(row.theirs_pico)
-
-
 def terms_of(row: PriceVersion | PriceProposal) -> str:
     """Tier, threshold and hours in words."""
     window = Window(row.from_minute, row.to_minute)
@@ -446,7 +248,3 @@ def terms_of(row: PriceVersion | PriceProposal) -> str:
     if not window.is_all_day:
         parts.append(str(window))
     return ", ".join(parts)
-
-
-def _in_and_out(input_pico: int, output_pico: int) -> str:
-    return f"{dollars_per_million(input_pico)} / {dollars_per_million(output_pico)}"

@@ -17,15 +17,9 @@ from billing.admin import TenantAdmin
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
 from billing.limits_admin import QuotaAdmin, RateLimitAdmin
 from billing.models import PriceProposal, PriceRule, PriceVersion, Quota, RateLimit, Tenant
-from billing.price_admin import (
-    APPROVE,
-    END_RULES,
-    WITHDRAW,
-    PriceProposalAdmin,
-    PriceRuleAdmin,
-    PriceVersionAdmin,
-)
+from billing.price_admin import WITHDRAW, PriceVersionAdmin
 from billing.price_form import PriceForm
+from billing.price_list_admin import APPROVE, END_RULES, PriceProposalAdmin, PriceRuleAdmin
 from gateway import keys, policies
 from gateway.models import (
     ApiKey,

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 
 from billing import prices
 from billing.models import PriceVersion, ServiceTier
+from billing.rates import Window
 from gateway.api.base import ApiView
 from gateway.api.fields import usd_per_million_text
 from providers import leaderboards
@@ -72,12 +73,13 @@ class PriceListView(PublicView):
 
 
 def _version(version: PriceVersion) -> dict[str, Any]:
-    during = version.during
+    during, window = version.during, Window(version.from_minute, version.to_minute)
     rates = {name.removesuffix("_pico"): getattr(version, name) for name in RATE_FIELDS}
     return {
         "version": version.pk,
         "service_tier": ServiceTier(version.service_tier).label.lower(),
         "context_over": version.context_over,
+        "hours_utc": None if window.is_all_day else str(window).removesuffix(" UTC"),
         "valid_from": during.lower.isoformat(),
         "valid_to": during.upper.isoformat() if during.upper else None,
         "source": version.source,

@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from billing import credit
 from billing.models import Quota, RateLimit
-from gateway import keys
+from gateway import keys, sellers
 from providers import leaderboards
 from providers.models import Provider
 from tests.gateway.console_rows import Priced, measured, offer, refused, request_id_at, served
@@ -52,6 +52,13 @@ def make_market(person: Person, *, now: datetime) -> Priced:
     for hours in (1, 2, 26, 50, 74, 98, 122):
         for sold in (plain, ngram, outside):
             served(tenant, sold, at=now - timedelta(hours=hours), key_id=key.pk, ranking=RANKING)
+    sellers.register(
+        team=person.team,
+        provider=Provider.objects.get(slug="acme"),
+        house_share_ppm=100_000,
+        actor="tests",
+        now=now,
+    )
     _failover(person, ngram, outside, now)
     refused(tenant, at=now - timedelta(seconds=30), key_id=key.pk)
     leaderboards.refresh(now=timezone.now())

@@ -25,6 +25,8 @@ PAGES = (
     "/routing/",
     "/start/",
     "/playground/",
+    "/switching/",
+    "/selling/",
     "/requests/{served}/",
     "/requests/{refused}/",
 )

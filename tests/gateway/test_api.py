@@ -258,6 +258,7 @@ def test_price_versions_are_exact_and_public(
     assert version["usd_per_million"]["input"] == "0.0375"
     assert version["usd_per_million"]["input_audio"] is None
     assert (version["service_tier"], version["valid_to"]) == ("default", None)
+    assert version["hours_utc"] is None
     assert client.get("/api/v1/prices/").status_code == 404
 
 
