@@ -248,7 +248,7 @@ class AccountAdmin(ReadOnlyAdmin):
     list_select_related = ("tenant",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
-        return Account.objects.annotate(sum_pico=Sum("entries__amount_pico")).order_by("kind", "pk")
+        return Account.objects.annotate(sum_pico=Sum("sums__amount_pico")).order_by("kind", "pk")
 
     @admin.display(description="Balance, debit positive")
     def balance(self, account: Account) -> str:

@@ -17,7 +17,7 @@ from billing import ledger, registers
 from billing.errors import CreditRefused
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.lua_scripts import CREDIT, Call
-from billing.models import CreditGrant, Entry, Tenant, UsageEvent
+from billing.models import AccountSum, CreditGrant, Tenant, UsageEvent
 from billing.money import PICO_PER_NANO, PICO_PER_USD, REGISTER_NANO_MAX, nano_floor
 from billing.redis_connection import connection, run
 
@@ -185,11 +185,11 @@ def balance(tenant: Tenant, *, client: redis.Redis | None = None) -> Balance:
 
 def debited_pico(tenant_ids: Iterable[int]) -> dict[int, int]:
     """What Redis must have debited for all that is drained: what the ledger took for usage, and
-    what quarantined events were debited. From entries, which are fewer than events."""
+    what quarantined events were debited."""
     ids = list(tenant_ids)
     debited: dict[int, int] = dict.fromkeys(ids, 0)
-    posted = Entry.objects.filter(
-        account__kind=Kind.TENANT_CREDIT, account__tenant_id__in=ids, transfer__code=Code.USAGE
+    posted = AccountSum.objects.filter(
+        account__kind=Kind.TENANT_CREDIT, account__tenant_id__in=ids, code=Code.USAGE
     ).values_list("account__tenant_id")
     for tenant_id, total in posted.annotate(total=Sum("amount_pico")):
         debited[tenant_id] += int(total)

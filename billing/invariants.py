@@ -1,13 +1,14 @@
 """The promises of the money, checked continuously; the results are shown in the admin console.
 
-Postgres is checked over a recent span at each run and over all time on demand. Redis is compared
-at one instant per shard, under the shard's lock, so that a difference is one.
+Of Postgres each check reads what is new since it last held, and the sums of everything; an audit
+reads every row. Redis is compared at one instant per shard, under the shard's lock, so that a
+difference is one.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import redis
@@ -15,56 +16,18 @@ from django.db import connection
 
 from billing import credit, hold_modes, locks, metering, quota_registers, registers
 from billing.invariant_results import report
+from billing.invariant_statements import OF_ALL_ROWS, OF_NEW_ROWS, OF_SUMS
 from billing.lua_scripts import COMPARE, Argument, Call
 from billing.models import InvariantCheck, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 from billing.redis_connection import run
 
-RECENT: Final = timedelta(hours=2)
+# Rows are dated before they are committed: a check begins again this long before the last one.
+OVERLAP: Final = timedelta(minutes=15)
+BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LOCK_WAIT_S: Final = 2.0
 SHOWN_MAX: Final = 5
 
-# Each statement finds violations: an empty answer is the promise kept.
-STATEMENTS: Final = {
-    "entries of a transfer sum to zero": """
-        SELECT t.id, sum(e.amount_pico) FROM billing_transfer t
-        LEFT JOIN billing_entry e ON e.transfer_id = t.id
-        WHERE t.created_at >= %s GROUP BY t.id
-        HAVING count(e.id) < 2 OR sum(e.amount_pico) <> 0 LIMIT 5
-    """,
-    "events of a transfer equal what it posted": """
-        SELECT t.id, coalesce(u.paid, 0), coalesce(e.paid, 0) FROM billing_transfer t
-        LEFT JOIN LATERAL (
-            SELECT sum(tenant_cost_pico) AS paid, sum(supplier_cost_pico) AS supplied,
-                sum(overage_pico) AS over
-            FROM billing_usageevent WHERE transfer_id = t.id
-        ) u ON true
-        LEFT JOIN LATERAL (
-            SELECT sum(amount_pico) FILTER (WHERE a.kind = 'tenant_credit') AS paid,
-                sum(amount_pico) FILTER (
-                    WHERE a.kind IN ('cost_of_sales', 'provider_waste')) AS supplied,
-                sum(amount_pico) FILTER (WHERE a.kind = 'overage_review') AS over
-            FROM billing_entry JOIN billing_account a ON a.id = account_id
-            WHERE transfer_id = t.id
-        ) e ON true
-        WHERE t.code = 'usage' AND t.created_at >= %s
-            AND (coalesce(u.paid, 0) <> coalesce(e.paid, 0)
-                OR coalesce(u.supplied, 0) <> coalesce(e.supplied, 0)
-                OR coalesce(u.over, 0) <> coalesce(e.over, 0)) LIMIT 5
-    """,
-    "each posted event is in exactly one transfer": """
-        SELECT u.id, u.transfer_id FROM billing_usageevent u
-        LEFT JOIN billing_transfer t ON t.id = u.transfer_id
-        WHERE u.drained_at >= %s AND (
-            (u.state = 'posted' AND (t.id IS NULL OR t.code <> 'usage'
-                OR t.tenant_id <> u.tenant_id))
-            OR (u.state = 'quarantined' AND t.id IS NOT NULL)) LIMIT 5
-    """,
-    "each expiry of an attempt is told once": """
-        SELECT request_id, count(*) FROM billing_usageevent
-        WHERE attempt < 0 AND drained_at >= %s GROUP BY request_id HAVING count(*) > 1 LIMIT 5
-    """,
-}
 REGISTERS_EQUAL: Final = "Redis registers equal Postgres, unread events and open holds"
 WITHIN_CREDIT: Final = "nobody spends or holds beyond credit and overdraft"
 # Reported when they break, by whoever sees it; they start out kept.
@@ -91,20 +54,39 @@ class Found:
     open_pico: int
 
 
-def check_all(client: redis.Redis, *, now: datetime, since: datetime | None = None) -> bool:
-    """Check everything and record each result; `since` None looks at the recent past only."""
-    results = {name: _violations(sql, since or now - RECENT) for name, sql in STATEMENTS.items()}
-    results |= check_registers(client, now=now)
+def check_all(client: redis.Redis, *, now: datetime) -> bool:
+    """Check what is new, all sums and all registers, and record each result."""
+    verified = dict(InvariantCheck.objects.values_list("name", "verified_until"))
+    results = {
+        name: _violations(sql, (verified.get(name) or BEGINNING + OVERLAP) - OVERLAP)
+        for name, sql in OF_NEW_ROWS.items()
+    }
+    return _record(results | _check_sums() | check_registers(client, now=now), now)
+
+
+def audit(client: redis.Redis, *, now: datetime) -> bool:
+    """Check every row there is, and the sums against them. Its cost grows with all of history."""
+    results = {name: _violations(sql, BEGINNING) for name, sql in OF_NEW_ROWS.items()}
+    results |= {name: _violations(sql) for name, sql in OF_ALL_ROWS.items()}
+    return _record(results | _check_sums() | check_registers(client, now=now), now)
+
+
+def _check_sums() -> dict[str, list[str]]:
+    return {name: _violations(sql) for name, sql in OF_SUMS.items()}
+
+
+def _record(results: Mapping[str, Sequence[str]], now: datetime) -> bool:
     for name, wrong in results.items():
         report(name, not wrong, "; ".join(wrong[:SHOWN_MAX]), now)
+    InvariantCheck.objects.filter(name__in=OF_NEW_ROWS, holds=True).update(verified_until=now)
     for name in REPORTED:
         InvariantCheck.objects.get_or_create(name=name, defaults={"holds": True, "checked_at": now})
     return not any(results.values())
 
 
-def _violations(sql: str, since: datetime) -> list[str]:
+def _violations(sql: str, *arguments: datetime) -> list[str]:
     with connection.cursor() as cursor:
-        cursor.execute(sql, [since])
+        cursor.execute(sql, arguments or None)
         return [" ".join(str(value) for value in row) for row in cursor.fetchall()]
 
 

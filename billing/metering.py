@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 BATCH_SIZE: Final = 2_000
 # A run of the task ends here even if the stream does not: the next one goes on.
 BATCHES_PER_RUN_MAX: Final = 50
+NO_PRIOR: Final = Prior()
 
 
 @dataclass(slots=True)
@@ -222,8 +223,9 @@ def _assess(
     assessed = []
     for entry in entries:
         event = entry.event
-        prior = found.get((event.request_id, event.attempt)) if entry.late else None
-        prior = prior or Prior()
+        prior = NO_PRIOR
+        if entry.late:
+            prior = found.get((event.request_id, event.attempt), NO_PRIOR)
         result = assessment.assess(entry, pinned, prior)
         assessed.append((entry, result, prior))
         if entry.expired:
@@ -278,17 +280,16 @@ def _report(
     assessed: Sequence[tuple[StreamEntry, Assessed, Prior]], written: Written, now: datetime
 ) -> None:
     for entry, result, _ in assessed:
-        name = f"{entry.event.request_id}/{entry.attempt}"
         known = written.known.get(entry.id)
         if known is not None and not known.same_body:
-            logger.error("%s came twice with different bodies", name)
-            report("one event, one body", False, f"{name} differs from what is posted", now)
-        if entry.id not in written.new:
+            logger.error("%s came twice with different bodies", entry.name)
+            report("one event, one body", False, f"{entry.name} differs from what is posted", now)
+        if known is not None:
             continue
         if result.quarantine_reason:
-            logger.error("%s is quarantined: %s", name, result.quarantine_reason)
+            logger.error("%s is quarantined: %s", entry.name, result.quarantine_reason)
         if result.overage_pico:
-            logger.warning("%s: %d pico-dollars for review", name, result.overage_pico)
+            logger.warning("%s: %d pico-dollars for review", entry.name, result.overage_pico)
 
 
 def _complain(unreadable: Sequence[Unreadable], now: datetime) -> None:

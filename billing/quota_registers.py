@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from django.db.models import BigIntegerField, Case, F, QuerySet, Sum, When
 
 from billing import registers
-from billing.models import Quota, ScopeKind, UsageEvent
+from billing.models import Quota, ScopeKind, UsageDay, UsageEvent
 from billing.money import PICO_PER_NANO
 from billing.registers import Span
 from billing.usage_stream import StreamEntry
@@ -82,11 +82,27 @@ def _with_registers(tenant_ids: Iterable[int]) -> "QuerySet[Quota]":
 
 def spent_pico(tenant_id: int, *, kind: str, scope_id: str, span: Span) -> int:
     """What Redis must have for the drained events of a scope in a window: what posted events
-    cost, and what quarantined ones were debited."""
-    rows = UsageEvent.objects.filter(tenant_id=tenant_id).filter(
-        **{SCOPE_COLUMN[ScopeKind(kind)]: scope_id}
+    cost, and what quarantined ones were debited. Days (UTC) within the window are read from their
+    sums, and only what is left at its ends from events."""
+    scope = {"tenant_id": tenant_id, SCOPE_COLUMN[ScopeKind(kind)]: scope_id}
+    days = UsageDay.objects.filter(**scope)
+    if not span.ends_ms:
+        return _sum_of_days(days)
+    first_ms = -(-span.begins_ms // registers.MS_PER_DAY) * registers.MS_PER_DAY
+    after_ms = span.ends_ms // registers.MS_PER_DAY * registers.MS_PER_DAY
+    events = UsageEvent.objects.filter(**scope)
+    if first_ms >= after_ms:
+        return sum_of_debits(_between(events, span.begins_ms, span.ends_ms))
+    whole = days.filter(day__gte=_utc(first_ms).date(), day__lt=_utc(after_ms).date())
+    return (
+        sum_of_debits(_between(events, span.begins_ms, first_ms))
+        + _sum_of_days(whole)
+        + sum_of_debits(_between(events, after_ms, span.ends_ms))
     )
-    return sum_of_debits(_in_span(rows, span))
+
+
+def _sum_of_days(days: "QuerySet[UsageDay]") -> int:
+    return int(days.aggregate(total=Sum("debited_pico"))["total"] or 0)
 
 
 def sum_of_debits(rows: "QuerySet[UsageEvent]") -> int:
@@ -94,20 +110,25 @@ def sum_of_debits(rows: "QuerySet[UsageEvent]") -> int:
     return int(found["total"] or 0)
 
 
-def _in_span(rows: "QuerySet[UsageEvent]", span: Span) -> "QuerySet[UsageEvent]":
+def _between(
+    events: "QuerySet[UsageEvent]", begins_ms: int, ends_ms: int
+) -> "QuerySet[UsageEvent]":
     """By the time inside the request's id; the wider spans of day and time let indexes serve."""
-    if not span.ends_ms:
-        return rows
-    begins = datetime.fromtimestamp(span.begins_ms // 1000, tz=UTC)
-    ends = datetime.fromtimestamp(span.ends_ms // 1000, tz=UTC)
-    first, after = registers.ids_between(span.begins_ms, span.ends_ms)
-    return rows.filter(
+    if begins_ms == ends_ms:
+        return events.none()
+    begins, ends = _utc(begins_ms), _utc(ends_ms)
+    first, after = registers.ids_between(begins_ms, ends_ms)
+    return events.filter(
         request_id__gte=first,
         request_id__lt=after,
         day__range=(begins.date(), ends.date()),
         occurred_at__gte=begins - ATTEMPT_SPAN,
         occurred_at__lt=ends + ATTEMPT_SPAN,
     )
+
+
+def _utc(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms // 1000, tz=UTC)
 
 
 Scope = tuple[int, str, str]  # tenant, kind, id
@@ -120,6 +141,8 @@ class QuotaRegisters:
 
     tag: str
     windows: dict[Scope, list[Window]]
+    # Most events of a batch ask the same as one before them.
+    _answers: dict[tuple[object, ...], tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, tenants: Iterable[int], shard: int) -> "QuotaRegisters":
@@ -134,6 +157,15 @@ class QuotaRegisters:
         if not self.windows:
             return ()
         event = entry.event
+        scopes = (event.team, event.key, event.model, event.supplier)
+        at_ms = registers.request_ms(event.request_id)
+        alike = (event.tenant, scopes, at_ms // registers.MS_PER_SLICE, entry.keys)
+        if alike not in self._answers:
+            self._answers[alike] = tuple(self._missing(entry, at_ms))
+        return self._answers[alike]
+
+    def _missing(self, entry: StreamEntry, at_ms: int) -> Iterator[str]:
+        event = entry.event
         scopes = (
             (ScopeKind.TENANT, event.tenant),
             (ScopeKind.TEAM, event.team),
@@ -141,8 +173,6 @@ class QuotaRegisters:
             (ScopeKind.MODEL, event.model),
             (ScopeKind.PROVIDER, event.supplier),
         )
-        at_ms = registers.request_ms(event.request_id)
-        found = []
         for kind, scope_id in scopes:
             for window, zone in self.windows.get((event.tenant, kind, str(scope_id)), ()):
                 key = registers.spend_key(
@@ -153,5 +183,4 @@ class QuotaRegisters:
                     bucket=registers.span_of(window, at_ms, zone).bucket,
                 )
                 if key not in entry.keys:
-                    found.append(key)
-        return tuple(found)
+                    yield key

@@ -21,6 +21,7 @@ DRAIN = "billing.tasks.drain_usage"
 EXPIRE = "billing.tasks.expire_holds"
 CHECK = "billing.tasks.check_invariants"
 PROFILES = "billing.tasks.refresh_call_profiles"
+AUDIT = "billing.tasks.audit_ledger"
 DRAFT = "billing.tasks.draft_invoices"
 EXPIRE_CREDIT = "billing.tasks.expire_credit"
 
@@ -50,6 +51,13 @@ def check_invariants() -> None:
         client = connection()
         credit.push_stale(client)
         invariants.check_all(client, now=now)
+
+
+@shared_task(name=AUDIT)
+def audit_ledger() -> None:
+    """Check every row of the ledger, and the sums against them."""
+    with task_runs.recorded(AUDIT) as now:
+        invariants.audit(connection(), now=now)
 
 
 @shared_task(name=DRAFT)

@@ -41,9 +41,10 @@ class CanonicalUsage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     def check(self) -> None:
         """Raise UsageError where a leaf is negative."""
-        for name in self.__struct_fields__:
-            if getattr(self, name) < 0:
-                raise UsageError(f"negative {name}")
+        counts = msgspec.structs.astuple(self)
+        if min(counts) < 0:
+            name = self.__struct_fields__[counts.index(min(counts))]
+            raise UsageError(f"negative {name}")
         if self.uncached_input_tokens < 0:
             raise UsageError("parts of the input exceed input_tokens")
         if self.text_output_tokens < 0:

@@ -1,16 +1,15 @@
-"""Reads of usage for people: a tenant's requests, one request whole, spend by day, totals.
+"""Reads of single requests for people: the newest, by filter, and one request whole.
 
-Read only. Every function takes the tenant and answers nothing of another. Pages are cut by
-time (keyset), so that a page costs the same however far back it lies.
+Read only; sums are in `usage_sums`. Every function takes the tenant and answers nothing of
+another. Pages are cut by time (keyset), so that a page costs the same however far back it lies.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
+from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Count, F, Max, Min, QuerySet, Sum
+from django.db.models import QuerySet
 
 from billing.models import Entry, Transfer, UsageEvent
 
@@ -59,43 +58,6 @@ class PostedTransfer:
 class RequestRecord:
     row: RequestRow
     transfers: tuple[PostedTransfer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DaySpend:
-    day: date
-    model: str
-    supplier: str
-    cost_pico: int
-    requests: int
-    input_tokens: int
-    output_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class OfferUsage:
-    """What a tenant used of one offer over a span of time."""
-
-    model: str
-    sku: str
-    requests: int
-    input_tokens: int
-    cache_read_tokens: int
-    output_tokens: int
-    cost_pico: int
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """`cache_saved_pico`: what the cached input would have cost more as uncached input."""
-
-    requests: int
-    attempts: int
-    cost_pico: int
-    input_tokens: int
-    cache_read_tokens: int
-    output_tokens: int
-    cache_saved_pico: int
 
 
 def requests(
@@ -174,125 +136,6 @@ def _posted(transfer: Transfer) -> PostedTransfer:
         entries=tuple(entries),
         events=UsageEvent.objects.filter(transfer=transfer).count(),
     )
-
-
-def spend_by_day(tenant_id: int, *, since: datetime, until: datetime) -> list[DaySpend]:
-    """Spend per UTC day, model and supplier, oldest day first."""
-    found = (
-        _between(tenant_id, since, until)
-        .values("day", "model", "supplier")
-        .annotate(
-            cost=Sum("tenant_cost_pico"),
-            requests=Count("request_id", distinct=True),
-            input=Sum("input_tokens"),
-            output=Sum("output_tokens"),
-        )
-        .order_by("day", "model", "supplier")
-    )
-    return [
-        DaySpend(
-            day=row["day"],
-            model=row["model"],
-            supplier=row["supplier"],
-            cost_pico=int(row["cost"]),
-            requests=row["requests"],
-            input_tokens=int(row["input"]),
-            output_tokens=int(row["output"]),
-        )
-        for row in found
-    ]
-
-
-def used_by_offer(tenant_id: int, *, since: datetime, until: datetime) -> list[OfferUsage]:
-    """What was used and paid per offer, by model and sku."""
-    found = (
-        _between(tenant_id, since, until)
-        .filter(tenant_cost_pico__gt=0)
-        .values("model", "sku")
-        .annotate(
-            requests=Count("request_id", distinct=True),
-            input=Sum("input_tokens"),
-            cached=Sum("cache_read_tokens"),
-            output=Sum("output_tokens"),
-            cost=Sum("tenant_cost_pico"),
-        )
-        .order_by("model", "sku")
-    )
-    return [
-        OfferUsage(
-            model=row["model"],
-            sku=row["sku"],
-            requests=row["requests"],
-            input_tokens=int(row["input"]),
-            cache_read_tokens=int(row["cached"]),
-            output_tokens=int(row["output"]),
-            cost_pico=int(row["cost"]),
-        )
-        for row in found
-    ]
-
-
-def totals(tenant_id: int, *, since: datetime, until: datetime) -> Totals:
-    """Sums over a span of time. Tokens are those of attempts that somebody pays for."""
-    found = _between(tenant_id, since, until).aggregate(
-        requests=Count("request_id", distinct=True),
-        attempts=Count("pk"),
-        cost=Sum("tenant_cost_pico"),
-        input=Sum("input_tokens"),
-        cached=Sum("cache_read_tokens"),
-        output=Sum("output_tokens"),
-        saved=Sum(
-            F("cache_read_tokens")
-            * (F("price_version__input_pico") - F("price_version__cache_read_pico"))
-        ),
-    )
-    return Totals(
-        requests=found["requests"],
-        attempts=found["attempts"],
-        cost_pico=_int(found["cost"]),
-        input_tokens=_int(found["input"]),
-        cache_read_tokens=_int(found["cached"]),
-        output_tokens=_int(found["output"]),
-        cache_saved_pico=_int(found["saved"]),
-    )
-
-
-def _int(value: int | Decimal | None) -> int:
-    return 0 if value is None else int(value)
-
-
-def _between(tenant_id: int, since: datetime, until: datetime) -> QuerySet[UsageEvent]:
-    return UsageEvent.objects.filter(
-        tenant_id=tenant_id, occurred_at__gte=since, occurred_at__lt=until
-    )
-
-
-def filter_choices(tenant_id: int, *, since: datetime) -> dict[str, list[str]]:
-    """The models, suppliers and outcomes that occurred lately, for the filters of a page."""
-    found = UsageEvent.objects.filter(tenant_id=tenant_id, occurred_at__gte=since)
-    return {
-        field: sorted(found.order_by().values_list(field, flat=True).distinct()[:200])
-        for field in ("model", "supplier", "outcome")
-    }
-
-
-def last_used(tenant_id: int, *, since: datetime) -> dict[int, datetime]:
-    """When each API key of the tenant was last used since then, by key id."""
-    found = (
-        UsageEvent.objects.filter(
-            tenant_id=tenant_id, occurred_at__gte=since, api_key_id__isnull=False
-        )
-        .values("api_key_id")
-        .annotate(at=Max("occurred_at"))
-    )
-    return {int(row["api_key_id"] or 0): row["at"] for row in found}
-
-
-def first_request_at(tenant_id: int) -> datetime | None:
-    """When the tenant's first request was; None before it."""
-    found = UsageEvent.objects.filter(tenant_id=tenant_id).aggregate(at=Min("occurred_at"))
-    at: datetime | None = found["at"]
-    return at
 
 
 def newest_event_id(tenant_id: int) -> int:

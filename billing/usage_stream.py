@@ -51,6 +51,11 @@ class StreamEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return -(self.event.attempt + 1) if self.expired else self.event.attempt
 
     @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.event.request_id}/{self.attempt}"
+
+    @property
     def appended_ms(self) -> int:
         return int(self.id.partition("-")[0])
 

@@ -18,6 +18,7 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.expire_holds": (10, "money"),
     "billing.tasks.check_invariants": (30, "boards"),
     "billing.tasks.refresh_call_profiles": (60, "boards"),
+    "billing.tasks.audit_ledger": (86_400, "slow"),
     "billing.tasks.draft_invoices": (3600, "slow"),
     "billing.tasks.expire_credit": (3600, "slow"),
     "gateway.tasks.recharge_credit": (60, "slow"),

@@ -154,9 +154,9 @@ def _fields(event: AttemptEvent) -> dict[Any, Any]:
     tag = registers.shard_tag(event.tenant)
     cap = ""
     if event.key % 2:
-        bucket, _ = registers.bucket_of(registers.DAY, registers.request_ms(event.request_id))
+        span = registers.span_of(registers.DAY, registers.request_ms(event.request_id))
         cap = registers.spend_key(
-            tag, event.tenant, kind="key", scope=str(event.key), bucket=bucket
+            tag, event.tenant, kind="key", scope=str(event.key), bucket=span.bucket
         )
     debit_nano = nano_ceil(event.tenant_cost_pico)
     return {

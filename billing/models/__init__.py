@@ -20,6 +20,7 @@ from billing.models.provider_bills import ProviderBill, ProviderBillLine
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.rebates import RebateScale, VolumeRebate
 from billing.models.rerating import Adjustment, ReRating
+from billing.models.rollups import AccountSum, UsageDay, UsageHour
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.usage_events import UsageEvent
 
@@ -29,6 +30,7 @@ __all__ = [
     "BudgetAlert",
     "Account",
     "Adjustment",
+    "AccountSum",
     "AuditEntry",
     "BillingProfile",
     "CallCount",
@@ -65,6 +67,8 @@ __all__ = [
     "Tenant",
     "TopUp",
     "Transfer",
+    "UsageDay",
     "UsageEvent",
+    "UsageHour",
     "VolumeRebate",
 ]

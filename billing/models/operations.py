@@ -15,12 +15,13 @@ class ShardEpoch(models.Model):
 
 
 class InvariantCheck(models.Model):
-    """The latest result of one ledger invariant."""
+    """The latest result of one ledger invariant; all rows up to `verified_until` kept it."""
 
     name = models.CharField(max_length=60, primary_key=True)
     holds = models.BooleanField()
     detail = models.CharField(max_length=400, blank=True)
     checked_at = models.DateTimeField()
+    verified_until = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return self.name

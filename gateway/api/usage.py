@@ -12,7 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import usage_queries
+from billing import usage_queries, usage_sums
 from billing.models import UsageEvent
 from billing.usage_queries import RequestFilter, RequestRow
 from gateway.api.base import TenantView
@@ -51,11 +51,12 @@ def span_of(request: Request) -> tuple[datetime, datetime]:
 class UsageView(TenantView):
     @extend_schema(parameters=[SpanSerializer], responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, tenant: str) -> Response:
-        """Totals and one line per day, model and supplier; the last 30 days by default."""
+        """Totals and one line per day, model and supplier, over whole hours (UTC); the last 30
+        days by default."""
         since, until = span_of(request)
         tenant_id = self.access.tenant.pk
-        totals = usage_queries.totals(tenant_id, since=since, until=until)
-        days = usage_queries.spend_by_day(tenant_id, since=since, until=until)
+        totals = usage_sums.totals(tenant_id, since=since, until=until)
+        days = usage_sums.spend_by_day(tenant_id, since=since, until=until)
         return Response(
             {
                 "since": since.isoformat(),

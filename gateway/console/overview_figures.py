@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from django.http import HttpResponse
 
-from billing import usage_queries
+from billing import usage_sums
 from billing.models import Quota, Tenant
-from billing.usage_queries import DaySpend, Totals
+from billing.usage_sums import DaySpend, Totals
 from gateway.console import spend_chart
 from gateway.console.forecast import Forecast, month_end
 from gateway.console.periods import Period
@@ -18,7 +18,9 @@ from gateway.console.spend_chart import Series
 from gateway.console.spreadsheet import csv_response
 
 TOKENS_PER_MILLION: Final = 1_000_000
-SPEND_HEAD: Final = ("day model supplier requests input_tokens output_tokens cost_pico").split()
+SPEND_HEAD: Final = (
+    "day model supplier requests attempts input_tokens output_tokens cost_pico"
+).split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Figures:
 def read(tenant: Tenant, period: Period) -> Figures:
     days = period.chart_days
     first = datetime.combine(days[0], time.min, UTC)
-    spends = usage_queries.spend_by_day(int(tenant.pk), since=first, until=period.until)
+    spends = usage_sums.spend_by_day(int(tenant.pk), since=first, until=period.until)
     series = spend_chart.series_of(spends)
     today = period.until.date()
     forecast = None
@@ -66,8 +68,8 @@ def read(tenant: Tenant, period: Period) -> Figures:
         last_day = (period.ends - timedelta(days=1)).date()
         forecast = month_end(_by_day(spends), today=today, last_day=last_day)
     return Figures(
-        now=usage_queries.totals(int(tenant.pk), since=period.since, until=period.until),
-        before=usage_queries.totals(
+        now=usage_sums.totals(int(tenant.pk), since=period.since, until=period.until),
+        before=usage_sums.totals(
             int(tenant.pk), since=period.before_since, until=period.before_until
         ),
         budget_pico=_budget(tenant, period.span, period.until),
@@ -103,7 +105,16 @@ def _change(now: float | None, before: float | None) -> float | None:
 def spend_csv(spends: Iterable[DaySpend]) -> HttpResponse:
     """Spend by day, model and supplier; costs in whole pico-dollars, so that they add up."""
     rows = (
-        (s.day, s.model, s.supplier, s.requests, s.input_tokens, s.output_tokens, s.cost_pico)
+        (
+            s.day,
+            s.model,
+            s.supplier,
+            s.requests,
+            s.attempts,
+            s.input_tokens,
+            s.output_tokens,
+            s.cost_pico,
+        )
         for s in spends
     )
     return csv_response("spend.csv", head=SPEND_HEAD, rows=rows)

@@ -6,7 +6,7 @@ from typing import Final
 from django.http import HttpRequest
 from django.utils import timezone
 
-from billing import usage_queries
+from billing import usage_sums
 from gateway.console.access import choose_member
 from gateway.models import Member
 from providers.board_rows import Mix
@@ -23,7 +23,7 @@ def wanted(request: HttpRequest) -> Member | None:
 def mix_of(slug: str, member: Member) -> Mix | None:
     """What the tenant sent to the model in the last 30 days; None where that was nothing."""
     now = timezone.now()
-    found = usage_queries.used_by_offer(member.tenant_id, since=now - LOOKED_BACK, until=now)
+    found = usage_sums.used_by_offer(member.tenant_id, since=now - LOOKED_BACK, until=now)
     used = [u for u in found if u.model == slug]
     cached = sum(u.cache_read_tokens for u in used)
     output = sum(u.output_tokens for u in used)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from billing.usage_queries import OfferUsage, used_by_offer
+from billing.usage_sums import OfferUsage, used_by_offer
 from gateway.models import RoutingPolicy
 from providers import leaderboards
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
-from billing.usage_queries import DaySpend
+from billing.usage_sums import DaySpend
 from gateway.console.forecast import Forecast
 
 IN_HOUSE: Final = "in-house"

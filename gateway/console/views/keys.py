@@ -11,7 +11,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from redis.exceptions import RedisError
 
-from billing import usage_queries
+from billing import usage_sums
 from gateway import keys
 from gateway.console.access import BUILDERS, MANAGERS, access_key, require, tenant_page
 from gateway.console.first_request import curl_line, example_model
@@ -82,7 +82,7 @@ def _list(
 ) -> HttpResponse:
     now = timezone.now()
     found = ApiKey.objects.filter(tenant=member.tenant).select_related("team")
-    used = usage_queries.last_used(member.tenant_id, since=now - USE_LOOKS_BACK)
+    used = usage_sums.last_used(member.tenant_id, since=now - USE_LOOKS_BACK)
     context = {
         "form": form,
         "rows": [

@@ -7,7 +7,7 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from billing import usage_queries
+from billing import usage_sums
 from gateway.console import overview_figures, repricing, request_list
 from gateway.console.access import tenant_page
 from gateway.console.pages import render_page
@@ -20,7 +20,7 @@ REQUESTS_SHOWN = 8
 @require_safe
 @tenant_page
 def overview(request: HttpRequest, member: Member) -> HttpResponse:
-    if usage_queries.first_request_at(member.tenant_id) is None:
+    if usage_sums.first_used_hour(member.tenant_id) is None:
         return redirect("start")
     now = timezone.now()
     period = period_of(request.GET.get("span", DEFAULT_SPAN), now)
@@ -42,7 +42,5 @@ def overview(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def spend_csv(request: HttpRequest, member: Member) -> HttpResponse:
     now = timezone.now()
-    spends = usage_queries.spend_by_day(
-        member.tenant_id, since=now - timedelta(days=400), until=now
-    )
+    spends = usage_sums.spend_by_day(member.tenant_id, since=now - timedelta(days=400), until=now)
     return overview_figures.spend_csv(spends)

@@ -8,7 +8,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from billing import usage_queries
+from billing import usage_queries, usage_sums
 from gateway.console import cost_lines, refusal_queries, request_list, waterfall
 from gateway.console.access import tenant_page
 from gateway.console.pages import render_page
@@ -23,7 +23,7 @@ def requests(request: HttpRequest, member: Member) -> HttpResponse:
     since = timezone.now() - FILTERS_LOOK_BACK
     context = {
         "page": request_list.read(member.tenant_id, request_list.asked_in(request.GET)),
-        "choices": usage_queries.filter_choices(member.tenant_id, since=since),
+        "choices": usage_sums.filter_choices(member.tenant_id, since=since),
         "keys": ApiKey.objects.filter(tenant=member.tenant).order_by("name"),
     }
     return render_page(request, "console/requests.html", context, nav="requests", member=member)

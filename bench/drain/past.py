@@ -1,0 +1,195 @@
+"""A past of many events, written by SQL as the drain would have written it."""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import redis
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.test import Client
+
+from bench.drain import stage
+from bench.drain.__main__ import say
+from bench.drain.history import House, keep_writing
+from billing import invariants, rebuild, registers
+from billing.models import InvariantCheck
+from gateway.models import Member, Team
+
+STEPS: Final = 10
+CHUNK: Final = 100_000
+TENANTS: Final = 100
+READS: Final = 7
+SETTLING_S: Final = 3
+INDEX: Final = "bench_usage_model"
+
+# A transfer per tenant and chunk, its events, and the entries that the drain's postings make.
+TRANSFERS: Final = """
+    CREATE TEMPORARY TABLE IF NOT EXISTS batch (tenant_id bigint, transfer_id bigint);
+    TRUNCATE batch;
+    WITH made AS (
+        INSERT INTO billing_transfer (code, tenant_id, memo, idempotency_key, created_at)
+        SELECT 'usage', tenant, '', 'past:' || %(first)s || ':' || tenant, %(until)s
+        FROM unnest(%(tenants)s::bigint[]) tenant RETURNING tenant_id, id
+    ) INSERT INTO batch SELECT * FROM made;
+"""
+EVENTS: Final = """
+    INSERT INTO billing_usageevent (request_id, attempt, day, body_hash, tenant_id, api_key_id,
+        team_id, offer_id, input_tokens, cache_read_tokens, cache_write_5m_tokens,
+        cache_write_1h_tokens, input_audio_tokens, input_image_tokens, output_tokens,
+        reasoning_tokens, output_audio_tokens, rated_pico, tenant_cost_pico, supplier_cost_pico,
+        overage_pico, hold_nano, charged_nano, occurred_at, settled_at, drained_at,
+        price_version_id, transfer_id, session_hash, sku, supplier, model, outcome, usage_source,
+        state, quarantine_reason, stream_id, detail)
+    SELECT id::uuid, 1, billing_day_of(id::uuid), sha256(convert_to(id, 'UTF8')), e.tenant_id,
+        e.tenant_id * 100 + number %% 5, e.tenant_id * 50 + number %% 2, place,
+        1000 + number %% 500, number %% 3 * 100, 0, 0, 0, 0, 200 + number %% 100, 0, 0,
+        cost, cost, cost * 9 / 10, 0, cost / 500, cost / 1000, at, at + interval '1 second', at,
+        (%(versions)s::bigint[])[place], batch.transfer_id, '', (%(skus)s::text[])[place],
+        split_part((%(skus)s::text[])[place], '/', 1),
+        split_part((%(skus)s::text[])[place], '/', 2), 'ok', 'provider', 'posted', '',
+        number || '-0', '{"surface": "openai_chat", "status": 200, "ttft_ms": 212.4}'
+    FROM (
+        SELECT number, at, (100000 + number %% 900) * 1000::bigint AS cost,
+            -- Every other event is of the first tenant: the busiest has half of all.
+            (%(tenants)s::bigint[])[CASE number %% 2 WHEN 0 THEN 1
+                ELSE 1 + (number / 2) %% cardinality(%(tenants)s::bigint[]) END] AS tenant_id,
+            1 + (number * 7 + number / 11) %% cardinality(%(skus)s::text[]) AS place,
+            lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7'
+                || substr(noise, 1, 3) || '8' || substr(noise, 4, 15) AS id
+        FROM (
+            SELECT number, md5(number::text) AS noise,
+                %(began)s::timestamptz + number * %(per_event)s::interval AS at
+            FROM generate_series(%(first)s::bigint, %(first)s + %(count)s - 1) number
+        ) n
+    ) e JOIN batch ON batch.tenant_id = e.tenant_id
+"""
+ENTRIES: Final = """
+    INSERT INTO billing_entry (transfer_id, account_id, amount_pico)
+    SELECT transfer_id, a.id, sum(sign * amount) FROM (
+        SELECT u.transfer_id, leg.kind, leg.tenant_id, leg.supplier, leg.sign, leg.amount
+        FROM billing_usageevent u JOIN batch ON batch.transfer_id = u.transfer_id
+        CROSS JOIN LATERAL (VALUES
+            ('tenant_credit', u.tenant_id, '', 1, u.tenant_cost_pico),
+            ('revenue', NULL, '', -1, u.tenant_cost_pico),
+            ('cost_of_sales', NULL, u.supplier, 1, u.supplier_cost_pico),
+            ('provider_payable', NULL, u.supplier, -1, u.supplier_cost_pico)
+        ) leg (kind, tenant_id, supplier, sign, amount)
+    ) legs JOIN billing_account a ON a.kind = legs.kind AND a.supplier = legs.supplier
+        AND a.tenant_id IS NOT DISTINCT FROM legs.tenant_id
+    GROUP BY transfer_id, a.id
+"""
+ACCOUNTS: Final = """
+    INSERT INTO billing_account (kind, tenant_id, supplier)
+    SELECT 'tenant_credit', tenant, '' FROM unnest(%(tenants)s::bigint[]) tenant
+    UNION SELECT 'revenue', NULL, ''
+    UNION SELECT kind, NULL, split_part(sku, '/', 1) FROM unnest(%(skus)s::text[]) sku,
+        unnest(ARRAY['cost_of_sales', 'provider_payable']) kind
+    ON CONFLICT DO NOTHING
+"""
+
+
+def prepare(client: redis.Redis, *, tenants: int) -> House:
+    market = stage.prepare(client, tenants=tenants)
+    first = market.tenants[0]
+    user = User.objects.create_user(username="past", email="past@example.org")
+    team = Team.objects.create(tenant_id=first, slug="main", name="Main")
+    Member.objects.create(user=user, tenant_id=first, team=team, role=Member.Role.OWNER)
+    house = House(
+        tenants=market.tenants,
+        skus=tuple(market.prices),
+        versions=tuple(tiers[0].version for tiers in market.prices.values()),
+        username=user.username,
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(ACCOUNTS, _arguments(house))
+    return house
+
+
+def _arguments(house: House) -> dict[str, Any]:
+    return {
+        "tenants": list(house.tenants),
+        "skus": list(house.skus),
+        "versions": list(house.versions),
+    }
+
+
+def write(house: House, *, first: int, count: int, began: datetime, per_event: timedelta) -> None:
+    """Post `count` events beside each other in time, one transfer per tenant."""
+    arguments = _arguments(house)
+    arguments |= {"first": first, "count": count, "began": began, "per_event": per_event}
+    arguments["until"] = began + (first + count) * per_event
+    with transaction.atomic(), connection.cursor() as cursor:
+        for statement in (TRANSFERS, EVENTS, ENTRIES):
+            cursor.execute(statement, arguments)
+
+
+def overview(house: House) -> None:
+    """The page as the busiest tenant's owner sees it, templates and all."""
+    browser = Client()
+    browser.force_login(User.objects.get(username=house.username))
+    answer = browser.get("/overview/?span=month")
+    if answer.status_code != 200:
+        raise AssertionError(answer.status_code)
+
+
+def measure(redis_url: str, events: int) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        house = prepare(client, tenants=TENANTS)
+        began = datetime.now(UTC) - timedelta(days=30)
+        per_event = timedelta(days=30) / events
+        for step in range(STEPS):
+            first, last = step * events // STEPS, (step + 1) * events // STEPS
+            took = timed(lambda: write_all(house, first, last, began, per_event))  # noqa: B023
+            then = began + last * per_event
+            checked = timed(lambda: invariants.check_all(client, now=then))  # noqa: B023
+            again = timed(lambda: invariants.check_all(client, now=then))  # noqa: B023
+            month = sorted(timed(lambda: overview(house)) for _ in range(READS))
+            say(
+                f"{last:>11,} events: month view {month[READS // 2] * 1e3:4.0f} ms"
+                f" ({month[0] * 1e3:.0f} to {month[-1] * 1e3:.0f}); check of this step"
+                f" {checked:5.2f} s, of 15 minutes {again:5.2f} s; written in {took:.0f} s"
+            )
+        index_under_load(house)
+        for shard in {tenant % registers.SHARDS for tenant in house.tenants}:
+            rebuild.rebuild(client, shard, now=datetime.now(UTC))
+        took = timed(lambda: invariants.audit(client, now=datetime.now(UTC)))
+        broken = list(InvariantCheck.objects.filter(holds=False).values_list("name", "detail"))
+        say(f"full audit: {took:.1f} s; broken: {broken}")
+
+
+def write_all(house: House, first: int, last: int, began: datetime, per_event: timedelta) -> None:
+    for at in range(first, last, CHUNK):
+        write(house, first=at, count=min(CHUNK, last - at), began=began, per_event=per_event)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+def index_under_load(house: House) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    for name, how in (("no index", None), ("concurrently", "CONCURRENTLY"), ("plainly", "")):
+        stop, worst = spawn.Event(), spawn.Value("d", 0.0)
+        writer = spawn.Process(target=keep_writing, args=(house, stop, worst))
+        writer.start()
+        time.sleep(SETTLING_S)
+        took = timed(lambda: make_index(how))  # noqa: B023
+        stop.set()
+        writer.join()
+        say(f"{name}: {took:.1f} s; the longest write took {worst.value * 1e3:.0f} ms")
+
+
+def make_index(how: str | None) -> None:
+    if how is None:
+        time.sleep(SETTLING_S)
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE INDEX {how} {INDEX} ON billing_usageevent (model, occurred_at)")
+        cursor.execute(f"DROP INDEX {how} {INDEX}")
+
+
+def timed(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began

@@ -1,0 +1,123 @@
+"""The ledger's promises as SQL: each statement finds violations, and an empty answer is a promise
+kept. Three kinds, by what they cost.
+"""
+
+from typing import Final
+
+# Of what was written since a time: the cost grows with new rows.
+OF_NEW_ROWS: Final = {
+    "entries of a transfer sum to zero": """
+        SELECT t.id, sum(e.amount_pico) FROM billing_transfer t
+        LEFT JOIN billing_entry e ON e.transfer_id = t.id
+        WHERE t.created_at >= %s GROUP BY t.id
+        HAVING count(e.id) < 2 OR sum(e.amount_pico) <> 0 LIMIT 5
+    """,
+    "events of a transfer equal what it posted": """
+        SELECT t.id, coalesce(u.paid, 0), coalesce(e.paid, 0) FROM billing_transfer t
+        LEFT JOIN LATERAL (
+            SELECT sum(tenant_cost_pico) AS paid, sum(supplier_cost_pico) AS supplied,
+                sum(overage_pico) AS over
+            FROM billing_usageevent WHERE transfer_id = t.id
+        ) u ON true
+        LEFT JOIN LATERAL (
+            SELECT sum(amount_pico) FILTER (WHERE a.kind = 'tenant_credit') AS paid,
+                sum(amount_pico) FILTER (
+                    WHERE a.kind IN ('cost_of_sales', 'provider_waste')) AS supplied,
+                sum(amount_pico) FILTER (WHERE a.kind = 'overage_review') AS over
+            FROM billing_entry JOIN billing_account a ON a.id = account_id
+            WHERE transfer_id = t.id
+        ) e ON true
+        WHERE t.code = 'usage' AND t.created_at >= %s
+            AND (coalesce(u.paid, 0) <> coalesce(e.paid, 0)
+                OR coalesce(u.supplied, 0) <> coalesce(e.supplied, 0)
+                OR coalesce(u.over, 0) <> coalesce(e.over, 0)) LIMIT 5
+    """,
+    "each posted event is in exactly one transfer": """
+        SELECT u.id, u.transfer_id FROM billing_usageevent u
+        LEFT JOIN billing_transfer t ON t.id = u.transfer_id
+        WHERE u.drained_at >= %s AND (
+            (u.state = 'posted' AND (t.id IS NULL OR t.code <> 'usage'
+                OR t.tenant_id <> u.tenant_id))
+            OR (u.state = 'quarantined' AND t.id IS NOT NULL)) LIMIT 5
+    """,
+    "each expiry of an attempt is told once": """
+        SELECT request_id, count(*) FROM billing_usageevent
+        WHERE attempt < 0 AND drained_at >= %s GROUP BY request_id HAVING count(*) > 1 LIMIT 5
+    """,
+}
+# Of everything, by its sums: the cost grows with tenants, keys, offers and days. What the events
+# come to and what was posted for them are summed by different triggers, from different tables.
+OF_SUMS: Final = {
+    "all entries together are zero": """
+        SELECT sum(amount_pico) FROM billing_accountsum HAVING sum(amount_pico) <> 0
+    """,
+    "events of a tenant equal what it was posted": """
+        SELECT tenant_id, used.cost, posted.cost, used.overage, posted.overage FROM (
+            SELECT tenant_id, sum(cost_pico) AS cost, sum(overage_pico) AS overage
+            FROM billing_usageday GROUP BY tenant_id
+        ) used FULL JOIN (
+            SELECT s.tenant_id,
+                coalesce(sum(amount_pico) FILTER (WHERE a.kind = 'tenant_credit'), 0) AS cost,
+                coalesce(sum(amount_pico) FILTER (WHERE a.kind = 'overage_review'), 0) AS overage
+            FROM billing_accountsum s JOIN billing_account a ON a.id = s.account_id
+            WHERE s.code = 'usage' GROUP BY s.tenant_id
+        ) posted USING (tenant_id)
+        WHERE coalesce(used.cost, 0) <> coalesce(posted.cost, 0)
+            OR coalesce(used.overage, 0) <> coalesce(posted.overage, 0) LIMIT 5
+    """,
+    "events of a supplier equal what it was posted": """
+        SELECT supplier, used.cost, posted.cost FROM (
+            SELECT supplier, sum(supplier_cost_pico) AS cost FROM billing_usageday GROUP BY supplier
+        ) used FULL JOIN (
+            SELECT a.supplier, sum(amount_pico) AS cost
+            FROM billing_accountsum s JOIN billing_account a ON a.id = s.account_id
+            WHERE s.code = 'usage' AND a.kind IN ('cost_of_sales', 'provider_waste')
+            GROUP BY a.supplier
+        ) posted USING (supplier)
+        WHERE coalesce(used.cost, 0) <> coalesce(posted.cost, 0) LIMIT 5
+    """,
+    "sums by hour equal sums by day": """
+        SELECT tenant_id, h.*, d.* FROM (
+            SELECT tenant_id, sum(attempts), sum(requests), sum(cost_pico), sum(input_tokens),
+                sum(cache_read_tokens), sum(output_tokens)
+            FROM billing_usagehour GROUP BY tenant_id
+        ) AS h (tenant_id, attempts, requests, cost, input, cached, output) FULL JOIN (
+            SELECT tenant_id, sum(attempts), sum(requests), sum(cost_pico), sum(input_tokens),
+                sum(cache_read_tokens), sum(output_tokens)
+            FROM billing_usageday GROUP BY tenant_id
+        ) AS d (tenant_id, attempts, requests, cost, input, cached, output) USING (tenant_id)
+        WHERE (h.attempts, h.requests, h.cost, h.input, h.cached, h.output)
+            IS DISTINCT FROM (d.attempts, d.requests, d.cost, d.input, d.cached, d.output) LIMIT 5
+    """,
+}
+# Of the sums themselves, against every row: for the night.
+OF_ALL_ROWS: Final = {
+    "usage sums equal their events": """
+        SELECT tenant_id, day, kept.*, summed.* FROM (
+            SELECT tenant_id, day, sum(attempts), sum(requests), sum(cost_pico),
+                sum(supplier_cost_pico), sum(overage_pico), sum(debited_pico)
+            FROM billing_usageday GROUP BY tenant_id, day
+        ) AS kept (tenant_id, day, attempts, requests, cost, supplied, over, debited) FULL JOIN (
+            SELECT tenant_id, day, count(*), count(DISTINCT request_id), sum(tenant_cost_pico),
+                sum(supplier_cost_pico), sum(overage_pico), sum(CASE state
+                    WHEN 'quarantined' THEN 1000::numeric * charged_nano
+                    ELSE tenant_cost_pico END)
+            FROM billing_usageevent GROUP BY tenant_id, day
+        ) AS summed (tenant_id, day, attempts, requests, cost, supplied, over, debited)
+            USING (tenant_id, day)
+        WHERE (kept.attempts, kept.requests, kept.cost, kept.supplied, kept.over, kept.debited)
+            IS DISTINCT FROM (summed.attempts, summed.requests, summed.cost, summed.supplied,
+                summed.over, summed.debited) LIMIT 5
+    """,
+    "account sums equal their entries": """
+        SELECT account_id, code, kept.amount, summed.amount FROM (
+            SELECT account_id, code, sum(amount_pico) AS amount, sum(entries) AS entries
+            FROM billing_accountsum GROUP BY account_id, code
+        ) kept FULL JOIN (
+            SELECT account_id, code, sum(amount_pico) AS amount, count(*) AS entries
+            FROM billing_entry e JOIN billing_transfer t ON t.id = e.transfer_id
+            GROUP BY account_id, code
+        ) summed USING (account_id, code)
+        WHERE (kept.amount, kept.entries) IS DISTINCT FROM (summed.amount, summed.entries) LIMIT 5
+    """,
+}
