@@ -1,6 +1,7 @@
 """What the data plane answers beside chat: models, the key's own state, liveness, readiness."""
 
 import asyncio
+import os
 from typing import Any
 
 import msgspec
@@ -44,6 +45,7 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
             {
                 "ready": not reason,
                 "reason": reason,
+                "process": os.getpid(),
                 "open": len(plane.leases),
                 "snapshot_ms": plane.snapshots.current.loaded_ms,
             }
