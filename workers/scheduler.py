@@ -2,7 +2,8 @@
 
 There is no prefill phase and no decode phase: each request wants to reach its last token and gets
 part of one token budget, running requests first. A request that finds no block preempts the one
-admitted last, which is recomputed later (mostly from the prefix cache). It moves no tensors.
+admitted last, which is recomputed later (mostly from the prefix cache); so does a waiting request
+of better priority that finds no seat, no budget or no blocks. It moves no tensors.
 """
 
 from collections import Counter
@@ -101,8 +102,7 @@ class Scheduler:
             return
         while not self._pool.grow(sequence.table, sequence.num_computed + count):
             victim = max(self.running, key=_rank)
-            self._preempt(victim)
-            plan[:] = [item for item in plan if item.sequence is not victim]
+            self._unseat(victim, plan)
             if victim is sequence:
                 return
         plan.append(Scheduled(sequence, count))
@@ -116,18 +116,38 @@ class Scheduler:
         self.waiting.insert(0, sequence)
 
     def _admit(self, plan: list[Scheduled], now: float) -> None:
-        while len(self.running) < self._config.max_running_requests:
-            budget = self._budget_left(plan)
-            sequence = self._next_waiting() if budget > 0 else None
-            if sequence is None or not self._place(sequence):
-                return
+        while (sequence := self._next_waiting()) is not None:
+            if not (self._has_room(plan) and self._place(sequence)):
+                if not self._make_room(sequence, plan):
+                    return
+                continue
             self.waiting.remove(sequence)
             self.running.append(sequence)
             self._admissions += 1
             sequence.admission_number = self._admissions
             if sequence.admitted_at is None:
                 sequence.admitted_at = now
-            plan.append(Scheduled(sequence, min(sequence.remaining, budget)))
+            plan.append(Scheduled(sequence, min(sequence.remaining, self._budget_left(plan))))
+
+    def _has_room(self, plan: list[Scheduled]) -> bool:
+        """A seat and a token of the budget."""
+        seats = self._config.max_running_requests - len(self.running)
+        return seats > 0 and self._budget_left(plan) > 0
+
+    def _make_room(self, sequence: Sequence, plan: list[Scheduled]) -> bool:
+        """Preempt the worst running request for one of better priority, if that can help at all."""
+        priority = sequence.request.priority
+        worse = [other for other in self.running if other.request.priority > priority]
+        held = sum(len(other.table.block_ids) for other in worse)
+        missing = self._pool.blocks_for(len(sequence.tokens))
+        if not worse or self._pool.free_blocks + held < missing:
+            return False
+        self._unseat(max(worse, key=_rank), plan)
+        return True
+
+    def _unseat(self, victim: Sequence, plan: list[Scheduled]) -> None:
+        self._preempt(victim)
+        plan[:] = [item for item in plan if item.sequence is not victim]
 
     def _next_waiting(self) -> Sequence | None:
         """Best priority, then preempted ones, then the tenant with the fewest seats, then age."""

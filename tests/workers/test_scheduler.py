@@ -243,3 +243,65 @@ def test_a_draft_gets_only_blocks_that_are_free():
 
     # then
     assert scheduler.grow_for_draft(sequence, 8) == 2
+
+
+def test_a_better_priority_takes_the_seat_of_the_worst():
+    # given
+    scheduler = make(max_running_requests=2)
+    add(scheduler, "default", 6, priority=0)
+    add(scheduler, "flex", 6, priority=5)
+    step(scheduler)
+
+    # when
+    add(scheduler, "urgent", 6, priority=-5)
+    step(scheduler)
+
+    # then
+    assert names(scheduler.running) == ["default", "urgent"]
+    assert names(scheduler.waiting) == ["flex"]
+    assert scheduler.waiting[0].table.block_ids == []
+
+
+def test_an_equal_priority_waits():
+    # given
+    scheduler = make(max_running_requests=1)
+    add(scheduler, "first", 6, priority=3)
+    step(scheduler)
+
+    # when
+    add(scheduler, "second", 6, priority=3)
+    step(scheduler)
+
+    # then
+    assert names(scheduler.running) == ["first"]
+    assert scheduler.stats.preemptions == 0
+
+
+def test_a_long_prompt_of_worse_priority_gives_up_the_budget():
+    # given: a prompt that takes the whole budget of many steps
+    scheduler = make(token_budget=16, blocks=64)
+    add(scheduler, "batch", 200, priority=9)
+    step(scheduler)
+
+    # when
+    add(scheduler, "urgent", 6, priority=0)
+    planned = step(scheduler)
+
+    # then
+    assert planned["urgent"] == 6
+
+
+def test_nobody_is_preempted_for_a_request_that_would_not_fit_even_so():
+    # given
+    scheduler = make(blocks=9)
+    add(scheduler, "default", 12, priority=0)
+    add(scheduler, "flex", 8, priority=5)
+    step(scheduler)
+
+    # when
+    add(scheduler, "urgent", 30, priority=1)
+    step(scheduler)
+
+    # then
+    assert sorted(names(scheduler.running)) == ["default", "flex"]
+    assert scheduler.stats.preemptions == 0
