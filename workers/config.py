@@ -44,7 +44,7 @@ class EngineConfig:
     max_context_length: int = 8192
     max_output_tokens: int = 4096
     max_draft_tokens: int = 16
-    ngram_min: int = 2
+    ngram_min: int = 1
     ngram_max: int = 4
     max_stop_strings: int = 16
     # Of the answers that drafts had a part in, the share that is computed again without any.

@@ -32,6 +32,7 @@ from workers.speculation.protocol import (
     Remembering,
     Watching,
 )
+from workers.speculation.starting import starting_rates
 
 # The share of its time that the engine may spend on asking a proposer that does not pay.
 PROBE_SHARE = 0.005
@@ -68,6 +69,8 @@ class Drafter:
         self._cost = DraftCost()
         self._probe_credit_s = 0.0
         self._priors: dict[Kind, float] = {}
+        for name in proposers:
+            self._priors |= starting_rates(name, depth=max_length)
         self._states: dict[str, _State] = {}
 
     def assign(self, plan: list[Scheduled], *, grow: Grow) -> None:

@@ -18,6 +18,7 @@ KEY = 3
 PLACES_MAX = 16
 # Beyond every strength of a single match: places that agree are evidence of another kind.
 AGREED = 16
+SHARES = 4
 
 Place = tuple[int, int]  # answer number, position after the key
 
@@ -120,6 +121,6 @@ def _vote(paths: list[list[int]], length: int, limit: int) -> Draft:
         if total == 1:
             evidence.append(alone[depth])
         else:
-            share = votes * 4 // total
+            share = votes * SHARES // total
             evidence.append(Evidence(NAME, AGREED + share, alone[depth].depth))
     return Draft(tokens, evidence)
