@@ -7,6 +7,7 @@ import pytest
 
 from billing import events
 from billing.events import AttemptDetail, AttemptEvent
+from billing.usage import CanonicalUsage
 
 
 def _event(**detail: Any) -> AttemptEvent:
@@ -51,3 +52,43 @@ def test_what_an_upstream_says_of_itself_is_cut_to_what_can_be_kept(
 
     assert json.loads(body)["detail"] == kept
     assert events.encode(events.decode(body)) == body
+
+
+def test_a_settle_said_again_later_says_the_same() -> None:
+    # given
+    first, again = _event(finish_reason="stop"), _event(finish_reason="length")
+    again.settled_ms = 99
+    # then
+    assert events.said(events.encode(first)) == events.said(events.encode(again))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"occurred_ms": 1},
+        {"supplier_cost_pico": 1},
+        {"usage": CanonicalUsage(input_tokens=1, output_tokens=0)},
+        {"session": 'x","settled_ms":1,"y":"'},
+        {"session": 'x","settled_ms":2,"y":"'},
+    ],
+)
+def test_what_billing_understands_is_all_in_the_body_that_is_compared(
+    change: dict[str, Any],
+) -> None:
+    # given
+    plain, changed = _event(), _event()
+    for name, value in change.items():
+        setattr(changed, name, value)
+    # then
+    assert events.said(events.encode(plain)) != events.said(events.encode(changed))
+    assert b'"occurred_ms":' in events.said(events.encode(changed))
+
+
+def test_the_detail_stays_sealed_as_the_bytes_that_came() -> None:
+    # given
+    body = events.encode(_event(upstream_id="id-1", ranking={"model": "small"}))
+    # when
+    sealed = events.decode_sealed(body)
+    # then
+    assert bytes(sealed.detail) == b'{"upstream_id":"id-1","ranking":{"model":"small"}}'
+    assert events.detail_of(sealed).upstream_id == "id-1"

@@ -1,6 +1,6 @@
 """The drain: from the stream into events and the ledger, exactly once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -342,6 +342,23 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_goes_on(books: Books) -> 
     assert drained == Drained(read=3, posted=1, unreadable=2)
     assert books.desk.client.xlen(registers.unreadable_key(books.desk.tag)) == 2
     assert list(books.check()) == ["every event readable"]
+
+
+@pytest.mark.parametrize(
+    "spelling", [str.upper, lambda text: f"{{{text}}}", lambda text: text[:-1]]
+)
+def test_one_request_has_one_spelling(books: Books, spelling: Callable[[str], str]) -> None:
+    # given: PostgreSQL would read the first two as the same id, and count the third as nobody's
+    request_id = desks.request_id_at(books.desk.now_ms)[:-1] + "a"
+    event = books.desk.event(request_id)
+    event.request_id = spelling(request_id)
+    fields = {"e": desks.encode(event), "c": "0", "h": "0", "o": "0", "k": "", "l": "0"}
+    books.desk.client.xadd(registers.stream_key(books.desk.tag), fields)
+    # when
+    drained = books.drain()
+    # then
+    assert drained == Drained(read=1, unreadable=1)
+    assert UsageEvent.objects.count() == 0
 
 
 def test_the_stream_is_trimmed_only_behind_both_groups(books: Books) -> None:
