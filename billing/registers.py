@@ -138,13 +138,10 @@ class Span:
     bucket: str
     begins_ms: int
     ends_ms: int
-
-    @property
-    def goes_at_ms(self) -> int:
-        return self.ends_ms + WINDOW_KEPT_MS if self.ends_ms else 0
+    goes_at_ms: int
 
 
-FOR_GOOD: Final = Span(LIFETIME, 0, 0)
+FOR_GOOD: Final = Span(LIFETIME, 0, 0, 0)
 
 
 def span_of(window: str, at_ms: int, zone: str = "UTC") -> Span:
@@ -161,7 +158,8 @@ def _span_in(window: str, time_slice: int, zone: str) -> Span:
     first, after = _dates_of(window, today)
     begins_ms, ends_ms = _midnight_ms(first, where), _midnight_ms(after, where)
     began = datetime.fromtimestamp(begins_ms // 1000, tz=UTC)
-    return Span(f"{window[0]}{began:%Y%m%d%H%M}", begins_ms, ends_ms)
+    bucket = f"{window[0]}{began:%Y%m%d%H%M}"
+    return Span(bucket, begins_ms, ends_ms, ends_ms + WINDOW_KEPT_MS)
 
 
 def _dates_of(window: str, today: date) -> tuple[date, date]:

@@ -6,6 +6,7 @@ scope's name; a refusal has changed nothing. The call is never
 interrupted: it is bounded by Redis' own time limit, and an unheard answer is voided later.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -107,18 +108,27 @@ def _caps(
 ) -> tuple[tuple[SpendScope, ...], tuple[tuple[int, str, str], ...]]:
     """The caps that a request counts in, its session's last; and which of them are a model's or
     a provider's alone."""
-    spend, named = principal.spend, []
-    for kind, caps_of, used in (
-        ("model", principal.spend_by_model, [each.offer.model for each in candidates]),
-        ("provider", principal.spend_by_provider, [each.offer.provider for each in candidates]),
-    ):
-        for name in dict.fromkeys(used) if caps_of else ():
-            for cap in caps_of.get(name, ()):
-                spend = (*spend, cap)
-                named.append((len(spend), kind, name))
+    spend: tuple[SpendScope, ...] = principal.spend
+    named: list[tuple[int, str, str]] = []
+    # Most keys have neither kind, and each request passes here.
+    if principal.spend_by_model or principal.spend_by_provider:
+        for kind, name, cap in _named_caps(candidates, principal):
+            spend = (*spend, cap)
+            named.append((len(spend), kind, name))
     if request.session_id:
         spend = (*spend, _session_scope(request, principal))
     return spend, tuple(named)
+
+
+def _named_caps(
+    candidates: tuple[Candidate, ...], principal: Principal
+) -> Iterator[tuple[str, str, SpendScope]]:
+    for name in dict.fromkeys(each.offer.model for each in candidates):
+        for cap in principal.spend_by_model.get(name, ()):
+            yield "model", name, cap
+    for name in dict.fromkeys(each.offer.provider for each in candidates):
+        for cap in principal.spend_by_provider.get(name, ()):
+            yield "provider", name, cap
 
 
 def _session_scope(request: ChatRequest, principal: Principal) -> SpendScope:
