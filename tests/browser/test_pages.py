@@ -22,6 +22,8 @@ PAGES = (
     "/requests/",
     "/keys/",
     "/budgets/",
+    "/billing/",
+    "/members/",
     "/routing/",
     "/start/",
     "/playground/",
