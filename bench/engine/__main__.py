@@ -7,6 +7,7 @@ interleaved rounds; on a machine that does other work, expect wide intervals.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,9 @@ from workers.tokenizer import Tokenizer
 
 DEFAULT_FOLDER = Path(".tokenhouse/bench/engine")
 PLOT_TIMEOUT_S = 120
+PAGE = CLONE / "docs/engine.md"
+BEGIN = "<!-- figures: begin (python -m bench.engine --report --docs) -->"
+END = "<!-- figures: end -->"
 
 
 def write(line: str) -> None:
@@ -43,8 +47,8 @@ def measure(folder: Path, experiments: tuple[Experiment, ...], options: argparse
         facts.measure_missing(folder, deadline=deadline, report=write)
 
 
-def publish(folder: Path) -> None:
-    """Print the tables; write them, the summary and the plots into the folder."""
+def publish(folder: Path) -> str:
+    """Print the tables; write them, the summary and the plots into the folder. The tables."""
     figures = summary.summarise(rounds.stored(folder), facts.stored(folder))
     (folder / "summary.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     text = render(figures)
@@ -52,6 +56,22 @@ def publish(folder: Path) -> None:
     write("\n" + text)
     command = [str(PYTHONS["peers"]), "-m", "bench.engine.plots", str(folder)]
     subprocess.run(command, cwd=CLONE, check=True, timeout=PLOT_TIMEOUT_S)
+    return text
+
+
+def update_docs(folder: Path, tables: str) -> None:
+    """Put the tables between the marks of the engine's page, and the plots beside it."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{PAGE} has no place for tables: {BEGIN} and {END}")
+    plots = sorted(folder.glob("*.svg"))
+    for plot in plots:
+        shutil.copyfile(plot, PAGE.parent / "img" / f"engine-{plot.name}")
+    images = "\n".join(f"![{plot.stem}](img/engine-{plot.name})" for plot in plots)
+    parts = [f"{before}{begin}", tables.strip(), images, f"{end}{after}"]
+    PAGE.write_text("\n\n".join(part for part in parts if part), encoding="utf-8")
 
 
 def main() -> None:
@@ -63,6 +83,7 @@ def main() -> None:
     )
     parser.add_argument("--report", action="store_true", help="measure nothing, only report")
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="where results are")
+    parser.add_argument("--docs", action="store_true", help="renew the figures of docs/engine.md")
     options = parser.parse_args()
     try:
         experiments = chosen(options.only.split(",") if options.only else None)
@@ -72,7 +93,9 @@ def main() -> None:
         parser.error("the peers are missing; run: python -m bench.engine.peers")
     if not options.report:
         measure(options.folder, experiments, options)
-    publish(options.folder)
+    tables = publish(options.folder)
+    if options.docs:
+        update_docs(options.folder, tables)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.engine import __main__ as main
 from bench.engine import facts, report, summary
 from bench.engine.experiments import Experiment, Task, chosen, ours
 from bench.engine.probes import costs, gaps, held
@@ -241,3 +242,20 @@ def test_experts_are_shown_beside_a_dense_model_of_their_size():
     assert "30 of 120 M parameters active (120 of 480 MB in fp32) | batch 1 | batch 8" in text
     assert "| FLOPs of a token against dense | 0.250 |" in text
     assert "| dense step ÷ sparse step | 2.00 (1.90-2.10) | 1.50 (1.40-1.60) |" in text
+
+
+def test_page_of_the_engine_gets_the_tables_between_its_marks(tmp_path: Path, monkeypatch):
+    page = tmp_path / "docs/engine.md"
+    (page.parent / "img").mkdir(parents=True)
+    page.write_text(f"before\n\n{main.BEGIN}\n\nold\n\n{main.END}\n\nafter\n")
+    monkeypatch.setattr(main, "PAGE", page)
+    (tmp_path / "costs.svg").write_text("<svg/>")
+    for _ in range(2):
+        main.update_docs(tmp_path, "| new |\n")
+    figures = "| new |\n\n![costs](img/engine-costs.svg)"
+    assert page.read_text() == f"before\n\n{main.BEGIN}\n\n{figures}\n\n{main.END}\n\nafter\n"
+    assert (page.parent / "img/engine-costs.svg").read_text() == "<svg/>"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="no place for tables"):
+        main.update_docs(tmp_path, "")
+    assert page.read_text() == "no marks"
