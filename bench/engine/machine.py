@@ -14,7 +14,7 @@ def describe() -> str:
     """Processor, cores, instruction sets, memory, system and Python in one line."""
     return (
         f"{cpu_model()}, {os.cpu_count()} cores ({', '.join(cpu_flags())}), "
-        f"{memory_gib():.0f} GiB, Linux {platform.release()}, Python {platform.python_version()}"
+        f"{memory_gib():.0f} GiB, {platform.system()}, Python {platform.python_version()}"
     )
 
 
