@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 import redis
 
-from billing import registers
+from billing import registers, scopes
 from billing.money import PICO_PER_NANO
 from billing.redis_connection import connection
 
@@ -17,12 +17,15 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class OpenHold:
-    """One request under way: what it may cost at most, what it has cost so far."""
+    """One request under way: what is set aside, what it has cost so far, in which budgets. It may
+    cost up to `ceiling_pico`; in strict mode that is the hold."""
 
     request_id: str
     tenant_id: int
     hold_pico: int
+    ceiling_pico: int
     charged_pico: int
+    budgets: tuple[str, ...]
     lease_ends: datetime
     deadline: datetime
     sku: str
@@ -76,10 +79,21 @@ def _hold(request_id: str, lease_ms: int, row: dict[bytes, bytes]) -> OpenHold:
         request_id=request_id,
         tenant_id=int(row[b"tenant"].rsplit(b":", 1)[-1]),
         hold_pico=int(row[b"hold"]) * PICO_PER_NANO,
+        ceiling_pico=int(row.get(b"ceiling") or row[b"hold"]) * PICO_PER_NANO,
+        budgets=_budgets(row.get(b"spend", b"").decode()),
         charged_pico=int(row.get(b"charge") or 0) * PICO_PER_NANO,
         lease_ends=_moment(lease_ms),
         deadline=_moment(int(row[b"deadline"])),
         sku=str(event.get("sku", "")),
+    )
+
+
+def _budgets(packed: str) -> tuple[str, ...]:
+    """In words: which caps the hold counts in."""
+    named = (scopes.scope_of(key) for key in packed.split()[::2])
+    return tuple(
+        "session" if kind == registers.SESSION else f"{kind} {scope_id} per {window}"
+        for kind, scope_id, window in named
     )
 
 
