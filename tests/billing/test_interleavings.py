@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import redis
 
 from billing import expiry, holds, registers
@@ -61,6 +62,42 @@ def test_of_200_at_once_with_50_slots_exactly_50_are_admitted(desk: Desk) -> Non
     # then
     assert sum(isinstance(outcome, Placed) for outcome in outcomes) == ROOM_FOR
     assert desk.tenant_register()["held"] == ROOM_FOR * HOLD_NANO
+
+
+@pytest.mark.parametrize("overdraft_nano", [0, 7_000])
+def test_500_at_once_spend_at_most_the_limit_and_the_overdraft(
+    desk: Desk, overdraft_nano: int
+) -> None:
+    # given: every request costs three times what it holds, where it may
+    desk.set_credit(ROOM_FOR * HOLD_NANO, version=2)
+    cap = SpendScope("key", "5", "day", 40 * HOLD_NANO)
+    client_url = connection_of(desk)
+
+    def one(_: int) -> None:
+        with redis.Redis(**client_url) as client:  # type: ignore[arg-type]
+            mine = Desk(client=client, tenant=desk.tenant, epoch=desk.epoch, spend=(cap,))
+            request_id, outcome = mine.place(
+                hold_nano=HOLD_NANO,
+                ceiling_nano=3 * HOLD_NANO if overdraft_nano else HOLD_NANO,
+                overdraft=overdraft_nano,
+            )
+            if isinstance(outcome, Placed):
+                mine.settle(request_id, 3 * HOLD_NANO)
+
+    # when
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(one, range(500)))
+
+    # then: nothing is held, and the cap is used up to its last whole hold, and never passed by more
+    desk.spend = (cap,)
+    spent, held = desk.spend_register(cap)
+    assert held == 0
+    assert cap.limit_nano - HOLD_NANO < spent <= cap.limit_nano + overdraft_nano
+    assert desk.tenant_register()["spent"] == spent
+    charged = [int(entry["c"]) for entry in desk.entries()]
+    house = [int(entry["o"]) for entry in desk.entries()]
+    assert sum(charged) == spent
+    assert all(paid + rest == 3 * HOLD_NANO for paid, rest in zip(charged, house, strict=True))
 
 
 def test_credit_is_spent_to_the_end_and_never_past_it(desk: Desk) -> None:
