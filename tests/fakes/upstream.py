@@ -115,6 +115,17 @@ async def good(call: Exchange) -> None:
     await call.raw(b"0\r\n\r\n")
 
 
+async def other_tier(call: Exchange) -> None:
+    """A good stream that says it was served at a tier nobody asked for."""
+    await call.raw(STREAM_HEAD)
+    for text in TOKENS:
+        await call.event({**_delta({"content": text}), "service_tier": "priority"})
+    await call.event({**_delta({}, "stop"), "service_tier": "priority"})
+    await call.event({**_usage_chunk(), "service_tier": "priority"})
+    await call.event(b"[DONE]")
+    await call.raw(b"0\r\n\r\n")
+
+
 async def _start(call: Exchange, tokens: int) -> None:
     await call.raw(STREAM_HEAD)
     await call.event(_delta({"role": "assistant", "content": ""}))

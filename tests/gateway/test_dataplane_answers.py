@@ -8,7 +8,9 @@ import pytest
 
 from billing import holds
 from billing.models import Quota
+from billing.money import pico_from_usd
 from providers.models import Provider
+from tests.fakes import upstream as fake
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
 from tests.gateway.world import (
     World,
@@ -29,6 +31,8 @@ def catalogue(upstream: FakeUpstream) -> None:
     pool = add_provider("pool", upstream.url)
     add_offer(provider=pool, model="fox", upstream_model="good")
     add_offer(provider=pool, model="hare", upstream_model="good")
+    add_offer(provider=pool, model="lynx", upstream_model="other-tier")
+    upstream.behaviours["other-tier"] = fake.other_tier
     outside = add_provider("outside", upstream.url, kind=Provider.Kind.EXTERNAL)
     add_offer(provider=outside, model="far", upstream_model="good")
 
@@ -48,6 +52,26 @@ def test_a_whole_answer_carries_its_exact_cost(the_world: World) -> None:
     assert json.loads(answer.content, parse_float=Decimal)["usage"]["cost"] == Decimal(COST_USD)
     assert answer.headers["x-tokenhouse-cost"] == COST_USD
     assert answer.headers["x-tokenhouse-offer"] == "pool/fox"
+
+
+def test_an_answer_of_a_tier_without_a_price_keeps_its_hold_for_a_person(
+    the_world: World,
+) -> None:
+    # given
+    alice = the_world.caller()
+    # when
+    answer = the_world.chat(alice, "lynx", stream=True)
+    # then
+    assert shown_text(stream_events(answer.text)) == "".join(TOKENS)
+    (event,) = the_world.settled(alice)
+    assert (event["outcome"], event.get("price"), event["service_tier"]) == ("ok", None, 2)
+    assert event["detail"]["served_tier"] == "priority"
+    assert event["detail"]["output_bytes"] == len("".join(TOKENS))
+    greatest = event["detail"]["ranking"]["candidates"][0]["greatest_usd"]
+    register = the_world.register(alice)
+    assert event["charged_nano"] == nano(pico_from_usd(greatest)) > nano(COST_PICO)
+    assert register["spent"] == event["charged_nano"]
+    assert register["held"] == 0
 
 
 def test_a_whole_answer_is_booked_once(the_world: World) -> None:
