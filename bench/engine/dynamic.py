@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -32,24 +33,35 @@ TOKENS = 48
 
 
 class Oracle:
-    """Hooks that keep only the largest share of each layer's MLP activations, per token."""
+    """Keeps only the neurons of each layer that are largest for a token.
+
+    It judges them by their gate, which a predictor would stand for, or by the whole product.
+    """
 
     def __init__(self, model: LlamaForCausalLM) -> None:
-        self.kept = 1.0
+        self.kept, self.by = 1.0, "gate"
         for layer in model.model.layers:
-            layer.mlp.down_proj.register_forward_pre_hook(self._cut)
+            layer.mlp.gate_proj.register_forward_hook(self._cut_gate)
+            layer.mlp.down_proj.register_forward_pre_hook(self._cut_product)
 
-    def _cut(self, module: torch.nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-        if self.kept == 1.0:
+    def _cut_gate(self, module: torch.nn.Module, inputs: object, gate: Tensor) -> Tensor | None:
+        if self.kept == 1.0 or self.by != "gate":
             return None
-        (active,) = inputs
+        return gate.masked_fill(self._is_small(F.silu(gate)), 0.0)
+
+    def _cut_product(self, module: torch.nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        if self.kept == 1.0 or self.by != "product":
+            return None
+        return (inputs[0].masked_fill(self._is_small(inputs[0]), 0.0),)
+
+    def _is_small(self, active: Tensor) -> Tensor:
         count = max(1, round(self.kept * active.shape[-1]))
         limit = active.abs().topk(count, dim=-1).values[..., -1:]
-        return (active.masked_fill(active.abs() < limit, 0.0),)
+        return active.abs() < limit
 
 
 @torch.no_grad()
-def oracle_cost(model_dir: Path) -> list[dict[str, float]]:
+def oracle_cost(model_dir: Path) -> list[dict[str, float | str]]:
     """Change of loss (nats per token) and of the best next token, by share of neurons kept."""
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     oracle = Oracle(model)
@@ -57,19 +69,20 @@ def oracle_cost(model_dir: Path) -> list[dict[str, float]]:
     batch = judge[:WINDOWS]
     wanted = batch[:, 1:].flatten()
 
-    def logits_at(kept: float) -> Tensor:
-        oracle.kept = kept
+    def logits_at(kept: float, by: str) -> Tensor:
+        oracle.kept, oracle.by = kept, by
         logits: Tensor = model(batch[:, :-1], use_cache=False).logits
         return logits.flatten(0, 1)
 
-    whole = logits_at(1.0)
-    rows = []
-    for kept in KEPT:
-        cut = logits_at(kept)
+    whole = logits_at(1.0, "gate")
+    rows: list[dict[str, float | str]] = []
+    for by, kept in product(("gate", "product"), KEPT):
+        cut = logits_at(kept, by)
         changed = (whole.argmax(-1) != cut.argmax(-1)).float().mean()
         more = F.cross_entropy(cut, wanted) - F.cross_entropy(whole, wanted)
         rows.append(
             {
+                "judged_by": by,
                 "kept": kept,
                 "top_token_changed": round(float(changed), 4),
                 "loss_added": round(float(more), 4),

@@ -270,3 +270,17 @@ def test_half_precision_weights_are_widened(checkpoint, broken: Path):
     with torch.no_grad():
         wanted = wide(torch.tensor([text(20)])).logits[0]
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * float(wanted.std()))
+
+
+@pytest.mark.parametrize("name", ["llama3-rope", "qwen2-yarn", "deepseek-v3"])
+def test_rope_is_read_in_its_older_spelling_too(checkpoint, tmp_path: Path, name: str):
+    """Published configs have `rope_scaling` and a theta beside it; some say `type`."""
+    # given
+    raw = json.loads((checkpoint(name) / "config.json").read_text())
+    scaling = raw.pop("rope_parameters")
+    raw["rope_theta"] = scaling.pop("rope_theta")
+    scaling["type"] = scaling.pop("rope_type")
+    (tmp_path / "config.json").write_text(json.dumps({**raw, "rope_scaling": scaling}))
+
+    # then
+    assert read_config(tmp_path) == read_config(checkpoint(name))
