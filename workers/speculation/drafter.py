@@ -57,7 +57,7 @@ class Drafter:
         curve: CostCurve,
         max_length: int,
         model_depth: int,
-        clock: Clock = time.perf_counter,
+        clock: Clock = time.thread_time,
     ) -> None:
         self._lookups = [p for p in proposers.values() if not p.runs_model]
         self._model = next(((n, p) for n, p in proposers.items() if p.runs_model), None)
