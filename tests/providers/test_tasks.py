@@ -91,6 +91,8 @@ def test_every_task_of_the_clockwork_leaves_a_note(redis_client: redis.Redis) ->
         tasks.check_offers,
         tasks.publish_in_house_prices,
         gateway_tasks.record_refusals,
+        gateway_tasks.recharge_credit,
+        gateway_tasks.tell_of_budgets,
     ):
         task()
 
