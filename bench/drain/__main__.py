@@ -24,7 +24,7 @@ TENANTS: Final = 100
 ROUND: Final = 200_000
 
 
-def main(events: int, tenants: int) -> None:
+def main(events: int = EVENTS, tenants: int = TENANTS) -> None:
     servers = services.Services(durable=True)
     servers.start()
     try:
@@ -89,4 +89,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(argument) for argument in sys.argv[1:3] or (EVENTS, TENANTS)))
+    main(*(int(argument) for argument in sys.argv[1:3]))
