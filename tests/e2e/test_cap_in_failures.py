@@ -55,7 +55,13 @@ def upstream() -> Iterator[FakeUpstream]:
 
 @pytest.fixture(scope="module")
 def trio(upstream: FakeUpstream) -> Iterator[House]:
-    running = Stack(TOKENHOUSE_WORKERS="0", TOKENHOUSE_DATAPLANE_PROCESSES=str(PLANES))
+    running = Stack(
+        TOKENHOUSE_WORKERS="0",
+        TOKENHOUSE_DATAPLANE_PROCESSES=str(PLANES),
+        # `everysec` may keep up to two seconds of writes in the process while a sync is under way,
+        # and a killed one loses them; the promise of this story is that of `always`.
+        TOKENHOUSE_REDIS_APPENDFSYNC="always",
+    )
     try:
         opened = House(running, upstream)
         running.start()
