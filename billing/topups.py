@@ -13,9 +13,9 @@ from typing import Final
 from django.db import transaction
 from django.db.models import F, Sum
 
-from billing import credit, ledger
+from billing import credit, tax
 from billing.errors import CreditRefused
-from billing.ledger import AccountKey, Code, Draft, Kind, Leg
+from billing.ledger import AccountKey, Code, Kind
 from billing.models import (
     BillingProfile,
     CreditGrant,
@@ -133,7 +133,7 @@ def failed(*, key: str, why: str, now: datetime) -> str:
     return "failed"
 
 
-def refunded(*, reference: str, refunded_cents: int, now: datetime) -> str:
+def refunded(*, reference: str, refunded_cents: int) -> str:
     """Money went back to the payer, in all so far: take back credit and tax in proportion."""
     with transaction.atomic():
         known = TopUp.objects.filter(payment_reference=reference, state=State.PAID).first()
@@ -143,11 +143,12 @@ def refunded(*, reference: str, refunded_cents: int, now: datetime) -> str:
         total = min(refunded_cents, topup.total_cents)
         if total <= topup.refunded_cents:
             return "known already"
-        tax = [
-            half_away(gross * topup.tax_cents, topup.total_cents)
-            for gross in (topup.refunded_cents, total)
-        ]
-        tax_cents = tax[1] - tax[0]
+        tax_cents = tax.part_cents(
+            before=topup.refunded_cents,
+            after=total,
+            tax_cents=topup.tax_cents,
+            total_cents=topup.total_cents,
+        )
         net_cents = total - topup.refunded_cents - tax_cents
         if net_cents:
             _grant(topup, -net_cents, "refunded")
@@ -172,17 +173,14 @@ def _grant(topup: TopUp, net_cents: int, word: str) -> CreditGrant:
 
 
 def _post_tax(topup: TopUp, tax_cents: int, *, key: str) -> None:
-    if not tax_cents:
-        return
-    amount = tax_cents * PICO_PER_CENT
-    ledger.post(
-        Draft(
-            code=Code.PAYMENT,
-            legs=(Leg(AccountKey(Kind.CASH), amount), Leg(AccountKey(Kind.TAX_PAYABLE), -amount)),
-            idempotency_key=key[:100],
-            tenant_id=topup.tenant_id,
-            memo="tax of bought credit",
-        )
+    tax.post(
+        debit=AccountKey(Kind.CASH),
+        credit=AccountKey(Kind.TAX_PAYABLE),
+        tax_cents=tax_cents,
+        code=Code.PAYMENT,
+        key=key,
+        tenant_id=topup.tenant_id,
+        memo="tax of bought credit",
     )
 
 

@@ -213,7 +213,7 @@ class InvoiceAdmin(ReadOnlyAdmin):
             )
             done = f"{note.number} is issued."
         elif wanted == "void":
-            documents.void(invoice_id=invoice.pk, reason=asked["reason"], voided_by=who, now=now)
+            documents.void(invoice_id=invoice.pk, reason=asked["reason"], voided_by=who)
             done = "Void. A draft of the same charges takes its place."
         else:
             raise Http404

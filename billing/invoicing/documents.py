@@ -11,12 +11,12 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import credit, ledger
+from billing import credit, tax
 from billing.errors import InvoiceRefused
 from billing.invoicing import coverage as coverages
 from billing.invoicing import lines, numbers
 from billing.invoicing.periods import Period
-from billing.ledger import AccountKey, Code, Draft, Kind, Leg
+from billing.ledger import AccountKey, Code, Kind
 from billing.models import (
     BillingProfile,
     CreditGrant,
@@ -129,21 +129,15 @@ def _buyer(profile: BillingProfile) -> dict[str, str]:
 def _post_tax(
     invoice: Invoice, tax_cents: int, *, key: str, corrects: Transfer | None = None
 ) -> Transfer | None:
-    if not tax_cents:
-        return None
-    amount = tax_cents * PICO_PER_CENT
-    return ledger.post(
-        Draft(
-            code=Code.INVOICE,
-            legs=(
-                Leg(AccountKey(Kind.RECEIVABLE, invoice.tenant_id), amount),
-                Leg(AccountKey(Kind.TAX_PAYABLE), -amount),
-            ),
-            idempotency_key=key,
-            tenant_id=invoice.tenant_id,
-            memo=f"tax of {invoice.number}",
-            corrects_id=corrects.pk if corrects else None,
-        )
+    return tax.post(
+        debit=AccountKey(Kind.RECEIVABLE, invoice.tenant_id),
+        credit=AccountKey(Kind.TAX_PAYABLE),
+        tax_cents=tax_cents,
+        code=Code.INVOICE,
+        key=key,
+        tenant_id=invoice.tenant_id,
+        memo=f"tax of {invoice.number}",
+        corrects_id=corrects.pk if corrects else None,
     )
 
 
@@ -164,7 +158,7 @@ def _grant_rounding(invoice: Invoice, amount_pico: int) -> None:
         )
 
 
-def void(*, invoice_id: int, reason: str, voided_by: str, now: datetime) -> Invoice:
+def void(*, invoice_id: int, reason: str, voided_by: str) -> Invoice:
     """Take a finalised invoice back; returns the draft that takes its place.
 
     Refused once it was paid or credited in part: then it is corrected by a credit note.

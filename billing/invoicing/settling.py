@@ -5,11 +5,11 @@ from datetime import date, datetime
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import credit, ledger
+from billing import credit, tax
 from billing.errors import InvoiceRefused
 from billing.invoicing import numbers
 from billing.invoicing.documents import locked_finalised
-from billing.ledger import AccountKey, Code, Draft, Kind, Leg
+from billing.ledger import AccountKey, Code, Kind
 from billing.models import CreditGrant, CreditNote, Invoice, NumberSeries, Payment, Transfer
 from billing.money import PICO_PER_CENT, half_away
 
@@ -63,11 +63,12 @@ def record_payment(
 def _tax_part(invoice: Invoice, amount_cents: int) -> int:
     """Tax in proportion, so that the last payment brings tax and net to their sums exactly."""
     before = _credited(invoice) + _paid(invoice)
-    share = [
-        half_away(sum_cents * invoice.tax_cents, invoice.total_cents)
-        for sum_cents in (before, before + amount_cents)
-    ]
-    return share[1] - share[0]
+    return tax.part_cents(
+        before=before,
+        after=before + amount_cents,
+        tax_cents=invoice.tax_cents,
+        total_cents=invoice.total_cents,
+    )
 
 
 def _credit_paid(
@@ -85,20 +86,14 @@ def _credit_paid(
 
 
 def _pay_tax(invoice: Invoice, tax_cents: int, *, key: str) -> Transfer | None:
-    if not tax_cents:
-        return None
-    amount = tax_cents * PICO_PER_CENT
-    return ledger.post(
-        Draft(
-            code=Code.PAYMENT,
-            legs=(
-                Leg(AccountKey(Kind.CASH), amount),
-                Leg(AccountKey(Kind.RECEIVABLE, invoice.tenant_id), -amount),
-            ),
-            idempotency_key=key[:100],
-            tenant_id=invoice.tenant_id,
-            memo=f"tax of {invoice.number}",
-        )
+    return tax.post(
+        debit=AccountKey(Kind.CASH),
+        credit=AccountKey(Kind.RECEIVABLE, invoice.tenant_id),
+        tax_cents=tax_cents,
+        code=Code.PAYMENT,
+        key=key,
+        tenant_id=invoice.tenant_id,
+        memo=f"tax of {invoice.number}",
     )
 
 
@@ -145,19 +140,13 @@ def _tax_credited(invoice: Invoice, net_cents: int) -> int:
 
 
 def _untax(invoice: Invoice, tax_cents: int, number: str) -> Transfer | None:
-    if not tax_cents:
-        return None
-    amount = tax_cents * PICO_PER_CENT
-    return ledger.post(
-        Draft(
-            code=Code.CREDIT_NOTE,
-            legs=(
-                Leg(AccountKey(Kind.TAX_PAYABLE), amount),
-                Leg(AccountKey(Kind.RECEIVABLE, invoice.tenant_id), -amount),
-            ),
-            idempotency_key=f"credit-note:{number}",
-            tenant_id=invoice.tenant_id,
-            memo=f"{number} for {invoice.number}",
-            corrects_id=invoice.transfer_id,
-        )
+    return tax.post(
+        debit=AccountKey(Kind.TAX_PAYABLE),
+        credit=AccountKey(Kind.RECEIVABLE, invoice.tenant_id),
+        tax_cents=tax_cents,
+        code=Code.CREDIT_NOTE,
+        key=f"credit-note:{number}",
+        tenant_id=invoice.tenant_id,
+        memo=f"{number} for {invoice.number}",
+        corrects_id=invoice.transfer_id,
     )

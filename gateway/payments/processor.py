@@ -142,7 +142,6 @@ def act_on(message: Message, *, now: datetime) -> str:
         return topups.refunded(
             reference=str(subject.get("payment_intent") or ""),
             refunded_cents=subject["amount_refunded"],
-            now=now,
         )
     return "of no concern"
 

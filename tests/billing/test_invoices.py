@@ -231,9 +231,7 @@ def test_a_void_invoice_is_replaced_by_a_draft_of_the_same_charges(office: Offic
     before = {kind: account(office, kind) for kind in Kind}
     wrong = office.issue()
     # when
-    successor = documents.void(
-        invoice_id=wrong.pk, reason="wrong address", voided_by="ada", now=SECOND_OF_APRIL
-    )
+    successor = documents.void(invoice_id=wrong.pk, reason="wrong address", voided_by="ada")
     # then
     assert {kind: account(office, kind) for kind in Kind} == before
     assert (successor.usage_pico, successor.total_cents) == (wrong.usage_pico, wrong.total_cents)
