@@ -5,14 +5,13 @@ from zoneinfo import available_timezones
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet, Sum
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from redis.exceptions import RedisError
-from unfold.admin import TabularInline
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget
 
@@ -27,6 +26,7 @@ from billing.invoicing.admin import (
     ProcessorEventAdmin,
     TopUpAdmin,
 )
+from billing.ledger_admin import AccountAdmin, EntryAdmin, TransferAdmin
 from billing.models import (
     Account,
     AuditEntry,
@@ -241,52 +241,9 @@ admin.site.register(VolumeRebate, VolumeRebateAdmin)
 admin.site.register(PriceDisagreement, PriceDisagreementAdmin)
 
 
-@admin.register(Account)
-class AccountAdmin(ReadOnlyAdmin):
-    list_display = ("kind", "tenant", "supplier", "balance")
-    list_filter = ("kind",)
-    list_select_related = ("tenant",)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
-        return Account.objects.annotate(sum_pico=Sum("sums__amount_pico")).order_by("kind", "pk")
-
-    @admin.display(description="Balance, debit positive")
-    def balance(self, account: Account) -> str:
-        return dollars(account.sum_pico or 0)  # type: ignore[attr-defined]
-
-
-class EntryInline(TabularInline):
-    model = Entry
-    extra = 0
-    fields = readonly_fields = ("account", "amount")
-    can_delete = False
-
-    @admin.display(description="Amount, debit positive")
-    def amount(self, entry: Entry) -> str:
-        return dollars(int(entry.amount_pico))
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-@admin.register(Transfer)
-class TransferAdmin(ReadOnlyAdmin):
-    list_display = ("id", "created_at", "code", "tenant", "memo", "corrects")
-    list_filter = ("code", "tenant")
-    inlines = (EntryInline,)
-    ordering = ("-pk",)
-
-
-@admin.register(Entry)
-class EntryAdmin(ReadOnlyAdmin):
-    list_display = ("id", "transfer", "account", "amount")
-    list_filter = ("account__kind",)
-    list_select_related = ("transfer", "account", "account__tenant")
-    ordering = ("-pk",)
-
-    @admin.display(description="Amount, debit positive")
-    def amount(self, entry: Entry) -> str:
-        return dollars(int(entry.amount_pico))
+admin.site.register(Account, AccountAdmin)
+admin.site.register(Transfer, TransferAdmin)
+admin.site.register(Entry, EntryAdmin)
 
 
 @admin.register(UsageEvent)

@@ -1,9 +1,10 @@
 """Holds a provider's bill against what we booked, by day and model, and says why they differ.
 
-A difference in money is split into its two causes exactly: other tokens, at our average price, and
-another price, for their tokens. Beside it stands what we know to be uncertain on that day: attempts
-whose end nobody saw, events in quarantine, counts that we estimated. Nothing is changed by looking;
-accepting a bill posts the difference once, so that we owe what the bill says.
+A difference in money is split into its two causes exactly: other tokens, at what input and output
+cost us on average, and another price, for their tokens. Beside it stands what we know to be
+uncertain on that day: attempts whose end nobody saw, events in quarantine, counts that we
+estimated. Nothing is changed by looking; accepting a bill posts the difference once, so that we
+owe what the bill says.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,16 +21,20 @@ from billing.models import ProviderBill, ProviderBillLine
 from billing.money import half_away, usd_json
 
 DAYS_MAX: Final = 400
-# Supplier costs of a day and model, whoever paid for them; a day is that of the request.
+# Supplier costs of a day and model, whoever paid for them; a day is that of the request. Output's
+# part of a cost is what it is of the price that the attempt was rated by.
 BOOKED_SQL: Final = """
     SELECT u.day, u.model,
         coalesce(sum(u.input_tokens) FILTER (WHERE u.state = 'posted'), 0),
         coalesce(sum(u.output_tokens) FILTER (WHERE u.state = 'posted'), 0),
         coalesce(sum(u.supplier_cost_pico) FILTER (WHERE u.state = 'posted'), 0),
+        coalesce(round(sum(u.supplier_cost_pico * least(
+            1, u.output_tokens * p.output_pico / nullif(u.tenant_cost_pico, 0)::numeric
+        )) FILTER (WHERE u.state = 'posted')), 0),
         count(*) FILTER (WHERE u.outcome = 'unknown'),
         count(*) FILTER (WHERE u.state = 'quarantined'),
         count(*) FILTER (WHERE u.usage_source IN ('estimated', 'counted'))
-    FROM billing_usageevent u
+    FROM billing_usageevent u LEFT JOIN billing_priceversion p ON p.id = u.price_version_id
     WHERE u.supplier = %s AND u.day >= %s AND u.day <= %s
     GROUP BY u.day, u.model
 """
@@ -43,6 +48,7 @@ class Booked:
     input_tokens: int = 0
     output_tokens: int = 0
     cost_pico: int = 0
+    output_cost_pico: int = 0
     unknown: int = 0
     quarantined: int = 0
     estimated: int = 0
@@ -77,12 +83,18 @@ class Comparison:
 
     @property
     def by_tokens_pico(self) -> int | None:
-        """The part of the difference that other token counts explain, at our average price."""
-        if self.more_pico is None:
-            return None
-        if not self.ours.tokens:
+        """The part of the difference that other token counts explain, at our average prices."""
+        ours = self.ours
+        if self.more_pico is None or not ours.tokens:
             return self.more_pico
-        return half_away(self.more_tokens * self.ours.cost_pico, self.ours.tokens)
+        more_input = self.their_input_tokens - ours.input_tokens
+        more_output = self.their_output_tokens - ours.output_tokens
+        if not ours.input_tokens or not ours.output_tokens:
+            return half_away((more_input + more_output) * ours.cost_pico, ours.tokens)
+        input_cost_pico = ours.cost_pico - ours.output_cost_pico
+        return half_away(more_input * input_cost_pico, ours.input_tokens) + half_away(
+            more_output * ours.output_cost_pico, ours.output_tokens
+        )
 
     @property
     def by_price_pico(self) -> int | None:
@@ -165,11 +177,22 @@ def _booked(bill: ProviderBill) -> dict[Cell, Booked]:
                 input_tokens=int(inward),
                 output_tokens=int(outward),
                 cost_pico=int(cost),
+                output_cost_pico=int(output_cost),
                 unknown=unknown,
                 quarantined=quarantined,
                 estimated=estimated,
             )
-            for day, model, inward, outward, cost, unknown, quarantined, estimated in cursor
+            for (
+                day,
+                model,
+                inward,
+                outward,
+                cost,
+                output_cost,
+                unknown,
+                quarantined,
+                estimated,
+            ) in cursor
         }
 
 

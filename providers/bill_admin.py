@@ -11,6 +11,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from unfold.decorators import display
+from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminSelectWidget
 
 from billing import reconciling
 from billing.admin_pages import ReadOnlyAdmin
@@ -24,9 +25,12 @@ CELLS_SHOWN_MAX: Final = 500
 
 
 class BillForm(forms.Form):
-    provider = forms.ModelChoiceField(Provider.objects.order_by("name"), to_field_name="slug")
+    provider = forms.ModelChoiceField(
+        Provider.objects.order_by("name"), to_field_name="slug", widget=UnfoldAdminSelectWidget
+    )
     file = forms.FileField(
         label="Bill or usage export",
+        widget=UnfoldAdminFileFieldWidget,
         help_text="CSV with date, model, input_tokens, output_tokens and cost_usd, or the export of"
         " OpenAI, Anthropic, OpenRouter or LiteLLM; up to 2.4 MB.",
     )

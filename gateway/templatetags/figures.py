@@ -45,6 +45,12 @@ def cents(value: int | None) -> str:
 
 
 @register.filter
+def opposite(value: int) -> int:
+    """A credit as the positive figure of its column."""
+    return -value
+
+
+@register.filter
 def age(value: datetime | str | None) -> str:
     moment = parse_datetime(value) if isinstance(value, str) else value
     return figures.NOTHING if moment is None else figures.age(moment, timezone.now())

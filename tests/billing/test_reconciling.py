@@ -58,9 +58,9 @@ def test_a_difference_is_split_into_tokens_and_price(books: Books) -> None:
     serve(books)
     # when
     (cell,) = reconciling.compare(bill(line(outward=21, cost=400_000_000)))
-    # then: 11 tokens more at our average of 280,000,000 / 110
+    # then: 11 output tokens more at the 8,000,000 that one costs us
     assert (cell.more_tokens, cell.more_pico) == (11, 120_000_000)
-    assert (cell.by_tokens_pico, cell.by_price_pico) == (28_000_000, 92_000_000)
+    assert (cell.by_tokens_pico, cell.by_price_pico) == (88_000_000, 32_000_000)
 
 
 def test_each_side_may_know_what_the_other_does_not(books: Books) -> None:
@@ -123,15 +123,21 @@ def test_the_same_file_twice_and_days_without_end_are_refused(books: Books) -> N
 
 @given(
     ours=st.tuples(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**15)),
+    output_ppm=st.integers(0, 10**6),
     theirs=st.tuples(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**15)),
 )
 def test_the_two_causes_are_the_whole_difference(
-    ours: tuple[int, int, int], theirs: tuple[int, int, int]
+    ours: tuple[int, int, int], output_ppm: int, theirs: tuple[int, int, int]
 ) -> None:
     cell = Comparison(
         day=DAY,
         model="m",
-        ours=Booked(input_tokens=ours[0], output_tokens=ours[1], cost_pico=ours[2]),
+        ours=Booked(
+            input_tokens=ours[0],
+            output_tokens=ours[1],
+            cost_pico=ours[2],
+            output_cost_pico=ours[2] * output_ppm // 10**6,
+        ),
         their_input_tokens=theirs[0],
         their_output_tokens=theirs[1],
         their_cost_pico=theirs[2],
