@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import httpx
+import psycopg
 
 from billing import registers
 from billing.money import PICO_PER_NANO
@@ -28,6 +29,25 @@ ANTHROPIC: Final = "/v1/messages"
 DIALECTS: Final = (OPENAI, ANTHROPIC)
 FOX: Final = "fox-good"
 RENEWED: Final = (b"leases:", b"open:", b"hold:", b"clock:")
+
+# What the events of each tenant or supplier cost, beside what the ledger's entries took for them.
+EVENTS_AND_POSTINGS: Final = """
+    SELECT {of}, coalesce(used.pico, 0), coalesce(posted.pico, 0) FROM (
+        SELECT {of}, sum({cost}) AS pico FROM billing_usageevent
+        WHERE state = 'posted' GROUP BY {of}
+    ) used FULL JOIN (
+        SELECT a.{of}, sum(e.amount_pico) AS pico FROM billing_entry e
+        JOIN billing_account a ON a.id = e.account_id
+        JOIN billing_transfer t ON t.id = e.transfer_id
+        WHERE t.code = 'usage' AND a.kind IN {kinds} GROUP BY a.{of}
+    ) posted USING ({of})
+"""
+OF_TENANTS: Final = {"of": "tenant_id", "cost": "tenant_cost_pico", "kinds": "('tenant_credit')"}
+OF_SUPPLIERS: Final = {
+    "of": "supplier",
+    "cost": "supplier_cost_pico",
+    "kinds": "('cost_of_sales', 'provider_waste')",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +210,55 @@ class House:
             customer.tenant,
         )
         return int(total)
+
+    def outcomes(self, customer: Customer) -> dict[str, tuple[str, int]]:
+        """How Redis remembers each request of the tenant's shard: its state, and the nano-dollars
+        that its settle charged."""
+        prefix = registers.hold_key(_tag(customer), "")
+        with self.stack.redis() as redis:
+            keys = list(redis.scan_iter(match=f"{prefix}*", count=1000))
+            with redis.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.hmget(key, "state", "charged")
+                found = pipe.execute()
+        return {
+            key.decode().removeprefix(prefix): (state.decode(), int(charged or 0))
+            for key, (state, charged) in zip(keys, found, strict=True)
+        }
+
+    def broken_sums(self) -> list[str]:
+        """Which of the ledger's totals differ, over all that was ever posted here, by the rows
+        themselves: Σ entries = 0, and Σ events = Σ postings of each tenant and supplier."""
+        [(everything,)] = self.stack.sql("SELECT coalesce(sum(amount_pico), 0) FROM billing_entry")
+        tenants = self.stack.sql(EVENTS_AND_POSTINGS.format(**OF_TENANTS))
+        suppliers = self.stack.sql(EVENTS_AND_POSTINGS.format(**OF_SUPPLIERS))
+        differing = [
+            f"{who}: {used} used, {posted} posted"
+            for who, used, posted in (*tenants, *suppliers)
+            if used != posted
+        ]
+        assert tenants
+        assert suppliers
+        return [*differing, *([f"entries sum to {everything}"] if everything else [])]
+
+    def is_reachable(self) -> bool:
+        """Whether PostgreSQL answers."""
+        try:
+            return self.stack.sql("SELECT 1") == [(1,)]
+        except psycopg.OperationalError:
+            return False
+
+    def snapshots_are_newer(self, than_ms: float, *, processes: int) -> bool:
+        """In all data planes: who accepts a connection is not for us to choose, so they are told
+        apart by what they answer. One that was never asked is not known to be ready."""
+        urls = [f"{self.stack.api}/ready"] * (12 * processes)
+        answers = [httpx.get(url, trust_env=False) for url in urls]
+        newer = {
+            answer.json()["process"]
+            for answer in answers
+            if answer.status_code == 200 and answer.json()["snapshot_ms"] > than_ms
+        }
+        return len(newer) == processes
 
 
 def _tag(customer: Customer) -> str:

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
-import psycopg
 import pytest
 
 from tests.e2e.house import DIALECTS, FOX, OPENAI, Customer, House, error_of, question
@@ -28,21 +26,10 @@ def customer(house: House) -> Customer:
     house.stack.eventually(lambda: len(house.posted(made)) == 8)
     # Known means known without Postgres: in the snapshot of every process.
     made_ms = time.time() * 1000
-    house.stack.eventually(lambda: _snapshots_are_newer(house, made_ms), timeout_s=RECOVERY_S)
+    house.stack.eventually(
+        lambda: house.snapshots_are_newer(made_ms, processes=PROCESSES), timeout_s=RECOVERY_S
+    )
     return made
-
-
-def _snapshots_are_newer(house: House, than_ms: float) -> bool:
-    """In both processes: who accepts a connection is not for us to choose, so they are told apart
-    by what they answer. One that was never asked is not known to be ready."""
-    urls = [f"{house.stack.api}/ready"] * 24
-    answers = [httpx.get(url, trust_env=False) for url in urls]
-    newer = {
-        answer.json()["process"]
-        for answer in answers
-        if answer.status_code == 200 and answer.json()["snapshot_ms"] > than_ms
-    }
-    return len(newer) == PROCESSES
 
 
 @contextmanager
@@ -93,7 +80,9 @@ def test_postgres_away_is_503_for_an_unknown_key_while_known_keys_go_on(
     house: House, customer: Customer
 ) -> None:
     # given: the other story has just taken Redis from both processes
-    house.stack.eventually(lambda: _snapshots_are_newer(house, 0), timeout_s=RECOVERY_S)
+    house.stack.eventually(
+        lambda: house.snapshots_are_newer(0, processes=PROCESSES), timeout_s=RECOVERY_S
+    )
     calls, events = len(house.upstream.calls(FOX)), len(house.posted(customer))
 
     # when / then
@@ -112,14 +101,7 @@ def test_postgres_away_is_503_for_an_unknown_key_while_known_keys_go_on(
         served = len(house.upstream.calls(FOX)) - calls
         return house.stack.answers("/login/") and len(house.posted(customer)) == events + served
 
-    house.stack.eventually(lambda: _is_reachable(house), timeout_s=RECOVERY_S)
+    house.stack.eventually(house.is_reachable, timeout_s=RECOVERY_S)
     house.stack.eventually(is_posted, timeout_s=RECOVERY_S)
     for path in DIALECTS * 4:
         assert house.ask(path, question(), UNKNOWN_KEY).status_code == 401
-
-
-def _is_reachable(house: House) -> bool:
-    try:
-        return house.stack.sql("SELECT 1") == [(1,)]
-    except psycopg.OperationalError:
-        return False
