@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget
 
-from billing import credit, hold_modes, hold_queries, quarantine_page, quotas
+from billing import credit, hold_modes, hold_queries, plan_page, quarantine_page, quotas
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
 from billing.errors import BillingError
 from billing.invoicing.admin import (
@@ -114,12 +114,23 @@ class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
 class TenantAdmin(ServiceAdmin):
     form = TenantForm
     refusals = (BillingError,)
-    list_display = ("name", "slug", "status", "credit", "spent", "held", "left", "grant_link")
-    list_filter = ("status",)
+    list_display = (
+        "name", "slug", "status", "plan", "credit", "spent", "held", "left", "grant_link",
+    )  # fmt: skip
+    list_filter = ("status", "plan")
+    list_select_related = ("plan",)
     search_fields = ("name", "slug")
+    actions = ("put_on_plan",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         return Tenant.objects.order_by("name")
+
+    def has_put_on_plan_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.change_tenant")
+
+    @admin.action(description=plan_page.PUT_ON_PLAN, permissions=["put_on_plan"])
+    def put_on_plan(self, request: HttpRequest, chosen: QuerySet[Tenant]) -> HttpResponse | None:
+        return plan_page.put_on_plan(self, request, chosen)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         wanted = {name: getattr(obj, name) for name in ("status", "time_zone", "hold_mode")}

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.db.models import Q, Sum
 
 from billing.errors import UnbalancedTransfer
-from billing.models import Account, AccountSum, Entry, Tenant, Transfer
+from billing.models import Account, AccountSum, Entry, Transfer
 
 Kind = Account.Kind
 Code = Transfer.Code
@@ -131,10 +131,3 @@ def balance(key: AccountKey) -> int:
     )
     sums = AccountSum.objects.filter(account__in=accounts)
     return int(sums.aggregate(total=Sum("amount_pico"))["total"] or 0)
-
-
-def balances(tenant: Tenant | None = None) -> dict[AccountKey, int]:
-    """Every account with its balance; of one tenant, if given."""
-    accounts = Account.objects.all() if tenant is None else Account.objects.filter(tenant=tenant)
-    rows = accounts.annotate(total=Sum("sums__amount_pico")).order_by("kind", "tenant_id")
-    return {AccountKey(row.kind, row.tenant_id, row.supplier): int(row.total or 0) for row in rows}

@@ -16,6 +16,7 @@ from billing import price_lists, price_proposals
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars_per_million
 from billing.errors import BillingError
 from billing.models import PriceDisagreement, PriceList, PriceProposal, PriceRule
+from billing.plan_page import rules_text
 from billing.price_admin import terms_of
 from billing.price_proposals import Decision
 from billing.rates import CHANGE_PPM_MAX, CHANGE_PPM_MIN, percent_text
@@ -47,9 +48,7 @@ class PriceListAdmin(ServiceAdmin):
 
     @display(description="Rules in force")
     def rules_in_force(self, price_list: PriceList) -> str:
-        rules = price_list.rules.filter(ended_at=None).order_by("pattern")
-        shown = (f"{r.pattern or 'everything'} {percent_text(r.change_ppm)}" for r in rules)
-        return ", ".join(shown) or "none: list prices"
+        return rules_text(price_list)
 
 
 class PriceRuleForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -32,15 +32,6 @@ def cost_list() -> PriceList:
     return made
 
 
-def list_of_tenant(tenant: Tenant) -> PriceList:
-    """The tenant's own price list, made if there is none."""
-    made, _ = PriceList.objects.get_or_create(
-        tenant=tenant,
-        defaults={"kind": Kind.TENANT, "slug": f"tenant-{tenant.pk}", "name": tenant.name},
-    )
-    return made
-
-
 def set_rule(
     *,
     price_list: PriceList,
@@ -198,7 +189,9 @@ def _made(
     )
 
 
-def assign(*, tenant: Tenant, plan: PriceList | None, actor: str, now: datetime) -> None:
+def assign(
+    *, tenant: Tenant, plan: PriceList | None, actor: str, now: datetime, reason: str = ""
+) -> None:
     """Put a tenant on a plan, or back on the list prices; new requests pay its prices."""
     if plan is not None and plan.kind != Kind.PLAN:
         raise PriceRefused("only a plan's prices are for tenants to share")
@@ -214,6 +207,7 @@ def assign(*, tenant: Tenant, plan: PriceList | None, actor: str, now: datetime)
             tenant=tenant,
             before={"plan": before},
             after={"plan": plan.slug if plan else None},
+            reason=reason,
             now=now,
         )
 

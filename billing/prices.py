@@ -204,12 +204,6 @@ def as_price(version: PriceVersion) -> Price:
     )
 
 
-def price_at(sku_code: str, when: datetime) -> tuple[Price, ...]:
-    """Every tier of one sku's list price in force at that moment; empty where it had none."""
-    book = price_books.books(when, when, skus=[sku_code]).get(sku_code)
-    return () if book is None else book.opening()
-
-
 def in_force(when: datetime) -> dict[str, tuple[Price, ...]]:
     """Every priced sku's list price at that moment, with all its tiers."""
     found = {sku: book.opening() for sku, book in price_books.books(when, when).items()}

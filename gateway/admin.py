@@ -17,6 +17,7 @@ from billing.admin import TenantAdmin
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
 from billing.limits_admin import QuotaAdmin, RateLimitAdmin
 from billing.models import PriceProposal, PriceRule, PriceVersion, Quota, RateLimit, Tenant
+from billing.plan_page import PUT_ON_PLAN
 from billing.price_admin import WITHDRAW, PriceVersionAdmin
 from billing.price_form import PriceForm
 from billing.price_list_admin import APPROVE, END_RULES, PriceProposalAdmin, PriceRuleAdmin
@@ -74,6 +75,12 @@ class ToldRateLimitAdmin(TellsTheDataPlane, RateLimitAdmin):  # type: ignore[mis
 @admin.register(Tenant)
 class ToldTenantAdmin(TellsTheDataPlane, TenantAdmin):  # type: ignore[misc]
     """See TellsTheDataPlane."""
+
+    @admin.action(description=PUT_ON_PLAN, permissions=["put_on_plan"])
+    def put_on_plan(self, request: HttpRequest, chosen: QuerySet[Tenant]) -> HttpResponse | None:
+        answer = super().put_on_plan(request, chosen)
+        bump()
+        return answer
 
 
 @admin.register(PriceVersion)

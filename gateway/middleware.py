@@ -62,12 +62,13 @@ class AdminAddressList:
         self._get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if request.path.startswith(ADMIN_PREFIX) and not _is_admitted(request):
+        if request.path.startswith(ADMIN_PREFIX) and not is_admitted(request):
             return HttpResponseForbidden("The admin console is not open to this address.\n")
         return self._get_response(request)
 
 
-def _is_admitted(request: HttpRequest) -> bool:
+def is_admitted(request: HttpRequest) -> bool:
+    """Whether the admin console is open to the address that this request comes from."""
     try:
         address = ip_address(request.META["REMOTE_ADDR"])
     except (KeyError, ValueError):

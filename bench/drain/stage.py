@@ -21,12 +21,11 @@ def prepare(client: redis.Redis, *, tenants: int) -> Market:
     """Prices of 0.05 to 3 $/M, some of them finer than a nano-dollar per token."""
     call_command("migrate", verbosity=0)
     now = datetime.now(UTC)
-    market = {}
     for number in range(SUPPLIERS * MODELS):
         sku = f"supplier-{number % SUPPLIERS}/model-{number // SUPPLIERS}"
         for context_over in (0, LONG_CONTEXT):
             _publish(sku, 50_000 * (number + 1) + 37 * (number % 5), context_over)
-        market[sku] = prices.price_at(sku, now)
+    market = prices.in_force(now)
     payers = [Tenant.objects.create(slug=f"t{i}", name=f"T{i}") for i in range(tenants)]
     rebuild.rebuild_cold(client, now=now)
     for payer in payers:

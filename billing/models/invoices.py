@@ -147,7 +147,6 @@ class InvoiceLine(models.Model):
         USAGE = "usage"
         LATE = "late", "from an earlier period"
         PARTIAL = "partial", "charged in part"
-        ADJUSTMENT = "adjustment"
 
     invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, related_name="lines")
     position = models.PositiveIntegerField()

@@ -21,6 +21,7 @@ from rest_framework.views import APIView
 from billing.models import Tenant
 from gateway.api import problems
 from gateway.api.authentication import ManagementKeyAuthentication
+from gateway.middleware import is_admitted
 from gateway.models import ApiKey, Member, Team
 
 MANAGERS = frozenset({Member.Role.OWNER, Member.Role.ADMIN})
@@ -36,6 +37,7 @@ class Access:
     role: str
     # A management key cannot hand out more time than it has itself.
     ends_at: datetime | None = None
+    is_operator: bool = False
 
     def team(self, slug: str | None) -> Team | None:
         if slug is None:
@@ -77,9 +79,30 @@ class TenantView(ApiView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        self.access = access_to(request, kwargs["tenant"])
+        self.access = self.find_access(request, kwargs["tenant"])
         if request.method not in ("GET", "HEAD", "OPTIONS"):
             self.access.require_manager()
+
+    def find_access(self, request: Request, slug: str) -> Access:
+        return access_to(request, slug)
+
+
+def operator_access(request: Request, slug: str) -> Access | None:
+    """What somebody may do in any tenant who may change tenants in the admin console, from where
+    that is open to them; None for everybody else."""
+    user = request.user
+    if not isinstance(user, User) or not user.is_staff or not is_admitted(request._request):
+        return None
+    tenant = Tenant.objects.filter(slug=slug).first()
+    if tenant is None or not user.has_perm("billing.change_tenant"):
+        return None
+    return Access(
+        tenant,
+        user.get_username(),
+        can_manage=True,
+        role=Member.Role.ADMIN,
+        is_operator=True,
+    )
 
 
 def access_to(request: Request, slug: str) -> Access:

@@ -9,7 +9,7 @@ from drf_spectacular.generators import SchemaGenerator
 
 from gateway.console.pages import render_page
 
-METHODS = ("get", "post", "put", "delete")
+METHODS = ("get", "post", "put", "patch", "delete")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from billing.errors import BillingError, Cold, LockTimeout
 from gateway.keys import KeyRefused
 from gateway.members import MemberRefused
 from gateway.policies import PolicyRefused
+from gateway.tenant_terms import TermsRefused
 from providers.addresses import AddressRefused
 from providers.engine_cost import CalibrationRefused
 from providers.workers import WorkerRefused, WorkerUnknown
@@ -24,6 +25,7 @@ REFUSALS = (
     KeyRefused,
     MemberRefused,
     PolicyRefused,
+    TermsRefused,
     AddressRefused,
     CalibrationRefused,
     WorkerRefused,

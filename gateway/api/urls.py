@@ -3,7 +3,17 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from gateway.api import docs, invoices, limits, market, members, tenants, usage, workers
+from gateway.api import (
+    docs,
+    invoices,
+    limits,
+    market,
+    members,
+    tenant_settings,
+    tenants,
+    usage,
+    workers,
+)
 
 TENANT = "v1/tenants/<slug:tenant>"
 
@@ -20,6 +30,15 @@ urlpatterns = [
     path("v1/prices/", market.PriceListView.as_view(), name="api-price-list"),
     path("v1/tenants/", tenants.TenantListView.as_view(), name="api-tenants"),
     path(f"{TENANT}/balance/", tenants.BalanceView.as_view(), name="api-balance"),
+    path(f"{TENANT}/settings/", tenant_settings.SettingsView.as_view(), name="api-settings"),
+    path(
+        f"{TENANT}/alert-channels/", tenant_settings.ChannelListView.as_view(), name="api-channels"
+    ),
+    path(
+        f"{TENANT}/alert-channels/<int:channel_id>/",
+        tenant_settings.ChannelView.as_view(),
+        name="api-channel",
+    ),
     path(f"{TENANT}/teams/", tenants.TeamListView.as_view(), name="api-teams"),
     path(f"{TENANT}/members/", members.MemberListView.as_view(), name="api-members"),
     path(f"{TENANT}/members/<int:member_id>/", members.MemberView.as_view(), name="api-member"),

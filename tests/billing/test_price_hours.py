@@ -16,6 +16,7 @@ from billing.models import PriceVersion
 from billing.price_spans import Dated, minute_of, spans_of
 from billing.rates import ALL_DAY, MINUTES_PER_DAY, Window
 from billing.rating import Price
+from tests import listed
 from tests.billing.test_prices import MARCH, MAY, SKU, publish
 
 DAY = timedelta(days=1)
@@ -48,7 +49,7 @@ def test_hours_hold_from_their_first_minute_to_before_their_last(
     publish()
     publish(window=NIGHT, output_pico=300_000)
     # when / then
-    assert [p.output_pico for p in prices.price_at(SKU, when)] == [output_pico]
+    assert [p.output_pico for p in listed.price_at(SKU, when)] == [output_pico]
     assert [p.output_pico for p in prices.in_force(when)[SKU]] == [output_pico]
 
 
@@ -57,8 +58,8 @@ def test_outside_its_hours_a_sku_without_a_price_for_all_day_has_none() -> None:
     # when
     publish(window=Window(8 * 60, 18 * 60))
     # then
-    assert len(prices.price_at(SKU, at(8))) == 1
-    assert prices.price_at(SKU, at(18)) == ()
+    assert len(listed.price_at(SKU, at(8))) == 1
+    assert listed.price_at(SKU, at(18)) == ()
 
 
 @pytest.mark.django_db
@@ -153,7 +154,7 @@ def test_the_price_of_an_hour_is_the_same_in_a_month_with_a_clock_change_and_on_
         (datetime(2028, 2, 29, 2, 0, tzinfo=UTC), 600_000),
     ]
     # then
-    assert [(m, prices.price_at(SKU, m)[0].output_pico) for m, _ in moments] == moments
+    assert [(m, listed.price_at(SKU, m)[0].output_pico) for m, _ in moments] == moments
 
 
 def price(version: int, **changes: Any) -> Price:

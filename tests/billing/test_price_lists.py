@@ -68,7 +68,7 @@ def test_a_plan_pays_every_price_times_one_minus_the_discount(plan: PriceList) -
 
 def test_the_first_list_that_has_a_price_counts(plan: PriceList, tenant: Tenant) -> None:
     # given
-    own = price_lists.list_of_tenant(tenant)
+    own = PriceList.objects.create(kind="tenant", tenant=tenant, slug="own", name="Own")
     publish(LONG_AGO)
     publish(LONG_AGO, sku_code="acme/other")
     rule(plan, FIFTH_OFF)

@@ -12,6 +12,7 @@ from billing.models import AuditEntry, PriceProposal, PriceVersion
 from billing.price_import import DatedRates
 from billing.price_proposals import Proposed
 from billing.rates import ALL_DAY, Rates, Window
+from tests import listed
 from tests.billing.test_prices import publish
 
 pytestmark = pytest.mark.django_db
@@ -67,7 +68,7 @@ def decide(action: str) -> list[str]:
 
 
 def output(sku: str, when: datetime = NOW) -> list[int]:
-    return [price.output_pico for price in prices.price_at(sku, when)]
+    return [price.output_pico for price in listed.price_at(sku, when)]
 
 
 def test_the_same_history_again_proposes_nothing() -> None:

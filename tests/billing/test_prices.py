@@ -9,6 +9,7 @@ import pytest
 from billing import prices
 from billing.errors import PriceRefused
 from billing.models import PriceVersion
+from tests import listed
 
 pytestmark = pytest.mark.django_db
 
@@ -61,7 +62,7 @@ def test_a_price_holds_from_its_first_moment_to_the_next_one_s(
     publish()
     publish(APRIL, output_pico=700_000)
     # when / then
-    assert [price.output_pico for price in prices.price_at(SKU, when)] == expected
+    assert [price.output_pico for price in listed.price_at(SKU, when)] == expected
     assert [p.output_pico for p in prices.in_force(when).get(SKU, ())] == expected
 
 
@@ -75,7 +76,7 @@ def test_tiers_are_priced_apart() -> None:
     publish(context_over=200_000, input_pico=300_000)
     publish(service_tier=1, input_pico=75_000)
     # then
-    found = prices.price_at(SKU, MAY)
+    found = listed.price_at(SKU, MAY)
     assert [(p.service_tier, p.context_over, p.input_pico) for p in found] == [
         (0, 0, 150_000),
         (0, 200_000, 300_000),
@@ -141,5 +142,5 @@ def test_a_withdrawn_sku_has_no_price_any_more() -> None:
     closed = prices.withdraw(sku_code=SKU, at=APRIL)
     # then
     assert closed == 1
-    assert prices.price_at(SKU, APRIL) == ()
-    assert len(prices.price_at(SKU, MARCH)) == 1
+    assert listed.price_at(SKU, APRIL) == ()
+    assert len(listed.price_at(SKU, MARCH)) == 1

@@ -30,7 +30,7 @@ def test_every_address_is_in_the_description(client: Client, db: None) -> None:
 
     # then
     assert len(schema["paths"]) == len(urlpatterns) - 2
-    assert {o.method for o in docs.operations(schema)} == {"GET", "POST", "PUT", "DELETE"}
+    assert {o.method for o in docs.operations(schema)} == {"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 
 def test_the_reference_page_lists_the_calls(client: Client, db: None) -> None:
@@ -52,7 +52,7 @@ def test_charlie_finds_nothing_of_alice(
     path = _filled(route, alice)
     assert get_resolver().resolve(f"/api/{path}")
 
-    for method in (client.get, client.post, client.put, client.delete):
+    for method in (client.get, client.post, client.put, client.patch, client.delete):
         # when
         answer = method(f"/api/{path}", content_type="application/json")
 

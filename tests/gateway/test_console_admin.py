@@ -9,7 +9,7 @@ import redis
 from django.test import Client
 from django.utils import timezone
 
-from billing import credit, prices, rebuild
+from billing import credit, rebuild
 from billing.models import (
     CreditGrant,
     InvariantCheck,
@@ -23,6 +23,7 @@ from gateway.models import ApiKey, RoutingPolicy
 from providers import credentials
 from providers.models import Credential, Offer, WorkerKey
 from providers.snapshot_signal import VERSION_KEY
+from tests import listed
 from tests.gateway.console_rows import offer, refused, served
 from tests.people import Person
 
@@ -186,7 +187,7 @@ def test_a_price_is_shown_with_its_effect_before_it_is_published(
 
     # and when the operator goes on
     operator.post("/admin/billing/priceversion/add/", {**asked, "_publish": "1"})
-    (price,) = prices.price_at(sold.sku, timezone.now())
+    (price,) = listed.price_at(sold.sku, timezone.now())
     assert (price.input_pico, price.output_pico) == (200_000, 300_000)
     assert PriceVersion.objects.get(pk=price.version).recorded_by == "admin"
 
@@ -212,7 +213,7 @@ def test_a_withdrawn_price_is_none_and_the_data_plane_is_told(
     with django_capture_on_commit_callbacks(execute=True):
         operator.post("/admin/billing/priceversion/", asked)
 
-    assert prices.price_at(sold.sku, timezone.now()) == ()
+    assert listed.price_at(sold.sku, timezone.now()) == ()
     assert redis_client.get(VERSION_KEY) == b"1"
 
 

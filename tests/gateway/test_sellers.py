@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 from hypothesis import given
 
-from billing import earnings, prices, rating
+from billing import earnings, rating
 from billing.errors import PriceRefused
 from billing.models import PriceRule, PriceVersion
 from billing.price_books import books as price_books
@@ -24,6 +24,7 @@ from gateway import sellers
 from gateway.models import Seller
 from gateway.sellers import SellerRefused
 from providers.models import Model, Offer, Provider
+from tests import listed
 from tests.people import Person
 
 NOW = timezone.now()
@@ -102,10 +103,10 @@ def test_hours_on_offer_are_the_only_ones_in_which_it_is_sold(seller: Seller, of
     # when
     ask(seller, offer.pk, window=Window((minute + 60) % 1440, (minute + 120) % 1440))
     # then
-    assert prices.price_at(SKU, NOW) == ()
-    assert len(prices.price_at(SKU, NOW + timedelta(minutes=60))) == 1
+    assert listed.price_at(SKU, NOW) == ()
+    assert len(listed.price_at(SKU, NOW + timedelta(minutes=60))) == 1
     ask(seller, offer.pk, now=NOW + timedelta(minutes=61), rates=rates(7))
-    assert [p.output_pico for p in prices.price_at(SKU, NOW + timedelta(minutes=62))] == [7]
+    assert [p.output_pico for p in listed.price_at(SKU, NOW + timedelta(minutes=62))] == [7]
 
 
 def test_a_seller_prices_no_offer_but_its_own(seller: Seller, offer: Offer) -> None:
@@ -141,7 +142,7 @@ def test_an_ask_that_makes_no_sense_leaves_the_old_price(
     # when / then
     with pytest.raises(error):
         ask(seller, offer.pk, **change)
-    assert [p.output_pico for p in prices.price_at(SKU, NOW)] == [400_001]
+    assert [p.output_pico for p in listed.price_at(SKU, NOW)] == [400_001]
 
 
 @pytest.mark.parametrize("share", [-1, PPM + 1, 0.1, True])
@@ -220,7 +221,7 @@ def test_a_member_of_the_team_asks_a_price_and_sees_it(
     client.post("/selling/ask/", asked(seller, offer, basis="cost_plus", margin="50"))
 
     page = client.get("/selling/").content.decode()
-    assert [p.output_pico for p in prices.price_at(SKU, timezone.now())] == [1_200_000]
+    assert [p.output_pico for p in listed.price_at(SKU, timezone.now())] == [1_200_000]
     assert "Selling</a>" in page
     assert SKU in page
 

@@ -9,6 +9,7 @@ from billing import prices
 from billing.models import PriceVersion, ServiceTier
 from providers import catalogue, credentials, offers
 from providers.models import Model, Offer, Provider
+from tests import listed
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 pytestmark = pytest.mark.django_db
@@ -39,8 +40,8 @@ def test_prices_in_force_match_the_published_pages() -> None:
     catalogue.seed(recorded_by="test", now=NOW)
 
     # then
-    (o3_before,) = prices.price_at("openai/o3", datetime(2025, 6, 1, tzinfo=UTC))
-    o3_now = {p.service_tier: p for p in prices.price_at("openai/o3", NOW)}
+    (o3_before,) = listed.price_at("openai/o3", datetime(2025, 6, 1, tzinfo=UTC))
+    o3_now = {p.service_tier: p for p in listed.price_at("openai/o3", NOW)}
     assert (o3_before.input_pico, o3_before.output_pico) == (10_000_000, 40_000_000)
     assert (o3_now[0].input_pico, o3_now[0].output_pico) == (2_000_000, 8_000_000)
     assert o3_now[ServiceTier.BATCH].output_pico == 4_000_000
@@ -100,7 +101,7 @@ def test_what_an_operator_did_is_left_alone() -> None:
     # then
     offer.refresh_from_db()
     assert offer.state == Offer.State.DISABLED
-    assert prices.price_at("openai/gpt-5", NOW)[0].output_pico == 2
+    assert listed.price_at("openai/gpt-5", NOW)[0].output_pico == 2
 
 
 def test_a_listing_without_a_token_price_is_listed_and_says_so() -> None:
@@ -110,4 +111,4 @@ def test_a_listing_without_a_token_price_is_listed_and_says_so() -> None:
     # then
     assert len(done.unpriced) > 100
     assert Offer.objects.filter(sku__in=done.unpriced).count() == len(done.unpriced)
-    assert not prices.price_at(done.unpriced[0], NOW)
+    assert not listed.price_at(done.unpriced[0], NOW)

@@ -8,6 +8,7 @@ import pytest
 from billing import prices
 from providers import in_house, workers
 from providers.models import Worker
+from tests import listed
 from tests.providers.market import NOW, make_offer, publish, registration, worker_key
 
 pytestmark = pytest.mark.django_db
@@ -27,7 +28,7 @@ def _beat(worker: Worker, **totals: Any) -> None:
 
 
 def _output_pico(worker: Worker, when: datetime = LATER + timedelta(hours=1)) -> int:
-    return prices.price_at(worker.offer.sku, when)[0].output_pico
+    return listed.price_at(worker.offer.sku, when)[0].output_pico
 
 
 def test_a_price_follows_the_engine_time_of_its_tokens() -> None:
@@ -135,7 +136,7 @@ def test_once_it_is_withdrawn_the_offer_is_priced_by_itself_again() -> None:
     worker = _worker()
     _operator_price(worker)
     prices.withdraw(sku_code=worker.offer.sku, at=NOW + timedelta(minutes=2))
-    assert prices.price_at(worker.offer.sku, LATER) == ()
+    assert listed.price_at(worker.offer.sku, LATER) == ()
 
     # when: without a price there is no traffic to measure
     published = in_house.publish_all(now=LATER)

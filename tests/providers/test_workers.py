@@ -10,6 +10,7 @@ from providers import addresses, offers, workers
 from providers.addresses import AddressRefused
 from providers.models import Offer, Worker
 from providers.workers import WorkerRefused, WorkerUnknown
+from tests import listed
 from tests.providers.market import NOW, registration, worker_key
 
 pytestmark = pytest.mark.django_db
@@ -24,7 +25,7 @@ def test_a_registered_worker_is_an_offer_with_a_price() -> None:
 
     # then
     assert worker.offer.sku == "in-house/smollm2-135m-instruct/plain"
-    (price,) = prices.price_at(worker.offer.sku, NOW)
+    (price,) = listed.price_at(worker.offer.sku, NOW)
     assert (price.input_pico, price.output_pico) == (250_000, 2_000_000)
     (view,) = offers.views(NOW)
     assert view.not_routable == ""

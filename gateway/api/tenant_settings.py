@@ -1,0 +1,130 @@
+"""A tenant's terms, and who is told of its money."""
+
+from typing import Any
+
+from django.http import Http404
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from billing import budget_alerts
+from billing.models import AlertChannel, Tenant
+from gateway import budget_alerts as alert_delivery
+from gateway import tenant_terms
+from gateway.api.base import Access, TenantView, access_to, operator_access
+from gateway.api.fields import UsdField
+from gateway.api.idempotency import KEY_HEADER, idempotent
+
+
+class SettingsSerializer(serializers.Serializer[Any]):
+    time_zone = serializers.CharField(
+        max_length=64, required=False, help_text="Budgets per day, week and month follow it."
+    )
+    hold_mode = serializers.ChoiceField(choices=Tenant.HoldMode.choices, required=False)
+    overdraft_usd = UsdField(
+        source="overdraft_pico",
+        required=False,
+        help_text="Expected holds: by how much spending may pass each limit. Operators raise it.",
+    )
+    plan = serializers.SlugField(
+        max_length=64,
+        required=False,
+        allow_null=True,
+        help_text="Whose prices are paid; null for list prices. Operators change it.",
+    )
+    credit_limit_usd = UsdField(source="credit_limit_pico", read_only=True)
+
+
+class ChannelSerializer(serializers.Serializer[Any]):
+    id = serializers.IntegerField(read_only=True, source="pk")
+    kind = serializers.ChoiceField(choices=AlertChannel.Kind.choices)
+    target = serializers.CharField(
+        max_length=budget_alerts.TARGET_LENGTH_MAX, help_text="A mail address, or an https URL."
+    )
+    secret = serializers.SerializerMethodField(
+        help_text="What a webhook's signatures are checked with; null for mail, and for readers."
+    )
+
+    def get_secret(self, channel: AlertChannel) -> str | None:
+        if channel.kind != AlertChannel.Kind.WEBHOOK or not self.context["can_manage"]:
+            return None
+        return alert_delivery.secret_of(channel)
+
+
+class SettingsView(TenantView):
+    def find_access(self, request: Request, slug: str) -> Access:
+        return operator_access(request, slug) or access_to(request, slug)
+
+    @extend_schema(responses=SettingsSerializer)
+    def get(self, request: Request, tenant: str) -> Response:
+        """The tenant's terms."""
+        return Response(_stated(self.access.tenant))
+
+    @extend_schema(request=SettingsSerializer, responses=SettingsSerializer)
+    def patch(self, request: Request, tenant: str) -> Response:
+        """Change what is named, all of it or nothing. `plan`, and a higher `overdraft_usd`, take
+        the session of an operator who may change tenants, at an address that the admin console is
+        open to."""
+        body = SettingsSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        changed = tenant_terms.change(
+            tenant=self.access.tenant,
+            wanted=body.validated_data,
+            actor=self.access.caller,
+            is_operator=self.access.is_operator,
+            now=timezone.now(),
+        )
+        return Response(_stated(changed))
+
+
+def _stated(tenant: Tenant) -> Any:
+    plan = tenant.plan.slug if tenant.plan else None
+    facts = {"time_zone": tenant.time_zone, "hold_mode": tenant.hold_mode, "plan": plan}
+    sums = {name: int(getattr(tenant, name)) for name in ("overdraft_pico", "credit_limit_pico")}
+    return SettingsSerializer(facts | sums).data
+
+
+class ChannelListView(TenantView):
+    @extend_schema(responses=ChannelSerializer(many=True))
+    def get(self, request: Request, tenant: str) -> Response:
+        """Who is told of the tenant's budgets and credit."""
+        found = AlertChannel.objects.filter(tenant=self.access.tenant).order_by("pk")
+        return Response(ChannelSerializer(found, many=True, context=self._context()).data)
+
+    @extend_schema(
+        request=ChannelSerializer, responses={201: ChannelSerializer}, parameters=[KEY_HEADER]
+    )
+    @idempotent
+    def post(self, request: Request, tenant: str) -> Response:
+        """Tell somebody from now on; the same address again is the one that there is."""
+        body = ChannelSerializer(data=request.data, context=self._context())
+        body.is_valid(raise_exception=True)
+        alert_delivery.check_target(**body.validated_data)
+        channel = budget_alerts.add_channel(
+            tenant=self.access.tenant,
+            actor=self.access.caller,
+            now=timezone.now(),
+            **body.validated_data,
+        )
+        answer = ChannelSerializer(channel, context=self._context()).data
+        return Response(answer, status=status.HTTP_201_CREATED)
+
+    def _context(self) -> dict[str, bool]:
+        return {"can_manage": self.access.can_manage}
+
+
+class ChannelView(TenantView):
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, tenant: str, channel_id: int) -> Response:
+        """Tell nobody there any more."""
+        if not AlertChannel.objects.filter(tenant=self.access.tenant, pk=channel_id).exists():
+            raise Http404
+        budget_alerts.remove_channel(
+            tenant=self.access.tenant,
+            channel_id=channel_id,
+            actor=self.access.caller,
+            now=timezone.now(),
+        )
+        return Response(status=status.HTTP_204_NO_CONTENT)

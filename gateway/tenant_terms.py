@@ -1,0 +1,76 @@
+"""Terms of a tenant that the management API changes: its plan, its holds, its time zone.
+
+All or nothing, in one transaction. What costs the house something, a plan's prices and how far
+limits may be passed, is an operator's to give; a tenant may give it back.
+"""
+
+from datetime import datetime
+from typing import TypedDict
+
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+
+from billing import hold_modes, price_lists, quotas
+from billing.models import PriceList, Tenant
+from providers.snapshot_signal import bump
+
+
+class TermsRefused(ValueError):
+    """What was asked for does not exist; the text is for the person who asked."""
+
+
+class Wanted(TypedDict, total=False):
+    """What is left out stays as it is."""
+
+    time_zone: str
+    hold_mode: str
+    overdraft_pico: int
+    plan: str | None
+
+
+def change(
+    *, tenant: Tenant, wanted: Wanted, actor: str, is_operator: bool, now: datetime
+) -> Tenant:
+    """The tenant with its new terms; they hold from the next request on.
+
+    PermissionDenied for what only an operator gives; TermsRefused, LimitRefused, LockTimeout change
+    nothing.
+    """
+    if "plan" in wanted and not is_operator:
+        raise PermissionDenied("A plan is given by an operator of the house.")
+    with transaction.atomic():
+        # First, for its lock comes before the tenant's row: docs/locking.md.
+        if "time_zone" in wanted:
+            quotas.change_time_zone(tenant=tenant, zone=wanted["time_zone"], actor=actor, now=now)
+        locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
+        if "hold_mode" in wanted or "overdraft_pico" in wanted:
+            _change_holds(locked, wanted, actor=actor, is_operator=is_operator, now=now)
+        if "plan" in wanted:
+            price_lists.assign(tenant=locked, plan=_plan(wanted["plan"]), actor=actor, now=now)
+        bump()
+    return Tenant.objects.select_related("plan").get(pk=tenant.pk)
+
+
+def _change_holds(
+    locked: Tenant, wanted: Wanted, *, actor: str, is_operator: bool, now: datetime
+) -> None:
+    granted = int(locked.overdraft_pico)
+    overdraft = wanted.get("overdraft_pico", granted)
+    if overdraft > granted and not is_operator:
+        raise PermissionDenied("An overdraft is raised by an operator of the house.")
+    hold_modes.set_hold_mode(
+        tenant=locked,
+        mode=wanted.get("hold_mode", locked.hold_mode),
+        overdraft_pico=overdraft,
+        actor=actor,
+        now=now,
+    )
+
+
+def _plan(slug: str | None) -> PriceList | None:
+    if slug is None:
+        return None
+    plan = PriceList.objects.filter(kind=PriceList.Kind.PLAN, slug=slug).first()
+    if plan is None:
+        raise TermsRefused(f"there is no plan {slug}")
+    return plan
