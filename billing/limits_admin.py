@@ -42,7 +42,6 @@ class QuotaForm(forms.ModelForm):  # type: ignore[type-arg]
 class QuotaAdmin(ServiceAdmin):
     form = QuotaForm
     refusals = (BillingError, RedisError)
-    list_display = ("tenant", "scope_kind", "scope_id", "window", "limit", "raised", "shadow")
     list_filter = ("tenant", "scope_kind", "window", "shadow")
     search_fields = ("scope_id",)
     list_select_related = ("tenant",)
@@ -95,7 +94,6 @@ class QuotaAdmin(ServiceAdmin):
 
 class RateLimitAdmin(ServiceAdmin):
     refusals = (BillingError,)
-    list_display = ("tenant", "scope_kind", "scope_id", "rpm", "tpm", "concurrency")
     list_filter = ("tenant", "scope_kind")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:

@@ -168,8 +168,10 @@ def trim(client: redis.Redis, shard: int) -> int:
         return 0
     done = []
     for name, group in groups.items():
-        if group["pending"]:
-            done.append(_order(client.xpending(key, name)["min"].decode()))
+        oldest = client.xpending(key, name)["min"] if group["pending"] else None
+        # None too if the rest was acknowledged between the two calls.
+        if oldest is not None:
+            done.append(_order(oldest.decode()))
         else:
             milliseconds, sequence = _order(group["last-delivered-id"])
             done.append((milliseconds, sequence + 1))

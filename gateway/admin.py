@@ -16,7 +16,15 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from billing.admin import TenantAdmin
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
 from billing.limits_admin import QuotaAdmin, RateLimitAdmin
-from billing.models import PriceProposal, PriceRule, PriceVersion, Quota, RateLimit, Tenant
+from billing.models import (
+    PriceProposal,
+    PriceRule,
+    PriceVersion,
+    Quota,
+    RateLimit,
+    ScopeKind,
+    Tenant,
+)
 from billing.plan_page import PUT_ON_PLAN
 from billing.price_admin import WITHDRAW, PriceVersionAdmin
 from billing.price_form import PriceForm
@@ -62,14 +70,36 @@ class TellsTheDataPlane(ModelAdmin):
         bump()
 
 
+class NamesItsScope(ModelAdmin):
+    """Billing knows teams and keys by number only; people know them by name."""
+
+    @display(description="Applies to", ordering="scope_id")
+    def applies_to(self, limit: Quota | RateLimit) -> str:
+        kind = limit.get_scope_kind_display()
+        if limit.scope_kind == ScopeKind.TENANT:
+            return f"All of {limit.tenant.name}"
+        if limit.scope_kind == ScopeKind.SESSION:
+            return "Each session"
+        found: Team | ApiKey | None = None
+        if limit.scope_kind == ScopeKind.TEAM:
+            found = Team.objects.filter(pk=limit.scope_id, tenant=limit.tenant).first()
+        elif limit.scope_kind == ScopeKind.KEY:
+            found = ApiKey.objects.filter(pk=limit.scope_id, tenant=limit.tenant).first()
+        return f"{kind} {found.name if found else limit.scope_id}"
+
+
 @admin.register(Quota)
-class ToldQuotaAdmin(TellsTheDataPlane, QuotaAdmin):  # type: ignore[misc]
+class ToldQuotaAdmin(NamesItsScope, TellsTheDataPlane, QuotaAdmin):  # type: ignore[misc]
     """See TellsTheDataPlane."""
+
+    list_display = ("tenant", "applies_to", "window", "limit", "raised", "shadow")
 
 
 @admin.register(RateLimit)
-class ToldRateLimitAdmin(TellsTheDataPlane, RateLimitAdmin):  # type: ignore[misc]
+class ToldRateLimitAdmin(NamesItsScope, TellsTheDataPlane, RateLimitAdmin):  # type: ignore[misc]
     """See TellsTheDataPlane."""
+
+    list_display = ("tenant", "applies_to", "rpm", "tpm", "concurrency")
 
 
 @admin.register(Tenant)

@@ -381,9 +381,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
 LANGUAGE_CODE = "en-us"
-DATE_FORMAT = "j M Y"
-TIME_FORMAT = "H:i:s"
-DATETIME_FORMAT = "j M Y, H:i:s"
+FORMAT_MODULE_PATH = "gateway.formats"
 
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]

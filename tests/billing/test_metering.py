@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+import redis
 from django.db import DataError
 
 from billing import holds, metering, prices, registers, usage_stream
@@ -374,6 +375,26 @@ def test_the_stream_is_trimmed_only_behind_both_groups(books: Books) -> None:
     # then
     assert (kept, pending) == (1, 0)
     assert usage_stream.trim(client, books.shard) == 1
+
+
+def test_trimming_bears_an_acknowledgement_between_its_looks(books: Books) -> None:
+    # given: the measurements have read an entry, and acknowledge it after the first look
+    client, stream = books.desk.client, registers.stream_key(books.desk.tag)
+    books.served()
+    books.drain()
+    (_, entries) = client.xreadgroup(registers.GROUP_MEASUREMENTS, "m", {stream: ">"})[0]
+
+    class Overtaken(redis.Redis):
+        def xinfo_groups(self, name: Any) -> Any:
+            found = super().xinfo_groups(name)
+            client.xack(stream, registers.GROUP_MEASUREMENTS, entries[0][0])
+            return found
+
+    with Overtaken(connection_pool=client.connection_pool) as overtaken:
+        # when
+        trimmed = usage_stream.trim(overtaken, books.shard)
+    # then
+    assert (trimmed, client.xlen(stream)) == (1, 0)
 
 
 def test_nul_characters_do_not_stop_the_drain(books: Books) -> None:
