@@ -94,7 +94,9 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         clock: Clock = time.monotonic,
+        draft_curve: CostCurve | None = None,
     ) -> None:
+        """`draft_curve`: what steps cost, for the drafting policy (default: measured now)."""
         self.config = config
         self.meter = meter_for("cpu")
         self.model = model
@@ -110,7 +112,7 @@ class Engine:
         if config.proposers:
             self._drafter = Drafter(
                 make_proposers(config, model, self._cache),
-                curve=self.measure_costs(),
+                curve=draft_curve or self.measure_costs(),
                 max_length=config.max_draft_tokens,
                 model_depth=config.draft_depth,
             )

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from workers.memory import check_blocks
+
 PADDING_BLOCK = 0
 
 
@@ -191,11 +193,14 @@ class KVCache:
     """What attention reads back, of all layers: [layers, blocks, block_size, heads, head_dim].
 
     The heads are those of the keys, then those of the values; or one that serves as both.
+    Raises `NotEnoughMemory` where the blocks could not all be in use.
     """
 
     def __init__(
         self, *, layers: int, num_blocks: int, block_size: int, heads: int, head_dim: int
     ) -> None:
+        block_bytes = layers * block_size * heads * head_dim * np.dtype(np.float32).itemsize
+        check_blocks(num_blocks, block_bytes=block_bytes, block_size=block_size)
         # numpy's zeros are pages that are not resident until written; torch would write them all.
         shape = (layers, num_blocks, block_size, heads, head_dim)
         self.blocks = torch.from_numpy(np.zeros(shape, dtype=np.float32))

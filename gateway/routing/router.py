@@ -230,6 +230,8 @@ def _check_able(question: _Question, offer: OfferView) -> None:
         raise _Rejected("context_unknown", "a prompt that is not all text has no bound here")
     if request.service_tier and offer.wire == "anthropic":
         raise _Rejected("no_price", "its API knows no such service tier, so none has a price")
+    if request.service_tier == tiers.BATCH and not offer.in_house:
+        raise _Rejected("no_price", "it sells its batch tier through files, not in single calls")
     if not request.needs:
         return
     if "surcharge" in request.needs:

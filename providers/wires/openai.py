@@ -20,7 +20,7 @@ _NEW_LIMIT_NAME = frozenset({"openai", "azure"})
 _WITH_USAGE = msgspec.Raw(b'{"include_usage":true}')
 _NO_TIER = frozenset({"service_tier"})
 # The tier that was priced is the one to be asked for, whatever dialect it was asked in.
-_TIERS = {1: "flex", 2: "priority"}
+_TIERS = {1: "flex", 2: "priority", 3: "batch"}
 # What a tenant must not decide on machines of the house: its place in the queue, whose cache it
 # shares, an output limit that llama.cpp puts above max_tokens, and a template that can write a
 # prompt of any length out of a short one.

@@ -335,6 +335,17 @@ def test_a_tier_that_a_dialect_does_not_know_is_not_sold_in_it() -> None:
     assert rejected(ranking)["bolt"][0] == "no_price"
 
 
+def test_batch_in_a_single_call_is_sold_by_machines_of_the_house_only() -> None:
+    prices = (price(), price(version=2, service_tier=3, input_pico=1, output_pico=2))
+    vendor = seller(1, "acme", prices=prices)
+    house = seller(2, "bolt", prices=prices, in_house=True)
+
+    ranking = rank(vendor, house, request=openai_request(service_tier="batch"))
+
+    assert [candidate.prices for candidate in ranking.candidates] == [prices[1:]]
+    assert rejected(ranking)["acme"][0] == "no_price"
+
+
 def test_audio_needs_a_price_for_audio() -> None:
     request = openai_request(modalities=["text", "audio"])
     priced = seller(2, "bolt", prices=(price(output_audio_pico=1),))

@@ -135,6 +135,14 @@ def test_the_vendor_may_not_choose_another_tier(
     assert body.get("service_tier") == expected
 
 
+@pytest.mark.parametrize("tier", ["flex", "priority", "batch"])
+def test_a_priced_tier_reaches_a_worker_of_the_house_in_any_dialect(tier: str) -> None:
+    house = offer_view(in_house=True, salted=True, provider="house")
+    for request in (openai_request(service_tier=tier), anthropic_request(service_tier=tier)):
+        assert sent(request, house)["service_tier"] == tier
+    assert "service_tier" not in sent(openai_request(service_tier="auto"), house)
+
+
 def test_a_priced_tier_is_asked_for_across_dialects() -> None:
     request = anthropic_request(service_tier="flex")
 

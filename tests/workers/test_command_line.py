@@ -171,6 +171,17 @@ def test_a_damaged_model_is_one_clear_line(
     assert error.count("\n") == 1
 
 
+def test_more_blocks_than_memory_holds_is_one_clear_line(
+    model_dir: Path, capsys: pytest.CaptureFixture[str]
+):
+    flags = ["--port", "0", "--no-bearer", "--kv-blocks", "1000000000"]
+    assert main(["--model-dir", str(model_dir), *flags]) == 1
+    error = capsys.readouterr().err
+    assert "1000000000 blocks of 16 tokens need" in error
+    assert "set --kv-blocks" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -179,6 +190,7 @@ def test_a_damaged_model_is_one_clear_line(
         ["--gateway", "http://x", "--worker-key", "k", "--no-bearer"],
         ["--speculation", "magic"],
         ["--quantisation", "int3"],
+        ["--kv-blocks", "1"],
     ],
 )
 def test_flags_that_cannot_work_are_refused(flags: list[str], capsys: pytest.CaptureFixture[str]):

@@ -24,6 +24,7 @@ from workers.config import (
 from workers.convert import ConversionFailed, convert
 from workers.engine import Engine
 from workers.families import UnsupportedModel
+from workers.memory import NotEnoughMemory
 from workers.server.app import App, ServerConfig
 from workers.server.bridge import EngineBridge
 from workers.server.calibration import stored_or_measured
@@ -37,6 +38,14 @@ SHUTDOWN_GRACE_S = 5
 ASSUMED_USD_PER_HOUR = "0.10"
 AUDIT_SHARE = 0.02
 CONNECTIONS_MAX = 1024
+# What ends the start with one line for the operator.
+START_FAILURES = (
+    UnsupportedModel,
+    BadWeights,
+    BadTokenizer,
+    SpeculationRefused,
+    NotEnoughMemory,
+)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -195,7 +204,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     try:
         run(options, listener)
-    except (UnsupportedModel, BadWeights, BadTokenizer, SpeculationRefused) as error:
+    except START_FAILURES as error:
         sys.stderr.write(f"{error}\n")
         return 1
     finally:

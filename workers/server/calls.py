@@ -100,7 +100,7 @@ class CallBuilder:
                 max_tokens=0,
                 pooled=True,
                 salt=call.cache_salt or "",
-                priority=call.priority or 0,
+                priority=call.rank,
             )
             for number, prompt in enumerate(prompts)
         ]
@@ -214,7 +214,7 @@ class CallBuilder:
             grammar=grammar,
             ignore_eos=bool(call.ignore_eos),
             salt=call.cache_salt or "",
-            priority=call.priority or 0,
+            priority=call.rank,
             leader_id=leader_id,
         )
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from workers.server.errors import BadRequest
+from workers.server.tiers import rank
 
 MAX_CHOICES = 8
 MAX_LOGIT_BIAS = 1024
@@ -40,6 +41,23 @@ class AnyCall(msgspec.Struct, kw_only=True):
     """A body that may name the model it is meant for."""
 
     model: str | None = None
+
+
+class Queued(AnyCall, kw_only=True):
+    """A call that the engine works on: whose cache it shares, and its place in the queue."""
+
+    cache_salt: Salt | None = None
+    priority: Priority | str | None = None
+    service_tier: str | None = None
+
+    @property
+    def rank(self) -> int:
+        """Lower goes first; `priority` says it more exactly than `service_tier` can."""
+        if isinstance(self.priority, str):
+            return rank(self.priority, param="priority")
+        if self.priority is not None:
+            return self.priority
+        return rank(self.service_tier or "default", param="service_tier")
 
 
 class StreamOptions(msgspec.Struct):
@@ -74,7 +92,7 @@ class ResponseFormat(msgspec.Struct):
         return bytes(self.json_schema.schema).decode()
 
 
-class Sampling(AnyCall, kw_only=True):
+class Sampling(Queued, kw_only=True):
     """Fields that chat and text completions share."""
 
     model: str
@@ -95,8 +113,6 @@ class Sampling(AnyCall, kw_only=True):
     n: Choices | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    cache_salt: Salt | None = None
-    priority: Priority | None = None
     ignore_eos: bool | None = None
 
     @property

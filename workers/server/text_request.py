@@ -6,10 +6,8 @@ from msgspec import Meta
 
 from workers.server.errors import BadRequest
 from workers.server.protocol import (
-    AnyCall,
     CountOrNone,
-    Priority,
-    Salt,
+    Queued,
     Sampling,
     TopLogprobs,
     unsupported,
@@ -66,14 +64,12 @@ class CompletionRequest(Sampling, kw_only=True):
             raise _refused("max_tokens", "is 0: nothing would be returned without echo")
 
 
-class EmbeddingRequest(AnyCall, kw_only=True):
+class EmbeddingRequest(Queued, kw_only=True):
     model: str
     input: Texts
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
     add_special_tokens: bool | None = None
-    cache_salt: Salt | None = None
-    priority: Priority | None = None
 
     def check_supported(self) -> None:
         if self.dimensions is not None:

@@ -37,7 +37,12 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-TIERS = {"auto": 0, "default": 0, "standard": 0, "standard_only": 0, "flex": 1, "priority": 2}
+TIERS = {
+    **dict.fromkeys(("auto", "default", "standard", "standard_only"), 0),
+    "flex": 1,
+    "priority": 2,
+    "batch": 3,
+}
 
 
 class Sort(msgspec.Struct):

@@ -1,0 +1,68 @@
+"""Draft models and heads for the matrix: made on the spot, since lossless needs no quality.
+
+The draft model is the target's own first layers as a checkpoint of their own; Medusa starts as the
+identity and EAGLE near it, so both are now and then right, and mostly wrong.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from bench.engine.wire import Settings
+from workers.speculation.heads import HeadKind, HeadShape, TrainedHead, new_head, save_head
+
+DRAFT_DEPTH: Final = 4
+# Of five layers, four: enough to be right about half the time.
+LAYER_SHARE: Final = 0.8
+
+
+def settings_for(mode: str, model_dir: Path, folder: Path) -> Settings:
+    """What a proposer's engine needs beside its name; files are written once into `folder`."""
+    if mode == "draft_model":
+        return {"draft_model_dir": _cut_model(model_dir, folder / "first-layers")}
+    if mode == "medusa" or mode == "eagle":
+        return {"draft_head": _new_head(mode, model_dir, folder / f"{mode}.safetensors")}
+    return {}
+
+
+def _cut_model(source: Path, target: Path) -> Path:
+    """The first layers of a checkpoint in one file, as a checkpoint of their own."""
+    if (target / "config.json").is_file():
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    layers = max(1, round(LAYER_SHARE * config["num_hidden_layers"]))
+    with safe_open(source / "model.safetensors", framework="pt") as file:
+        names = [name for name in file.keys() if _layer(name) < layers]  # noqa: SIM118
+        save_file({name: file.get_tensor(name) for name in names}, target / "model.safetensors")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(source / name, target / name)
+    text = json.dumps(config | {"num_hidden_layers": layers})
+    # Written last: a folder with it is complete.
+    (target / "config.json").write_text(text, encoding="utf-8")
+    return target
+
+
+def _layer(tensor: str) -> int:
+    """The layer that a tensor belongs to; -1 for embeddings and norms around the layers."""
+    parts = tensor.split(".")
+    return int(parts[2]) if parts[:2] == ["model", "layers"] else -1
+
+
+def _new_head(kind: HeadKind, model_dir: Path, path: Path) -> Path:
+    if not path.is_file():
+        config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+        shape = HeadShape(
+            kind=kind,
+            hidden_size=config["hidden_size"],
+            vocab_size=config["vocab_size"],
+            depth=DRAFT_DEPTH,
+        )
+        torch.manual_seed(0)
+        save_head(path, TrainedHead(shape, torch.arange(shape.vocab_size), new_head(shape)))
+    return path
