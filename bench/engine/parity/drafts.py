@@ -25,8 +25,10 @@ def settings_for(mode: str, model_dir: Path, folder: Path) -> Settings:
     """What a proposer's engine needs beside its name; files are written once into `folder`."""
     if mode == "draft_model":
         return {"draft_model_dir": _cut_model(model_dir, folder / "first-layers")}
-    if mode == "medusa" or mode == "eagle":
-        return {"draft_head": _new_head(mode, model_dir, folder / f"{mode}.safetensors")}
+    if mode == "medusa":
+        return {"draft_head": _new_head("medusa", model_dir, folder / "medusa.safetensors")}
+    if mode == "eagle":
+        return {"draft_head": _new_head("eagle", model_dir, folder / "eagle.safetensors")}
     return {}
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from bench.engine.parity.drafts import DRAFT_DEPTH, settings_for
 from bench.engine.parity.prompts import Batch
 from bench.engine.parity.reference import Tie
+from bench.engine.wire import Settings
 from workers.config import EngineConfig, Quantisation
 from workers.engine import Engine
 from workers.model import Model
@@ -21,8 +22,8 @@ from workers.tokenizer import Tokenizer
 MODES: Final = ("off", "ngram", "suffix", "draft_model", "self_draft", "medusa", "eagle")
 OUTPUT_TOKENS: Final = 24
 # With room, prompts come in one or two chunks; without, in many, and requests preempt each other.
-ROOMY: Final = {"kv_blocks": 640, "token_budget": 256, "max_running_requests": 32}
-TIGHT: Final = {"kv_blocks": 22, "token_budget": 48, "max_running_requests": 32}
+ROOMY: Final[Settings] = {"kv_blocks": 640, "token_budget": 256, "max_running_requests": 32}
+TIGHT: Final[Settings] = {"kv_blocks": 22, "token_budget": 48, "max_running_requests": 32}
 # Every step costs the same, so every draft is sent: what pays is not the question here.
 FREE_DRAFTS: Final = CostCurve([(1, 60.0), (4096, 60.0)])
 RESULTS_FILE: Final = "batches.jsonl"
