@@ -17,7 +17,7 @@ from django.db.models import QuerySet
 
 from billing import audit, locks
 from billing.errors import PriceRefused
-from billing.models import PriceList, PriceRule, PriceVersion, Tenant
+from billing.models import PlanAssignment, PriceList, PriceRule, PriceVersion, Tenant
 from billing.rates import CHANGE_PPM_MAX, CHANGE_PPM_MIN, Rates
 
 Kind = PriceList.Kind
@@ -198,8 +198,13 @@ def assign(
     with transaction.atomic():
         locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
         before = locked.plan.slug if locked.plan else None
+        if locked.plan == plan:
+            return
         locked.plan = plan
         locked.save(update_fields=["plan"])
+        PlanAssignment.objects.create(
+            tenant=locked, plan=plan, assigned_at=now, assigned_by=actor[:150]
+        )
         audit.record(
             actor=actor,
             action="tenant.plan",
@@ -210,6 +215,15 @@ def assign(
             reason=reason,
             now=now,
         )
+
+
+def plans_at(when: datetime) -> dict[int, int]:
+    """The plan of each tenant that was on one at a moment, both by their ids."""
+    latest = PlanAssignment.objects.filter(assigned_at__lte=when).order_by(
+        "tenant_id", "-assigned_at", "-pk"
+    )
+    found = latest.distinct("tenant_id").values_list("tenant_id", "plan_id")
+    return {tenant: plan for tenant, plan in found if plan is not None}
 
 
 def lists_by_tenant(tenants: Iterable[int]) -> dict[int, tuple[int, ...]]:

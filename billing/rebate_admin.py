@@ -1,5 +1,6 @@
 """Volume rebates in the admin console: a plan's tiers, and what was posted."""
 
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -95,10 +96,33 @@ class RebateScaleAdmin(ServiceAdmin):
 
 
 class VolumeRebateAdmin(ReadOnlyAdmin):
-    list_display = ("tenant", "month", "spent", "due", "grant")
-    list_filter = ("tenant",)
-    list_select_related = ("tenant", "grant")
+    """What was posted: the first of a month, and each difference since."""
+
+    list_display = ("posted_at", "tenant", "period", "plan", "spent", "due", "posted", "by")
+    list_filter = ("tenant", "scale__plan")
+    date_hierarchy = "month"
+    list_select_related = ("tenant", "grant", "scale__plan")
     ordering = ("-pk",)
+
+    @display(description="Posted at", ordering="grant__created_at")
+    def posted_at(self, rebate: VolumeRebate) -> datetime:
+        return rebate.grant.created_at
+
+    @display(description="For", ordering="month")
+    def period(self, rebate: VolumeRebate) -> str:
+        return f"{rebate.month:%Y-%m}"
+
+    @display(description="Plan")
+    def plan(self, rebate: VolumeRebate) -> str:
+        return str(rebate.scale.plan)
+
+    @display(description="Posted")
+    def posted(self, rebate: VolumeRebate) -> str:
+        return dollars(int(rebate.grant.amount_pico))
+
+    @display(description="By")
+    def by(self, rebate: VolumeRebate) -> str:
+        return rebate.grant.created_by
 
     @display(description="Spent")
     def spent(self, rebate: VolumeRebate) -> str:

@@ -11,14 +11,14 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import audit, credit, locks, tiers
+from billing import audit, credit, locks, price_lists, tiers
 from billing.errors import LockTimeout, PriceRefused
 from billing.models import (
     CreditGrant,
     PriceList,
     RebateScale,
     Tenant,
-    UsageEvent,
+    UsageDay,
     VolumeRebate,
 )
 from billing.money import half_away
@@ -26,6 +26,7 @@ from billing.rates import PPM
 from billing.tiers import Tier, TiersRefused
 
 TASK: Final = "volume rebates"
+LATE_CHARGES: Final = timedelta(days=1)
 Mode = RebateScale.Mode
 
 
@@ -87,27 +88,40 @@ def due_pico(scale: RebateScale, spent_pico: int) -> int:
 
 
 def post_month(month: date, *, actor: str, now: datetime) -> list[VolumeRebate]:
-    """Post what is due for a month that has begun, for every tenant on a plan with tiers.
-
-    All or none. LockTimeout while somebody else is at it.
+    """Post what is due for a month that has begun, for every tenant on a plan with tiers: at its
+    end, or now where it has not ended. All or none. LockTimeout while somebody else is at it.
     """
     if month.day != 1 or month > month_of(now):
         raise PriceRefused("rebates are for a month that has begun")
     with transaction.atomic():
         if not locks.is_only_run(TASK):
             raise LockTimeout("rebates are being posted by somebody else")
-        posted = [
-            _post(tenant, month, actor)
-            for tenant in Tenant.objects.exclude(plan=None).order_by("pk")
-        ]
+        its_end = _beginning(_following(month)) - timedelta.resolution
+        plans = price_lists.plans_at(min(its_end, now))
+        tenants = Tenant.objects.filter(pk__in=plans).order_by("pk")
+        posted = [_post(tenant, plans[tenant.pk], month, actor) for tenant in tenants]
     return [rebate for rebate in posted if rebate is not None]
 
 
-def _post(tenant: Tenant, month: date, actor: str) -> VolumeRebate | None:
+def post_due(*, now: datetime) -> list[VolumeRebate]:
+    """Last month's, once late charges had a day to arrive; and then what is off since."""
+    this = month_of(now)
+    if now < _beginning(this) + LATE_CHARGES:
+        return []
+    return post_month(month_of(_beginning(this) - LATE_CHARGES), actor=TASK, now=now)
+
+
+def _beginning(month: date) -> datetime:
+    return datetime(month.year, month.month, 1, tzinfo=UTC)
+
+
+def _following(month: date) -> date:
+    return (month + timedelta(days=32)).replace(day=1)
+
+
+def _post(tenant: Tenant, plan: int, month: date, actor: str) -> VolumeRebate | None:
     scale = (
-        RebateScale.objects.filter(plan=tenant.plan_id, from_month__lte=month)
-        .order_by("-from_month")
-        .first()
+        RebateScale.objects.filter(plan=plan, from_month__lte=month).order_by("-from_month").first()
     )
     if scale is None:
         return None
@@ -131,6 +145,5 @@ def _post(tenant: Tenant, month: date, actor: str) -> VolumeRebate | None:
 
 def _spent_pico(tenant: Tenant, month: date) -> int:
     """What was charged for the requests of a UTC month."""
-    following = (month + timedelta(days=32)).replace(day=1)
-    found = UsageEvent.objects.filter(tenant=tenant, day__gte=month, day__lt=following)
-    return int(found.aggregate(total=Sum("tenant_cost_pico"))["total"] or 0)
+    found = UsageDay.objects.filter(tenant=tenant, day__gte=month, day__lt=_following(month))
+    return int(found.aggregate(total=Sum("cost_pico"))["total"] or 0)

@@ -11,6 +11,7 @@ from billing import (
     invariants,
     locks,
     metering,
+    rebates,
     rebuild,
     task_runs,
 )
@@ -24,6 +25,7 @@ PROFILES = "billing.tasks.refresh_call_profiles"
 AUDIT = "billing.tasks.audit_ledger"
 DRAFT = "billing.tasks.draft_invoices"
 EXPIRE_CREDIT = "billing.tasks.expire_credit"
+REBATES = "billing.tasks.post_rebates"
 
 
 @shared_task(name=DRAIN)
@@ -72,6 +74,13 @@ def expire_credit() -> None:
     """Take back what is left of grants that have expired."""
     with task_runs.recorded(EXPIRE_CREDIT) as now:
         burning.expire_due(now=now)
+
+
+@shared_task(name=REBATES)
+def post_rebates() -> None:
+    """Post last month's volume rebates, or what is off since they were posted."""
+    with task_runs.recorded(REBATES) as now:
+        rebates.post_due(now=now)
 
 
 @shared_task(name=PROFILES)

@@ -21,6 +21,7 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.audit_ledger": (86_400, "slow"),
     "billing.tasks.draft_invoices": (3600, "slow"),
     "billing.tasks.expire_credit": (3600, "slow"),
+    "billing.tasks.post_rebates": (3600, "slow"),
     "gateway.tasks.recharge_credit": (60, "slow"),
     "gateway.tasks.tell_of_budgets": (30, "slow"),
     "providers.tasks.record_measurements": (1, "boards"),

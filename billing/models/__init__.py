@@ -14,7 +14,14 @@ from billing.models.invoices import (
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
 from billing.models.payments import ProcessorEvent, Recharge, TopUp
-from billing.models.prices import PriceList, PriceRule, PriceVersion, ServiceTier, Sku
+from billing.models.prices import (
+    PlanAssignment,
+    PriceList,
+    PriceRule,
+    PriceVersion,
+    ServiceTier,
+    Sku,
+)
 from billing.models.proposals import PriceDisagreement, PriceProposal
 from billing.models.provider_bills import ProviderBill, ProviderBillLine
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
@@ -45,6 +52,7 @@ __all__ = [
     "InvoiceLine",
     "NumberSeries",
     "Payment",
+    "PlanAssignment",
     "PriceDisagreement",
     "PriceList",
     "PriceProposal",

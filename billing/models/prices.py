@@ -62,6 +62,24 @@ class PriceList(models.Model):
         return self.name
 
 
+class PlanAssignment(models.Model):
+    """A tenant is put on a plan, or on none, from a moment on. Append-only; `Tenant.plan` is the
+    latest."""
+
+    tenant = models.ForeignKey(
+        "billing.Tenant", on_delete=models.PROTECT, related_name="plan_assignments"
+    )
+    plan = models.ForeignKey(PriceList, on_delete=models.PROTECT, null=True, related_name="+")
+    assigned_at = models.DateTimeField()
+    assigned_by = models.CharField(max_length=150)
+
+    class Meta:
+        indexes = [models.Index(fields=["tenant", "-assigned_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} on {self.plan_id} from {self.assigned_at:%Y-%m-%d}"
+
+
 class PriceRule(models.Model):
     """A discount or margin: every price of the pattern times (1 + change). Ended, never changed.
 

@@ -70,6 +70,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Price lists", "price_check", "billing_pricelist"),
                 _item("Discounts and margins", "percent", "billing_pricerule"),
                 _item("Volume rebates", "stacked_bar_chart", "billing_rebatescale"),
+                _item("Posted rebates", "redeem", "billing_volumerebate"),
                 _item("Price corrections", "undo", "billing_rerating"),
                 _item("Workers", "memory", "providers_worker"),
                 _item("Worker keys", "vpn_key", "providers_workerkey"),

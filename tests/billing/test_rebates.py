@@ -1,6 +1,6 @@
 """Volume rebates: a share of the month back, once, and again only what is off since."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 
 from billing import price_lists, rebates
 from billing.errors import PriceRefused
-from billing.models import CreditGrant, Entry, PriceList, RebateScale, VolumeRebate
+from billing.models import CreditGrant, Entry, PlanAssignment, PriceList, RebateScale, VolumeRebate
 from billing.tiers import Tier
 from tests.billing import desk as desks
 from tests.billing.books import Books
@@ -99,6 +99,44 @@ def test_a_later_scale_leaves_earlier_months_alone(books: Books, plan: PriceList
     (rebate,) = post(NOW + timedelta(days=40))
     # then
     assert int(rebate.due_pico) == PAID // 10
+
+
+def test_a_month_goes_by_the_plan_at_its_end(books: Books, plan: PriceList) -> None:
+    # given a plan in March, and another one, without tiers, since the first moment of April
+    scale(plan)
+    served(books, 2)
+    april = datetime(2026, 4, 1, tzinfo=UTC)
+    other = PriceList.objects.create(slug="other", name="Other")
+    price_lists.assign(tenant=books.tenant, plan=other, actor="op", now=april)
+    # when
+    (rebate,) = post(april + timedelta(days=3))
+    # then
+    assert (rebate.scale.plan, int(rebate.due_pico)) == (plan, 2 * PAID // 10)
+    assert post(april + timedelta(days=3)) == []
+
+
+def test_a_month_is_posted_by_itself_a_day_after_its_end_and_once(
+    books: Books, plan: PriceList
+) -> None:
+    # given
+    scale(plan)
+    served(books, 1)
+    april = datetime(2026, 4, 1, tzinfo=UTC)
+    hours = [april + timedelta(hours=hour) for hour in (-1, 0, 23, 24, 25, 24 * 29)]
+    # when
+    posted = [len(rebates.post_due(now=now)) for now in hours]
+    # then: and a charge that comes later is followed
+    assert posted == [0, 0, 0, 1, 0, 0]
+    served(books, 1)
+    (rebate,) = rebates.post_due(now=hours[-1])
+    assert (rebate.month, int(rebate.due_pico)) == (MARCH, 2 * PAID // 10)
+    assert books.check() == {}
+
+
+def test_postgres_keeps_who_was_on_which_plan(books: Books, plan: PriceList) -> None:
+    for change in (lambda rows: rows.update(plan=None), lambda rows: rows.delete()):
+        with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
+            change(PlanAssignment.objects.all())
 
 
 def test_a_bonus_never_gives_back_more_than_was_spent(books: Books, plan: PriceList) -> None:
