@@ -27,10 +27,12 @@ from billing.invoicing.admin import (
     TopUpAdmin,
 )
 from billing.ledger_admin import AccountAdmin, EntryAdmin, TransferAdmin
+from billing.limits_admin import CreditAlertAdmin
 from billing.models import (
     Account,
     AuditEntry,
     BillingProfile,
+    CreditAlert,
     CreditGrant,
     CreditNote,
     Entry,
@@ -249,6 +251,7 @@ admin.site.register(ReRating, ReRatingAdmin)
 admin.site.register(PriceProposal, PriceProposalAdmin)
 admin.site.register(RebateScale, RebateScaleAdmin)
 admin.site.register(VolumeRebate, VolumeRebateAdmin)
+admin.site.register(CreditAlert, CreditAlertAdmin)
 admin.site.register(PriceDisagreement, PriceDisagreementAdmin)
 
 

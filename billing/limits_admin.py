@@ -1,5 +1,5 @@
-"""Budgets and rate limits in the admin console; the gateway registers them, for it tells the data
-plane."""
+"""Budgets, rate limits and low credit in the admin console. The gateway registers the first two,
+for it tells the data plane."""
 
 from typing import Any
 
@@ -9,12 +9,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from redis.exceptions import RedisError
+from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
 from billing import quotas
-from billing.admin_pages import ServiceAdmin, dollars
+from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
 from billing.errors import BillingError, LimitRefused
-from billing.models import Quota
+from billing.models import CreditAlert, Quota
 from billing.money import pico_from_usd
 from billing.quotas import Cap
 
@@ -90,6 +91,29 @@ class QuotaAdmin(ServiceAdmin):
         return (
             f"{dollars(quota.limit_at(timezone.now()))} until {quota.raised_until:%Y-%m-%d %H:%M}"
         )
+
+
+class CreditAlertAdmin(ReadOnlyAdmin):
+    """Whose credit fell below the sum it named, and whether it was told."""
+
+    list_display = ("occurred_at", "tenant", "left", "below", "told")
+    list_filter = ("tenant",)
+    list_select_related = ("tenant",)
+    ordering = ("-pk",)
+
+    @display(description="Was left")
+    def left(self, alert: CreditAlert) -> str:
+        return dollars(int(alert.left_pico))
+
+    @display(description="Threshold")
+    def below(self, alert: CreditAlert) -> str:
+        return dollars(int(alert.below_pico))
+
+    @display(description="Told")
+    def told(self, alert: CreditAlert) -> str:
+        deliveries = alert.deliveries.select_related("channel").order_by("pk")
+        shown = (f"{d.channel}: {d.failure or d.delivered_at or 'on its way'}" for d in deliveries)
+        return "; ".join(shown) or "nobody: it has no channel"
 
 
 class RateLimitAdmin(ServiceAdmin):

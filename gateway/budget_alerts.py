@@ -1,4 +1,5 @@
-"""Delivers word of budgets that fill up: by mail, and by webhooks that are signed.
+"""Delivers word of budgets that fill up and of credit that runs low: by mail, and by webhooks that
+are signed.
 
 A webhook is a POST of JSON with `X-Tokenhouse-Signature: t=<unix>,v1=<hex>`, the HMAC-SHA256 of
 "<t>.<body>" under the channel's own secret; its `id` stays the same when it is tried again. It goes
@@ -12,7 +13,6 @@ import logging
 from datetime import datetime, timedelta
 from typing import Final
 
-import msgspec
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
@@ -20,7 +20,7 @@ from django.core.validators import validate_email
 
 from billing.errors import LimitRefused
 from billing.models import AlertChannel, AlertDelivery
-from billing.money import usd_json
+from gateway import alert_texts
 from gateway.dataplane import egress
 from gateway.dataplane.egress import EgressRefused
 from gateway.dataplane.stopwatch import SystemClock
@@ -70,7 +70,9 @@ def signature(secret: str, body: bytes, *, at_s: int) -> str:
 def deliver_due(*, now: datetime) -> int:
     """Try what is due; returns how many were delivered. A failed one is tried later, eight times
     over some hours."""
-    due = AlertDelivery.objects.filter(due_at__lte=now).select_related("alert", "channel")
+    due = AlertDelivery.objects.filter(due_at__lte=now).select_related(
+        "alert", "credit_alert__tenant", "channel"
+    )
     delivered = 0
     for delivery in due.order_by("due_at", "pk")[:PER_RUN_MAX]:
         delivery.tries += 1
@@ -96,16 +98,11 @@ def _deliver(delivery: AlertDelivery, now: datetime) -> None:
 
 
 def _mail(delivery: AlertDelivery) -> None:
-    alert = delivery.alert
-    spent, limit = usd_json(int(alert.spent_pico)), usd_json(int(alert.limit_pico))
+    subject, text = alert_texts.mail_of(delivery, console_url=settings.PUBLIC_CONSOLE_URL)
     try:
         send_mail(
-            subject=f"Budget at {alert.percent} %: {alert.subject}",
-            message=(
-                f"The budget of {alert.subject} has reached {alert.percent} % of its limit: "
-                f"${spent.decode()} of ${limit.decode()} at {alert.occurred_at:%Y-%m-%d %H:%M} "
-                f"UTC.\n\nRaise or change it: {settings.PUBLIC_CONSOLE_URL}/budgets/\n"
-            ),
+            subject=subject,
+            message=text,
             from_email=settings.DEFAULT_FROM_EMAIL,
             recipient_list=[delivery.channel.target],
         )
@@ -113,23 +110,8 @@ def _mail(delivery: AlertDelivery) -> None:
         raise NotDelivered(f"{type(problem).__name__}: {problem}") from problem
 
 
-def body_of(delivery: AlertDelivery) -> bytes:
-    alert = delivery.alert
-    return msgspec.json.encode(
-        {
-            "id": f"alert-{alert.pk}-{delivery.channel_id}",
-            "type": "budget.threshold",
-            "subject": alert.subject,
-            "percent": alert.percent,
-            "spent_usd": usd_json(int(alert.spent_pico)).decode(),
-            "limit_usd": usd_json(int(alert.limit_pico)).decode(),
-            "occurred_at": alert.occurred_at.isoformat(),
-        }
-    )
-
-
 async def _post(delivery: AlertDelivery, *, at_s: int) -> None:
-    channel, body = delivery.channel, body_of(delivery)
+    channel, body = delivery.channel, alert_texts.webhook_of(delivery)
     signed = signature(secret_of(channel), body, at_s=at_s)
     headers = {"content-type": "application/json", "x-tokenhouse-signature": signed}
     upstream = Upstream(connect_timeout_s=TIMEOUT_S, clock=SystemClock())

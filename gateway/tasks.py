@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from celery import shared_task
 
-from billing import budget_alerts
+from billing import budget_alerts, credit_alerts
 from billing.redis_connection import connection
 from gateway import budget_alerts as alert_delivery
 from gateway import refusals
@@ -28,8 +28,13 @@ def recharge_credit() -> None:
     recharging.charge(started or [], now=datetime.now(UTC))
 
 
+def _noticed(now: datetime) -> int:
+    client = connection()
+    return budget_alerts.notice(client, now=now) + credit_alerts.notice(client, now=now)
+
+
 @shared_task(name=BUDGETS)
 def tell_of_budgets() -> None:
-    """Notice budgets that fill up, then deliver what is due."""
-    run_alone(BUDGETS, lambda now: budget_alerts.notice(connection(), now=now))
+    """Notice budgets that fill up and credit that runs low, then deliver what is due."""
+    run_alone(BUDGETS, _noticed)
     alert_delivery.deliver_due(now=datetime.now(UTC))

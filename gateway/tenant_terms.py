@@ -1,4 +1,5 @@
-"""Terms of a tenant that the management API changes: its plan, its holds, its time zone.
+"""Terms of a tenant that the management API changes: its plan, its holds, its time zone, when
+its credit is low.
 
 All or nothing, in one transaction. What costs the house something, a plan's prices and how far
 limits may be passed, is an operator's to give; a tenant may give it back.
@@ -10,7 +11,7 @@ from typing import TypedDict
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from billing import hold_modes, price_lists, quotas
+from billing import credit_alerts, hold_modes, price_lists, quotas
 from billing.models import PriceList, Tenant
 from providers.snapshot_signal import bump
 
@@ -26,6 +27,7 @@ class Wanted(TypedDict, total=False):
     hold_mode: str
     overdraft_pico: int
     plan: str | None
+    below_pico: int | None
 
 
 def change(
@@ -47,6 +49,10 @@ def change(
             _change_holds(locked, wanted, actor=actor, is_operator=is_operator, now=now)
         if "plan" in wanted:
             price_lists.assign(tenant=locked, plan=_plan(wanted["plan"]), actor=actor, now=now)
+        if "below_pico" in wanted:
+            credit_alerts.set_threshold(
+                tenant=locked, below_pico=wanted["below_pico"], actor=actor, now=now
+            )
         bump()
     return Tenant.objects.select_related("plan").get(pk=tenant.pk)
 

@@ -3,6 +3,7 @@
 from billing.models.audit_entries import AuditEntry
 from billing.models.budget_alerts import AlertChannel, AlertDelivery, BudgetAlert
 from billing.models.call_profiles import CallCount, CallMark, CallProfile
+from billing.models.credit_alerts import CreditAlert, CreditThreshold
 from billing.models.invoices import (
     BillingProfile,
     CreditNote,
@@ -43,8 +44,10 @@ __all__ = [
     "CallCount",
     "CallMark",
     "CallProfile",
+    "CreditAlert",
     "CreditGrant",
     "CreditNote",
+    "CreditThreshold",
     "Entry",
     "GrantUse",
     "InvariantCheck",

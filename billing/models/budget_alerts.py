@@ -1,4 +1,7 @@
-"""Budgets that are filling up: what was crossed when, whom to tell, and whether they were told."""
+"""Budgets that are filling up: what was crossed when, whom to tell, and whether they were told.
+
+Credit that runs low goes the same way.
+"""
 
 from django.db import models
 
@@ -28,7 +31,7 @@ class BudgetAlert(models.Model):
 
 
 class AlertChannel(models.Model):
-    """Where a tenant is told of its budgets: a mail address or a webhook's URL."""
+    """Where a tenant is told of its budgets and credit: a mail address or a webhook's URL."""
 
     class Kind(models.TextChoices):
         MAIL = "mail"
@@ -54,9 +57,15 @@ class AlertChannel(models.Model):
 
 
 class AlertDelivery(models.Model):
-    """One alert on its way to one channel; tried again a bounded number of times."""
+    """One alert, of a budget or of credit, on its way to one channel; tried again a bounded number
+    of times."""
 
-    alert = models.ForeignKey(BudgetAlert, on_delete=models.CASCADE, related_name="deliveries")
+    alert = models.ForeignKey(
+        BudgetAlert, on_delete=models.CASCADE, null=True, related_name="deliveries"
+    )
+    credit_alert = models.ForeignKey(
+        "billing.CreditAlert", on_delete=models.CASCADE, null=True, related_name="deliveries"
+    )
     channel = models.ForeignKey(AlertChannel, on_delete=models.CASCADE, related_name="deliveries")
     tries = models.PositiveSmallIntegerField(default=0)
     # Null once it is delivered or given up.
@@ -67,8 +76,15 @@ class AlertDelivery(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["alert", "channel"], name="alert_delivery_once"),
+            models.UniqueConstraint(
+                fields=["credit_alert", "channel"], name="credit_alert_delivery_once"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(alert=None) ^ models.Q(credit_alert=None),
+                name="alert_delivery_of_one",
+            ),
         ]
         verbose_name_plural = "alert deliveries"
 
     def __str__(self) -> str:
-        return f"{self.alert} to {self.channel}"
+        return f"{self.alert or self.credit_alert} to {self.channel}"

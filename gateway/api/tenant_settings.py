@@ -9,7 +9,7 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import budget_alerts
+from billing import budget_alerts, credit_alerts
 from billing.models import AlertChannel, Tenant
 from gateway import budget_alerts as alert_delivery
 from gateway import tenant_terms
@@ -33,6 +33,12 @@ class SettingsSerializer(serializers.Serializer[Any]):
         required=False,
         allow_null=True,
         help_text="Whose prices are paid; null for list prices. Operators change it.",
+    )
+    low_credit_usd = UsdField(
+        source="below_pico",
+        required=False,
+        allow_null=True,
+        help_text="When less is left, the alert channels are told, once; null tells nobody.",
     )
     credit_limit_usd = UsdField(source="credit_limit_pico", read_only=True)
 
@@ -81,7 +87,12 @@ class SettingsView(TenantView):
 
 def _stated(tenant: Tenant) -> Any:
     plan = tenant.plan.slug if tenant.plan else None
-    facts = {"time_zone": tenant.time_zone, "hold_mode": tenant.hold_mode, "plan": plan}
+    facts: dict[str, Any] = {
+        "time_zone": tenant.time_zone,
+        "hold_mode": tenant.hold_mode,
+        "plan": plan,
+    }
+    facts["below_pico"] = credit_alerts.threshold_pico(tenant)
     sums = {name: int(getattr(tenant, name)) for name in ("overdraft_pico", "credit_limit_pico")}
     return SettingsSerializer(facts | sums).data
 

@@ -78,6 +78,7 @@ UNFOLD: Final[dict[str, Any]] = {
             _group(
                 "Rules",
                 _item("Quotas", "savings", "billing_quota"),
+                _item("Low credit", "trending_down", "billing_creditalert"),
                 _item("Rate limits", "speed", "billing_ratelimit"),
                 _item("Routing policies", "alt_route", "gateway_routingpolicy"),
             ),

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from redis.exceptions import RedisError
 
-from billing import audit, credit, quota_registers, quotas
+from billing import audit, credit, credit_alerts, quota_registers, quotas
 from billing.credit import Balance
 from billing.models import (
     AlertChannel,
@@ -16,6 +17,7 @@ from billing.models import (
     ScopeKind,
     Tenant,
 )
+from billing.money import usd
 from gateway import budget_alerts as alert_delivery
 from gateway.console import refusal_queries
 from gateway.models import ApiKey, Refusal, Team
@@ -140,6 +142,29 @@ def channels(tenant: Tenant) -> list[ChannelRow]:
         )
         for channel in found
     ]
+
+
+def low_credit_terms(tenant: Tenant) -> dict[str, Decimal]:
+    """Below which sum somebody is told, as the form shows it."""
+    below_pico = credit_alerts.threshold_pico(tenant)
+    return {} if below_pico is None else {"below_usd": usd(below_pico).normalize()}
+
+
+@dataclass(frozen=True, slots=True)
+class LowCredit:
+    """Less is left than the tenant wants to have."""
+
+    left_pico: int
+    below_pico: int
+
+
+def low_credit(tenant: Tenant) -> LowCredit | None:
+    """None where enough is left, nobody has said how much that is, or Redis is away."""
+    below_pico = credit_alerts.threshold_pico(tenant)
+    if below_pico is None or (balance := balance_or_none(tenant)) is None:
+        return None
+    left_pico = balance.credit_pico - balance.spent_pico
+    return LowCredit(left_pico, below_pico) if left_pico < below_pico else None
 
 
 @dataclass(frozen=True, slots=True)

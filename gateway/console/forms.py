@@ -159,6 +159,22 @@ class ChannelForm(PlainForm):
     )
 
 
+class LowCreditForm(PlainForm):
+    below_usd = forms.DecimalField(
+        label="When less is left than, $",
+        required=False,
+        min_value=0,
+        max_value=1_000_000,
+        max_digits=19,
+        decimal_places=12,
+        help_text="Empty tells nobody.",
+    )
+
+    def below_pico(self) -> int | None:
+        below = self.cleaned_data["below_usd"]
+        return pico_from_usd(below) if below else None
+
+
 class RateLimitForm(ScopeForm):
     rpm = forms.IntegerField(
         label="Requests per minute", required=False, min_value=1, max_value=10_000_000

@@ -47,6 +47,7 @@ urlpatterns = [
     path("budgets/quota/<int:quota_id>/raise/", budgets.raise_quota, name="raise-quota"),
     path("budgets/channel/", budgets.add_channel, name="add-channel"),
     path("budgets/channel/<int:channel_id>/remove/", budgets.remove_channel, name="remove-channel"),
+    path("budgets/low-credit/", budgets.set_low_credit, name="set-low-credit"),
     path("budgets/rate-limit/", budgets.set_rate_limit, name="set-rate-limit"),
     path("billing/", billing.billing, name="billing"),
     path("billing/buy/", topups.buy, name="buy-credit"),

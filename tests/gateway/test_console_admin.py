@@ -53,6 +53,7 @@ PAGES = (
     "billing/quota/",
     "billing/quota/add/",
     "billing/ratelimit/",
+    "billing/creditalert/",
     "billing/invoice/",
     "billing/invoice/draft-due/",
     "billing/billingprofile/",

@@ -13,6 +13,7 @@ from billing import burning
 from billing.errors import InvoiceRefused
 from billing.invoicing import focus, pdf, settling
 from billing.models import CreditNote, Invoice, Recharge, TopUp
+from gateway.console import budget_rows
 from gateway.console.access import MANAGERS, require, tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, recharge_terms
 from gateway.console.pages import render_page
@@ -46,6 +47,7 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
         "pots": [pot for pot in burning.pots_of(tenant) if pot.left_pico > 0],
         "topups": TopUp.objects.filter(tenant=tenant).order_by("-created_at")[:TOPUPS_SHOWN],
         "recharge": recharge,
+        "low_credit": budget_rows.low_credit(tenant),
         "can_buy": processor.is_configured(),
         "topup_form": TopUpForm(),
         "recharge_form": RechargeForm(initial=recharge_terms(recharge)),

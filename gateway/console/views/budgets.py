@@ -7,12 +7,19 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 from redis.exceptions import RedisError
 
-from billing import budget_alerts, quotas
+from billing import budget_alerts, credit_alerts, quotas
 from billing.errors import BillingError
 from gateway import budget_alerts as alert_delivery
 from gateway.console import budget_rows
 from gateway.console.access import MANAGERS, require, tenant_page
-from gateway.console.forms import ChannelForm, QuotaForm, RaiseForm, RateLimitForm, ScopeForm
+from gateway.console.forms import (
+    ChannelForm,
+    LowCreditForm,
+    QuotaForm,
+    RaiseForm,
+    RateLimitForm,
+    ScopeForm,
+)
 from gateway.console.pages import render_page
 from gateway.models import Member
 from providers.snapshot_signal import bump
@@ -112,7 +119,25 @@ def add_channel(request: HttpRequest, member: Member) -> HttpResponse:
     except BillingError as refused:
         messages.error(request, f"Nothing was changed: {refused}.")
         return redirect("budgets")
-    messages.success(request, "Saved. It is told at 50, 80 and 100 % of every budget.")
+    messages.success(request, "Saved. It is told of every budget, and of low credit.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def set_low_credit(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, MANAGERS)
+    form = LowCreditForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Nothing was changed: say a sum like 12.50, or nothing.")
+        return redirect("budgets")
+    credit_alerts.set_threshold(
+        tenant=member.tenant,
+        below_pico=form.below_pico(),
+        actor=member.user.get_username(),
+        now=timezone.now(),
+    )
+    messages.success(request, "Saved.")
     return redirect("budgets")
 
 
@@ -169,12 +194,14 @@ def _page(
         "quotas": budget_rows.quota_rows(member.tenant, timezone.now()),
         "rate_limits": budget_rows.rate_rows(member.tenant),
         "balance": budget_rows.balance_or_none(member.tenant),
+        "low_credit": budget_rows.low_credit(member.tenant),
         "tenant_zone": member.tenant.time_zone,
         "changes": budget_rows.changes(member.tenant),
         "quota_form": quota_form or QuotaForm(scopes=budget_rows.cap_scopes(member.tenant)),
         "raise_form": RaiseForm(),
         "channel_form": ChannelForm(),
         "channels": budget_rows.channels(member.tenant),
+        "low_credit_form": LowCreditForm(initial=budget_rows.low_credit_terms(member.tenant)),
         "watched": budget_rows.watched(member.tenant, timezone.now()),
         "rate_form": rate_form or RateLimitForm(scopes=scopes),
         "may_change": member.role in MANAGERS,

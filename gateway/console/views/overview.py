@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from billing import usage_sums
-from gateway.console import overview_figures, repricing, request_list
+from gateway.console import budget_rows, overview_figures, repricing, request_list
 from gateway.console.access import tenant_page
 from gateway.console.pages import render_page
 from gateway.console.periods import DEFAULT_SPAN, SPANS, period_of
@@ -33,6 +33,7 @@ def overview(request: HttpRequest, member: Member) -> HttpResponse:
         "savings": repricing.savings(uses)[:5],
         "used_models": len(uses),
         "rows": request_list.read(member.tenant_id, everything, limit=REQUESTS_SHOWN).rows,
+        "low_credit": budget_rows.low_credit(member.tenant),
         "now": now,
     }
     return render_page(request, "console/overview.html", context, nav="overview", member=member)

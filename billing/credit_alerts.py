@@ -1,0 +1,91 @@
+"""Credit that falls below the sum a tenant named: noticed once per fall, queued for its channels.
+
+Left is credit less what Redis has debited; what open requests hold is not taken off, for most of it
+comes back. After a fall nothing is told until somebody has added credit and enough is left.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, cast
+
+import redis
+from django.db import transaction
+
+from billing import audit, registers
+from billing.errors import LimitRefused
+from billing.models import AlertChannel, AlertDelivery, CreditAlert, CreditThreshold, Tenant
+from billing.money import PICO_PER_NANO, PICO_PER_USD
+
+BELOW_PICO_MAX: Final = 1_000_000 * PICO_PER_USD
+
+
+def set_threshold(*, tenant: Tenant, below_pico: int | None, actor: str, now: datetime) -> None:
+    """Tell this tenant when less is left, or never (None). Credit that is low already is told."""
+    if below_pico is not None and not 0 < below_pico <= BELOW_PICO_MAX:
+        raise LimitRefused(f"a threshold lies above 0 and at most at {BELOW_PICO_MAX}")
+    with transaction.atomic():
+        Tenant.objects.select_for_update().get(pk=tenant.pk)
+        known = CreditThreshold.objects.filter(tenant=tenant).first()
+        before = None if known is None else int(known.below_pico)
+        if before == below_pico:
+            return
+        CreditThreshold.objects.filter(tenant=tenant).delete()
+        if below_pico is not None:
+            CreditThreshold.objects.create(tenant=tenant, below_pico=below_pico)
+        audit.record(
+            actor=actor,
+            action="alert_credit.set",
+            subject=str(tenant),
+            tenant=tenant,
+            before={"below_pico": before},
+            after={"below_pico": below_pico},
+            now=now,
+        )
+
+
+def threshold_pico(tenant: Tenant) -> int | None:
+    known = CreditThreshold.objects.filter(tenant=tenant).first()
+    return None if known is None else int(known.below_pico)
+
+
+def notice(client: redis.Redis, *, now: datetime) -> int:
+    """Write down whose credit has fallen since the last look; returns how many."""
+    thresholds = list(CreditThreshold.objects.select_related("tenant").order_by("pk"))
+    with client.pipeline(transaction=False) as pipe:
+        for threshold in thresholds:
+            tag = registers.shard_tag(threshold.tenant_id)
+            key = registers.tenant_key(tag, threshold.tenant_id)
+            pipe.hmget(key, "credit", "version", "spent", "pico")
+        found = cast(list[Sequence[bytes | None]], pipe.execute())
+    fell = 0
+    for threshold, register in zip(thresholds, found, strict=True):
+        # A register that is not there yet says nothing; the rebuild writes it.
+        if register[0] is not None:
+            fell += _judge(threshold, [int(value or 0) for value in register], now)
+    return fell
+
+
+def _judge(threshold: CreditThreshold, register: list[int], now: datetime) -> bool:
+    """Whether the credit fell just now."""
+    credit, version, spent, pico = register
+    left_pico = (credit - spent) * PICO_PER_NANO - pico
+    told = threshold.told_version
+    if left_pico >= threshold.below_pico:
+        if told is not None and version > told:
+            CreditThreshold.objects.filter(pk=threshold.pk).update(told_version=None)
+        return False
+    if told is not None:
+        return False
+    with transaction.atomic():
+        CreditThreshold.objects.filter(pk=threshold.pk).update(told_version=version)
+        alert = CreditAlert.objects.create(
+            tenant=threshold.tenant,
+            below_pico=threshold.below_pico,
+            left_pico=left_pico,
+            occurred_at=now,
+        )
+        AlertDelivery.objects.bulk_create(
+            AlertDelivery(credit_alert=alert, channel=channel, due_at=now)
+            for channel in AlertChannel.objects.filter(tenant=threshold.tenant)
+        )
+    return True

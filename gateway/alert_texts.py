@@ -1,0 +1,60 @@
+"""What alerts say: a mail's subject and text, and a webhook's JSON. Pure."""
+
+from decimal import Decimal
+
+import msgspec
+
+from billing.models import AlertDelivery, BudgetAlert, CreditAlert
+from billing.money import usd_json
+
+
+def mail_of(delivery: AlertDelivery, *, console_url: str) -> tuple[str, str]:
+    """Subject and text."""
+    alert = _alert_of(delivery)
+    if isinstance(alert, BudgetAlert):
+        return (
+            f"Budget at {alert.percent} %: {alert.subject}",
+            f"The budget of {alert.subject} has reached {alert.percent} % of its limit: "
+            f"${_usd(alert.spent_pico)} of ${_usd(alert.limit_pico)} at "
+            f"{alert.occurred_at:%Y-%m-%d %H:%M} UTC.\n\n"
+            f"Raise or change it: {console_url}/budgets/\n",
+        )
+    return (
+        f"Credit below ${_usd(alert.below_pico)}: {alert.tenant}",
+        f"The credit of {alert.tenant} has fallen below ${_usd(alert.below_pico)}: "
+        f"${_usd(alert.left_pico)} was left at {alert.occurred_at:%Y-%m-%d %H:%M} UTC. "
+        "Requests that it does not cover are refused.\n\n"
+        f"Buy credit: {console_url}/billing/\n",
+    )
+
+
+def webhook_of(delivery: AlertDelivery) -> bytes:
+    """The same bytes whenever it is tried; `id` says which one it is."""
+    alert = _alert_of(delivery)
+    if isinstance(alert, BudgetAlert):
+        said = {
+            "id": f"alert-{alert.pk}-{delivery.channel_id}",
+            "type": "budget.threshold",
+            "subject": alert.subject,
+            "percent": alert.percent,
+            "spent_usd": _usd(alert.spent_pico),
+            "limit_usd": _usd(alert.limit_pico),
+        }
+    else:
+        said = {
+            "id": f"credit-{alert.pk}-{delivery.channel_id}",
+            "type": "credit.low",
+            "below_usd": _usd(alert.below_pico),
+            "left_usd": _usd(alert.left_pico),
+        }
+    return msgspec.json.encode(said | {"occurred_at": alert.occurred_at.isoformat()})
+
+
+def _alert_of(delivery: AlertDelivery) -> BudgetAlert | CreditAlert:
+    alert = delivery.alert or delivery.credit_alert
+    assert alert is not None
+    return alert
+
+
+def _usd(pico: Decimal) -> str:
+    return usd_json(int(pico)).decode()
