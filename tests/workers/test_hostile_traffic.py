@@ -1,16 +1,45 @@
-"""Two hundred calls at once-ish, of which many leave, lie or ask for nonsense; seeded."""
+"""Two hundred calls at once-ish, of which many leave, lie or ask for nonsense; seeded.
+
+Afterwards nothing of them is left: no block, seat, place in a queue, draft state or object. The
+same storm once more needs no more memory than the first.
+"""
 
 import asyncio
+import gc
+import json
 import random
+from collections import Counter
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
 
-from tests.workers.servers import BEARER, MODEL, RunningWorker, running_worker
+from tests.workers.engines import write_tiny_model
+from tests.workers.servers import BEARER, MODEL, RunningWorker, running_worker, until
+from workers.engine import Engine
+from workers.kv import BlockTable
+from workers.sequence import GenerationRequest, Sequence
+from workers.server.bridge import Stream
+from workers.server.exchange import Exchange
+from workers.speculation.heads import HeadKind, HeadShape, TrainedHead, new_head, save_head
+from workers.speculation.policy import Acceptance, CostCurve
+from workers.text import TextStream
 
 CALLS = 200
 AT_ONCE = 24
+# Of one request, or of one call: none may outlive it.
+KINDS = (
+    Sequence,
+    GenerationRequest,
+    BlockTable,
+    TextStream,
+    Stream,
+    Exchange,
+    Acceptance,
+)
+RESIDENT_RATIO_MAX = 1.1
+FREE_DRAFTS = CostCurve([(1, 60.0), (4096, 60.0)])
 WEATHER = {
     "type": "function",
     "function": {
@@ -28,7 +57,7 @@ def chat(dice: random.Random, **fields: object) -> tuple[str, dict[str, object]]
         "max_tokens": dice.randint(1, 60),
         "temperature": dice.choice([0, 0.7, 1.5]),
         "cache_salt": dice.choice(["alice", "bob"]),
-        "priority": dice.choice([-5, 0, 5]),
+        "priority": dice.choice([-5, 0, 5, "batch", "priority"]),
         "n": dice.choice([1, 1, 1, 3]),
     }
     return "/v1/chat/completions", {**body, **fields}
@@ -66,6 +95,8 @@ def poisoned(dice: random.Random) -> tuple[str, dict[str, object]]:
             ),
             lambda: chat(dice, tools=[WEATHER]),
             lambda: chat(dice, min_tokens=500),
+            lambda: chat(dice, service_tier="at once"),
+            lambda: chat(dice, n=9),
             lambda: ("/v1/completions", {"model": MODEL, "prompt": [10**12]}),
             lambda: ("/v1/embeddings", {"model": MODEL, "input": "z" * 3000}),
             lambda: ("/detokenize", {"tokens": [-4]}),
@@ -74,9 +105,11 @@ def poisoned(dice: random.Random) -> tuple[str, dict[str, object]]:
 
 
 async def call(client: httpx.AsyncClient, dice: random.Random, seen: list[int]) -> None:
-    fate = dice.choice(["stay", "stay", "leave", "leave mid-stream", "poison"])
+    fate = dice.choice(["stay", "stay", "leave", "leave mid-stream", "hang up", "poison"])
     path, body = poisoned(dice) if fate == "poison" else honest(dice)
-    if fate == "leave":
+    if fate == "hang up":
+        await hang_up(client.base_url, dice)
+    elif fate == "leave":
         try:
             await client.post(path, json=body, timeout=dice.uniform(0.005, 0.2))
         except httpx.TimeoutException:
@@ -96,6 +129,21 @@ async def call(client: httpx.AsyncClient, dice: random.Random, seen: list[int]) 
             error = response.json()["error"]
             assert error["message"]
             assert error["code"]
+
+
+async def hang_up(url: httpx.URL, dice: random.Random) -> None:
+    """Send a part of a call, at times all of it or none, and close without reading."""
+    path, body = chat(dice, stream=dice.random() < 0.5)
+    text = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {BEARER}\r\n"
+        f"content-length: {len(text)}\r\n\r\n"
+    )
+    whole = head.encode() + text
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(whole[: dice.randint(0, len(whole))] if dice.random() < 0.7 else whole)
+    await writer.drain()
+    writer.transport.abort()
 
 
 async def storm(worker: RunningWorker) -> list[int]:
@@ -118,12 +166,69 @@ async def storm(worker: RunningWorker) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("kv_blocks", [96, 1200])
-def test_nothing_leaks_and_everybody_is_told(tiny_model_dir: Path, kv_blocks: int):
-    # given: with few blocks requests preempt each other; audits run in between
-    limits = {"speculation": "ngram", "kv_blocks": kv_blocks, "audit_share": 0.3}
+def living() -> Counter[str]:
+    """Objects of `KINDS` by name."""
+    gc.collect()
+    return Counter(type(item).__name__ for item in gc.get_objects() if type(item) in KINDS)
+
+
+def kept_by_proposers(engine: Engine) -> list[str]:
+    """Names of what proposers still hold of requests."""
+    places = ("_texts", "_last", "_windows")
+    return [name for p in engine._drafter._proposers for name in places if getattr(p, name, None)]
+
+
+def resident_pages() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+@pytest.fixture(scope="module")
+def draft_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Path]]:
+    """What a proposer needs beside its name."""
+    folder = tmp_path_factory.mktemp("drafts")
+
+    def head(kind: HeadKind) -> dict[str, Path]:
+        shape = HeadShape(kind=kind, hidden_size=96, vocab_size=258, depth=3)
+        path = folder / f"{kind}.safetensors"
+        save_head(path, TrainedHead(shape, torch.arange(258), new_head(shape)))
+        return {"draft_head": path}
+
+    small = write_tiny_model(tmp_path_factory.mktemp("small"), seed=3)
+    return {
+        "draft_model": {"draft_model_dir": small},
+        "medusa": head("medusa"),
+        "eagle": head("eagle"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kv_blocks", "speculation"),
+    [
+        (96, "ngram"),
+        (1200, "ngram"),
+        (96, "suffix+draft_model"),
+        (96, "self_draft"),
+        (96, "medusa"),
+        (1200, "ngram+eagle"),
+    ],
+)
+def test_nothing_leaks_and_everybody_is_told(
+    tiny_model_dir: Path,
+    draft_files: dict[str, dict[str, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    kv_blocks: int,
+    speculation: str,
+):
+    # given: with few blocks requests preempt each other; audits run in between; drafts are sent
+    # whether they pay or not
+    monkeypatch.setattr(Engine, "measure_costs", lambda self: FREE_DRAFTS)
+    files = draft_files.get(speculation.rpartition("+")[2], {})
+    limits = {"speculation": speculation, "kv_blocks": kv_blocks, "audit_share": 0.3, **files}
     with running_worker(tiny_model_dir, **limits) as worker:
         before = worker.chat(seed=1).json()["choices"]
+        asyncio.run(storm(worker))
+        worker.until_idle()
+        pages = resident_pages()
 
         # when
         seen = asyncio.run(storm(worker))
@@ -135,7 +240,14 @@ def test_nothing_leaks_and_everybody_is_told(tiny_model_dir: Path, kv_blocks: in
         assert engine.pool.usage == 0.0
         engine.pool.check_integrity([])
         assert (engine._sequences, engine._texts) == ({}, {})
+        assert (engine.scheduler.waiting, engine.scheduler.running) == ([], [])
         assert not engine.auditor.has_work
         assert engine.metrics.totals.audits_different == 0
+        assert engine.metrics.totals.drafted > 0
+        assert engine._drafter._states == {}
+        assert kept_by_proposers(engine) == []
         assert worker.bridge._streams == {}
+        assert worker.bridge._commands.empty()
+        until(lambda: not living())
+        assert resident_pages() < RESIDENT_RATIO_MAX * pages
         assert worker.chat(seed=1).json()["choices"] == before

@@ -82,6 +82,8 @@ def test_a_number_says_it_more_exactly_than_a_word():
 def test_an_unknown_word_is_refused_with_the_known_ones(tiny_model_dir: Path, param: str):
     with pytest.raises(BadRequest, match="known are priority, default, auto, flex, batch"):
         _ = call(**{param: "urgent"}).rank
+    with pytest.raises(BadRequest, match="service_tier is 'urgent'"):
+        _ = call(service_tier="urgent", priority=1).rank
     with running_worker(tiny_model_dir) as worker:
         response = worker.chat(**{param: "urgent"})
         assert response.status_code == 400

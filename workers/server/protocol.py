@@ -53,11 +53,10 @@ class Queued(AnyCall, kw_only=True):
     @property
     def rank(self) -> int:
         """Lower goes first; `priority` says it more exactly than `service_tier` can."""
+        tier = rank(self.service_tier or "default", param="service_tier")
         if isinstance(self.priority, str):
             return rank(self.priority, param="priority")
-        if self.priority is not None:
-            return self.priority
-        return rank(self.service_tier or "default", param="service_tier")
+        return tier if self.priority is None else self.priority
 
 
 class StreamOptions(msgspec.Struct):
