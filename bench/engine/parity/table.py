@@ -22,11 +22,11 @@ HEAD = (
 def render(batches: Sequence[Compared], *, against: str) -> str:
     """The table, or a line that says that there is nothing to show."""
     if not batches:
-        return f"Nothing compared with {against} yet.\n"
+        return f"{against}: nothing is compared yet.\n"
     ordered = sorted(batches, key=lambda item: MODES.index(item.mode))
     lines = [_line(mode, list(items)) for mode, items in groupby(ordered, lambda item: item.mode)]
     named = "\n".join(f"- {line}" for item in ordered for line in _exceptions(item))
-    parts = [f"Against {against}:", table(HEAD, lines), named]
+    parts = [f"{against}:", table(HEAD, lines), named]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
