@@ -192,6 +192,11 @@ class House:
         with self.stack.redis() as redis:
             return int(redis.zcard(registers.leases_key(_tag(customer))))
 
+    def undrained(self, customer: Customer) -> int:
+        """Entries of the shard's usage stream that are not posted and acknowledged."""
+        with self.stack.redis() as redis:
+            return int(redis.xlen(registers.stream_key(_tag(customer))))
+
     def posted(self, customer: Customer) -> list[tuple[str, int, int]]:
         """Outcome, cost and overage of every event of the tenant."""
         return self.stack.sql(
