@@ -58,14 +58,25 @@ def compare(stated: Stated, *, source: str, now: datetime) -> Compared:
                 row.save()
     agreeing = [row.pk for (sku, _), row in standing.items() if sku in stated]
     PriceDisagreement.objects.filter(pk__in=agreeing).update(ended_at=now)
-    open_now = PriceDisagreement.objects.filter(ended_at=None).count()
-    report(ALERT, not open_now, f"{open_now} rates are apart" if open_now else "", now)
+    _report(now)
     return Compared(
         skus=len(stated.keys() & ours.keys()),
         rates=compared,
         apart=apart,
         unknown=len(stated.keys() - ours.keys()),
     )
+
+
+@transaction.atomic
+def forget(*, source: str, now: datetime) -> None:
+    """End what stands open of a source that is not asked any more."""
+    PriceDisagreement.objects.filter(source=source, ended_at=None).update(ended_at=now)
+    _report(now)
+
+
+def _report(now: datetime) -> None:
+    open_now = PriceDisagreement.objects.filter(ended_at=None).count()
+    report(ALERT, not open_now, f"{open_now} rates are apart" if open_now else "", now)
 
 
 def _plain(found: tuple[Price, ...]) -> Price | None:

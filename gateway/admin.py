@@ -40,13 +40,16 @@ from gateway.models import (
     Seller,
     Team,
 )
+from gateway.price_source_admin import PriceSourceAdmin
 from gateway.seller_admin import SellerAdmin
+from providers.models import PriceSource
 from providers.snapshot_signal import bump
 
 admin.site.index_title = "Overview"
 admin.site.unregister(Group)
 admin.site.unregister(User)
 admin.site.register(Seller, SellerAdmin)
+admin.site.register(PriceSource, PriceSourceAdmin)
 
 
 # Billing's pages, which know no data plane: what they change is part of its snapshot.

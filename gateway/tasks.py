@@ -4,16 +4,17 @@ from datetime import UTC, datetime
 
 from celery import shared_task
 
-from billing import budget_alerts, credit_alerts
+from billing import budget_alerts, credit_alerts, task_runs
 from billing.redis_connection import connection
 from gateway import budget_alerts as alert_delivery
-from gateway import refusals
+from gateway import price_sources, refusals
 from gateway.payments import recharging
 from providers.task_runs import run_alone
 
 RECORD = "gateway.tasks.record_refusals"
 RECHARGE = "gateway.tasks.recharge_credit"
 BUDGETS = "gateway.tasks.tell_of_budgets"
+PRICES = "gateway.tasks.read_price_sources"
 
 
 @shared_task(name=RECORD)
@@ -38,3 +39,10 @@ def tell_of_budgets() -> None:
     """Notice budgets that fill up and credit that runs low, then deliver what is due."""
     run_alone(BUDGETS, _noticed)
     alert_delivery.deliver_due(now=datetime.now(UTC))
+
+
+@shared_task(name=PRICES)
+def read_price_sources() -> None:
+    """Hold our prices against others', each source once a day."""
+    with task_runs.recorded(PRICES) as now:
+        price_sources.read_due(now=now)

@@ -132,6 +132,7 @@ class UpstreamCall:
     url: str
     headers: Mapping[str, str]
     body: bytes
+    method: Literal["GET", "POST"] = "POST"
 
 
 class Chunk(msgspec.Struct):

@@ -66,6 +66,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Credentials", "lock", "providers_credential"),
                 _item("Prices", "price_change", "billing_priceversion"),
                 _item("Price proposals", "rule", "billing_priceproposal", "?state__exact=pending"),
+                _item("Second price sources", "travel_explore", "providers_pricesource"),
                 _item("Price disagreements", "difference", "billing_pricedisagreement"),
                 _item("Price lists", "price_check", "billing_pricelist"),
                 _item("Discounts and margins", "percent", "billing_pricerule"),

@@ -74,12 +74,12 @@ class Upstream:
         self._clock = clock
         self._tls: ssl.SSLContext | None = None
         self._pinned: dict[Origin, _Pinned] = {}
-        self._targets: dict[tuple[str, bool], _Target] = {}
+        self._targets: dict[tuple[str, str, bool], _Target] = {}
         self._pinning: dict[Origin, asyncio.Task[_Pinned]] = {}
 
     async def open(self, call: UpstreamCall, *, approved: bool) -> Answer:
         """Send the call and wait for the head of the answer."""
-        target = self._target(call.url, approved=approved)
+        target = self._target(call, approved=approved)
         now = self._clock.monotonic()
         pinned = self._pinned.get(target.origin)
         if pinned is None or pinned.due <= now:
@@ -124,17 +124,18 @@ class Upstream:
             pinned.pool.close()
         self._pinned.clear()
 
-    def _target(self, url: str, *, approved: bool) -> _Target:
-        known = self._targets.get((url, approved))
+    def _target(self, call: UpstreamCall, *, approved: bool) -> _Target:
+        named = (call.method, call.url, approved)
+        known = self._targets.get(named)
         if known is None:
             try:
-                origin = egress.origin_of(url, approved=approved)
+                origin = egress.origin_of(call.url, approved=approved)
             except EgressRefused as refusal:
                 raise ConnectFailed(str(refusal)) from None
             if len(self._targets) >= TARGETS_MAX:
                 self._targets.clear()
-            known = _Target(origin, _first_lines(origin, url))
-            self._targets[(url, approved)] = known
+            known = _Target(origin, _first_lines(origin, call.method, call.url))
+            self._targets[named] = known
         return known
 
     async def _pin(self, origin: Origin) -> _Pinned:
@@ -164,13 +165,13 @@ class Upstream:
         return pinned
 
 
-def _first_lines(origin: Origin, url: str) -> str:
+def _first_lines(origin: Origin, method: str, url: str) -> str:
     parts = urlsplit(url)
     path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     host = f"[{origin.host}]" if ":" in origin.host else origin.host
     is_default = origin.port == (443 if origin.scheme == "https" else 80)
     return (
-        f"POST {path} HTTP/1.1\r\n"
+        f"{method} {path} HTTP/1.1\r\n"
         f"host: {host if is_default else f'{host}:{origin.port}'}\r\n"
         "user-agent: tokenhouse\r\naccept-encoding: identity\r\n"
     )

@@ -8,6 +8,7 @@ from providers.models.measurements import (
     MeasurementCursor,
     MeasurementRollup,
 )
+from providers.models.price_sources import PriceSource
 from providers.models.workers import Worker, WorkerKey
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "MeasurementRollup",
     "Model",
     "Offer",
+    "PriceSource",
     "Provider",
     "Worker",
     "WorkerKey",

@@ -38,6 +38,8 @@ PAGES = (
     "billing/priceversion/add/",
     "billing/priceproposal/",
     "billing/pricedisagreement/",
+    "providers/pricesource/",
+    "providers/pricesource/add/",
     "gateway/seller/",
     "billing/rebatescale/",
     "billing/rebatescale/add/",
