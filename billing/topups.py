@@ -15,6 +15,7 @@ from django.db.models import F, Sum
 
 from billing import credit, tax
 from billing.errors import CreditRefused
+from billing.invoicing import receipts
 from billing.ledger import AccountKey, Code, Kind
 from billing.models import (
     BillingProfile,
@@ -93,8 +94,17 @@ def act_once(
     return "known already"
 
 
-def paid(*, key: str, total_cents: int, currency: str, reference: str, now: datetime) -> str:
-    """The processor has the money: grant the credit, unless it was granted or the sum is wrong."""
+def paid(
+    *,
+    key: str,
+    total_cents: int,
+    currency: str,
+    reference: str,
+    seller: dict[str, str],
+    now: datetime,
+) -> str:
+    """The processor has the money: grant the credit and write the receipt, unless that was done
+    or the sum is wrong."""
     with transaction.atomic():
         topup = _locked(key)
         if topup is None:
@@ -114,6 +124,7 @@ def paid(*, key: str, total_cents: int, currency: str, reference: str, now: date
         topup.state = State.PAID
         topup.failure = ""
         topup.save()
+        receipts.issue(topup, seller=seller, now=now)
         Recharge.objects.filter(tenant=topup.tenant).update(failures=0, failure="")
     return "granted"
 

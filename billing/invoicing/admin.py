@@ -15,6 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.widgets import (
@@ -319,11 +320,12 @@ class TopUpAdmin(ReadOnlyAdmin):
         "tax",
         "refunded",
         "payment_reference",
+        "document",
         "failure",
     )
     list_filter = ("state", "is_automatic", "tenant")
-    search_fields = ("payment_reference", "tenant__name")
-    list_select_related = ("tenant",)
+    search_fields = ("payment_reference", "tenant__name", "receipt__number")
+    list_select_related = ("tenant", "receipt")
     ordering = ("-pk",)
 
     @display(
@@ -340,6 +342,13 @@ class TopUpAdmin(ReadOnlyAdmin):
     @display(description="Tax", ordering="tax_cents")
     def tax(self, topup: TopUp) -> str:
         return cents_shown(topup.tax_cents)
+
+    @display(description="Receipt", ordering="receipt__number")
+    def document(self, topup: TopUp) -> str:
+        if (receipt := getattr(topup, "receipt", None)) is None:
+            return ""
+        url = reverse("receipt-pdf", args=[receipt.pk])
+        return format_html('<a class="house-link" href="{}">{}</a>', url, receipt.number)
 
     @display(description="Refunded", ordering="refunded_cents")
     def refunded(self, topup: TopUp) -> str:

@@ -113,7 +113,7 @@ def finalise(*, invoice_id: int, seller: dict[str, str], now: datetime) -> Invoi
         invoice.number = numbers.next_number(NumberSeries.Document.INVOICE, now)
         invoice.issued_at = now
         invoice.due_on = (now + timedelta(days=profile.terms_days)).date()
-        invoice.parties = {"seller": seller, "buyer": _buyer(profile)}
+        invoice.parties = {"seller": seller, "buyer": buyer_of(profile)}
         invoice.transfer = _post_tax(invoice, invoice.tax_cents, key=f"invoice:{invoice.number}")
         invoice.state = State.FINALISED
         invoice.save()
@@ -121,7 +121,8 @@ def finalise(*, invoice_id: int, seller: dict[str, str], now: datetime) -> Invoi
     return invoice
 
 
-def _buyer(profile: BillingProfile) -> dict[str, str]:
+def buyer_of(profile: BillingProfile) -> dict[str, str]:
+    """Whom a document is addressed to, as it is frozen in it."""
     names = ("legal_name", "address", "country", "email", "tax_id", "tax_name", "tax_note")
     return {name: getattr(profile, name) for name in (*names, "reference")}
 

@@ -1,4 +1,4 @@
-"""An invoice or credit note as PDF/A, the same bytes for the same document every time.
+"""An invoice, credit note or receipt as PDF/A, the same bytes for the same document every time.
 
 The look is in `invoice.typ`; here are only the words and figures that go into it.
 """
@@ -17,7 +17,7 @@ from django.db import connection
 
 from billing.errors import InvoiceRefused
 from billing.invoicing.coverage import COVERED_SQL, of_invoice
-from billing.models import CreditNote, Invoice, InvoiceLine
+from billing.models import CreditNote, Invoice, InvoiceLine, Receipt
 from billing.money import usd_json
 
 TEMPLATE: Final = Path(__file__).with_name("invoice.typ")
@@ -63,7 +63,9 @@ def of_a_credit_note(note: CreditNote) -> bytes:
     }
     sums = [("Subtotal", dollars(-note.net_cents))]
     if note.tax_cents:
-        sums.append((_tax_label(invoice, parties["buyer"]["tax_name"]), dollars(-note.tax_cents)))
+        sums.append(
+            (_tax_label(invoice.tax_ppm, parties["buyer"]["tax_name"]), dollars(-note.tax_cents))
+        )
     facts: dict[str, Any] = {
         "title": f"Credit note {note.number}",
         "state": "",
@@ -79,6 +81,38 @@ def of_a_credit_note(note: CreditNote) -> bytes:
         "teams": [],
     }
     return _compile(facts, parties, note.issued_at)
+
+
+def of_a_receipt(receipt: Receipt) -> bytes:
+    parties = receipt.parties
+    row = {"what": "Prepaid credit", "quantity": "", "rate": ""}
+    sums = [("Subtotal", dollars(receipt.net_cents))]
+    if receipt.tax_cents:
+        tax_name = parties["buyer"].get("tax_name", "")
+        sums.append((_tax_label(receipt.tax_ppm, tax_name), dollars(receipt.tax_cents)))
+    note = parties["buyer"].get("tax_note")
+    facts: dict[str, Any] = {
+        "title": f"Receipt {receipt.number}",
+        "state": "",
+        "facts": [
+            ("Paid", f"{receipt.issued_at:%-d %B %Y}"),
+            ("Currency", "USD"),
+            ("Payment", receipt.payment_reference),
+        ],
+        "rate_label": "",
+        "lines": [
+            {
+                "title": "Credit",
+                "detail": "",
+                "rows": [row | {"amount": dollars(receipt.net_cents)}],
+            }
+        ],
+        "sums": sums,
+        "total": ("Total paid", dollars(receipt.total_cents)),
+        "notes": [note] if note else [],
+        "teams": [],
+    }
+    return _compile(facts, parties, receipt.issued_at)
 
 
 def _compile(facts: dict[str, Any], parties: Mapping[str, Any], issued: datetime) -> bytes:
@@ -183,12 +217,14 @@ def _sums(invoice: Invoice, tax_name: str) -> list[Pair]:
     if invoice.covered_cents:
         rows.append(("Covered by your credit", dollars(-invoice.covered_cents)))
     if invoice.tax_ppm:
-        rows.append((_tax_label(invoice, tax_name), dollars(invoice.tax_cents)))
+        rows.append((_tax_label(invoice.tax_ppm, tax_name), dollars(invoice.tax_cents)))
     return rows
 
 
-def _tax_label(invoice: Invoice, tax_name: str) -> str:
-    percent = f"{Decimal(invoice.tax_ppm).scaleb(-4).normalize():f}"
+def _tax_label(tax_ppm: int | None, tax_name: str) -> str:
+    if tax_ppm is None:
+        return tax_name or "Tax"
+    percent = f"{Decimal(tax_ppm).scaleb(-4).normalize():f}"
     return f"{tax_name or 'Tax'} {percent} %"
 
 

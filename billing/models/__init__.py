@@ -14,7 +14,7 @@ from billing.models.invoices import (
 )
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
-from billing.models.payments import ProcessorEvent, Recharge, TopUp
+from billing.models.payments import ProcessorEvent, Receipt, Recharge, TopUp
 from billing.models.prices import (
     PlanAssignment,
     PriceList,
@@ -68,6 +68,7 @@ __all__ = [
     "RateLimit",
     "ReRating",
     "RebateScale",
+    "Receipt",
     "Recharge",
     "RevokedKey",
     "ScopeKind",

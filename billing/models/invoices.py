@@ -53,6 +53,7 @@ class NumberSeries(models.Model):
     class Document(models.TextChoices):
         INVOICE = "INV"
         CREDIT_NOTE = "CN"
+        RECEIPT = "RCP"
 
     document = models.CharField(max_length=4, choices=Document)
     year = models.PositiveSmallIntegerField()

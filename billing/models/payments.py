@@ -53,6 +53,27 @@ class TopUp(models.Model):
         return self.net_cents + self.tax_cents
 
 
+class Receipt(models.Model):
+    """What a tenant was given for its payment. Immutable."""
+
+    topup = models.OneToOneField(TopUp, on_delete=models.PROTECT, related_name="receipt")
+    number = models.CharField(max_length=20, unique=True)
+    parties = models.JSONField()
+    # Null where the tax is not the net sum times one rate.
+    tax_ppm = models.PositiveIntegerField(null=True)
+    payment_reference = models.CharField(max_length=120)
+    net_cents = models.BigIntegerField()
+    tax_cents = models.BigIntegerField()
+    issued_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.number
+
+    @property
+    def total_cents(self) -> int:
+        return self.net_cents + self.tax_cents
+
+
 class Recharge(models.Model):
     """Buys credit by itself when little is left, up to a sum a month, with a saved card."""
 

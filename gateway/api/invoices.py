@@ -1,4 +1,5 @@
-"""Invoices of a tenant as data: sums in cents' precision, usage exact to a pico-dollar."""
+"""Invoices and receipts of a tenant as data: sums in cents' precision, usage exact to a
+pico-dollar."""
 
 from decimal import Decimal
 from typing import Any
@@ -10,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.invoicing import settling
-from billing.models import CreditNote, Invoice, InvoiceLine
+from billing.models import CreditNote, Invoice, InvoiceLine, Receipt
 from gateway.api import pages
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_per_million_text, usd_text
@@ -44,6 +45,29 @@ class InvoiceView(TenantView):
                 "credit_notes": [_note(note) for note in notes],
             }
         )
+
+
+class ReceiptListView(TenantView):
+    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
+    def get(self, request: Request, tenant: str) -> Response:
+        """Receipts of bought credit, newest first, with what was refunded of each since."""
+        self.access.require_manager()
+        issued = Receipt.objects.filter(topup__tenant=self.access.tenant).select_related("topup")
+        page = pages.read(request, issued)
+        return page.answer([_receipt(receipt) for receipt in page.rows])
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "number": receipt.number,
+        "issued_at": receipt.issued_at.isoformat(),
+        "payment_reference": receipt.payment_reference,
+        "currency": "USD",
+        "net": _sum(receipt.net_cents),
+        "tax": _sum(receipt.tax_cents),
+        "total": _sum(receipt.total_cents),
+        "refunded": _sum(receipt.topup.refunded_cents),
+    }
 
 
 def _invoice(invoice: Invoice) -> dict[str, Any]:

@@ -56,6 +56,7 @@ urlpatterns = [
     path("invoices/<int:invoice_id>/pdf/", billing.invoice_pdf, name="invoice-pdf"),
     path("invoices/<int:invoice_id>/focus.csv", billing.invoice_focus, name="invoice-focus"),
     path("credit-notes/<int:note_id>/pdf/", billing.credit_note_pdf, name="credit-note-pdf"),
+    path("receipts/<int:receipt_id>/pdf/", billing.receipt_pdf, name="receipt-pdf"),
     path("members/", members.member_list, name="members"),
     path("members/invite/", members.invite, name="invite"),
     path("members/<int:member_id>/change/", members.change, name="change-member"),

@@ -94,6 +94,7 @@ def charge_card(topup: TopUp, recharge: Recharge, *, now: datetime) -> str:
     if intent.status != "succeeded":
         return f"the processor says: {intent.status}"
     return topups.paid(
+        seller=settings.INVOICE_SELLER,
         key=str(topup.key),
         total_cents=intent.amount,
         currency=intent.currency,
@@ -119,6 +120,7 @@ def act_on(message: Message, *, now: datetime) -> str:
     key = (subject.get("metadata") or {}).get(METADATA_KEY, "")
     if message.kind in PAGE_PAID and subject.get("payment_status") == "paid":
         return topups.paid(
+            seller=settings.INVOICE_SELLER,
             key=key,
             total_cents=subject["amount_total"],
             currency=subject["currency"],
@@ -129,6 +131,7 @@ def act_on(message: Message, *, now: datetime) -> str:
         return topups.failed(key=key, why="the payment page was left", now=now)
     if message.kind == CARD_PAID and key:
         return topups.paid(
+            seller=settings.INVOICE_SELLER,
             key=key,
             total_cents=subject["amount"],
             currency=subject["currency"],

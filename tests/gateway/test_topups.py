@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 import redis
+from django.db import IntegrityError, transaction
 from django.http import HttpResponse
 from django.test import Client
 
 from billing import credit, ledger, topups
 from billing.errors import CreditRefused
 from billing.ledger import AccountKey, Kind
-from billing.models import BillingProfile, CreditGrant, ProcessorEvent, Recharge, TopUp
+from billing.models import BillingProfile, CreditGrant, ProcessorEvent, Receipt, Recharge, TopUp
 from gateway.models import Member
 from gateway.payments import processor as payments
 from gateway.payments import recharging
+from tests.billing.test_invoice_pdf import text_of
 from tests.fakes import processor as fakes
 from tests.fakes.processor import Processor
 from tests.people import Person
@@ -296,3 +298,64 @@ def _until(holds: Any) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_purchase_has_a_receipt_that_says_who_paid_what(
+    buyer: Client, alice: Person, charlie: Person, processor: Processor
+) -> None:
+    # given two purchases, the second after the profile has changed
+    message = processor.pay(opened(buyer))
+    for _ in range(2):
+        told(Client(), message)
+    page = opened(buyer)
+    BillingProfile.objects.update(tax_ppm=70_000, legal_name="Aurora SE")
+    told(Client(), processor.pay(page))
+
+    # when
+    first, second = Receipt.objects.order_by("pk")
+    answers = [buyer.get(f"/receipts/{each.pk}/pdf/") for each in (first, second)]
+
+    # then each has a number of its own, and the second names no rate that it was not
+    year = datetime.now(UTC).year
+    assert [first.number, second.number] == [f"RCP-{year}-000001", f"RCP-{year}-000002"]
+    assert [answer["Content-Type"] for answer in answers] == ["application/pdf"] * 2
+    shown = [text_of(answer.content) for answer in answers]
+    for expected in (first.number, "Aurora", "VAT 19 %", "$20.00", "$3.80", "$23.80"):
+        assert expected in shown[0]
+    assert first.payment_reference in shown[0].replace("\n", "")
+    assert "Aurora SE" in shown[1]
+    assert "%" not in shown[1]
+    assert buyer.get(f"/receipts/{first.pk}/pdf/").content == answers[0].content
+
+    # and it is on the billing page and in the API, and nobody else's
+    assert first.number in buyer.get("/billing/").content.decode()
+    listed = buyer.get("/api/v1/tenants/aurora/receipts/").json()
+    assert [(each["number"], each["total"]) for each in listed] == [
+        (second.number, "23.80"),
+        (first.number, "23.80"),
+    ]
+    stranger = Client()
+    stranger.force_login(charlie.user)
+    assert stranger.get(f"/receipts/{first.pk}/pdf/").status_code == 404
+
+    # and PostgreSQL keeps it
+    with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
+        Receipt.objects.update(net_cents=1)
+
+
+def test_a_payment_of_another_sum_has_no_receipt(
+    buyer: Client, processor: Processor, alice: Person
+) -> None:
+    topup = topups.start(
+        tenant=alice.tenant, net_cents=2_000, created_by="alice", now=datetime.now(UTC)
+    )
+    said = topups.paid(
+        key=str(topup.key),
+        total_cents=1,
+        currency="usd",
+        reference="pi_1",
+        seller={"legal_name": "House"},
+        now=datetime.now(UTC),
+    )
+    assert said.endswith("review")
+    assert not Receipt.objects.exists()

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from billing import burning
 from billing.errors import InvoiceRefused
 from billing.invoicing import focus, pdf, settling
-from billing.models import CreditNote, Invoice, Recharge, TopUp
+from billing.models import CreditNote, Invoice, Receipt, Recharge, TopUp
 from gateway.console import budget_rows
 from gateway.console.access import MANAGERS, require, tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, recharge_terms
@@ -45,7 +45,9 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
         "rows": [(invoice, settling.open_cents(invoice)) for invoice in found],
         "notes": CreditNote.objects.filter(invoice__tenant=tenant).order_by("-pk")[:SHOWN_MAX],
         "pots": [pot for pot in burning.pots_of(tenant) if pot.left_pico > 0],
-        "topups": TopUp.objects.filter(tenant=tenant).order_by("-created_at")[:TOPUPS_SHOWN],
+        "topups": TopUp.objects.filter(tenant=tenant)
+        .select_related("receipt")
+        .order_by("-created_at")[:TOPUPS_SHOWN],
         "recharge": recharge,
         "low_credit": budget_rows.low_credit(tenant),
         "can_buy": processor.is_configured(),
@@ -78,6 +80,16 @@ def credit_note_pdf(request: HttpRequest, note_id: int) -> HttpResponse:
     if note is None:
         raise Http404
     return _pdf(note.number, lambda: pdf.of_a_credit_note(note))
+
+
+@require_safe
+@login_required
+def receipt_pdf(request: HttpRequest, receipt_id: int) -> HttpResponse:
+    found = Receipt.objects.filter(pk=receipt_id)
+    receipt = found.filter(_visible_to(request, "topup__tenant")).first()
+    if receipt is None:
+        raise Http404
+    return _pdf(receipt.number, lambda: pdf.of_a_receipt(receipt))
 
 
 @require_safe
