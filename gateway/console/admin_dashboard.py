@@ -1,15 +1,19 @@
-"""The first page of the admin console: whether the money is right, and what is going on."""
+"""The first page of the admin console: what is earned, whether the money is right, what goes on."""
 
+from datetime import timedelta
 from typing import Any, Final
 
 from django.http import HttpRequest
+from django.utils import timezone
 from redis.exceptions import RedisError
 
-from billing import hold_queries
+from billing import hold_queries, margins
+from billing.margins import Margins
 from billing.models import InvariantCheck, TaskRun, Tenant, UsageEvent
 from providers.models import Offer, Worker
 
 TASKS_SHOWN: Final = 20
+DAYS_SHOWN: Final = 30
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -20,6 +24,10 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     except RedisError:
         open_holds = None
     quarantined = UsageEvent.objects.filter(state=UsageEvent.State.QUARANTINED).count()
+    if request.user.has_perm("billing.view_usageevent"):
+        today = timezone.now().date()
+        earned = margins.read(since=today - timedelta(days=DAYS_SHOWN - 1), until=today)
+        context.update(earned=earned, earned_chart=_chart(earned), days_shown=DAYS_SHOWN)
     context.update(
         checks=checks,
         broken=[check for check in checks if not check.holds],
@@ -31,3 +39,13 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         not_live=Offer.objects.filter(worker__isnull=False).exclude(state=Offer.State.LIVE).count(),
     )
     return context
+
+
+def _chart(earned: Margins) -> dict[str, Any]:
+    """What charts.js draws. Dollars as floats here: pixels, not money."""
+    return {
+        "days": [f"{day.day} {day:%b}" for day, _ in earned.by_day],
+        "revenue": [row.revenue_pico / 1e12 for _, row in earned.by_day],
+        "cost": [row.cost_pico / 1e12 for _, row in earned.by_day],
+        "margin": [row.margin_pico / 1e12 for _, row in earned.by_day],
+    }

@@ -27,6 +27,10 @@ function usd(value) {
   return `$${Number(value.toPrecision(2)).toFixed(12).replace(/0+$/, "").replace(/\.(\d)$/, ".$10")}`;
 }
 
+function signed(value) {
+  return value < 0 ? `\u2212${usd(-value)}` : usd(value);
+}
+
 const escaped = document.createElement("span");
 function safe(text) {
   escaped.textContent = text;
@@ -120,7 +124,25 @@ function spend(data, c) {
   };
 }
 
-const KINDS = { speed, steps, spend };
+function margin(data, c) {
+  const bar = (name, values, colour) => ({
+    name, type: "bar", data: values, barGap: "0%", barCategoryGap: "30%", itemStyle: { color: c.series[colour - 1] },
+  });
+  return {
+    ...base(c),
+    grid: { left: 8, right: 10, top: 26, bottom: 12, containLabel: true },
+    xAxis: axis(c, { type: "category", data: data.days, splitLine: { show: false } }),
+    yAxis: axis(c, { type: "value", axisLabel: { color: c.faint, fontSize: TEXT_PX, formatter: signed } }),
+    series: [
+      bar("revenue", data.revenue, 1), bar("cost", data.cost, 2),
+      { name: "margin", type: "line", data: data.margin, symbol: "none", lineStyle: { width: 2, color: c.series[2] }, itemStyle: { color: c.series[2] } },
+    ],
+    tooltip: { ...base(c).tooltip, trigger: "axis", axisPointer: { type: "none" },
+      formatter: (points) => `<b>${safe(points[0].axisValueLabel)}</b>` + points.map((p) => `<br>${safe(p.seriesName)} ${signed(p.value)}`).join("") },
+  };
+}
+
+const KINDS = { speed, steps, spend, margin };
 
 function draw(place) {
   const data = JSON.parse(document.getElementById(place.dataset.chart).textContent);

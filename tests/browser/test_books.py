@@ -87,6 +87,28 @@ def test_a_month_from_prices_to_a_reconciled_bill(
     _read_the_ledger(window, owed_more_pico)
 
 
+def test_the_first_page_charts_what_the_house_earns(
+    visit: Callable[..., Visit], operator: Person
+) -> None:
+    # given: a list price under which the supplier asks a fifth less
+    sold = offer("acme", "swift-1", input_pico=250_000, output_pico=2_000_000)
+    now = timezone.now()
+    for ago in range(20):
+        tokens = 40_000 + 9_000 * (ago * 7 % 11)
+        served(
+            operator.tenant, sold, at=now - timedelta(days=ago), output_tokens=tokens,
+            supplier_share=Decimal("0.8"),
+        )  # fmt: skip
+    # when
+    page = visit(operator).open("/admin/")
+    page.wait_for_selector("[data-chart] svg")
+    # then
+    rows = page.locator("details.house-more tbody tr").count()
+    assert rows == 30
+    assert "20" in page.locator(".house-key.c3").inner_text()
+    keep(page, "books-margin")
+
+
 def _approve_newer_prices(window: Visit) -> None:
     """Two models became cheaper and one dearer in a newer price history; two are approved."""
     was = {"acme/swift-2": 900_000, "acme/swift-2-mini": 300_000, "acme/swift-2-pro": 4_000_000}

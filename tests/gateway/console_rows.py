@@ -6,6 +6,7 @@ written as the drain would write them where not.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from hashlib import sha256
 from random import Random
 from typing import Any
@@ -102,6 +103,7 @@ def served(
     output_tokens: int = 318,
     billable: bool = True,
     post: bool = True,
+    supplier_share: Decimal = Decimal(1),
     **detail: Any,
 ) -> UsageEvent:
     """One attempt, drained and posted."""
@@ -110,7 +112,8 @@ def served(
     )
     rated = rate(usage, prices.as_price(sold.version))
     cost = rated if billable else 0
-    transfer = _posted(tenant, sold, cost) if post and cost else None
+    supplier_cost = int(rated * supplier_share)
+    transfer = _posted(tenant, sold, cost, supplier_cost) if post and cost else None
     times = {"ttft_ms": 188.4, "e2e_ms": 2_310.0, "output_tps": 91.2, "status": 200}
     return UsageEvent.objects.create(
         request_id=request_id or request_id_at(at - timedelta(milliseconds=3)),
@@ -130,7 +133,7 @@ def served(
         cache_read_tokens=cached_tokens,
         output_tokens=output_tokens,
         tenant_cost_pico=cost,
-        supplier_cost_pico=rated,
+        supplier_cost_pico=supplier_cost,
         hold_nano=nano_ceil(rated * 3),
         charged_nano=nano_ceil(cost),
         occurred_at=at,
@@ -141,7 +144,7 @@ def served(
     )
 
 
-def _posted(tenant: Tenant, sold: Priced, cost: int) -> Transfer:
+def _posted(tenant: Tenant, sold: Priced, cost: int, supplier_cost: int) -> Transfer:
     kinds = Account.Kind
     supplier = sold.offer.provider.slug
     return ledger.post(
@@ -150,8 +153,8 @@ def _posted(tenant: Tenant, sold: Priced, cost: int) -> Transfer:
             legs=(
                 Leg(AccountKey(kinds.TENANT_CREDIT, tenant.pk), cost),
                 Leg(AccountKey(kinds.REVENUE), -cost),
-                Leg(AccountKey(kinds.COST_OF_SALES, None, supplier), cost),
-                Leg(AccountKey(kinds.PROVIDER_PAYABLE, None, supplier), -cost),
+                Leg(AccountKey(kinds.COST_OF_SALES, None, supplier), supplier_cost),
+                Leg(AccountKey(kinds.PROVIDER_PAYABLE, None, supplier), -supplier_cost),
             ),
             idempotency_key=f"tests:{RANDOM.getrandbits(64):x}",
             tenant_id=tenant.pk,
