@@ -5,15 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from workers.sampler import draw, edit_logits, uniform, verify
+from workers.sampler import Peak, draw, edit_logits, uniform, verify
 from workers.sequence import Sequence
 from workers.verdict import compare
 
 
-def choose(sequence: Sequence, logits: Tensor, best: list[int]) -> list[int]:
+def choose(sequence: Sequence, logits: Tensor, peaks: list[Peak]) -> list[int]:
     """The tokens that the step emits: [1 + len(draft)] rows of logits, at least one token.
 
-    `best` is the argmax of each row. Every drawn token is emitted, so a grammar can step along with
+    `peaks` are those of the rows. Every drawn token is emitted, so a grammar can step along with
     the draws and never has to go back. Raises `GrammarFailed`.
     """
     request, grammar, output = sequence.request, sequence.grammar, sequence.output
@@ -24,7 +24,7 @@ def choose(sequence: Sequence, logits: Tensor, best: list[int]) -> list[int]:
         chance = uniform(params.seed, position)
         too_early = position < request.min_tokens and bool(sequence.end_tokens)
         if params.is_greedy and not params.edits_logits and grammar is None and not too_early:
-            row, token = logits[index], best[index]
+            row, token = logits[index], peaks[index].token
         else:
             row = edit_logits(
                 logits[index], params, prompt=request.prompt, output=output + sequence.draft[:index]

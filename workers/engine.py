@@ -21,7 +21,14 @@ from workers.kv import BlockPool, BlockTable
 from workers.metrics import Metrics, RequestUsage
 from workers.model import Model
 from workers.reading import PromptReading
-from workers.sampler import NonFiniteLogits, TokenLogprobs, check_finite, token_logprobs
+from workers.sampler import (
+    NonFiniteLogits,
+    Peak,
+    TokenLogprobs,
+    check_finite,
+    find_peaks,
+    token_logprobs,
+)
 from workers.scheduler import CacheStats, Scheduled, Scheduler
 from workers.sequence import FinishReason, GenerationRequest, Sequence, new_sequence
 from workers.speculation.drafter import Drafter
@@ -31,7 +38,9 @@ from workers.structured import GrammarFailed
 from workers.text import TextStream
 from workers.tokenizer import BadTokenizer, Tokenizer
 
-CURVE_REPEATS = 3
+# Costs of steps are measured behind so many tokens, within about this time.
+COST_CONTEXT = 256
+COST_SECONDS = 1.5
 
 Clock = Callable[[], float]
 # Called with a sequence that is about to advance and the hidden states of those tokens.
@@ -75,7 +84,7 @@ class Computed:
 
     item: Scheduled
     logits: Tensor  # [1 + draft, vocab], or none while the prompt is not complete
-    best: list[int]
+    peaks: list[Peak]
     hidden: Tensor  # [item.total, hidden], before the final norm
 
 
@@ -240,22 +249,25 @@ class Engine:
         metrics.observe_energy(self.meter.joules())
 
     def measure_costs(self) -> CostCurve:
-        """Time steps of growing size on scratch blocks, which are zeroed again."""
-        limit = min(self.config.token_budget, self.config.kv_capacity, self.context_length)
+        """Time steps of growing size behind a context, on scratch blocks that are zeroed again."""
+        room = min(self.config.kv_capacity, self.context_length)
+        limit = min(self.config.token_budget, room)
+        context = min(COST_CONTEXT, room - limit)
         scratch = BlockTable(root=b"")
-        if not self.pool.grow(scratch, limit):
+        if not self.pool.grow(scratch, context + limit):
             raise RuntimeError("costs are measured before the first request")
+        touched = list(scratch.block_ids)
+        # Memory that was never written is read faster than a cache that is in use.
+        self._cache.scrub(touched)
 
         def time_step(tokens: int) -> float:
-            part = Part([0] * tokens, scratch.block_ids, first=0, wanted=tokens)
-            batch = self._layout([part]).batch
-            # The thread's own time: a busy neighbour must not make long steps look cheap.
-            started = time.thread_time()
-            self.model.forward(batch, self._cache)
-            return time.thread_time() - started
+            part = Part([0] * tokens, scratch.block_ids, first=context, wanted=tokens)
+            # What users wait for: the whole step, with the choice of every row's best token.
+            started = time.perf_counter()
+            self._compute(self._layout([part]))
+            return time.perf_counter() - started
 
-        curve = CostCurve.measured(time_step, repeats=CURVE_REPEATS, limit=limit)
-        touched = list(scratch.block_ids)
+        curve = CostCurve.measured(time_step, limit=limit, seconds=COST_SECONDS)
         self.pool.release(scratch)
         self._cache.scrub(touched)
         self.model.take_expert_load()
@@ -264,19 +276,22 @@ class Engine:
     def _layout(self, parts: list[Part]) -> Layout:
         return build_batch(parts, block_size=self.config.block_size, group=self.model.config.group)
 
+    def _compute(self, layout: Layout) -> tuple[Tensor, Tensor, list[Peak]]:
+        """Hidden states [tokens, hidden], and where they are wanted logits and their peaks."""
+        hidden = self.model.hidden_states(layout.batch, self._cache)
+        logits = self.model.logits(hidden.index_select(0, layout.batch.logit_rows))
+        return hidden, logits, find_peaks(logits)
+
     def _forward(self, plan: list[Scheduled]) -> list[Computed]:
         """One step of the model over the plan."""
         layout = self._layout([_part(item) for item in plan])
-        batch = layout.batch
-        hidden = self.model.hidden_states(batch, self._cache)
-        logits = self.model.logits(hidden.index_select(0, batch.logit_rows))
-        best = logits.argmax(-1).tolist()
+        hidden, logits, peaks = self._compute(layout)
         computed: list[Computed] = []
         row = wanted = 0
         for item in (plan[index] for index in layout.order):
             part = slice(wanted, wanted + _wanted(item))
             rows = slice(row, row + item.total)
-            computed.append(Computed(item, logits[part], best[part], hidden[rows]))
+            computed.append(Computed(item, logits[part], peaks[part], hidden[rows]))
             row, wanted = rows.stop, part.stop
         return computed
 
@@ -298,10 +313,10 @@ class Engine:
             self._advance(sequence, item.count, computed.hidden)
             return []
         try:
-            check_finite(logits)
+            check_finite(computed.peaks)
             if sequence.request.max_tokens == 0:
                 return [self._finish_prompt(sequence, computed.hidden)]
-            emitted = choose(sequence, logits, computed.best)
+            emitted = choose(sequence, logits, computed.peaks)
         except (NonFiniteLogits, GrammarFailed) as error:
             return [self._fail(sequence, error)]
         if self._drafter is not None:

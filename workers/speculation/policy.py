@@ -6,20 +6,27 @@ Cost is the measured time of a step by its number of tokens, and the time that p
 """
 
 import operator
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, takewhile
+from math import inf
 
 PRIOR_ACCEPTANCE = 0.5
-REQUEST_WEIGHT = 0.15
+REQUEST_WEIGHT = 0.1
 ENGINE_WEIGHT = 0.02
 COST_WEIGHT = 0.1
 # A longer step must promise this much more than a shorter one: timings are not that exact.
 MARGIN = 1.02
-CURVE_TOKENS = (1, 2, 4, 8, 16, 32, 64)
+# Every size up to 8, where a draft more or less decides and the kernels' blocks make stairs.
+CURVE_TOKENS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 17, 24, 32, 64)
+ROUNDS_MIN, ROUNDS_MAX = 4, 24
+# A guess less likely than this never pays: no step grows so little by a token.
+CHANCE_MIN = 0.02
 
 TimeStep = Callable[[int], float]
+Clock = Callable[[], float]
 
 
 class CostCurve:
@@ -28,27 +35,41 @@ class CostCurve:
     def __init__(self, points: Sequence[tuple[int, float]]) -> None:
         assert points
         self._tokens = [tokens for tokens, _ in points]
-        self._seconds: list[float] = []
-        for _, seconds in points:
-            floor = self._seconds[-1] if self._seconds else 0.0
-            self._seconds.append(max(seconds, floor))
+        self._points = list(accumulate((seconds for _, seconds in points), max))
+        # It is asked for many times in every step: whatever was measured is looked up.
+        self._table = [self._interpolated(tokens) for tokens in range(self._tokens[-1] + 1)]
 
     @classmethod
-    def measured(cls, time_step: TimeStep, *, repeats: int, limit: int) -> "CostCurve":
-        """Minimum of `repeats` timings at each size up to `limit` tokens."""
+    def measured(
+        cls, time_step: TimeStep, *, limit: int, seconds: float, clock: Clock = time.perf_counter
+    ) -> "CostCurve":
+        """The least of the timings at each size up to `limit` tokens, within about `seconds`.
+
+        The sizes take turns: what disturbs the machine for a while then disturbs all of them, and
+        each has its undisturbed rounds. The least is what a step costs that nobody held up.
+        """
         sizes = [tokens for tokens in CURVE_TOKENS if tokens <= limit]
-        return cls([(size, min(time_step(size) for _ in range(repeats))) for size in sizes])
+        least = dict.fromkeys(sizes, inf)
+        started, rounds = clock(), 0
+        while rounds < ROUNDS_MIN or (rounds < ROUNDS_MAX and clock() - started < seconds):
+            for size in sizes:
+                least[size] = min(least[size], time_step(size))
+            rounds += 1
+        return cls(list(least.items()))
 
     def seconds(self, tokens: int) -> float:
+        return self._table[tokens] if tokens < len(self._table) else self._interpolated(tokens)
+
+    def _interpolated(self, tokens: int) -> float:
         index = bisect_left(self._tokens, tokens)
         if index < len(self._tokens) and self._tokens[index] == tokens:
-            return self._seconds[index]
+            return self._points[index]
         if index == 0 or len(self._tokens) == 1:
-            return self._seconds[0] * tokens / self._tokens[0]
+            return self._points[0] * tokens / self._tokens[0]
         index = min(index, len(self._tokens) - 1)
         left, right = self._tokens[index - 1], self._tokens[index]
-        slope = (self._seconds[index] - self._seconds[index - 1]) / (right - left)
-        return self._seconds[index - 1] + slope * (tokens - left)
+        slope = (self._points[index] - self._points[index - 1]) / (right - left)
+        return self._points[index - 1] + slope * (tokens - left)
 
 
 class DraftCost:
@@ -87,8 +108,12 @@ class Acceptance:
         return self.priors.get(kind, PRIOR_ACCEPTANCE)
 
     def chances(self, evidence: Iterable[Kind]) -> list[float]:
-        """For each token of a draft, the chance that it and all before it are right."""
-        return list(accumulate((self.rate(kind) for kind in evidence), operator.mul))
+        """For each token of a draft, the chance that it and all before it are right.
+
+        The list ends where the chance is too small for the token to be worth sending.
+        """
+        products = accumulate(map(self.rate, evidence), operator.mul)
+        return list(takewhile(lambda chance: chance >= CHANCE_MIN, products))
 
     def learn(
         self, *, evidence: Sequence[Kind], draft: Sequence[int], emitted: Sequence[int]
@@ -118,8 +143,10 @@ class StepCosts:
 
     def seconds(self, drafted: int) -> float:
         """Of the step's part that decodes: what its prompts cost is theirs in any case."""
-        decoding = self.curve.seconds(max(1, self.sampling))
         longer = self.curve.seconds(self.base_tokens + drafted)
+        if self.base_tokens == self.sampling:
+            return longer
+        decoding = self.curve.seconds(max(1, self.sampling))
         return decoding + longer - self.curve.seconds(self.base_tokens)
 
 
@@ -130,6 +157,9 @@ def draft_lengths(chances: Sequence[Sequence[float]], step: StepCosts) -> list[i
     their chances, and the best prefix of that order wins.
     """
     offers = [(chance, index) for index, row in enumerate(chances) for chance in row]
+    lengths = [0] * len(chances)
+    if not offers:
+        return lengths
     # The sort is stable, so the tokens of one draft stay in order when their chances tie.
     offers.sort(key=lambda offer: -offer[0])
     emitted, best, best_speed = float(step.sampling), 0, step.sampling / step.seconds(0)
@@ -138,7 +168,6 @@ def draft_lengths(chances: Sequence[Sequence[float]], step: StepCosts) -> list[i
         speed = emitted / step.seconds(count)
         if speed > best_speed * (MARGIN if best == 0 else 1.0):
             best, best_speed = count, speed
-    lengths = [0] * len(chances)
     for _, index in offers[:best]:
         lengths[index] += 1
     return lengths

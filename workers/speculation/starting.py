@@ -1,28 +1,18 @@
 """How often a guess is taken to be right before anything was learned.
 
 For lookups: shares measured on greedy answers of SmolLM2 to the 32 prompts of the calibration mix
-(half of them copy), by the length of the match and whether the guess opens the draft. For proposers
+(half of them copy), by the length of the match. For proposers
 that run a model: what they say themselves.
 """
 
 from workers.config import LOOKUPS
 from workers.speculation.guessing import CERTAINTIES
-from workers.speculation.ngram import DEPTHS
 from workers.speculation.policy import PRIOR_ACCEPTANCE, Kind
 from workers.speculation.protocol import Evidence
-from workers.speculation.suffix import AGREED, SHARES
+from workers.speculation.suffix import AGREED, DEPTHS, SHARES
 
-# Strength of the evidence: (first token, later tokens).
-LOOKUP_RATES = {
-    1: (0.20, 0.60),
-    2: (0.60, 0.85),
-    3: (0.60, 0.80),
-    4: (0.75, 0.90),
-    5: (0.85, 0.85),
-    6: (0.90, 0.90),
-    7: (0.90, 0.95),
-    8: (0.95, 0.95),
-}
+# By the strength of a match.
+LOOKUP_RATES = {1: 0.17, 2: 0.55, 3: 0.6, 4: 0.7, 5: 0.8, 6: 0.85, 7: 0.95, 8: 0.97}
 
 
 def starting_rates(name: str, *, depth: int) -> dict[Kind, float]:
@@ -33,11 +23,7 @@ def starting_rates(name: str, *, depth: int) -> dict[Kind, float]:
             for d in range(depth):
                 rates[Evidence(name, certainty, d)] = (certainty - 0.5) / CERTAINTIES
         return rates
-    rates = {
-        Evidence(name, strength, d): pair[min(d, 1)]
-        for strength, pair in LOOKUP_RATES.items()
-        for d in range(DEPTHS)
-    }
+    rates = {Evidence(name, strength, depth=0): rate for strength, rate in LOOKUP_RATES.items()}
     for share in range(SHARES + 1):
         for d in range(DEPTHS):
             rates[Evidence(name, AGREED + share, d)] = max(0.1, 0.9 * share / SHARES)

@@ -19,6 +19,8 @@ PLACES_MAX = 16
 # Beyond every strength of a single match: places that agree are evidence of another kind.
 AGREED = 16
 SHARES = 4
+# How often a majority is right depends on how far ahead it guesses.
+DEPTHS = 4
 
 Place = tuple[int, int]  # answer number, position after the key
 
@@ -122,5 +124,5 @@ def _vote(paths: list[list[int]], length: int, limit: int) -> Draft:
             evidence.append(alone[depth])
         else:
             share = votes * SHARES // total
-            evidence.append(Evidence(NAME, AGREED + share, alone[depth].depth))
+            evidence.append(Evidence(NAME, AGREED + share, min(depth, DEPTHS - 1)))
     return Draft(tokens, evidence)
