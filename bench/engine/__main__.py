@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from bench.engine import facts, peers, rounds, summary
-from bench.engine.experiments import Experiment, chosen
+from bench.engine.experiments import Experiment, chosen, with_sides
 from bench.engine.report import render
 from bench.engine.rounds import Recorder
 from bench.engine.side import CLONE, PYTHONS
@@ -43,7 +43,7 @@ def measure(folder: Path, experiments: tuple[Experiment, ...], options: argparse
         if not recorder.record(experiment, rounds=wanted[experiment.key]):
             write("the time is up; the same command goes on from here")
             return
-    if not options.only:
+    if not (options.only or options.sides):
         facts.measure_missing(folder, deadline=deadline, report=write)
 
 
@@ -54,8 +54,9 @@ def publish(folder: Path) -> str:
     text = render(figures)
     (folder / "tables.md").write_text(text, encoding="utf-8")
     write("\n" + text)
-    command = [str(PYTHONS["peers"]), "-m", "bench.engine.plots", str(folder)]
-    subprocess.run(command, cwd=CLONE, check=True, timeout=PLOT_TIMEOUT_S)
+    if peers.are_ready():
+        command = [str(PYTHONS["peers"]), "-m", "bench.engine.plots", str(folder)]
+        subprocess.run(command, cwd=CLONE, check=True, timeout=PLOT_TIMEOUT_S)
     return text
 
 
@@ -77,6 +78,9 @@ def update_docs(folder: Path, tables: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.engine", description=__doc__)
     parser.add_argument("--only", help="keys of experiments, with commas; default: all, and facts")
+    parser.add_argument(
+        "--sides", help="names of sides, with commas, to compare only these; needs a --folder"
+    )
     parser.add_argument("--pairs", type=int, help="rounds of each experiment; default: its own")
     parser.add_argument(
         "--for", dest="seconds", type=float, default=float("inf"), help="seconds of this sitting"
@@ -87,9 +91,14 @@ def main() -> None:
     options = parser.parse_args()
     try:
         experiments = chosen(options.only.split(",") if options.only else None)
+        if options.sides:
+            names = options.sides.split(",")
+            experiments = tuple(with_sides(item, names) for item in experiments)
     except ValueError as error:
         parser.error(str(error))
-    if not peers.are_ready():
+    if options.sides and options.folder == DEFAULT_FOLDER:
+        parser.error("--sides needs a --folder of its own: its rounds would hide the complete ones")
+    if not options.sides and not peers.are_ready():
         parser.error("the peers are missing; run: python -m bench.engine.peers")
     if not options.report:
         measure(options.folder, experiments, options)

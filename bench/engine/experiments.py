@@ -5,19 +5,22 @@ the same number of threads. Prompts are the held-out ones; one job is one round.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bench.engine.prompts import HELD_OUT
+from bench.engine.prompts import COPY_HEAVY, HELD_OUT
 from bench.engine.side import Side
 from bench.engine.wire import Settings
-from workers.config import DEFAULT_MODEL_DIR
+from workers.config import DEFAULT_MODEL_DIR, LOOKUPS
 from workers.convert import packaged_gguf
 from workers.tokenizer import Tokenizer
 
 THREADS: Final = 2
 ONE_STREAM_TOKENS: Final = 64
+# A summary, an extraction or an edit is longer: where answers may end by themselves, those to the
+# tuning prompts' copying work take 60 tokens at least, and five of nine more than 128.
+COPY_TOKENS: Final = 128
 BATCH: Final = 16
 BATCH_TOKENS: Final = 32
 CROWD: Final = 64
@@ -54,13 +57,14 @@ class Experiment:
 
 
 def ours(name: str, **changes: object) -> Side:
-    """Our engine; `int8` and `ngram` in the name say what they switch on."""
+    """Our engine; `int8` and lookups (`ngram`, `suffix+ngram`) in the name are switched on."""
     words = name.split()
+    drafting = [word for word in words if set(word.split("+")) <= set(LOOKUPS)]
     settings = {
         "model_dir": str(DEFAULT_MODEL_DIR),
         "threads": THREADS,
         "quantisation": "int8" if "int8" in words else "none",
-        "speculation": "ngram" if "ngram" in words else "off",
+        "speculation": drafting[0] if drafting else "off",
         **changes,
     }
     return Side(name=name, module="tokenhouse", settings=settings)
@@ -93,16 +97,16 @@ def experiments() -> tuple[Experiment, ...]:
     return (
         Experiment(
             key="one-stream",
-            title=f"one stream, {ONE_STREAM_TOKENS} tokens",
+            title=f"one stream, {ONE_STREAM_TOKENS} tokens, of copying work {COPY_TOKENS}",
             sides=(
                 generate(),
                 llamacpp("llama.cpp", gguf=gguf),
                 llamacpp("llama.cpp ngram", gguf=gguf, speculation="ngram_simple"),
-                *map(ours, ("fp32", "fp32 ngram", "int8", "int8 ngram")),
+                *map(ours, ("fp32", "fp32 ngram", "int8", "int8 ngram", "int8 suffix+ngram")),
             ),
             tasks=one_stream_tasks,
             rounds=40,
-            minutes=6,
+            minutes=9,
         ),
         Experiment(
             key="batch",
@@ -151,7 +155,11 @@ def one_stream_tasks(tokenizer: Tokenizer) -> list[Task]:
     """One prompt each; the classes take turns, so that a short run has seen them all."""
     rows = zip(*HELD_OUT.values(), strict=True)
     return [
-        Task(name, [encode(tokenizer, prompt)], ONE_STREAM_TOKENS)
+        Task(
+            name,
+            [encode(tokenizer, prompt)],
+            COPY_TOKENS if name in COPY_HEAVY else ONE_STREAM_TOKENS,
+        )
         for row in rows
         for name, prompt in zip(HELD_OUT, row, strict=True)
     ]
@@ -203,6 +211,15 @@ def chosen(keys: Sequence[str] | None) -> tuple[Experiment, ...]:
     if unknown:
         raise ValueError(f"no experiment {', '.join(unknown)}; there are {', '.join(known)}")
     return tuple(known[key] for key in keys or known)
+
+
+def with_sides(experiment: Experiment, names: Sequence[str]) -> Experiment:
+    """The experiment with these of its sides only. Raises ValueError if it has none of them."""
+    sides = tuple(side for side in experiment.sides if side.name in names)
+    if not sides:
+        known = ", ".join(side.name for side in experiment.sides)
+        raise ValueError(f"{experiment.key} has no side {', '.join(names)}; it has {known}")
+    return replace(experiment, sides=sides)
 
 
 SYSTEM_PROMPT: Final = (

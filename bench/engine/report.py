@@ -63,14 +63,28 @@ def _classes(classes: list[dict[str, Any]]) -> str:
             f"{figures['tokens_per_s']:.1f}",
             f"{figures['tokens_per_step']:.2f}" if figures["tokens_per_step"] else "",
             _share(figures["accepted_share"]),
-            _interval(figures["speed_up"]) if "speed_up" in figures else "",
+            _ratio(figures, "speed_up"),
+            _ratio(figures, "decode_speed_up"),
             f"{figures['same_texts']} of {item['prompts']}" if "same_texts" in figures else "",
         )
         for item in classes
         for side, figures in item["sides"].items()
     ]
-    head = ("class", "side", "tok/s", "tokens per step", "accepted", "against off", "same text")
+    head = (
+        "class",
+        "side",
+        "tok/s",
+        "tokens per step",
+        "accepted",
+        "against off",
+        "decoding alone",
+        "same text",
+    )
     return table(head, lines) if lines else ""
+
+
+def _ratio(figures: dict[str, Any], name: str) -> str:
+    return _interval(figures[name]) if name in figures else ""
 
 
 def _share(share: float | None) -> str:

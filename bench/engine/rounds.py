@@ -36,6 +36,12 @@ class Measured:
     drafted: int
     accepted: int
     text_hash: str
+    first_seconds: float | None = None
+
+    @property
+    def decode_seconds(self) -> float | None:
+        """From the first token to the last, if the side told when the first one came."""
+        return None if self.first_seconds is None else self.seconds - self.first_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,5 +191,6 @@ def _measure(side: RunningSide, task: Task, *, salt: str) -> Measured:
         steps=outcome.steps,
         drafted=outcome.drafted,
         accepted=outcome.accepted,
+        first_seconds=outcome.first_seconds if scale == 1 else None,
         text_hash=hashlib.blake2b(json.dumps(texts).encode(), digest_size=6).hexdigest(),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.engine.prompts import COPY_HEAVY, HELD_OUT
-from bench.engine.rounds import Round
+from bench.engine.rounds import Measured, Round
 from bench.engine.statistics import Interval, median_interval
 
 OTHER_CLASSES: Final = tuple(name for name in HELD_OUT if name not in COPY_HEAVY)
@@ -14,7 +14,10 @@ ROUNDS_FOR_A_CLAIM: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """`subject` is to be `bar` times as fast as `peer`; a row without a bar is shown only."""
+    """`subject` is to be `bar` times as fast as `peer`; a row without a bar is shown only.
+
+    Times are end to end, with the prefill, unless the row is of decoding alone.
+    """
 
     experiment: str
     title: str
@@ -23,6 +26,10 @@ class Row:
     groups: tuple[str, ...] | None = None
     bar: float | None = None
     stretch: float | None = None
+    decode_only: bool = False
+
+    def seconds(self, measured: Measured) -> float | None:
+        return measured.decode_seconds if self.decode_only else measured.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +97,21 @@ ROWS: Final = (
     ),
     Row(
         experiment="one-stream",
+        title="the same, decoding alone",
+        subject="int8 ngram",
+        peer="int8",
+        groups=COPY_HEAVY,
+        decode_only=True,
+    ),
+    Row(
+        experiment="one-stream",
+        title="the same, suffix and ngram",
+        subject="int8 suffix+ngram",
+        peer="int8",
+        groups=COPY_HEAVY,
+    ),
+    Row(
+        experiment="one-stream",
         title="speculation against itself off, copy-heavy, fp32",
         subject="fp32 ngram",
         peer="fp32",
@@ -98,8 +120,24 @@ ROWS: Final = (
     ),
     Row(
         experiment="one-stream",
+        title="the same, decoding alone",
+        subject="fp32 ngram",
+        peer="fp32",
+        groups=COPY_HEAVY,
+        decode_only=True,
+    ),
+    Row(
+        experiment="one-stream",
         title="speculation against itself off, other classes, int8",
         subject="int8 ngram",
+        peer="int8",
+        groups=OTHER_CLASSES,
+        bar=0.97,
+    ),
+    Row(
+        experiment="one-stream",
+        title="the same, suffix and ngram",
+        subject="int8 suffix+ngram",
         peer="int8",
         groups=OTHER_CLASSES,
         bar=0.97,
@@ -143,6 +181,13 @@ ROWS: Final = (
         peer="llama.cpp",
     ),
     Row(
+        experiment="batch",
+        title="16 at once, speculation against itself off, int8",
+        subject="int8 ngram",
+        peer="int8",
+        bar=0.97,
+    ),
+    Row(
         experiment="crowd",
         title="64 at once behind one system prompt, int8, against sequential generate",
         subject="int8",
@@ -178,8 +223,12 @@ def evaluate(row: Row, rounds: Sequence[Round]) -> Result | None:
     if not chosen:
         return None
     pairs = [(item.measured[row.subject], item.measured[row.peer]) for item in chosen]
+    times = [(row.seconds(subject), row.seconds(peer)) for subject, peer in pairs]
+    ratios = [peer / subject for subject, peer in times if subject and peer]
+    if not ratios:
+        return None
     return Result(
         row=row,
-        ratio=median_interval([peer.seconds / subject.seconds for subject, peer in pairs]),
+        ratio=median_interval(ratios),
         same_texts=sum(subject.text_hash == peer.text_hash for subject, peer in pairs),
     )

@@ -50,13 +50,26 @@ def _class_figures(rounds: Sequence[Round], name: str) -> dict[str, Any]:
     sides = dict.fromkeys(side for item in own for side in item.facts)
     figures = {side: _speed([item.measured[side] for item in own]) for side in sides}
     for side in figures:
-        off = side.removesuffix(" ngram")
-        if off in figures and off != side:
-            pairs = [(item.measured[off], item.measured[side]) for item in own]
-            ratios = median_interval([plain.seconds / drafted.seconds for plain, drafted in pairs])
-            same = sum(plain.text_hash == drafted.text_hash for plain, drafted in pairs)
-            figures[side] |= {"speed_up": asdict(ratios), "same_texts": same}
+        off, _, _ = side.rpartition(" ")
+        if off in figures:
+            figures[side] |= _against_off(
+                [(item.measured[off], item.measured[side]) for item in own]
+            )
     return {"class": name, "prompts": len(own), "sides": figures}
+
+
+def _against_off(pairs: Sequence[tuple[Measured, Measured]]) -> dict[str, Any]:
+    """What drafts gained, end to end and while decoding; pairs of without and with."""
+    ratios = [plain.seconds / drafted.seconds for plain, drafted in pairs]
+    figures: dict[str, Any] = {
+        "speed_up": asdict(median_interval(ratios)),
+        "same_texts": sum(plain.text_hash == drafted.text_hash for plain, drafted in pairs),
+    }
+    times = [(plain.decode_seconds, drafted.decode_seconds) for plain, drafted in pairs]
+    decoding = [plain / drafted for plain, drafted in times if plain and drafted]
+    if decoding:
+        figures["decode_speed_up"] = asdict(median_interval(decoding))
+    return figures
 
 
 def _speed(measured: Sequence[Measured]) -> dict[str, Any]:

@@ -31,7 +31,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a side made of a job, on its own clock: from the first prompt in to the last token."""
+    """What a side made of a job, on its own clock: from the first prompt in to the last token.
+
+    `first_seconds`: until every prompt had its first token, where the side can tell.
+    """
 
     seconds: float
     output_tokens: int
@@ -39,6 +42,7 @@ class Outcome:
     steps: int = 0
     drafted: int = 0
     accepted: int = 0
+    first_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 
 from bench.engine import __main__ as main
 from bench.engine import facts, report, summary
-from bench.engine.experiments import Experiment, Task, chosen, ours
+from bench.engine.experiments import Experiment, Task, chosen, ours, with_sides
 from bench.engine.probes import costs, gaps, held
 from bench.engine.prompts import CLASSES, HELD_OUT
 from bench.engine.rounds import ROUNDS_FILE, Measured, Recorder, Round, stored
@@ -84,6 +84,20 @@ def test_row_uses_its_own_classes_and_the_newest_code_only():
     assert evaluate(replace(ROW, peer="absent"), rounds) is None
 
 
+def test_decoding_alone_leaves_out_the_time_to_the_first_token():
+    # given: half a second is the prompt's, and a round whose sides did not tell
+    told = measured_round(0, fp32=1.0, generate=3.0)
+    halves = {name: replace(value, first_seconds=0.5) for name, value in told.measured.items()}
+    rounds = [replace(told, measured=halves), measured_round(1, fp32=1.0, generate=9.0)]
+
+    # when
+    result = evaluate(replace(ROW, decode_only=True), rounds)
+
+    # then
+    assert (result.ratio.median, result.ratio.n) == (5.0, 1)
+    assert evaluate(replace(ROW, decode_only=True), rounds[1:]) is None
+
+
 def test_report_shows_what_was_measured_and_leaves_out_the_rest():
     rounds = [
         measured_round(i, group=name, **{"fp32": 1.0, "fp32 ngram": 0.5, "generate": 2.0})
@@ -91,7 +105,7 @@ def test_report_shows_what_was_measured_and_leaves_out_the_rest():
     ]
     text = report.render(summary.summarise(rounds, {}))
     assert "| one stream, fp32-exact, against transformers generate | 2.00 (2.00-2.00)" in text
-    assert "2.00 (2.00-2.00) | 4 of 4" in text
+    assert "2.00 (2.00-2.00) |  | 4 of 4" in text
     assert "requests at once" not in text
 
 
@@ -109,6 +123,21 @@ def test_published_figures_come_from_prompts_that_nothing_is_tuned_on():
 def test_unknown_experiment_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match="no experiment nonsense; there are one-stream"):
         chosen(["nonsense"])
+
+
+def test_some_sides_of_an_experiment_can_be_compared_alone():
+    [batch] = chosen(["batch"])
+    assert [side.name for side in with_sides(batch, ["int8", "int8 ngram"]).sides] == [
+        "int8",
+        "int8 ngram",
+    ]
+    with pytest.raises(ValueError, match="batch has no side int4; it has transformers batching"):
+        with_sides(batch, ["int4"])
+
+
+def test_the_name_of_a_side_says_what_drafts():
+    assert ours("int8").settings["speculation"] == "off"
+    assert ours("int8 suffix+ngram").settings["speculation"] == "suffix+ngram"
 
 
 # ---- sides and rounds, with real processes
@@ -205,7 +234,7 @@ def test_cost_of_a_longer_step_never_falls(settings):
     result = costs.measure(settings)
     assert result.tokens[0] == 1
     assert result.step_ms == sorted(result.step_ms)
-    assert [drafts for drafts, _ in result.break_even] == [1, 3, 7]
+    assert [drafts for drafts, _ in result.break_even] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_facts_are_measured_once_for_each_version_of_the_code(tmp_path: Path, monkeypatch):

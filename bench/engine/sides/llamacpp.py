@@ -59,6 +59,8 @@ def run(server: Any, job: Job) -> Outcome:
         steps=tokens - accepted,
         drafted=sum(timing.get("draft_n", 0) for timing in timings),
         accepted=accepted,
+        # Of one prompt only: the time in the queue of slots is not told.
+        first_seconds=timings[0]["prompt_ms"] / 1e3 if len(timings) == 1 else None,
     )
 
 

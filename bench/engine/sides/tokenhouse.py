@@ -37,6 +37,7 @@ def run(engine: Engine, job: Job) -> Outcome:
         steps=sum(usage.steps for usage in usages),
         drafted=sum(usage.drafted for usage in usages),
         accepted=sum(usage.accepted for usage in usages),
+        first_seconds=max(usage.queue_ms + usage.prefill_ms for usage in usages) / 1e3,
     )
 
 
