@@ -7,11 +7,13 @@ corrections, rebates and credit notes are in the ledger, not here.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Final
 
 from django.db.models import QuerySet, Sum
 
 from billing.models import UsageDay
+from billing.money import half_away
 
 ROWS_MAX: Final = 10
 
@@ -29,9 +31,12 @@ class Earned:
         return self.revenue_pico - self.cost_pico
 
     @property
-    def share(self) -> float | None:
-        """The margin as a part of the revenue; None where there is none."""
-        return self.margin_pico / self.revenue_pico if self.revenue_pico else None
+    def share(self) -> Decimal | None:
+        """The margin as a part of the revenue, rounded to a ten-thousandth; None where there is
+        no revenue."""
+        if not self.revenue_pico:
+            return None
+        return Decimal(half_away(self.margin_pico * 10_000, self.revenue_pico)).scaleb(-4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Django reads these names; without them its own American ones would hold."""
+"""How dates are written, in every template and in the admin console; times are UTC.
+
+Django reads these names; without them its own American ones would hold.
+"""
 
 DATE_FORMAT = "j M Y"
 TIME_FORMAT = "H:i:s"
