@@ -6,8 +6,9 @@ was committed and not acknowledged is read again and found to be known.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -15,16 +16,16 @@ from typing import Final
 import redis
 from django.db import DataError, IntegrityError, transaction
 
-from billing import assessment, ledger, locks, postings, registers, usage_rows
+from billing import ledger, locks, postings, registers, usage_rows
 from billing.acknowledgement import Acknowledgement, acknowledge
-from billing.assessment import Assessed, Prior
+from billing.assessment import Assessed
 from billing.invariant_results import report
-from billing.models import Tenant, UsageEvent
+from billing.models import Tenant
 from billing.money import PICO_PER_NANO
 from billing.pinned_prices import PinnedPrices
 from billing.quota_registers import QuotaRegisters
-from billing.rating import Price
-from billing.read_ahead import Batch, ReadAhead
+from billing.rated_batches import Batch, Rated, rate_now
+from billing.read_ahead import ReadAhead, reading_thread
 from billing.usage_rows import Known, Written
 from billing.usage_stream import (
     StreamEntry,
@@ -40,10 +41,9 @@ __all__ = ["Drained", "drain", "drain_all", "ensure_groups", "lag_ms", "last_del
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE: Final = 2_000
+BATCH_SIZE: Final = 4_000
 # A run of the task ends here even if the stream does not: the next one goes on.
-BATCHES_PER_RUN_MAX: Final = 50
-NO_PRIOR: Final = Prior()
+BATCHES_PER_RUN_MAX: Final = 25
 
 
 @dataclass(slots=True)
@@ -67,14 +67,34 @@ class Drained:
 
 
 def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
-    """Drain every shard that has something, and that nobody else is draining."""
+    """Drain every shard that has something, and that nobody else is draining.
+
+    While the last batch of one shard is posted, the first of the next is read, under its lock.
+    """
     done = Drained()
-    pinned = PinnedPrices()
-    for shard in _busy_shards(client):
-        with locks.shard(shard) as taken:
-            if taken:
-                done.add(drain(client, shard, now=now, pinned=pinned))
+    # Locks are let go of only once nothing more is read under them, whatever happens.
+    with ExitStack() as locks_held, reading_thread() as thread:
+        run = _Run(client, now, PinnedPrices(), thread)
+        opened = _opened(run, locks_held)
+        following = next(opened, None)
+        while following is not None:
+            (lock, stream), following = following, None
+            for batch in stream.batches():
+                if stream.is_last:
+                    following = next(opened, None)
+                done.add(_drain_batch(run, stream.shard, batch))
+            done.add(_ended(run, stream))
+            lock.close()
+            following = following or next(opened, None)
     return done
+
+
+def _opened(run: "_Run", locks_held: ExitStack) -> Iterator[tuple[ExitStack, ReadAhead]]:
+    """Shards that were free, each with its lock and its first batch on its way."""
+    for shard in _busy_shards(run.client):
+        lock = locks_held.enter_context(ExitStack())
+        if lock.enter_context(locks.shard(shard)):
+            yield lock, run.read_ahead(shard, BATCH_SIZE)
 
 
 def _busy_shards(client: redis.Redis) -> list[int]:
@@ -96,52 +116,59 @@ def lag_ms(client: redis.Redis, *, now: datetime) -> int:
 
 
 def drain(
-    client: redis.Redis,
-    shard: int,
-    *,
-    now: datetime,
-    batch_size: int = BATCH_SIZE,
-    pinned: PinnedPrices | None = None,
+    client: redis.Redis, shard: int, *, now: datetime, batch_size: int = BATCH_SIZE
 ) -> Drained:
     """Drain one shard; the caller holds its lock."""
     done = Drained()
-    run = _Run(client, shard, now, pinned or PinnedPrices())
-    stream = ReadAhead(client, shard, count=batch_size, batches_max=BATCHES_PER_RUN_MAX)
-    with closing(stream.batches()) as batches:
-        for batch in batches:
-            done.add(_drain_batch(run, batch))
-    done.left = not stream.ended
-    if done.read:
-        trim(client, shard)
+    with reading_thread() as thread:
+        run = _Run(client, now, PinnedPrices(), thread)
+        stream = run.read_ahead(shard, batch_size)
+        for batch in stream.batches():
+            done.add(_drain_batch(run, shard, batch))
+        done.add(_ended(run, stream))
     return done
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     client: redis.Redis
-    shard: int
     now: datetime
     pinned: PinnedPrices
+    thread: ThreadPoolExecutor
+
+    def read_ahead(self, shard: int, batch_size: int) -> ReadAhead:
+        return ReadAhead(
+            self.thread,
+            self.client,
+            shard,
+            self.pinned,
+            count=batch_size,
+            batches_max=BATCHES_PER_RUN_MAX,
+        )
 
 
-def _drain_batch(run: _Run, batch: Batch) -> Drained:
-    unreadable = [item for item in batch if isinstance(item, Unreadable)]
-    entries = [item for item in batch if isinstance(item, StreamEntry)]
-    strangers, entries = _split_strangers(run.shard, entries)
-    unreadable += strangers
-    done = Drained(read=len(batch))
-    acknowledgements, unpostable = _book_what_can_be(run, entries, done)
-    acknowledge(run.client, run.shard, acknowledgements)
-    unreadable += unpostable
+def _ended(run: _Run, stream: ReadAhead) -> Drained:
+    if stream.found:
+        trim(run.client, stream.shard)
+    return Drained(left=not stream.ended)
+
+
+def _drain_batch(run: _Run, shard: int, batch: Batch) -> Drained:
+    strangers, entries = _split_strangers(shard, batch.entries)
+    done = Drained(read=batch.read)
+    rated = None if strangers else batch.rated
+    acknowledgements, unpostable = _book_what_can_be(run, shard, entries, rated, done)
+    acknowledge(run.client, shard, acknowledgements)
+    unreadable = [*batch.unreadable, *strangers, *unpostable]
     done.unreadable = len(unreadable)
     if unreadable:
         _complain(unreadable, run.now)
-        set_aside(run.client, run.shard, unreadable)
+        set_aside(run.client, shard, unreadable)
     return done
 
 
 def _book_what_can_be(
-    run: _Run, entries: Sequence[StreamEntry], done: Drained
+    run: _Run, shard: int, entries: Sequence[StreamEntry], rated: Rated | None, done: Drained
 ) -> tuple[list[Acknowledgement], list[Unreadable]]:
     """Book a batch; one that PostgreSQL refuses is halved until the entry at fault stands alone."""
     if not entries:
@@ -149,14 +176,14 @@ def _book_what_can_be(
     try:
         # Durable: what is acknowledged after must have been committed, not just released.
         with transaction.atomic(durable=True):
-            result = _book(run, entries)
+            result = _book(run, shard, rated or rate_now(entries, run.pinned))
     except (DataError, IntegrityError) as problem:
         if len(entries) == 1:
             reason = f"{type(problem).__name__}: {problem}"[:300]
             return [], [Unreadable(entries[0].id, reason, _as_fields(entries[0]))]
         middle = len(entries) // 2
-        first = _book_what_can_be(run, entries[:middle], done)
-        second = _book_what_can_be(run, entries[middle:], done)
+        first = _book_what_can_be(run, shard, entries[:middle], None, done)
+        second = _book_what_can_be(run, shard, entries[middle:], None, done)
         return first[0] + second[0], first[1] + second[1]
     done.add(result.counts)
     return result.acknowledgements, []
@@ -187,22 +214,20 @@ class _Booked:
     acknowledgements: list[Acknowledgement]
 
 
-def _book(run: _Run, entries: Sequence[StreamEntry]) -> _Booked:
+def _book(run: _Run, shard: int, rated: Rated) -> _Booked:
     """Write and post a batch; the result is to be acknowledged once it has committed."""
-    assessed = _assess(entries, run.pinned.of(entries))
+    entries = [entry for entry, _, _ in rated.items]
     tenants = sorted({entry.event.tenant for entry in entries})
     transfer_ids = dict(zip(tenants, ledger.new_ids(len(tenants)), strict=True))
-    written = usage_rows.write(
-        [(entry, result) for entry, result, _ in assessed], transfer_ids, drained_at=run.now
-    )
+    written = usage_rows.write(entries, rated.rows, transfer_ids, drained_at=run.now)
     posted = [
-        item for item in assessed if item[0].id in written.new and not item[1].quarantine_reason
+        item for item in rated.items if item[0].id in written.new and not item[1].quarantine_reason
     ]
     drafts = postings.drafts(posted, transfer_ids)
     if drafts:
         ledger.post_all(drafts)
-    _report(assessed, written, run.now)
-    quotas = QuotaRegisters.of(tenants, run.shard)
+    _report(rated.items, written, run.now)
+    quotas = QuotaRegisters.of(tenants, shard)
     return _Booked(
         Drained(
             posted=len(posted),
@@ -211,50 +236,9 @@ def _book(run: _Run, entries: Sequence[StreamEntry]) -> _Booked:
         ),
         [
             _acknowledgement(entry, result, written.known.get(entry.id), quotas)
-            for entry, result, _ in assessed
+            for entry, result, _ in rated.items
         ],
     )
-
-
-def _assess(
-    entries: Sequence[StreamEntry], pinned: Mapping[int, Price]
-) -> list[tuple[StreamEntry, Assessed, Prior]]:
-    found = _priors([entry for entry in entries if entry.late])
-    assessed = []
-    for entry in entries:
-        event = entry.event
-        prior = NO_PRIOR
-        if entry.late:
-            prior = found.get((event.request_id, event.attempt), NO_PRIOR)
-        result = assessment.assess(entry, pinned, prior)
-        assessed.append((entry, result, prior))
-        if entry.expired:
-            # Its late settle may be in this very batch.
-            found.setdefault((event.request_id, event.attempt), _prior_of(entry, result))
-    return assessed
-
-
-def _prior_of(entry: StreamEntry, result: Assessed) -> Prior:
-    if result.quarantine_reason:
-        return Prior(tenant_pico=entry.debit_nano * PICO_PER_NANO)
-    return Prior(result.tenant_pico, result.supplier_pico, result.exposure_pico)
-
-
-def _priors(late: Sequence[StreamEntry]) -> dict[tuple[str, int], Prior]:
-    """The expiries of requests that were settled after all."""
-    if not late:
-        return {}
-    rows = UsageEvent.objects.filter(
-        request_id__in={entry.event.request_id for entry in late}, attempt__lt=0
-    )
-    return {(str(row.request_id), -row.attempt - 1): _stored_prior(row) for row in rows}
-
-
-def _stored_prior(row: UsageEvent) -> Prior:
-    if row.state == UsageEvent.State.QUARANTINED:
-        return Prior(tenant_pico=row.charged_nano * PICO_PER_NANO)
-    exposure_pico = max(row.hold_nano * PICO_PER_NANO - row.tenant_cost_pico, 0)
-    return Prior(row.tenant_cost_pico, row.supplier_cost_pico, exposure_pico, row.transfer_id)
 
 
 def _acknowledgement(
@@ -276,9 +260,7 @@ def _acknowledgement(
     )
 
 
-def _report(
-    assessed: Sequence[tuple[StreamEntry, Assessed, Prior]], written: Written, now: datetime
-) -> None:
+def _report(assessed: Sequence[postings.Posted], written: Written, now: datetime) -> None:
     for entry, result, _ in assessed:
         known = written.known.get(entry.id)
         if known is not None and not known.same_body:

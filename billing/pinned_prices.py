@@ -8,17 +8,30 @@ from billing.usage_stream import StreamEntry
 
 
 class PinnedPrices:
-    """Kept for one run of the drain, whose events name few versions again and again."""
+    """Kept for one run of the drain, whose events name few versions again and again.
+
+    The posting thread reads versions; the reading thread only looks at `known`.
+    """
 
     def __init__(self) -> None:
-        self._read: dict[int, Price] = {}
+        self.known: Mapping[int, Price] = {}
+
+    def has_all_of(self, entries: Iterable[StreamEntry]) -> bool:
+        return _named(entries) <= self.known.keys()
 
     def of(self, entries: Iterable[StreamEntry]) -> Mapping[int, Price]:
         """At least every version that these entries name and that exists."""
-        named = {entry.event.prices for entry in entries}
-        wanted = {version for versions in named for version in versions}
-        wanted |= {entry.event.price for entry in entries if entry.event.price is not None}
-        missing = {v for v in wanted - self._read.keys() if 0 < v <= assessment.BIGINT_MAX}
+        missing = {
+            version
+            for version in _named(entries) - self.known.keys()
+            if 0 < version <= assessment.BIGINT_MAX
+        }
         if missing:
-            self._read |= prices.by_version(missing)
-        return self._read
+            self.known = {**self.known, **prices.by_version(missing)}
+        return self.known
+
+
+def _named(entries: Iterable[StreamEntry]) -> set[int]:
+    distinct = {(entry.event.prices, entry.event.price) for entry in entries}
+    named = {version for versions, _ in distinct for version in versions}
+    return named | {price for _, price in distinct if price is not None}

@@ -2,10 +2,11 @@
 
 What is known already is left as it is; the caller learns which entries are new and how the others
 stand. Rows go in COPY's binary form, because the assembly of text costs more than all else here.
+They are packed without what is known only when they are written: transfer and time.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -18,6 +19,7 @@ from billing import registers
 from billing.assessment import BIGINT_MAX, Assessed
 from billing.models import UsageEvent
 from billing.money import PICO_PER_NANO
+from billing.postings import Posted
 from billing.usage import CanonicalUsage
 from billing.usage_stream import StreamEntry
 
@@ -40,10 +42,8 @@ COLUMNS: Final = (
     "charged_nano",
     "occurred_at",
     "settled_at",
-    "drained_at",
     "team_id",
     "price_version_id",
-    "transfer_id",
     "session_hash",
     "sku",
     "supplier",
@@ -62,7 +62,10 @@ _TEMPORARY: Final = (
 )
 _COPY: Final = f"COPY drained ({_NAMES}) FROM STDIN (FORMAT BINARY)"
 _INSERT: Final = (
-    f"INSERT INTO billing_usageevent ({_NAMES}) SELECT {_NAMES} FROM drained"
+    f"INSERT INTO billing_usageevent ({_NAMES}, drained_at, transfer_id)"
+    f" SELECT {_NAMES}, %s, posting.transfer_id FROM drained"
+    " LEFT JOIN unnest(%s::bigint[], %s::bigint[]) AS posting (payer_id, transfer_id)"
+    f" ON posting.payer_id = drained.tenant_id AND drained.state = '{UsageEvent.State.POSTED}'"
     " ON CONFLICT (request_id, attempt, day) DO NOTHING RETURNING stream_id"
 )
 _KNOWN: Final = (
@@ -105,20 +108,22 @@ class Written:
 
 
 def write(
-    rows: Sequence[tuple[StreamEntry, Assessed]],
-    transfer_ids: dict[int, int],
+    entries: Sequence[StreamEntry],
+    packed: bytes,
+    transfer_ids: Mapping[int, int],
     *,
     drained_at: datetime,
 ) -> Written:
-    """Insert what is new, in the caller's transaction; DataError where no column can hold it."""
-    packed = _packed(rows, transfer_ids, drained_at)
+    """Insert what is new of these entries, whose rows `pack` has packed, in the caller's
+    transaction; posted ones name their tenant's transfer."""
+    posting = (drained_at, list(transfer_ids), list(transfer_ids.values()))
     with connection.cursor() as cursor:
         cursor.execute(_TEMPORARY)
         with cursor.cursor.copy(_COPY) as copy:
             copy.write(packed)
-        cursor.execute(_INSERT)
+        cursor.execute(_INSERT, posting)
         new = frozenset(row[0] for row in cursor.fetchall())
-        others = [entry.id for entry, _ in rows if entry.id not in new]
+        others = [entry.id for entry in entries if entry.id not in new]
         known: dict[str, Known] = {}
         if others:
             cursor.execute(_KNOWN, [others])
@@ -137,27 +142,21 @@ def _known(
     )
 
 
-def _packed(
-    rows: Sequence[tuple[StreamEntry, Assessed]],
-    transfer_ids: dict[int, int],
-    drained_at: datetime,
-) -> bytes:
-    """All rows as one binary COPY, in the order of the unique key."""
-    ordered = sorted(rows, key=lambda row: (row[0].event.request_id, row[0].attempt))
-    drained_us = int(drained_at.timestamp() * 1000) * 1000 - _MS_0 * 1000
+def pack(items: Iterable[Posted]) -> bytes:
+    """All rows as one binary COPY, in the order of the unique key; DataError where no column can
+    hold one."""
+    ordered = sorted(items, key=lambda item: (item[0].event.request_id, item[0].attempt))
     parts: list[bytes | msgspec.Raw] = [_HEAD]
     try:
-        for entry, assessed in ordered:
-            parts += _row(entry, assessed, transfer_ids, drained_us)
+        for entry, assessed, _ in ordered:
+            parts += _row(entry, assessed)
     except struct.error as problem:
         raise DataError(f"not storable: {problem}") from problem
     parts.append(_TAIL)
     return b"".join(parts)
 
 
-def _row(
-    entry: StreamEntry, assessed: Assessed, transfer_ids: dict[int, int], drained_us: int
-) -> tuple[bytes | msgspec.Raw, ...]:
+def _row(entry: StreamEntry, assessed: Assessed) -> tuple[bytes | msgspec.Raw, ...]:
     event = entry.event
     quarantined = bool(assessed.quarantine_reason)
     settled_ms = entry.appended_ms if entry.expired else event.settled_ms
@@ -175,7 +174,6 @@ def _row(
         entry.debit_nano,
         (event.occurred_ms - _MS_0) * 1000,
         (settled_ms - _MS_0) * 1000,
-        drained_us,
     )
     day = registers.request_ms(event.request_id) // registers.MS_PER_DAY - _DAY_0
     request = bytes.fromhex(event.request_id.replace("-", ""))
@@ -186,7 +184,6 @@ def _row(
         fixed,
         _number(event.team),
         _number(assessed.price),
-        _NULL if quarantined else _number(transfer_ids[event.tenant]),
         _text(event.session[:64]),
         _text(event.sku[:200]),
         _text(event.supplier[:80]),

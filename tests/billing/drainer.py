@@ -17,7 +17,7 @@ from django.conf import settings
 # Where a drain can die: the module and function, and whether before it or after it.
 POINTS = {
     "read": ("usage_stream", "read", "after"),
-    "packed": ("usage_rows", "_packed", "after"),
+    "packed": ("usage_rows", "pack", "after"),
     "written": ("usage_rows", "write", "after"),
     "posted": ("ledger", "post_all", "after"),
     "committed": ("metering", "acknowledge", "before"),

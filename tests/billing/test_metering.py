@@ -12,6 +12,7 @@ from billing import holds, metering, prices, registers, usage_stream
 from billing.holds import SettledAttempt
 from billing.metering import Drained
 from billing.models import Account, InvariantCheck, Transfer, UsageEvent
+from billing.usage_stream import StreamEntry
 from tests.billing import desk as desks
 from tests.billing.books import Books
 
@@ -416,10 +417,10 @@ def test_an_entry_that_postgres_refuses_stands_alone(
         books.served()
     write = metering.usage_rows.write
 
-    def refuse(rows: Sequence[Any], *args: Any, **named: Any) -> Any:
-        if any(entry.event.request_id == bad for entry, _ in rows):
+    def refuse(entries: Sequence[StreamEntry], *args: Any, **named: Any) -> Any:
+        if any(entry.event.request_id == bad for entry in entries):
             raise DataError("not storable")
-        return write(rows, *args, **named)
+        return write(entries, *args, **named)
 
     monkeypatch.setattr(metering.usage_rows, "write", refuse)
     # when
