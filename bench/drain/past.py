@@ -1,17 +1,22 @@
 """A past of many events, written by SQL as the drain would have written it."""
 
+import functools
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
+import django
 import redis
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test import Client
 
-from bench.drain import stage
+from bench.drain import figures, stage
 from bench.drain.__main__ import say
 from bench.drain.history import House, keep_writing
 from billing import invariants, rebuild, registers
@@ -21,6 +26,10 @@ from gateway.models import Member, Team
 STEPS: Final = 10
 CHUNK: Final = 100_000
 TENANTS: Final = 100
+MONTH: Final = timedelta(days=30)
+# As many as a drain posts at once, and numbers that no event of the past has.
+BATCH: Final = 4_000
+EXTRA: Final = 10**12
 READS: Final = 7
 SETTLING_S: Final = 3
 INDEX: Final = "bench_usage_model"
@@ -32,7 +41,7 @@ TRANSFERS: Final = """
     WITH made AS (
         INSERT INTO billing_transfer (code, tenant_id, memo, idempotency_key, created_at)
         SELECT 'usage', tenant, '', 'past:' || %(first)s || ':' || tenant, %(until)s
-        FROM unnest(%(tenants)s::bigint[]) tenant RETURNING tenant_id, id
+        FROM unnest(%(share)s::bigint[]) tenant RETURNING tenant_id, id
     ) INSERT INTO batch SELECT * FROM made;
 """
 EVENTS: Final = """
@@ -91,6 +100,14 @@ ACCOUNTS: Final = """
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """When the first event was, and how far apart they are."""
+
+    began: datetime
+    per_event: timedelta
+
+
 def prepare(client: redis.Redis, *, tenants: int) -> House:
     market = stage.prepare(client, tenants=tenants)
     first = market.tenants[0]
@@ -116,9 +133,18 @@ def _arguments(house: House) -> dict[str, Any]:
     }
 
 
-def write(house: House, *, first: int, count: int, began: datetime, per_event: timedelta) -> None:
-    """Post `count` events beside each other in time, one transfer per tenant."""
-    arguments = _arguments(house)
+def write(
+    house: House,
+    share: Sequence[int],
+    *,
+    first: int,
+    count: int,
+    began: datetime,
+    per_event: timedelta,
+) -> None:
+    """Post what a share of the tenants has of `count` events beside each other in time, one
+    transfer per tenant."""
+    arguments = _arguments(house) | {"share": list(share)}
     arguments |= {"first": first, "count": count, "began": began, "per_event": per_event}
     arguments["until"] = began + (first + count) * per_event
     with transaction.atomic(), connection.cursor() as cursor:
@@ -135,23 +161,20 @@ def overview(house: House) -> None:
         raise AssertionError(answer.status_code)
 
 
-def measure(redis_url: str, events: int) -> None:
-    with redis.Redis.from_url(redis_url) as client:
+def measure(redis_url: str, events: int, kept: Path | None) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        ProcessPoolExecutor(2, mp_context=spawn, initializer=django.setup) as writers,
+        figures.written(kept) as keep,
+    ):
         house = prepare(client, tenants=TENANTS)
-        began = datetime.now(UTC) - timedelta(days=30)
-        per_event = timedelta(days=30) / events
+        past = Past(datetime.now(UTC) - MONTH, MONTH / events)
         for step in range(STEPS):
-            first, last = step * events // STEPS, (step + 1) * events // STEPS
-            took = timed(lambda: write_all(house, first, last, began, per_event))  # noqa: B023
-            then = began + last * per_event
-            checked = timed(lambda: invariants.check_all(client, now=then))  # noqa: B023
-            again = timed(lambda: invariants.check_all(client, now=then))  # noqa: B023
-            month = sorted(timed(lambda: overview(house)) for _ in range(READS))
-            say(
-                f"{last:>11,} events: month view {month[READS // 2] * 1e3:4.0f} ms"
-                f" ({month[0] * 1e3:.0f} to {month[-1] * 1e3:.0f}); check of this step"
-                f" {checked:5.2f} s, of 15 minutes {again:5.2f} s; written in {took:.0f} s"
-            )
+            span = range(step * events // STEPS, (step + 1) * events // STEPS)
+            took = timed(lambda: write_all(writers, house, span, past))  # noqa: B023
+            then = past.began + span.stop * past.per_event
+            keep(_measured(client, house, span.stop, then, took))
         index_under_load(house)
         for shard in {tenant % registers.SHARDS for tenant in house.tenants}:
             rebuild.rebuild(client, shard, now=datetime.now(UTC))
@@ -160,11 +183,53 @@ def measure(redis_url: str, events: int) -> None:
         say(f"full audit: {took:.1f} s; broken: {broken}")
 
 
-def write_all(house: House, first: int, last: int, began: datetime, per_event: timedelta) -> None:
-    for at in range(first, last, CHUNK):
-        write(house, first=at, count=min(CHUNK, last - at), began=began, per_event=per_event)
+def _measured(
+    client: redis.Redis, house: House, events: int, then: datetime, wrote_s: float
+) -> dict[str, float]:
+    checked = timed(lambda: invariants.check_all(client, now=then))
+    again = timed(lambda: invariants.check_all(client, now=then))
+    audited = timed(lambda: invariants.audit(client, now=then))
+    month = sorted(timed(lambda: overview(house)) for _ in range(READS))
+    posted = sorted(
+        timed(functools.partial(post_more, house, place, then))
+        for place in range(events, events + READS)
+    )
+    say(
+        f"{events:>11,} events: month view {month[READS // 2] * 1e3:4.0f} ms"
+        f" ({month[0] * 1e3:.0f} to {month[-1] * 1e3:.0f}); check of this step {checked:5.2f} s,"
+        f" of 15 minutes {again:5.2f} s, of every row {audited:5.1f} s; {BATCH:,} more posted and"
+        f" rolled up in {posted[READS // 2] * 1e3:.0f} ms; written in {wrote_s:.0f} s"
+    )
+    return {
+        "events": events,
+        "month_ms": month[READS // 2] * 1e3,
+        "check_s": checked,
+        "again_s": again,
+        "audit_s": audited,
+        "rollups_us": posted[READS // 2] / BATCH * 1e6,
+    }
+
+
+def post_more(house: House, place: int, at: datetime) -> None:
+    """One more batch of new events, with their rollups, as large as a drain's."""
+    first = EXTRA + place * BATCH
+    write(house, house.tenants, first=first, count=BATCH, began=at, per_event=timedelta(0))
+
+
+def write_all(writers: Executor, house: House, span: range, past: Past) -> None:
+    """Side by side: one writes the busiest tenant's half, the other what all the rest have."""
+    shares = (house.tenants[:1], house.tenants[1:])
+    writing = [writers.submit(write_share, house, share, span, past) for share in shares]
+    for share_written in writing:
+        share_written.result()
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
+
+
+def write_share(house: House, share: Sequence[int], span: range, past: Past) -> None:
+    for at in range(span.start, span.stop, CHUNK):
+        count = min(CHUNK, span.stop - at)
+        write(house, share, first=at, count=count, began=past.began, per_event=past.per_event)
 
 
 def index_under_load(house: House) -> None:
