@@ -1,15 +1,16 @@
 """The ledger's promises as SQL: each statement finds violations, and an empty answer is a promise
-kept. Three kinds, by what they cost.
+kept. Of rows, of sums, and of sums against rows.
 """
 
 from typing import Final
 
-# Of what was written since a time: the cost grows with new rows.
-OF_NEW_ROWS: Final = {
+# Of rows: {which} says of which transfers t, or events u. Of those written since a time for the
+# continuous check, of those in a block of ids for the audit.
+OF_TRANSFERS: Final = {
     "entries of a transfer sum to zero": """
         SELECT t.id, sum(e.amount_pico) FROM billing_transfer t
         LEFT JOIN billing_entry e ON e.transfer_id = t.id
-        WHERE t.created_at >= %s GROUP BY t.id
+        WHERE {which} GROUP BY t.id
         HAVING count(e.id) < 2 OR sum(e.amount_pico) <> 0 LIMIT 5
     """,
     "events of a transfer equal what it posted": """
@@ -27,23 +28,30 @@ OF_NEW_ROWS: Final = {
             FROM billing_entry JOIN billing_account a ON a.id = account_id
             WHERE transfer_id = t.id
         ) e ON true
-        WHERE t.code = 'usage' AND t.created_at >= %s
+        WHERE t.code = 'usage' AND {which}
             AND (coalesce(u.paid, 0) <> coalesce(e.paid, 0)
                 OR coalesce(u.supplied, 0) <> coalesce(e.supplied, 0)
                 OR coalesce(u.over, 0) <> coalesce(e.over, 0)) LIMIT 5
     """,
+}
+OF_EVENTS: Final = {
     "each posted event is in exactly one transfer": """
         SELECT u.id, u.transfer_id FROM billing_usageevent u
         LEFT JOIN billing_transfer t ON t.id = u.transfer_id
-        WHERE u.drained_at >= %s AND (
+        WHERE {which} AND (
             (u.state = 'posted' AND (t.id IS NULL OR t.code <> 'usage'
                 OR t.tenant_id <> u.tenant_id))
             OR (u.state = 'quarantined' AND t.id IS NOT NULL)) LIMIT 5
     """,
     "each expiry of an attempt is told once": """
-        SELECT request_id, count(*) FROM billing_usageevent
-        WHERE attempt < 0 AND drained_at >= %s GROUP BY request_id HAVING count(*) > 1 LIMIT 5
+        SELECT u.request_id, count(*) FROM billing_usageevent u
+        JOIN billing_usageevent other ON other.request_id = u.request_id AND other.attempt < 0
+        WHERE u.attempt < 0 AND {which} GROUP BY u.id HAVING count(*) > 1 LIMIT 5
     """,
+}
+OF_NEW_ROWS: Final = {
+    **{name: sql.format(which="t.created_at >= %s") for name, sql in OF_TRANSFERS.items()},
+    **{name: sql.format(which="u.drained_at >= %s") for name, sql in OF_EVENTS.items()},
 }
 # Of everything, by its sums: the cost grows with tenants, keys, offers and days. What the events
 # come to and what was posted for them are summed by different triggers, from different tables.
@@ -88,36 +96,5 @@ OF_SUMS: Final = {
         ) AS d (tenant_id, attempts, requests, cost, input, cached, output) USING (tenant_id)
         WHERE (h.attempts, h.requests, h.cost, h.input, h.cached, h.output)
             IS DISTINCT FROM (d.attempts, d.requests, d.cost, d.input, d.cached, d.output) LIMIT 5
-    """,
-}
-# Of the sums themselves, against every row: for the night.
-OF_ALL_ROWS: Final = {
-    "usage sums equal their events": """
-        SELECT tenant_id, day, kept.*, summed.* FROM (
-            SELECT tenant_id, day, sum(attempts), sum(requests), sum(cost_pico),
-                sum(supplier_cost_pico), sum(overage_pico), sum(debited_pico)
-            FROM billing_usageday GROUP BY tenant_id, day
-        ) AS kept (tenant_id, day, attempts, requests, cost, supplied, over, debited) FULL JOIN (
-            SELECT tenant_id, day, count(*), count(DISTINCT request_id), sum(tenant_cost_pico),
-                sum(supplier_cost_pico), sum(overage_pico), sum(CASE state
-                    WHEN 'quarantined' THEN 1000::numeric * charged_nano
-                    ELSE tenant_cost_pico END)
-            FROM billing_usageevent GROUP BY tenant_id, day
-        ) AS summed (tenant_id, day, attempts, requests, cost, supplied, over, debited)
-            USING (tenant_id, day)
-        WHERE (kept.attempts, kept.requests, kept.cost, kept.supplied, kept.over, kept.debited)
-            IS DISTINCT FROM (summed.attempts, summed.requests, summed.cost, summed.supplied,
-                summed.over, summed.debited) LIMIT 5
-    """,
-    "account sums equal their entries": """
-        SELECT account_id, code, kept.amount, summed.amount FROM (
-            SELECT account_id, code, sum(amount_pico) AS amount, sum(entries) AS entries
-            FROM billing_accountsum GROUP BY account_id, code
-        ) kept FULL JOIN (
-            SELECT account_id, code, sum(amount_pico) AS amount, count(*) AS entries
-            FROM billing_entry e JOIN billing_transfer t ON t.id = e.transfer_id
-            GROUP BY account_id, code
-        ) summed USING (account_id, code)
-        WHERE (kept.amount, kept.entries) IS DISTINCT FROM (summed.amount, summed.entries) LIMIT 5
     """,
 }

@@ -72,7 +72,7 @@ def _panel(panel: Panel, above: float) -> list[str]:
         parts.append(
             f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>'
         )
-        parts.append(_text(LEFT + place * 180, above - 9, name, colour=colour))
+        parts.append(_text(LEFT + place * 155, above - 9, name, colour=colour))
     return parts
 
 

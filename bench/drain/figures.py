@@ -50,12 +50,17 @@ def draw_drain(path: Path) -> None:
 
 def draw_history(path: Path) -> None:
     rows = _read(path)
-    checks = {"check_s": "of the newest step", "again_s": "of 15 minutes", "audit_s": "audit"}
-    refresh = {"rollups_us": "per new event"}
+    checks = {
+        "again_s": "every 30 s",
+        "check_s": "of a step's rows",
+        "sealed_s": "audit that seals it",
+        "audit_s": "the next day's audit",
+    }
+    refresh = {"rollups_us": "a batch of 4,000 posted by SQL, per event"}
     panels = (
         _panel(rows, "month's overview, ms", {"month_ms": "median of 7"}, aim=150),
         _panel(rows, "the ledger's invariants, s", checks, aim=5),
-        _panel(rows, "refresh of the rollups, µs", refresh),
+        _panel(rows, "an event with its rollups, µs", refresh),
     )
     _draw(path, panels)
 

@@ -3,8 +3,9 @@
 `python -m bench.drain.history [events] [--figures FILE.csv]`: fills a throw-away PostgreSQL by SQL
 with a month of events of 100 tenants, posted as the drain posts them, in steps. After each step it
 times the overview page of the busiest tenant, the continuous check (of a step's rows, and of a
-quarter of an hour's), the audit of every row, and what one more batch costs with its rollups. At
-the end it makes an index while another process goes on writing. With `--figures`, each step is a
+quarter of an hour's), the audit that seals the step and the one after, and what one more batch
+costs with its rollups. At the end it makes an index while another process goes on writing, and
+audits every row. With `--figures`, each step is a
 line of that file, and its curves are drawn beside it as SVG.
 """
 

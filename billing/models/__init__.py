@@ -29,6 +29,7 @@ from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.rebates import RebateScale, VolumeRebate
 from billing.models.rerating import Adjustment, ReRating
 from billing.models.rollups import AccountSum, UsageDay, UsageHour
+from billing.models.seals import EntrySeal, EventSeal
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.usage_events import UsageEvent
 
@@ -49,6 +50,8 @@ __all__ = [
     "CreditNote",
     "CreditThreshold",
     "Entry",
+    "EntrySeal",
+    "EventSeal",
     "GrantUse",
     "InvariantCheck",
     "Invoice",

@@ -1,0 +1,144 @@
+"""Audited blocks: sealed once full and sound, added up after, and read again now and then."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+
+from billing import invariants, quarantine, sealing
+from billing.models import EntrySeal, EventSeal, InvariantCheck, UsageEvent
+from billing.seal_statements import BLOCK
+from tests.billing import desk as desks
+from tests.billing.books import Books
+
+COST_PICO = 280_000_000
+
+
+@pytest.fixture
+def ends_of_blocks(books: Books) -> None:
+    """The next event and the next transfer are the last of their blocks."""
+    with connection.cursor() as cursor:
+        for table in ("billing_usageevent", "billing_transfer"):
+            # A block of their own, behind all ids that were ever given out.
+            cursor.execute(
+                "SELECT setval(pg_get_serial_sequence(%(table)s, 'id'), %(block)s * (2 +"
+                " nextval(pg_get_serial_sequence(%(table)s, 'id')) / %(block)s) - 2)",
+                {"table": table, "block": BLOCK},
+            )
+
+
+def audit(books: Books, *, hours: int = 0, everything: bool = False) -> list[str]:
+    """The promises that do not hold, that many hours later."""
+    now = desks.at(books.desk.now_ms) + timedelta(hours=hours)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE billing_transfer DISABLE TRIGGER USER")
+        cursor.execute("UPDATE billing_transfer SET created_at = %s", [desks.at(desks.NOON_MS)])
+        cursor.execute("ALTER TABLE billing_transfer ENABLE TRIGGER USER")
+    invariants.audit(books.desk.client, now=now, everything=everything)
+    return list(InvariantCheck.objects.filter(holds=False).values_list("name", flat=True))
+
+
+def drained(books: Books) -> None:
+    """One event and transfer before the end of a block, and one behind it."""
+    for _ in range(2):
+        books.served()
+        books.drain()
+
+
+def tampered(books: Books, change: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE billing_usageevent DISABLE TRIGGER USER")
+        cursor.execute(
+            f"UPDATE billing_usageevent SET {change}"
+            " WHERE id = (SELECT min(id) FROM billing_usageevent)"
+        )
+        cursor.execute("ALTER TABLE billing_usageevent ENABLE TRIGGER USER")
+
+
+@pytest.mark.usefixtures("ends_of_blocks")
+def test_a_full_block_is_sealed_once_and_counts_from_then_on(books: Books) -> None:
+    # given
+    drained(books)
+    # when
+    too_early, later, again = audit(books), audit(books, hours=1), audit(books, hours=2)
+    # then
+    assert (too_early, later, again) == ([], [], [])
+    (seal,) = EventSeal.objects.all()
+    first = UsageEvent.objects.earliest("id")
+    assert (seal.block, seal.attempts, seal.requests) == (first.pk // BLOCK, 1, 1)
+    assert [int(seal.cost_pico), int(seal.debited_pico)] == [COST_PICO, COST_PICO]
+    assert first.transfer_id is not None
+    assert EntrySeal.objects.filter(block=first.transfer_id // BLOCK, code="usage").count() == 2
+
+
+@pytest.mark.usefixtures("ends_of_blocks")
+def test_a_block_that_rows_may_still_come_to_is_not_sealed(books: Books) -> None:
+    # given
+    drained(books)
+    # when
+    audit(books)
+    # then: the row behind it is of this moment
+    assert EventSeal.objects.count() == 0
+
+
+@pytest.mark.usefixtures("ends_of_blocks")
+def test_a_sealed_row_that_was_altered_is_found_when_its_block_is_read_again(books: Books) -> None:
+    # given
+    drained(books)
+    audit(books, hours=1)
+    # when
+    tampered(books, "supplier_cost_pico = supplier_cost_pico + 1")
+    # then
+    assert sealing.AS_SEALED in audit(books, hours=2, everything=True)
+
+
+@pytest.mark.usefixtures("ends_of_blocks")
+def test_every_sealed_block_is_read_again_within_a_round_of_audits(books: Books) -> None:
+    # given
+    drained(books)
+    audit(books, hours=1)
+    tampered(books, "supplier_cost_pico = supplier_cost_pico + 1")
+    # when
+    found = [audit(books, hours=24 * day) for day in range(1, sealing.AUDITS_PER_ROUND + 1)]
+    # then
+    assert sum(sealing.AS_SEALED in broken for broken in found) == 1
+
+
+@pytest.mark.usefixtures("ends_of_blocks")
+def test_a_block_that_breaks_a_promise_stays_open_and_is_told_each_time(books: Books) -> None:
+    # given
+    drained(books)
+    tampered(books, "transfer_id = NULL")
+    # when
+    once, again = audit(books, hours=1), audit(books, hours=2)
+    # then
+    assert "each posted event is in exactly one transfer" in once
+    assert once == again
+    assert EventSeal.objects.count() == 0
+
+
+@pytest.mark.usefixtures("ends_of_blocks")
+def test_resolving_an_event_moves_its_seal(books: Books) -> None:
+    # given: quarantined, in a sealed block
+    books.served(cost_pico=COST_PICO + 1_000_000)
+    books.drain()
+    books.served()
+    books.drain()
+    assert audit(books, hours=1) == []
+    event = UsageEvent.objects.get(state="quarantined")
+    assert EventSeal.objects.get().debited_pico == event.charged_nano * 1_000
+    # when
+    quarantine.resolve_all(
+        books.desk.client,
+        event_ids=[event.pk],
+        tenant_pico=1_000,
+        supplier_pico=7,
+        resolved_by="alice",
+        reason="seen",
+        now=desks.at(books.desk.now_ms),
+    )
+    # then
+    assert audit(books, hours=2, everything=True) == []
+    seal = EventSeal.objects.get()
+    moved = [seal.cost_pico, seal.supplier_cost_pico, seal.debited_pico]
+    assert [int(pico) for pico in moved] == [1_000, 7, 1_000]
