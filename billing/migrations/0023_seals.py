@@ -32,7 +32,7 @@ CREATE TRIGGER seals_moved AFTER UPDATE ON billing_usageevent
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0021_faster_rollups"),
+        ("billing", "0022_faster_rollups"),
     ]
 
     operations = [

@@ -106,7 +106,7 @@ END $$;
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0020_credit_alerts")]
+    dependencies = [("billing", "0021_receipts")]
 
     operations = [
         migrations.RunSQL(
