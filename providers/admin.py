@@ -12,7 +12,7 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminPasswordWidget
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from billing import recount
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
@@ -168,20 +168,42 @@ class CredentialAdmin(ServiceAdmin):
         return f"…{credential.last_four}"
 
 
+class WorkerKeyForm(forms.ModelForm):  # type: ignore[type-arg]
+    models_allowed = forms.CharField(
+        label="Models",
+        required=False,
+        max_length=4_000,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="What its workers may sell, separated by commas. Empty allows any model.",
+    )
+
+    class Meta:
+        model = WorkerKey
+        fields = ("label", "allowed_network")
+
+    def clean_models_allowed(self) -> list[str]:
+        named = self.cleaned_data["models_allowed"].split(",")
+        return [name.strip() for name in named if name.strip()]
+
+
 @admin.register(WorkerKey)
 class WorkerKeyAdmin(ServiceAdmin):
     """Making a key shows the line that joins another machine, once."""
 
     refusals = (ValueError,)
-    fields = ("label", "allowed_network")
-    list_display = ("label", "public_id", "allowed_network", "created_at", "revoked_at")
+    form = WorkerKeyForm
+    list_display = ("label", "public_id", "allowed_network", "sells", "created_at", "revoked_at")
     actions = ("revoke",)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is None and super().has_change_permission(request, obj)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        made, plain = workers.issue_key(label=obj.label, allowed_network=obj.allowed_network)
+        made, plain = workers.issue_key(
+            label=obj.label,
+            allowed_network=obj.allowed_network,
+            models_allowed=form.cleaned_data["models_allowed"],
+        )
         self.take_over(obj, made)
         request.META["tokenhouse.plain"] = plain
 
@@ -196,6 +218,10 @@ class WorkerKeyAdmin(ServiceAdmin):
             hint="Run this in a clone of the project on the machine that joins, with its own name "
             f"and $/hour. The key works from {obj.allowed_network} only.",
         )
+
+    @admin.display(description="May sell")
+    def sells(self, key: WorkerKey) -> str:
+        return ", ".join(key.models_allowed) or "any model"
 
     @admin.action(description="Revoke: no more registrations or heartbeats")
     def revoke(self, request: HttpRequest, chosen: QuerySet[WorkerKey]) -> None:

@@ -44,7 +44,17 @@ class ProviderError(Exception):
 
 
 class ConnectFailed(ProviderError):
+    """`message` names nothing of ours; the text itself says which host and why, for logs and for
+    whoever gave the address."""
+
     code = "connect_failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("no connection could be made")
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 class Timeout(ProviderError):

@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -34,10 +34,15 @@ CAPABILITIES = [offers.CHAT, "text_only"]
 FEATURES = ("json_schema", "tools")
 SLUG = re.compile(r"[a-z0-9][a-z0-9._-]{0,79}")
 TOTALS_MAX = 40
+MODELS_ALLOWED_MAX = 100
 
 
 class WorkerRefused(ValueError):
     """A registration or heartbeat that does not fit; the text is for whoever runs the worker."""
+
+
+class WorkerForbidden(Exception):
+    """This worker key may not sell that model; the text names those that it may."""
 
 
 class WorkerUnknown(LookupError):
@@ -62,15 +67,22 @@ class Registration:
     features: tuple[str, ...] = ()
 
 
-def issue_key(*, label: str, allowed_network: str) -> tuple[WorkerKey, str]:
-    """A new worker key and its plain text, which is shown once."""
+def issue_key(
+    *, label: str, allowed_network: str, models_allowed: Sequence[str] = ()
+) -> tuple[WorkerKey, str]:
+    """A new worker key and its plain text, which is shown once. ValueError for what is no network
+    or no model's name; without models its workers may sell any."""
     network = str(ipaddress.ip_network(allowed_network.strip()))
+    wrong = [model for model in models_allowed if not SLUG.fullmatch(model)]
+    if wrong or len(models_allowed) > MODELS_ALLOWED_MAX:
+        raise ValueError(f"up to {MODELS_ALLOWED_MAX} models' names, not {wrong}")
     secret = secrets.token_hex(32)
     key = WorkerKey.objects.create(
         label=label[:80],
         public_id=secrets.token_hex(6),
         secret_hash=_hash(secret),
         allowed_network=network,
+        models_allowed=sorted(set(models_allowed)),
     )
     return key, f"wk-{key.public_id}-{secret}"
 
@@ -101,8 +113,13 @@ def join_line(*, console_url: str, plain_key: str) -> str:
 
 @transaction.atomic
 def register(*, key: WorkerKey, registration: Registration, now: datetime) -> Worker:
-    """Make or renew a worker and its offer, or say in WorkerRefused or AddressRefused why not."""
+    """Make or renew a worker and its offer, or say in WorkerRefused, WorkerForbidden or
+    AddressRefused why not."""
     _check(registration)
+    if key.models_allowed and registration.model not in key.models_allowed:
+        raise WorkerForbidden(
+            f"this worker key sells {', '.join(key.models_allowed)}, not {registration.model}"
+        )
     base_url = addresses.checked_base_url(
         registration.base_url.rstrip("/").removesuffix("/v1"), network=key.allowed_network
     )

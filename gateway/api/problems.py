@@ -17,7 +17,7 @@ from gateway.policies import PolicyRefused
 from gateway.tenant_terms import TermsRefused
 from providers.addresses import AddressRefused
 from providers.engine_cost import CalibrationRefused
-from providers.workers import WorkerRefused, WorkerUnknown
+from providers.workers import WorkerForbidden, WorkerRefused, WorkerUnknown
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = "2"
@@ -74,7 +74,7 @@ def _as_api_exception(error: Exception) -> Exception:
         return exceptions.NotFound(str(error))
     if isinstance(error, Http404):
         return exceptions.NotFound()
-    if isinstance(error, PermissionDenied):
+    if isinstance(error, PermissionDenied | WorkerForbidden):
         return exceptions.PermissionDenied(str(error) or None)
     return error
 

@@ -7,6 +7,7 @@ client is never shown it as a good one.
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
 from billing.money import PICO_PER_NANO, usd_json
@@ -36,9 +37,18 @@ from gateway.errors import Unavailable
 from gateway.routing.bounds import BYTES_PER_TOKEN_EXPECTED
 from gateway.routing.breaker import Breaker
 from providers.chat import Candidate, Chunk
-from providers.errors import BadRequest, ProtocolError, ProviderError, StreamBroken, Timeout
+from providers.errors import (
+    BadRequest,
+    ConnectFailed,
+    ProtocolError,
+    ProviderError,
+    StreamBroken,
+    Timeout,
+)
 from providers.wires.failures import failure
 from providers.wires.registry import wire_for
+
+logger = logging.getLogger(__name__)
 
 ERROR_BODY_BYTES_MAX = 64 * 1024
 
@@ -74,6 +84,10 @@ class Relay:
             answer = await self._open(exchange, attempt)
             await self._pump(exchange, attempt, answer)
             self._succeed(exchange, attempt)
+        except ConnectFailed as problem:
+            # Callers are told neither host nor reason; the request id leads them here.
+            logger.warning("%s at %s: %s", exchange.request_id, offer.sku, problem)
+            _fail(attempt, problem)
         except ProviderError as problem:
             _fail(attempt, problem)
         except Silent:

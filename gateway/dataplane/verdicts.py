@@ -5,7 +5,14 @@ from gateway.dataplane.exchange import DEADLINE, Exchange
 from gateway.dataplane.relay import head_of, session_header
 from gateway.errors import AllAttemptsFailed, DeadlineExceeded, GatewayError, InvalidRequest
 from providers.chat import Receipt
-from providers.errors import BadRequest, Overloaded, ProviderError, RateLimited, Timeout
+from providers.errors import (
+    BadRequest,
+    ConnectFailed,
+    Overloaded,
+    ProviderError,
+    RateLimited,
+    Timeout,
+)
 
 Head = list[tuple[bytes, bytes]]
 
@@ -41,8 +48,11 @@ def error_of(exchange: Exchange) -> GatewayError:
     if status in (429, 503):
         retry_after_s = retry_after_s or 1
     seller = attempt.candidate.offer.provider_name
+    message = f"{seller}: {problem.message}"
+    if isinstance(problem, ConnectFailed):
+        message += f" (request {exchange.request_id})"
     return AllAttemptsFailed(
-        f"{seller}: {problem.message}",
+        message,
         status=status,
         code=problem.code,
         error_type=error_type,

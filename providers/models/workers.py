@@ -10,6 +10,8 @@ class WorkerKey(models.Model):
     public_id = models.CharField(max_length=24, unique=True)
     secret_hash = models.BinaryField(max_length=32)
     allowed_network = models.CharField(max_length=64, default="127.0.0.0/8")
+    # Models that its workers may sell; empty for any.
+    models_allowed = models.JSONField(default=list, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

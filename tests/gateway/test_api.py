@@ -12,6 +12,8 @@ from billing import credit
 from billing.models import Quota
 from gateway import keys
 from gateway.models import ApiKey, IdempotentCall, RoutingPolicy
+from providers import workers
+from providers.models import Worker
 from tests.people import Person
 from tests.providers.market import make_offer, publish, registration, worker_key
 
@@ -312,6 +314,23 @@ def test_a_bad_registration_makes_nothing(
     # then
     assert answer.status_code == status
     assert client.get("/api/v1/leaderboards/smollm2-135m-instruct/").status_code == 404
+
+
+@pytest.mark.django_db
+def test_a_worker_key_for_other_models_is_told_which(client: Client) -> None:
+    # given
+    _, plain = workers.issue_key(
+        label="lab", allowed_network="127.0.0.0/8", models_allowed=["fox-1", "fox-2"]
+    )
+    headers = {"Authorization": f"Bearer {plain}"}
+
+    # when
+    answer = _post(client, "/api/workers/register", _registration(), headers)
+
+    # then
+    assert (answer.status_code, answer["content-type"]) == (403, "application/problem+json")
+    assert answer.json()["detail"].startswith("this worker key sells fox-1, fox-2, not ")
+    assert not Worker.objects.exists()
 
 
 @pytest.mark.parametrize("key", ["", "Bearer wk-nobody-nothing", "Bearer tk-x-y"])

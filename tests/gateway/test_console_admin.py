@@ -294,6 +294,18 @@ def test_a_worker_key_shows_the_line_that_joins_once(operator: Client, db: None)
     )
 
 
+def test_a_worker_key_may_be_for_some_models(operator: Client, db: None) -> None:
+    asked = {"label": "lab", "allowed_network": "10.0.0.0/8", "models_allowed": "fox-1, fox-2"}
+
+    operator.post("/admin/providers/workerkey/add/", asked)
+    refused = operator.post(
+        "/admin/providers/workerkey/add/", asked | {"models_allowed": "no slug"}, follow=True
+    )
+
+    assert WorkerKey.objects.get().models_allowed == ["fox-1", "fox-2"]
+    assert "Nothing was changed" in refused.content.decode()
+
+
 def test_a_network_that_is_none_makes_no_worker_key(operator: Client, db: None) -> None:
     asked = {"label": "lab", "allowed_network": "everywhere"}
 

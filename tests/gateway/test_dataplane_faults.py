@@ -52,6 +52,8 @@ FAULTS = {
     "overrun": fake.too_many_tokens,
     "endless": fake.trickles,
 }
+# Nobody listens there.
+NOBODY = "http://127.0.0.1:9"
 # Each test has offers of its own, so that no breaker opened by one is met by another.
 SALTS = ("alone-whole", "alone-stream", "backed-whole", "backed-stream")
 
@@ -66,6 +68,8 @@ def catalogue(upstream: FakeUpstream) -> None:
             add_offer(provider=faulty, model=name, upstream_model=name)
             if salt.startswith("backed"):
                 add_offer(provider=steady, model=name, upstream_model="good", dearer=2)
+
+    add_offer(provider=add_provider("away", NOBODY), model="away", upstream_model="away")
 
 
 def outcomes(events: list[dict[str, Any]]) -> list[tuple[int, str, int]]:
@@ -101,6 +105,24 @@ def test_an_error_before_the_first_byte_is_told_and_costs_nothing(
         assert answer.json()["error"]["code"] == code
     assert outcomes(the_world.settled(alice)) == [(1, outcome, 0)]
     assert the_world.register(alice) == {"credit": 10**9, "spent": 0, "held": 0}
+
+
+def test_a_host_that_cannot_be_reached_is_named_in_the_log_and_not_to_the_caller(
+    the_world: World,
+) -> None:
+    # given
+    alice = the_world.caller()
+    # when
+    answer = the_world.chat(alice, "away", headers={"x-tokenhouse-explain": "1"})
+    # then
+    request_id = answer.headers["x-request-id"]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "connect_failed")
+    said = f"Away: no connection could be made (request {request_id})"
+    assert answer.json()["error"]["message"] == said
+    assert "127.0.0.1" not in answer.text
+    assert outcomes(the_world.settled(alice)) == [(1, "upstream_error", 0)]
+    logged = [line for line in the_world.plane.log.read_text().splitlines() if request_id in line]
+    assert any("away/away: 127.0.0.1" in line for line in logged)
 
 
 def test_a_rate_limited_provider_s_retry_after_reaches_the_caller(the_world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 from billing import prices
 from providers import addresses, offers, workers
 from providers.addresses import AddressRefused
-from providers.models import Offer, Worker
+from providers.models import Model, Offer, Worker, WorkerKey
 from providers.workers import WorkerRefused, WorkerUnknown
 from tests import listed
 from tests.providers.market import NOW, registration, worker_key
@@ -235,3 +235,24 @@ def test_an_offer_can_what_its_worker_says_and_no_more() -> None:
 
     # then: what the gateway does not know of such a worker is left out
     assert worker.offer.capabilities == ["chat", "text_only", "json_schema", "tools"]
+
+
+def test_a_key_for_some_models_registers_no_other() -> None:
+    # given
+    key, _ = workers.issue_key(
+        label="lab", allowed_network="127.0.0.0/8", models_allowed=["b-model", "a-model"]
+    )
+    # when / then
+    with pytest.raises(workers.WorkerForbidden, match="sells a-model, b-model, not smollm2"):
+        workers.register(key=key, registration=registration(), now=NOW)
+    assert not Worker.objects.exists()
+    assert not Model.objects.exists()
+    worker = workers.register(key=key, registration=registration(model="a-model"), now=NOW)
+    assert worker.offer.model.slug == "a-model"
+
+
+@pytest.mark.parametrize("models", [["Not A Slug"], [""], ["m"] * 101])
+def test_a_key_for_what_is_no_model_is_not_made(models: list[str]) -> None:
+    with pytest.raises(ValueError, match="models' names"):
+        workers.issue_key(label="lab", allowed_network="127.0.0.0/8", models_allowed=models)
+    assert not WorkerKey.objects.exists()

@@ -15,9 +15,15 @@ class Command(BaseCommand):
         parser.add_argument("label", help="what the key is for")
         parser.add_argument("network", help="address or network that workers may name")
 
+        parser.add_argument("--model", action="append", default=[], help="that they may sell")
+
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            _, plain = workers.issue_key(label=options["label"], allowed_network=options["network"])
+            _, plain = workers.issue_key(
+                label=options["label"],
+                allowed_network=options["network"],
+                models_allowed=options["model"],
+            )
         except ValueError as problem:
             raise CommandError(str(problem)) from None
         line = workers.join_line(console_url=settings.PUBLIC_CONSOLE_URL, plain_key=plain)
