@@ -21,7 +21,8 @@ COST_WEIGHT = 0.1
 MARGIN = 1.02
 # Every size up to 8, where a draft more or less decides and the kernels' blocks make stairs.
 CURVE_TOKENS = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 17, 24, 32, 64)
-ROUNDS_MIN, ROUNDS_MAX = 4, 24
+SHORT_MAX = 8
+ROUNDS_MIN, ROUNDS_MAX = 2, 64
 # A guess less likely than this never pays: no step grows so little by a token.
 CHANCE_MIN = 0.02
 
@@ -30,12 +31,16 @@ Clock = Callable[[], float]
 
 
 class CostCurve:
-    """Seconds of a step by its token count: linear between measured points, never falling."""
+    """Seconds of a step by its token count: linear between measured points, never falling.
+
+    A disturbance makes a timing too long, never too short. So where a longer step took less, the
+    shorter one was disturbed, and is taken to cost what the longer one does.
+    """
 
     def __init__(self, points: Sequence[tuple[int, float]]) -> None:
         assert points
         self._tokens = [tokens for tokens, _ in points]
-        self._points = list(accumulate((seconds for _, seconds in points), max))
+        self._points = list(accumulate((seconds for _, seconds in reversed(points)), min))[::-1]
         # It is asked for many times in every step: whatever was measured is looked up.
         self._table = [self._interpolated(tokens) for tokens in range(self._tokens[-1] + 1)]
 
@@ -46,13 +51,15 @@ class CostCurve:
         """The least of the timings at each size up to `limit` tokens, within about `seconds`.
 
         The sizes take turns: what disturbs the machine for a while then disturbs all of them, and
-        each has its undisturbed rounds. The least is what a step costs that nobody held up.
+        each has its undisturbed rounds. The least is what a step costs that nobody held up. Short
+        steps decide most and cost least: they have four rounds while long ones have one.
         """
         sizes = [tokens for tokens in CURVE_TOKENS if tokens <= limit]
+        short = [tokens for tokens in sizes if tokens <= SHORT_MAX]
         least = dict.fromkeys(sizes, inf)
         started, rounds = clock(), 0
         while rounds < ROUNDS_MIN or (rounds < ROUNDS_MAX and clock() - started < seconds):
-            for size in sizes:
+            for size in short if rounds % 4 else sizes:
                 least[size] = min(least[size], time_step(size))
             rounds += 1
         return cls(list(least.items()))
