@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bench.engine import sparse
 from bench.engine.experiments import ours
-from bench.engine.probes import costs, gaps, held
+from bench.engine.probes import costs, crowds, drafts, gaps, held, schemas
 from bench.engine.rounds import Report, code_hash
 from bench.engine.side import Side
 from bench.engine.wire import Settings
@@ -27,6 +27,11 @@ PROBES: Final[dict[str, tuple[Probe, Side]]] = {
     "gaps int8": (gaps.measure, ours("int8")),
     "costs fp32": (costs.measure, ours("fp32")),
     "costs int8": (costs.measure, ours("int8")),
+    "drafts fp32": (drafts.measure, ours("fp32")),
+    "drafts int8": (drafts.measure, ours("int8")),
+    "crowds fp32": (crowds.measure, ours("fp32")),
+    "crowds int8": (crowds.measure, ours("int8")),
+    "schemas int8": (schemas.measure, ours("int8")),
     "sparse": (sparse.measure, ours("fp32")),
 }
 

@@ -23,7 +23,10 @@ def draw_all(folder: Path) -> None:
     for name, draw in {
         "classes": _draw_classes,
         "concurrency": _draw_concurrency,
+        "crowds": _draw_crowds,
         "costs": _draw_costs,
+        "gaps": _draw_gaps,
+        "held": _draw_held,
         "occupancy": _draw_occupancy,
     }.items():
         figure, axes = plt.subplots(figsize=SIZE_INCHES, layout="constrained")
@@ -116,6 +119,62 @@ def _draw_costs(summary: Summary, axes: Axes) -> bool:
     axes.set_ylabel("times the cost of a plain step")
     axes.set_title("What a draft costs, and the most it can give", fontsize=10)
     axes.legend()
+    return True
+
+
+def _draw_gaps(summary: Summary, axes: Axes) -> bool:
+    """How many of the gaps are shorter than so many milliseconds; p95 is where lines cross."""
+    found = {k: v for k, v in summary["facts"].items() if k.startswith("gaps")}
+    for name, gaps in found.items():
+        kind = name.removeprefix("gaps ")
+        for who, key in (("alone", "alone_ms"), ("beside 16", "crowded_ms")):
+            values = sorted(gaps[key])
+            shares = [100 * (index + 1) / len(values) for index in range(len(values))]
+            axes.plot(values, shares, drawstyle="steps-post", label=f"{kind}, {who}")
+    axes.axhline(95, color=INK, linewidth=0.8, linestyle="--")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("milliseconds between two tokens of one stream; dashed: p95")
+    axes.set_ylabel("gaps not longer, %")
+    axes.set_title("What a reader feels while sixteen others run", fontsize=10)
+    if found:
+        axes.legend()
+    return bool(found)
+
+
+def _draw_crowds(summary: Summary, axes: Axes) -> bool:
+    """Reading and writing have speeds of different size, so both axes are logarithmic."""
+    found = {k: v for k, v in summary["facts"].items() if k.startswith("crowds")}
+    styles = {"prompt": ":", "decode": "--", "end_to_end": "-"}
+    labels = {"prompt": "prompts", "decode": "decoding", "end_to_end": "end to end"}
+    for number, (name, crowds) in enumerate(found.items()):
+        for key, style in styles.items():
+            label = f"{name.removeprefix('crowds ')}, {labels[key]}"
+            colour = COLOURS[number]
+            axes.plot(crowds["at_once"], crowds[key], f"o{style}", color=colour, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    axes.set_xlabel("requests at once")
+    axes.set_ylabel("tokens per second")
+    axes.set_title("Reading prompts, writing answers, and both, by concurrency", fontsize=10)
+    if found:
+        axes.legend(fontsize=8)
+    return bool(found)
+
+
+def _draw_held(summary: Summary, axes: Axes) -> bool:
+    held = summary["facts"].get("held")
+    if held is None:
+        return False
+    lengths = (8192, 2048, 1024)
+    names = [*(f"contiguous,\n{length} reserved" for length in lengths), "blocks of 16"]
+    counts = [*(held["budget_tokens"] // length for length in lengths), held["held_mean"]]
+    bars = axes.bar(names, counts, color=[COLOURS[4]] * len(lengths) + [COLOURS[0]])
+    axes.bar_label(bars, labels=[f"{count:.0f}" for count in counts], padding=2, color=INK)
+    axes.set_ylabel("sequences held")
+    axes.set_title(f"Sequences in {held['budget_tokens']} tokens of keys and values", fontsize=10)
     return True
 
 

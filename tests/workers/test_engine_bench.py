@@ -9,12 +9,13 @@ import pytest
 from bench.engine import __main__ as main
 from bench.engine import facts, report, summary
 from bench.engine.experiments import Experiment, Task, chosen, ours, with_sides
-from bench.engine.probes import costs, gaps, held
+from bench.engine.probes import costs, crowds, drafts, gaps, held, schemas
 from bench.engine.prompts import CLASSES, HELD_OUT
 from bench.engine.rounds import ROUNDS_FILE, Measured, Recorder, Round, stored
 from bench.engine.rows import Row, evaluate
 from bench.engine.side import Side, SideFailed, running
 from bench.engine.statistics import median_interval
+from workers.config import LOOKUPS, MODEL_PROPOSERS
 from workers.tokenizer import Tokenizer
 
 NEVER = float("inf")
@@ -226,8 +227,43 @@ def test_reader_beside_others_waits_for_longer_steps(monkeypatch, settings):
     monkeypatch.setattr(gaps, "READER_TOKENS", 6)
     monkeypatch.setattr(gaps, "BATCH", 2)
     result = gaps.measure(settings)
-    assert 0 < result.alone_p50_ms <= result.alone_p95_ms
-    assert result.crowded_p50_ms <= result.crowded_p95_ms <= result.crowded_max_ms
+    assert len(result.alone_ms) == len(result.crowded_ms) == 5
+    assert 0 < min(result.alone_ms)
+    quarters = [gaps.quantile(result.crowded_ms, percent) for percent in (0, 50, 95, 100)]
+    assert quarters == sorted(quarters)
+    assert quarters[-1] == max(result.crowded_ms)
+
+
+def test_reading_and_writing_are_timed_apart(monkeypatch, settings):
+    monkeypatch.setattr(crowds, "SWEEP", (1, 2))
+    monkeypatch.setattr(crowds, "ROUNDS", 1)
+    monkeypatch.setattr(crowds, "BATCH_TOKENS", 4)
+    result = crowds.measure(settings)
+    assert result.at_once == [1, 2]
+    for both, alone in zip(result.end_to_end, result.decode, strict=True):
+        assert 0 < both < alone
+    assert min(result.prompt) > 0
+
+
+def test_every_proposer_has_its_memory_and_time(monkeypatch, settings):
+    monkeypatch.setattr(drafts, "BATCH", 2)
+    monkeypatch.setattr(drafts, "REPEATS", 1)
+    result = drafts.measure(settings)
+    assert tuple(result.memory_mb) == tuple(result.one_ms) == (*LOOKUPS, *MODEL_PROPOSERS)
+    assert result.texts == 2
+    # A model of 24 layers weighs hundreds of megabytes and takes its time; a lookup neither.
+    assert result.memory_mb["draft_model"] > 200 > result.memory_mb["ngram"]
+    assert result.one_ms["draft_model"] > 10 * result.one_ms["ngram"]
+
+
+def test_answers_under_a_schema_are_valid_with_and_without_drafts(monkeypatch, settings):
+    monkeypatch.setattr(schemas, "ANSWERS", 4)
+    result = schemas.measure(settings)
+    assert result.valid == {"off": 4, "ngram": 4}
+    assert result.cut == {"off": 0, "ngram": 0}
+    assert result.same_texts == 4
+    # What the schema forces is drafted.
+    assert result.tokens_per_step["off"] == 1.0 < result.tokens_per_step["ngram"]
 
 
 def test_cost_of_a_longer_step_never_falls(settings):
@@ -271,6 +307,45 @@ def test_experts_are_shown_beside_a_dense_model_of_their_size():
     assert "30 of 120 M parameters active (120 of 480 MB in fp32) | batch 1 | batch 8" in text
     assert "| FLOPs of a token against dense | 0.250 |" in text
     assert "| dense step ÷ sparse step | 2.00 (1.90-2.10) | 1.50 (1.40-1.60) |" in text
+
+
+def test_every_probe_has_a_table():
+    interval = {"median": 0.9, "low": 0.8, "high": 1.0, "n": 40}
+    both = {"off": 40, "ngram": 39}
+    results = {
+        "gaps int8": {"alone_ms": [1.0, 2.0, 3.0], "crowded_ms": [2.0, 4.0, 60.0]},
+        "drafts int8": {
+            "depth": 4,
+            "texts": 16,
+            "step_ms": [2.0, 4.0],
+            "memory_mb": {"eagle": 30},
+            "one_ms": {"eagle": 1.0},
+            "all_ms": {"eagle": 6.0},
+        },
+        "crowds int8": {
+            "at_once": [1, 64],
+            "prompt": [1500.0, 1600.0],
+            "decode": [250.0, 1200.0],
+            "end_to_end": [200.0, 700.0],
+        },
+        "schemas int8": {
+            "answers": 40,
+            "tokens_mean": 30.0,
+            "same_texts": 40,
+            "valid": both,
+            "cut": {"off": 0, "ngram": 1},
+            "schema_tps": {"off": 180.0, "ngram": 260.0},
+            "free_tps": {"off": 200.0, "ngram": 200.0},
+            "tokens_per_step": {"off": 1.0, "ngram": 1.6},
+            "ratio": {"off": interval, "ngram": interval},
+        },
+    }
+    facts_by_name = {name: {"result": result} for name, result in results.items()}
+    text = report.render(summary.summarise([], facts_by_name))
+    assert "| while 16 others run | 3 | 4.0 |" in text
+    assert "| eagle | 30 | 1.00 (0.50 ×) | 6.00 (1.50 ×) |" in text
+    assert "| answers, end to end | 200 | 700 |" in text
+    assert "| ngram | 39 of 40 | 1 | 260 | 200 | 1.60 | 0.90 (0.80-1.00) |" in text
 
 
 def test_page_of_the_engine_gets_the_tables_between_its_marks(tmp_path: Path, monkeypatch):

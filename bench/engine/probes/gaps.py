@@ -25,26 +25,17 @@ OTHER_TOKENS: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gaps:
-    """Milliseconds between tokens of the reader, alone and beside the others."""
+    """Every gap between tokens of the reader, alone and beside the others."""
 
-    alone_p50_ms: float
-    alone_p95_ms: float
-    crowded_p50_ms: float
-    crowded_p95_ms: float
-    crowded_max_ms: float
+    alone_ms: list[float]
+    crowded_ms: list[float]
 
 
 def measure(settings: Settings) -> Gaps:
     engine = Engine.load(EngineConfig(**settings, max_running_requests=BATCH + 1))
     _gaps(engine, others=0)
     alone, crowded = _gaps(engine, others=0), _gaps(engine, others=BATCH)
-    return Gaps(
-        alone_p50_ms=_quantile(alone, 50),
-        alone_p95_ms=_quantile(alone, 95),
-        crowded_p50_ms=_quantile(crowded, 50),
-        crowded_p95_ms=_quantile(crowded, 95),
-        crowded_max_ms=_quantile(crowded, 100),
-    )
+    return Gaps(alone_ms=alone, crowded_ms=crowded)
 
 
 def _gaps(engine: Engine, *, others: int) -> list[float]:
@@ -69,7 +60,8 @@ def _gaps(engine: Engine, *, others: int) -> list[float]:
             elif progress.usage is not None:
                 in_flight -= 1
     engine.abort_all()
-    return [1e3 * (later - earlier) for earlier, later in zip(times, times[1:], strict=False)]
+    pairs = zip(times, times[1:], strict=False)
+    return [round(1e3 * (later - earlier), 2) for earlier, later in pairs]
 
 
 def _request(name: str, prompt: list[int], output_tokens: int) -> GenerationRequest:
@@ -84,5 +76,6 @@ def _request(name: str, prompt: list[int], output_tokens: int) -> GenerationRequ
     )
 
 
-def _quantile(gaps: list[float], percent: int) -> float:
-    return round(float(np.percentile(gaps, percent)), 2)
+def quantile(gaps: list[float], percent: int) -> float:
+    """Milliseconds that so many percent of the gaps stay below."""
+    return float(np.percentile(gaps, percent))
