@@ -15,7 +15,7 @@ from workers.engine import Engine
 from workers.sampler import SamplingParams
 from workers.sequence import GenerationRequest
 
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 # Room for all: here nobody waits for a block.
 KV_BLOCKS: Final = 1024
 
