@@ -26,6 +26,8 @@ LOOK_EVERY_S = 1.0
 RELOAD_EVERY_S = 15.0
 # Cold shards make many requests ask for a reload at once; they share one, and not too often.
 FORCED_EVERY_S = 0.25
+# A caller whose key is not in the snapshot waits so long for Postgres, then hears 503.
+FIND_KEY_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,14 @@ class Snapshots:
         await asyncio.shield(self._reloading)
 
     async def find_key(self, key_hash: KeyHash) -> Principal | None:
-        """The key's principal straight from Postgres; Unavailable where that is away."""
+        """The key's principal straight from Postgres; Unavailable where that is away, or does not
+        answer in time. Who waits behind a lookup that hangs is told so no later."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._lookups, self._source.find_key, key_hash)
-        except SourceAway as problem:
-            logger.warning("a key could not be looked up: %s", problem)
+            async with asyncio.timeout(FIND_KEY_TIMEOUT_S):
+                return await loop.run_in_executor(self._lookups, self._source.find_key, key_hash)
+        except (SourceAway, TimeoutError) as problem:
+            logger.warning("a key could not be looked up: %s", str(problem) or "no answer in time")
             raise Unavailable(
                 "The key could not be checked: the database does not answer. Try again shortly.",
                 code="database_unavailable",

@@ -1,5 +1,6 @@
 """Redis or Postgres away, replies lost, processes killed: nothing is granted, nothing is lost."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -196,6 +197,23 @@ def test_postgres_away_is_never_a_wrong_key(world: World) -> None:
     # then
     assert answer.status_code == 503
     assert "retry-after" in answer.headers
+
+
+def test_postgres_that_hangs_is_503_within_a_second_or_so(world: World) -> None:
+    # given: it hears everything, and nobody hears it
+    alice = world.caller()
+    world.cables["postgres"].muted = True
+    began = time.monotonic()
+    # when
+    answer = world.chat(alice, "good")
+    # then
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert time.monotonic() - began < 3
+    # and
+    world.cables["postgres"].cut()
+    world.cables["postgres"].mend()
+    eventually(lambda: world.chat(alice, "good").status_code == 200, timeout_s=20)
 
 
 def test_a_stop_signal_lets_open_streams_end_and_books_them(world: World) -> None:

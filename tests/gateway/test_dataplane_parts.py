@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ from gateway.dataplane.client import Client
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.plane import Plane
 from gateway.dataplane.redis_pipe import RedisAddress, RedisPipe
-from gateway.dataplane.snapshot import FORCED_EVERY_S, VERSION_KEY, Snapshot, Snapshots
+from gateway.dataplane.snapshot import (
+    FIND_KEY_TIMEOUT_S,
+    FORCED_EVERY_S,
+    VERSION_KEY,
+    Snapshot,
+    Snapshots,
+)
 from gateway.dataplane.stopwatch import SystemClock
 from gateway.dataplane.watchdog import ClientLeft, DeadlinePassed, Silent, Watchdog
 from gateway.errors import InvalidApiKey, Unavailable
@@ -296,3 +303,40 @@ async def test_a_change_made_while_a_snapshot_loads_is_in_the_next_one(
     assert source.loads == 3
     await snapshots.close()
     await pipe.close()
+
+
+class HungSource(EmptySource):
+    """Postgres that does not answer while a lookup is under way, until it may."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.asked: list[bytes] = []
+
+    def find_key(self, key_hash: bytes) -> None:
+        self.asked.append(key_hash)
+        self.go_on.wait(30)
+
+
+async def test_who_waits_for_a_lookup_that_hangs_hears_503_within_its_time(
+    redis_client: redis.Redis, redis_url: str
+) -> None:
+    # given
+    pipe = RedisPipe(RedisAddress.from_url(redis_url), (), timeout_s=2)
+    source = HungSource()
+    snapshots = Snapshots(source, pipe=pipe, clock=SystemClock())
+    began = time.monotonic()
+    # when more of them ask than are looked up at once
+    found = await asyncio.gather(
+        *(snapshots.find_key(b"%d" % number) for number in range(20)), return_exceptions=True
+    )
+    # then
+    assert time.monotonic() - began < 2 * FIND_KEY_TIMEOUT_S
+    assert {type(each) for each in found} == {Unavailable}
+    assert {each.code for each in found if isinstance(each, Unavailable)} == {
+        "database_unavailable"
+    }
+    # and those who have left are not looked up when it answers again
+    source.go_on.set()
+    assert await snapshots.find_key(b"new") is None
+    assert len(source.asked) == 3
+    await snapshots.close()
