@@ -23,6 +23,7 @@ from billing.invoicing.admin import (
     CreditNoteAdmin,
     InvoiceAdmin,
     PaymentAdmin,
+    PayoutAdmin,
     ProcessorEventAdmin,
     TopUpAdmin,
 )
@@ -39,6 +40,7 @@ from billing.models import (
     InvariantCheck,
     Invoice,
     Payment,
+    Payout,
     PriceDisagreement,
     PriceList,
     PriceProposal,
@@ -347,4 +349,5 @@ admin.site.register(BillingProfile, BillingProfileAdmin)
 admin.site.register(CreditNote, CreditNoteAdmin)
 admin.site.register(Payment, PaymentAdmin)
 admin.site.register(TopUp, TopUpAdmin)
+admin.site.register(Payout, PayoutAdmin)
 admin.site.register(ProcessorEvent, ProcessorEventAdmin)

@@ -11,8 +11,6 @@ from typing import Any, Final
 
 from django.db.models import Count, QuerySet, Sum
 
-from billing import ledger
-from billing.ledger import AccountKey, Kind
 from billing.models import UsageEvent
 
 # A statement covers a quarter at most.
@@ -85,8 +83,3 @@ def _read(supplier: str, since: datetime, until: datetime, buyer: Sequence[str])
         )
         for row in rows
     ]
-
-
-def payable_pico(supplier: str) -> int:
-    """What we owe a supplier, open exposures included."""
-    return -ledger.balance(AccountKey(Kind.PROVIDER_PAYABLE, supplier=supplier))

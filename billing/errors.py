@@ -8,6 +8,7 @@ BillingError(code)
   LimitRefused          a quota or rate limit that must not be set
   CreditRefused         an amount that cannot be granted
   InvoiceRefused        an invoice, payment or credit note that must not be made like this
+  PayoutRefused         more than is owed, or a reference that is booked with other facts
   UnbalancedTransfer    entries that do not sum to zero: a bug
   LockTimeout           somebody else has held the lock for too long
 """
@@ -47,6 +48,10 @@ class CreditRefused(BillingError):
 
 class InvoiceRefused(BillingError):
     code = "invoice_refused"
+
+
+class PayoutRefused(BillingError):
+    code = "payout_refused"
 
 
 class UnbalancedTransfer(BillingError):

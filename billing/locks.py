@@ -17,6 +17,7 @@ from billing.errors import LockTimeout
 SHARD_SPACE = 0x5348
 TASK_SPACE = 0x5441
 PRICE_SPACE = 0x5052
+PAYOUT_SPACE = 0x5041
 POLL_S = 0.05
 
 
@@ -49,6 +50,12 @@ def prices_until_commit() -> None:
     """Be the only one to publish prices or to change the rules they follow, until the commit."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [PRICE_SPACE])
+
+
+def payouts_until_commit() -> None:
+    """Be the only one to pay suppliers, until the commit: what is owed is read and taken."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [PAYOUT_SPACE])
 
 
 def _unlock(number: int) -> None:

@@ -12,13 +12,13 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from billing import earnings
+from billing import earnings, payouts
 from billing.admin_pages import ServiceAdmin, dollars
 from billing.errors import BillingError
 from billing.models import Tenant
 from billing.money import usd
 from billing.rates import percent_text
-from gateway import sellers
+from gateway import payout_page, sellers
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Seller, Team
 
@@ -55,7 +55,7 @@ class SellerAdmin(ServiceAdmin):
     list_display = ("team", "provider", "share", "owed", "registered_at")
     list_select_related = ("team", "provider")
     autocomplete_fields = ("provider",)
-    actions = ("chargeback",)
+    actions = ("record_payout", "chargeback")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else ("team", "provider")
@@ -70,6 +70,13 @@ class SellerAdmin(ServiceAdmin):
             team=obj.team, provider=obj.provider, house_share_ppm=share_ppm, actor=actor, now=now
         )
         self.take_over(obj, made)
+
+    def has_record_payout_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.add_payout")
+
+    @admin.action(description="Record a payout…", permissions=["record_payout"])
+    def record_payout(self, request: HttpRequest, chosen: QuerySet[Seller]) -> HttpResponse | None:
+        return payout_page.record(self, request, chosen)
 
     @admin.action(description="Chargeback of the last 30 days, by buyer, as CSV")
     def chargeback(self, request: HttpRequest, chosen: QuerySet[Seller]) -> HttpResponse | None:
@@ -106,4 +113,4 @@ class SellerAdmin(ServiceAdmin):
 
     @display(description="Owed")
     def owed(self, seller: Seller) -> str:
-        return dollars(earnings.payable_pico(seller.provider.slug))
+        return dollars(payouts.owed_pico(seller.provider.slug))

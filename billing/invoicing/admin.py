@@ -28,7 +28,7 @@ from billing.admin_pages import ReadOnlyAdmin, dollars
 from billing.dollar_field import DollarField
 from billing.errors import BillingError
 from billing.invoicing import documents, runs, settling
-from billing.models import BillingProfile, CreditNote, Invoice, Payment, Tenant, TopUp
+from billing.models import BillingProfile, CreditNote, Invoice, Payment, Payout, Tenant, TopUp
 from billing.money import PICO_PER_CENT
 
 State = Invoice.State
@@ -353,6 +353,20 @@ class TopUpAdmin(ReadOnlyAdmin):
     @display(description="Refunded", ordering="refunded_cents")
     def refunded(self, topup: TopUp) -> str:
         return cents_shown(topup.refunded_cents)
+
+
+class PayoutAdmin(ReadOnlyAdmin):
+    """What sellers were sent; recorded from the list of sellers."""
+
+    list_display = ("paid_on", "supplier", "amount", "reference", "created_by", "transfer")
+    list_filter = ("supplier",)
+    search_fields = ("reference",)
+    date_hierarchy = "paid_on"
+    ordering = ("-pk",)
+
+    @display(description="Sum", ordering="amount_cents")
+    def amount(self, payout: Payout) -> str:
+        return cents_shown(payout.amount_cents)
 
 
 class ProcessorEventAdmin(ReadOnlyAdmin):

@@ -15,6 +15,7 @@ from billing.models.invoices import (
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
 from billing.models.payments import ProcessorEvent, Receipt, Recharge, TopUp
+from billing.models.payouts import Payout
 from billing.models.prices import (
     PlanAssignment,
     PriceList,
@@ -58,6 +59,7 @@ __all__ = [
     "InvoiceLine",
     "NumberSeries",
     "Payment",
+    "Payout",
     "PlanAssignment",
     "PriceDisagreement",
     "PriceList",

@@ -52,6 +52,7 @@ class Transfer(models.Model):
         INVOICE = "invoice"  # the tax of a finalised invoice, or of one that was voided
         PAYMENT = "payment"
         CREDIT_NOTE = "credit_note"
+        PAYOUT = "payout"  # money sent to a seller
 
     code = models.CharField(max_length=16, choices=Code)
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.PROTECT, null=True, blank=True)

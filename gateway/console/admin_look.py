@@ -107,6 +107,7 @@ UNFOLD: Final[dict[str, Any]] = {
                     "link": reverse_lazy("admin:billing_open_holds"),
                 },
                 _item("Providers' bills", "balance", "billing_providerbill"),
+                _item("Payouts", "outbound", "billing_payout"),
                 _item("Accounts", "account_balance", "billing_account"),
                 _item("Transfers", "swap_horiz", "billing_transfer"),
                 _item("Refusals", "block", "gateway_refusal"),

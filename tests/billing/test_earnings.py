@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from billing import earnings
+from billing import earnings, payouts
 from tests.billing.books import Books
 
 
@@ -19,7 +19,7 @@ def test_statement_chargeback_and_ledger_agree_to_the_pico_dollar(books: Books) 
     (statement,) = earnings.by_day("acme", **span)
     buyers = earnings.by_buyer("acme", **span)
     # then
-    assert statement.credit_pico == earnings.payable_pico("acme") > 0
+    assert statement.credit_pico == payouts.owed_pico("acme") > 0
     assert statement.paid_pico == -books.account("revenue")
     house = -books.account("revenue") - (
         books.account("cost_of_sales", supplier="acme")

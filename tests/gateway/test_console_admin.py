@@ -63,6 +63,7 @@ PAGES = (
     "billing/creditnote/",
     "billing/payment/",
     "billing/topup/",
+    "billing/payout/",
     "billing/providerbill/",
     "billing/providerbill/add/",
     "billing/processorevent/",

@@ -12,9 +12,10 @@ from django.test import Client
 from django.utils import timezone
 from hypothesis import given
 
-from billing import earnings, rating
+from billing import earnings, ledger, rating
 from billing.errors import PriceRefused
-from billing.models import PriceRule, PriceVersion
+from billing.ledger import AccountKey, Code, Draft, Kind, Leg
+from billing.models import Payout, PriceRule, PriceVersion
 from billing.price_books import books as price_books
 from billing.price_spans import COST_PRICES
 from billing.rates import ALL_DAY, PPM, Rates, Window
@@ -290,3 +291,52 @@ def test_the_statement_is_a_month_in_exact_dollars(
     assert head[0] == "day"
     assert sum((Decimal(row[6]) for row in rows), Decimal()) == 0
     assert refused == [404] * 5
+
+
+def owe(provider: Provider, cents: int) -> None:
+    ledger.post(
+        Draft(
+            code=Code.USAGE,
+            legs=(
+                Leg(AccountKey(Kind.COST_OF_SALES, supplier=provider.slug), cents * 10**10),
+                Leg(AccountKey(Kind.PROVIDER_PAYABLE, supplier=provider.slug), -cents * 10**10),
+            ),
+            idempotency_key=f"test:{provider.slug}",
+        )
+    )
+
+
+def test_an_operator_records_a_payout_and_the_seller_sees_it(
+    admin_client: Client,
+    client: Client,
+    alice: Person,
+    seller: Seller,
+    redis_client: Any,
+) -> None:
+    # given
+    owe(seller.provider, 1_500)
+    page = "/admin/gateway/seller/"
+    asked = {"action": "record_payout", "_selected_action": [seller.pk]}
+    sent = {"amount_usd": "12.34", "reference": "bank-7", "paid_on": NOW.date().isoformat()}
+
+    # when it is only looked at, or more than is owed
+    assert "$15" in admin_client.post(page, asked).content.decode()
+    more = admin_client.post(page, asked | sent | {"_confirm": "1", "amount_usd": "15.01"})
+    assert "Nothing was booked: 1500 whole cents are owed" in more.content.decode()
+    for wrong in ("-1", "0", "1.001", "NaN", "1e3"):
+        admin_client.post(page, asked | sent | {"_confirm": "1", "amount_usd": wrong})
+    assert not Payout.objects.exists()
+
+    # and when it is confirmed, twice
+    for _ in range(2):
+        admin_client.post(page, asked | sent | {"_confirm": "1"})
+
+    # then
+    assert Payout.objects.get().created_by == "admin"
+    client.force_login(alice.user)
+    shown = client.get("/selling/").content.decode()
+    assert "bank-7" in shown
+    assert "$12.34" in shown
+    head, *rows = csv.reader(io.StringIO(client.get("/selling/statement.csv").content.decode()))
+    assert head[-2:] == ["paid_out_usd", "payout_reference"]
+    assert [row[-2:] for row in rows] == [["12.34", "bank-7"]]

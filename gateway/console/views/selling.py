@@ -1,6 +1,7 @@
 """Selling: what a team's offers earned, what it asks for them, and its statement."""
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from django.contrib import messages
@@ -9,7 +10,7 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
-from billing import earnings, price_queries
+from billing import earnings, payouts, price_queries
 from billing.errors import BillingError
 from billing.money import usd
 from gateway import sellers
@@ -20,9 +21,10 @@ from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Seller
 
 LOOKED_BACK: Final = timedelta(days=30)
+PAYOUTS_SHOWN: Final = 24
 STATEMENT_HEAD: Final = (
     "day", "sku", "requests", "input_tokens", "output_tokens", "buyers_paid_usd",
-    "your_credit_usd", "house_usd",
+    "your_credit_usd", "house_usd", "paid_out_usd", "payout_reference",
 )  # fmt: skip
 
 
@@ -62,18 +64,25 @@ def ask(request: HttpRequest, member: Member) -> HttpResponse:
 def statement_csv(request: HttpRequest, member: Member) -> HttpResponse:
     seller = _seller(request, member)
     since, until = _month(timezone.now(), request.GET.get("month", ""))
-    rows = earnings.by_day(seller.provider.slug, since=since, until=until)
-    return csv_response(
-        f"statement-{seller.provider.slug}-{since:%Y-%m}.csv",
-        head=STATEMENT_HEAD,
-        rows=(
-            (
-                row.day.isoformat(), row.sku, row.requests, row.input_tokens, row.output_tokens,
-                f"{usd(row.paid_pico):f}", f"{usd(row.credit_pico):f}", f"{usd(row.house_pico):f}",
-            )
-            for row in rows
-        ),
+    slug = seller.provider.slug
+    sold = (
+        (
+            row.day.isoformat(), row.sku, row.requests, row.input_tokens, row.output_tokens,
+            f"{usd(row.paid_pico):f}", f"{usd(row.credit_pico):f}", f"{usd(row.house_pico):f}",
+            "", "",
+        )
+        for row in earnings.by_day(slug, since=since, until=until)
     )  # fmt: skip
+    sent = (
+        (
+            payout.paid_on.isoformat(), "", "", "", "", "", "", "",
+            f"{Decimal(payout.amount_cents).scaleb(-2):f}", payout.reference,
+        )
+        for payout in payouts.between(slug, since=since.date(), until=until.date())
+    )  # fmt: skip
+    return csv_response(
+        f"statement-{slug}-{since:%Y-%m}.csv", head=STATEMENT_HEAD, rows=(*sold, *sent)
+    )
 
 
 def _seller(request: HttpRequest, member: Member) -> Seller:
@@ -113,7 +122,8 @@ def _page(
         "rows": rows,
         "earned_pico": sum(row.credit_pico for row in rows),
         "paid_pico": sum(row.paid_pico for row in rows),
-        "payable_pico": earnings.payable_pico(slug),
+        "owed_pico": payouts.owed_pico(slug),
+        "payouts": payouts.of(slug, limit=PAYOUTS_SHOWN),
         "share_percent": f"{seller.house_share_ppm / 10_000:g}",
         "offers": [(offer, _asks(offer.sku, now)) for offer in offers],
         "form": form or AskForm(seller=seller),
