@@ -161,8 +161,9 @@ class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
 
 @admin.register(Team)
 class TeamAdmin(ModelAdmin):
-    list_display = ("name", "tenant", "slug")
+    list_display = ("name", "tenant", "slug", "cost_centre")
     list_filter = ("tenant",)
+    search_fields = ("name", "slug", "cost_centre")
 
 
 @admin.register(Member)

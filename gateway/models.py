@@ -11,6 +11,8 @@ class Team(models.Model):
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="teams")
     slug = models.SlugField(max_length=64)
     name = models.CharField(max_length=120)
+    # Whom the company charges for it; the chargeback sums by this.
+    cost_centre = models.CharField(max_length=64, blank=True, default="")
 
     class Meta:
         constraints = [

@@ -30,7 +30,13 @@ class BalanceSerializer(serializers.Serializer[Any]):
 class TeamSerializer(serializers.ModelSerializer[Team]):
     class Meta:
         model = Team
-        fields = ("slug", "name")
+        fields = ("slug", "name", "cost_centre")
+
+
+class TeamChangeSerializer(serializers.ModelSerializer[Team]):
+    class Meta:
+        model = Team
+        fields = ("name", "cost_centre")
 
 
 KEY_FIELDS = (

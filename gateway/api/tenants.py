@@ -19,6 +19,7 @@ from gateway.api.serializers import (
     IssuedKeySerializer,
     KeySerializer,
     NewKeySerializer,
+    TeamChangeSerializer,
     TeamSerializer,
     TenantSerializer,
 )
@@ -68,6 +69,17 @@ class TeamListView(TenantView):
             raise Refused(f"there is a team {slug} already", code="team_exists")
         team = body.save(tenant=self.access.tenant)
         return Response(TeamSerializer(team).data, status=status.HTTP_201_CREATED)
+
+
+class TeamView(TenantView):
+    @extend_schema(request=TeamChangeSerializer, responses=TeamSerializer, parameters=[KEY_HEADER])
+    @idempotent
+    def patch(self, request: Request, tenant: str, team: str) -> Response:
+        """Rename a team, or charge it to another cost centre, past months included."""
+        found = self.access.team(team)
+        body = TeamChangeSerializer(found, data=request.data, partial=True)
+        body.is_valid(raise_exception=True)
+        return Response(TeamSerializer(body.save()).data)
 
 
 class KeyListView(TenantView):

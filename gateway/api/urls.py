@@ -40,6 +40,7 @@ urlpatterns = [
         name="api-channel",
     ),
     path(f"{TENANT}/teams/", tenants.TeamListView.as_view(), name="api-teams"),
+    path(f"{TENANT}/teams/<slug:team>/", tenants.TeamView.as_view(), name="api-team"),
     path(f"{TENANT}/members/", members.MemberListView.as_view(), name="api-members"),
     path(f"{TENANT}/members/<int:member_id>/", members.MemberView.as_view(), name="api-member"),
     path(f"{TENANT}/invoices/", invoices.InvoiceListView.as_view(), name="api-invoices"),
@@ -57,6 +58,7 @@ urlpatterns = [
     path(f"{TENANT}/rate-limits/", limits.RateLimitListView.as_view(), name="api-rate-limits"),
     path(f"{TENANT}/routing-policy/", limits.PolicyView.as_view(), name="api-policy"),
     path(f"{TENANT}/usage/", usage.UsageView.as_view(), name="api-usage"),
+    path(f"{TENANT}/chargeback/", usage.ChargebackView.as_view(), name="api-chargeback"),
     path(f"{TENANT}/requests/", usage.RequestListView.as_view(), name="api-requests"),
     path(f"{TENANT}/requests/<uuid:request_id>/", usage.RequestView.as_view(), name="api-request"),
 ]

@@ -15,8 +15,10 @@ from rest_framework.response import Response
 from billing import usage_queries, usage_sums
 from billing.models import UsageEvent
 from billing.usage_queries import RequestFilter, RequestRow
+from gateway import chargeback, months
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_text
+from gateway.months import NoSuchMonth
 
 DAYS = timedelta(days=30)
 TOKEN_FIELDS = (
@@ -80,6 +82,45 @@ class UsageView(TenantView):
                         "cost_usd": usd_text(day.cost_pico),
                     }
                     for day in days
+                ],
+            }
+        )
+
+
+class ChargebackView(TenantView):
+    @extend_schema(
+        parameters=[OpenApiParameter("month", OpenApiTypes.STR, pattern=r"^\d{4}-\d{2}$")],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request, tenant: str) -> Response:
+        """A month's use by cost centre, team and model (UTC days); this month by default."""
+        self.access.require_manager()
+        try:
+            month = months.named(request.query_params.get("month", ""), now=timezone.now())
+        except NoSuchMonth as refused:
+            raise serializers.ValidationError({"month": [str(refused)]}) from None
+        centres = chargeback.of_month(self.access.tenant, month)
+        return Response(
+            {
+                "month": str(month),
+                "cost_centres": [
+                    {
+                        "cost_centre": centre.name,
+                        "requests": centre.requests,
+                        "cost_usd": usd_text(centre.cost_pico),
+                        "lines": [
+                            {
+                                "team": line.team,
+                                "model": line.model,
+                                "requests": line.requests,
+                                "input_tokens": line.input_tokens,
+                                "output_tokens": line.output_tokens,
+                                "cost_usd": usd_text(line.cost_pico),
+                            }
+                            for line in centre.lines
+                        ],
+                    }
+                    for centre in centres
                 ],
             }
         )

@@ -4,13 +4,16 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils import timezone
 from redis.exceptions import RedisError
 
 from billing import credit
+from gateway import months
 from gateway.console.access import choose_member, memberships, sellers_of
 from gateway.models import Member
+from gateway.months import Month, NoSuchMonth
 
 THEME_COOKIE: Final = "theme"
 THEMES: Final = ("system", "light", "dark")
@@ -39,6 +42,14 @@ def render_page(
         "api_url": settings.PUBLIC_API_URL,
     }
     return render(request, template, {**frame, **context}, status=status)
+
+
+def month_asked(request: HttpRequest) -> Month:
+    """The month that the address names, else this one."""
+    try:
+        return months.named(request.GET.get("month", ""), now=timezone.now())
+    except NoSuchMonth as refused:
+        raise Http404(str(refused)) from None
 
 
 def _left(member: Member) -> int | None:

@@ -50,6 +50,7 @@ urlpatterns = [
     path("budgets/low-credit/", budgets.set_low_credit, name="set-low-credit"),
     path("budgets/rate-limit/", budgets.set_rate_limit, name="set-rate-limit"),
     path("billing/", billing.billing, name="billing"),
+    path("billing/chargeback.csv", billing.chargeback_csv, name="chargeback"),
     path("billing/buy/", topups.buy, name="buy-credit"),
     path("billing/recharge/", topups.set_recharge, name="set-recharge"),
     path("webhooks/stripe/", topups.stripe_message, name="stripe-message"),

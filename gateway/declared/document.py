@@ -26,8 +26,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class DeclaredTeam(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`cost_centre`: left as it is if the file does not say."""
+
     slug: Slug
     name: Text
+    cost_centre: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 class DeclaredQuota(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -118,16 +118,17 @@ def _make_tenant(declared: DeclaredTenant, limit_pico: int, run: Run) -> None:
 
 def _team(slug: str, there: Tenant | None, declared: DeclaredTeam) -> Iterator[Change]:
     team = Team.objects.filter(tenant=there, slug=declared.slug).first() if there else None
-    if team is None or team.name != declared.name:
+    wanted = {"name": declared.name}
+    if declared.cost_centre is not None:
+        wanted["cost_centre"] = declared.cost_centre
+    standing = {name: getattr(team, name) for name in wanted} if team else {}
+    if standing != wanted:
 
         def make(run: Run) -> None:
-            Team.objects.update_or_create(
-                tenant=_there(slug), slug=declared.slug, defaults={"name": declared.name}
-            )
+            Team.objects.update_or_create(tenant=_there(slug), slug=declared.slug, defaults=wanted)
 
-        yield Change(
-            f"{slug}, team {declared.slug}", team.name if team else "", declared.name, make
-        )
+        was, will_be = (", ".join(filter(None, each.values())) for each in (standing, wanted))
+        yield Change(f"{slug}, team {declared.slug}", was, will_be, make)
 
 
 def _scope(tenant: Tenant, scope: str) -> tuple[str, str]:

@@ -13,16 +13,22 @@ from billing import burning
 from billing.errors import InvoiceRefused
 from billing.invoicing import focus, pdf, settling
 from billing.models import CreditNote, Invoice, Receipt, Recharge, TopUp
+from billing.money import usd
+from gateway import chargeback
 from gateway.console import budget_rows
 from gateway.console.access import MANAGERS, require, tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, recharge_terms
-from gateway.console.pages import render_page
+from gateway.console.pages import month_asked, render_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Team
 from gateway.payments import processor
 
 SHOWN_MAX: Final = 120
 TOPUPS_SHOWN: Final = 20
+CHARGEBACK_HEAD: Final = (
+    "month", "cost_centre", "team", "model", "requests", "input_tokens", "output_tokens",
+    "cost_usd",
+)  # fmt: skip
 
 
 @require_safe
@@ -41,7 +47,10 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
         .order_by("-period_start", "-pk")[:SHOWN_MAX]
     )
     recharge = Recharge.objects.filter(tenant=tenant).first()
+    month = month_asked(request)
     context = {
+        "month": month,
+        "centres": chargeback.of_month(tenant, month),
         "rows": [(invoice, settling.open_cents(invoice)) for invoice in found],
         "notes": CreditNote.objects.filter(invoice__tenant=tenant).order_by("-pk")[:SHOWN_MAX],
         "pots": [pot for pot in burning.pots_of(tenant) if pot.left_pico > 0],
@@ -59,6 +68,26 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
     return render_page(
         request, "console/billing.html", context, nav="billing", member=member, status=status
     )
+
+
+@require_safe
+@tenant_page
+def chargeback_csv(request: HttpRequest, member: Member) -> HttpResponse:
+    """A month's use by cost centre, team and model, in exact dollars."""
+    require(member, MANAGERS)
+    month = month_asked(request)
+    return csv_response(
+        f"chargeback-{member.tenant.slug}-{month}.csv",
+        head=CHARGEBACK_HEAD,
+        rows=(
+            (
+                month, line.cost_centre, line.team, line.model, line.requests, line.input_tokens,
+                line.output_tokens, f"{usd(line.cost_pico):f}",
+            )
+            for centre in chargeback.of_month(member.tenant, month)
+            for line in centre.lines
+        ),
+    )  # fmt: skip
 
 
 @require_safe

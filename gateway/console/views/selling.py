@@ -13,10 +13,10 @@ from django.views.decorators.http import require_POST, require_safe
 from billing import earnings, payouts, price_queries
 from billing.errors import BillingError
 from billing.money import usd
-from gateway import sellers
+from gateway import months, sellers
 from gateway.console.access import BUILDERS, require, sellers_of, tenant_page
 from gateway.console.ask_form import AskForm
-from gateway.console.pages import render_page
+from gateway.console.pages import month_asked, render_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Seller
 
@@ -63,7 +63,7 @@ def ask(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def statement_csv(request: HttpRequest, member: Member) -> HttpResponse:
     seller = _seller(request, member)
-    since, until = _month(timezone.now(), request.GET.get("month", ""))
+    month = month_asked(request)
     slug = seller.provider.slug
     sold = (
         (
@@ -71,18 +71,18 @@ def statement_csv(request: HttpRequest, member: Member) -> HttpResponse:
             f"{usd(row.paid_pico):f}", f"{usd(row.credit_pico):f}", f"{usd(row.house_pico):f}",
             "", "",
         )
-        for row in earnings.by_day(slug, since=since, until=until)
+        for row in earnings.by_day(
+            slug, since=month.begins_at, until=month.following.begins_at
+        )
     )  # fmt: skip
     sent = (
         (
             payout.paid_on.isoformat(), "", "", "", "", "", "", "",
             f"{Decimal(payout.amount_cents).scaleb(-2):f}", payout.reference,
         )
-        for payout in payouts.between(slug, since=since.date(), until=until.date())
+        for payout in payouts.between(slug, since=month.first, until=month.following.first)
     )  # fmt: skip
-    return csv_response(
-        f"statement-{slug}-{since:%Y-%m}.csv", head=STATEMENT_HEAD, rows=(*sold, *sent)
-    )
+    return csv_response(f"statement-{slug}-{month}.csv", head=STATEMENT_HEAD, rows=(*sold, *sent))
 
 
 def _seller(request: HttpRequest, member: Member) -> Seller:
@@ -94,19 +94,6 @@ def _seller(request: HttpRequest, member: Member) -> Seller:
     if not found:
         raise Http404("nothing is sold here")
     return found[0]
-
-
-def _month(now: datetime, asked: str) -> tuple[datetime, datetime]:
-    """A calendar month of UTC, this one unless `asked` names another as 2026-03."""
-    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    year, _, month = asked.partition("-")
-    if asked.isascii() and year.isdigit() and month.isdigit() and len(asked) == 7:
-        if not (1 <= int(month) <= 12 and int(year) >= 2000):
-            raise Http404("no such month")
-        first = first.replace(year=int(year), month=int(month))
-    elif asked:
-        raise Http404("no such month")
-    return first, (first + timedelta(days=32)).replace(day=1)
 
 
 def _page(
@@ -128,8 +115,7 @@ def _page(
         "offers": [(offer, _asks(offer.sku, now)) for offer in offers],
         "form": form or AskForm(seller=seller),
         "may_change": member.role in BUILDERS,
-        "month": f"{now:%Y-%m}",
-        "last_month": f"{now.replace(day=1) - timedelta(days=1):%Y-%m}",
+        "month": months.named("", now=now),
     }
     return render_page(request, "console/selling.html", context, nav="selling", member=member)
 
