@@ -44,8 +44,10 @@ class Draft:
 
 
 def new_ids(count: int) -> list[int]:
-    """Transfer ids for rows that must name their transfer before it is written."""
+    """Transfer ids for rows that must name their transfer before it is written, in the caller's
+    transaction. Its lock tells an audit that ids are given out whose transfers are to come."""
     with connection.cursor() as cursor:
+        cursor.execute("LOCK TABLE billing_transfer IN ROW EXCLUSIVE MODE")
         cursor.execute(
             "SELECT nextval(pg_get_serial_sequence('billing_transfer', 'id'))"
             " FROM generate_series(1, %s)",

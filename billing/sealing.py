@@ -1,15 +1,16 @@
 """The audit of rows: every row is read once before its block is sealed, and once a month after.
 
-Rows of the ledger only ever come to the end, so what a full block comes to stands for good. When
-every promise about its rows holds, that is written down as its seal. From then on an audit adds up
-the seals, reads all rows of the blocks that have none, and of a thirtieth of those that have: a
-sealed block that is no longer what it was breaks a promise of its own.
+Rows of the ledger only ever come to the end, so what a full block comes to stands for good. Full it
+is when its ids are given out, and nobody has one whose row is not committed. When every promise
+about its rows holds, that is written down as its seal. From then on an audit adds up the seals,
+reads all rows of the blocks that have none, and of a thirtieth of those that have: a sealed block
+that is no longer what it was breaks a promise of its own.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection, transaction
@@ -18,8 +19,6 @@ from billing import seal_statements
 from billing.invariant_statements import OF_EVENTS, OF_TRANSFERS
 from billing.seal_statements import BLOCK, OF_BLOCKS, of_block
 
-# Rows are dated before they are committed: older ones are all there.
-SETTLED: Final = timedelta(minutes=15)
 # An audit runs once a day: so many of them read every sealed block again.
 AUDITS_PER_ROUND: Final = 30
 AS_SEALED: Final = "audited rows are as they were"
@@ -32,7 +31,6 @@ class _Rows:
     """One kind of row in blocks of its ids, with the promises about them."""
 
     table: str
-    dated: str
     alias: str
     seals: str
     key: str
@@ -46,7 +44,6 @@ class _Rows:
 
 EVENTS: Final = _Rows(
     table="billing_usageevent",
-    dated="drained_at",
     alias="u",
     seals="billing_eventseal",
     key=seal_statements.EVENT_KEY,
@@ -56,7 +53,6 @@ EVENTS: Final = _Rows(
 )
 TRANSFERS: Final = _Rows(
     table="billing_transfer",
-    dated="created_at",
     alias="t",
     seals="billing_entryseal",
     key=seal_statements.ENTRY_KEY,
@@ -73,55 +69,66 @@ def audit_rows(*, now: datetime, everything: bool = False) -> Violations:
         for name in rows.promises:
             found[name] = []
         sealed = {int(row[0]) for row in _query(f"SELECT DISTINCT block FROM {rows.seals}")}
-        for block in range(_newest(rows) + 1):
+        final = _final(rows)
+        for block in range(final // BLOCK + 1):
             turn = everything or block % AUDITS_PER_ROUND == now.toordinal() % AUDITS_PER_ROUND
-            if turn or block not in sealed:
-                _audit_block(rows, block, found, is_sealed=block in sealed, now=now)
+            if block in sealed and turn:
+                _check_again(rows, block, found)
+            elif block not in sealed:
+                _check_and_seal(rows, block, found, is_full=(block + 1) * BLOCK <= final + 1)
     for name, sql in OF_BLOCKS.items():
         found[name] = _violations(sql)
     return found
 
 
-def _audit_block(
-    rows: _Rows, block: int, found: Violations, *, is_sealed: bool, now: datetime
-) -> None:
+def _final(rows: _Rows) -> int:
+    """The highest id that was given out, once whoever has one up to it has committed or given up.
+
+    Whoever takes an id holds a lock on its table until then, which this lock waits for: an instant,
+    for those who write next wait behind it.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE {rows.table} IN SHARE MODE")
+        cursor.execute(f"SELECT max(id) FROM {rows.table}")
+        return int(cursor.fetchone()[0] or 0)
+
+
+def _check_again(rows: _Rows, block: int, found: Violations) -> None:
+    _check(rows, block, found)
+    sql = seal_statements.compare(rows.seals, rows.key, rows.sums, rows.of_block(rows.summed))
+    found[AS_SEALED] += _violations(sql, _ids(block))
+
+
+def _check_and_seal(rows: _Rows, block: int, found: Violations, *, is_full: bool) -> None:
     """One that breaks a promise is not sealed, and is read again each time."""
-    at = {"block": block, "first": block * BLOCK, "after": (block + 1) * BLOCK}
-    summed = rows.of_block(rows.summed)
+    if not _check(rows, block, found) or not is_full:
+        return
+    sql = seal_statements.seal(rows.seals, rows.key, rows.sums, rows.of_block(rows.summed))
+    with transaction.atomic(), connection.cursor() as cursor:
+        # An event that is resolved meanwhile moves the seal that it finds after.
+        cursor.execute(f"LOCK TABLE {rows.seals} IN SHARE ROW EXCLUSIVE MODE")
+        cursor.execute(sql, _ids(block))
+
+
+def _check(rows: _Rows, block: int, found: Violations) -> bool:
+    """Whether every promise about the rows of the block holds."""
     is_sound = True
     for name, sql in rows.promises.items():
-        wrong = _violations(rows.of_block(sql), at)
+        wrong = _violations(rows.of_block(sql), _ids(block))
         is_sound = is_sound and not wrong
         found[name] += wrong
-    if is_sealed:
-        sql = seal_statements.compare(rows.seals, rows.key, rows.sums, summed)
-        found[AS_SEALED] += _violations(sql, at)
-    elif is_sound and _is_full(rows, at, now):
-        with transaction.atomic(), connection.cursor() as cursor:
-            # An event that is resolved meanwhile moves the seal that it finds after.
-            cursor.execute(f"LOCK TABLE {rows.seals} IN SHARE ROW EXCLUSIVE MODE")
-            cursor.execute(seal_statements.seal(rows.seals, rows.key, rows.sums, summed), at)
+    return is_sound
 
 
-def _newest(rows: _Rows) -> int:
-    """The number of the last block; -1 if there is none."""
-    ((newest,),) = _query(f"SELECT max(id) FROM {rows.table}")
-    return -1 if newest is None else int(newest) // BLOCK
+def _ids(block: int) -> dict[str, int]:
+    return {"block": block, "first": block * BLOCK, "after": (block + 1) * BLOCK}
 
 
-def _is_full(rows: _Rows, at: Mapping[str, Any], now: datetime) -> bool:
-    """Whether no row can come to it any more: one behind it was written long ago."""
-    behind = _query(
-        f"SELECT {rows.dated} FROM {rows.table} WHERE id >= %(after)s ORDER BY id LIMIT 1", at
-    )
-    return bool(behind) and behind[0][0] < now - SETTLED
-
-
-def _violations(sql: str, at: Mapping[str, Any] | None = None) -> list[str]:
+def _violations(sql: str, at: Mapping[str, int] | None = None) -> list[str]:
     return [" ".join(str(value) for value in row) for row in _query(sql, at)]
 
 
-def _query(sql: str, at: Mapping[str, Any] | None = None) -> Sequence[tuple[Any, ...]]:
+def _query(sql: str, at: Mapping[str, int] | None = None) -> Sequence[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, at)
         return list(cursor.fetchall())

@@ -10,7 +10,7 @@ WIDTH: Final = 700
 PANEL_HEIGHT: Final = 150
 LEFT: Final = 70
 RIGHT: Final = 20
-ABOVE: Final = 46
+ABOVE: Final = 62
 BELOW: Final = 40
 # Legible on light and dark pages alike, and told apart by people who see few colours.
 COLOURS: Final = ("#3b7dd8", "#e07b00", "#2a9d5c", "#b0489a")
@@ -55,7 +55,7 @@ def _panel(panel: Panel, above: float) -> list[str]:
     def y(value: float) -> float:
         return below - value / panel.top * PANEL_HEIGHT
 
-    parts = [_text(LEFT, above - 26, panel.title)]
+    parts = [_text(LEFT, above - 28, panel.title)]
     for tick in _ticks(panel.top):
         parts.append(_line(LEFT, y(tick), WIDTH - RIGHT, y(tick), opacity=0.25))
         parts.append(_text(LEFT - 6, y(tick) + 4, f"{tick:,g}", anchor="end"))
