@@ -45,7 +45,7 @@ class Draft:
 
 def new_ids(count: int) -> list[int]:
     """Transfer ids for rows that must name their transfer before it is written, in the caller's
-    transaction. Its lock tells an audit that ids are given out whose transfers are to come."""
+    transaction. Its lock tells an audit that ids are taken whose transfers are to come."""
     with connection.cursor() as cursor:
         cursor.execute("LOCK TABLE billing_transfer IN ROW EXCLUSIVE MODE")
         cursor.execute(

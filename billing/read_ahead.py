@@ -15,7 +15,7 @@ from billing.usage_stream import BEGINNING, NEVER_DELIVERED
 
 # The posting thread asks PostgreSQL a dozen questions per batch. By default the interpreter lets
 # the reading thread go on for up to 5 ms after each answer, while PostgreSQL has nothing to do.
-SWITCH_INTERVAL_S: Final = 0.0002
+SWITCH_INTERVAL_S: Final = 0.001
 
 
 @contextmanager

@@ -7,6 +7,7 @@ reads all rows of the blocks that have none, and of a thirtieth of those that ha
 that is no longer what it was breaks a promise of its own.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from billing.seal_statements import BLOCK, OF_BLOCKS, of_block
 
 # An audit runs once a day: so many of them read every sealed block again.
 AUDITS_PER_ROUND: Final = 30
+# For batches under way; where it is not enough, the next audit seals.
+WAIT_S: Final = 5.0
+POLL_S: Final = 0.05
 AS_SEALED: Final = "audited rows are as they were"
 
 Violations = dict[str, list[str]]
@@ -69,28 +73,45 @@ def audit_rows(*, now: datetime, everything: bool = False) -> Violations:
         for name in rows.promises:
             found[name] = []
         sealed = {int(row[0]) for row in _query(f"SELECT DISTINCT block FROM {rows.seals}")}
-        final = _final(rows)
-        for block in range(final // BLOCK + 1):
+        newest = _newest(rows)
+        full = (newest + 1) // BLOCK if _all_written(rows) else 0
+        for block in range(newest // BLOCK + 1):
             turn = everything or block % AUDITS_PER_ROUND == now.toordinal() % AUDITS_PER_ROUND
             if block in sealed and turn:
                 _check_again(rows, block, found)
             elif block not in sealed:
-                _check_and_seal(rows, block, found, is_full=(block + 1) * BLOCK <= final + 1)
+                _check_and_seal(rows, block, found, is_full=block < full)
     for name, sql in OF_BLOCKS.items():
         found[name] = _violations(sql)
     return found
 
 
-def _final(rows: _Rows) -> int:
-    """The highest id that was given out, once whoever has one up to it has committed or given up.
+def _newest(rows: _Rows) -> int:
+    ((newest,),) = _query(f"SELECT max(id) FROM {rows.table}")
+    return int(newest or 0)
 
-    Whoever takes an id holds a lock on its table until then, which this lock waits for: an instant,
-    for those who write next wait behind it.
-    """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(f"LOCK TABLE {rows.table} IN SHARE MODE")
-        cursor.execute(f"SELECT max(id) FROM {rows.table}")
-        return int(cursor.fetchone()[0] or 0)
+
+def _all_written(rows: _Rows) -> bool:
+    """Wait until whoever may have taken an id by now has committed or given up; False if that takes
+    too long. Whoever takes an id holds a lock on its table from before: nobody is held up."""
+    deadline = time.monotonic() + WAIT_S
+    writing = _writing(rows)
+    while writing:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+        writing &= _writing(rows)
+    return True
+
+
+def _writing(rows: _Rows) -> set[str]:
+    """The transactions that write to the table now."""
+    found = _query(
+        "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        f" AND relation = '{rows.table}'::regclass AND mode = 'RowExclusiveLock'"
+    )
+    return {str(row[0]) for row in found}
 
 
 def _check_again(rows: _Rows, block: int, found: Violations) -> None:
