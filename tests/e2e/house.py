@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx
 import psycopg
 
-from billing import registers
+from billing import registers, usage_stream
 from billing.money import PICO_PER_NANO
 from gateway.runtime.places import CLONE
 from tests.e2e.stack import Stack
@@ -192,10 +192,13 @@ class House:
         with self.stack.redis() as redis:
             return int(redis.zcard(registers.leases_key(_tag(customer))))
 
-    def undrained(self, customer: Customer) -> int:
-        """Entries of the shard's usage stream that are not posted and acknowledged."""
+    def is_drained(self, customer: Customer) -> bool:
+        """Whether all of the shard's usage stream is posted and acknowledged."""
+        shard = registers.shard_of(customer.tenant)
         with self.stack.redis() as redis:
-            return int(redis.xlen(registers.stream_key(_tag(customer))))
+            return not usage_stream.has_pending(redis, shard) and (
+                usage_stream.oldest_unread_ms(redis, shard) is None
+            )
 
     def posted(self, customer: Customer) -> list[tuple[str, int, int]]:
         """Outcome, cost and overage of every event of the tenant."""

@@ -275,7 +275,7 @@ def _is_settled(house: House, customer: Customer) -> bool:
         if any(path.stat().st_size for path in spools) or house.open_requests(customer):
             return False
         register = house.register(customer)
-        if register["held"] or house.undrained(customer):
+        if register["held"] or not house.is_drained(customer):
             return False
         posted = sum(cost for _, cost, _ in house.posted(customer))
     except (redis.RedisError, psycopg.Error):
