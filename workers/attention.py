@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workers.device import CPU, send
 from workers.kv import PADDING_BLOCK
 
 SHORT_QUERY_MAX = 16
@@ -42,6 +43,7 @@ class Bucket:
     start: int
     block_size: int
     group: int
+    device: torch.device = CPU
 
     @property
     def rows(self) -> int:
@@ -64,25 +66,38 @@ class Bucket:
     @cached_property
     def block_ids(self) -> Tensor:
         """[rows * blocks]"""
-        table = [PADDING_BLOCK] * (self.rows * self._blocks)
-        for row, span in enumerate(self.spans):
-            used, first = span.blocks(self.block_size), row * self._blocks
-            table[first : first + used] = span.block_ids[:used]
-        return torch.tensor(table)
+        return self._sent[0]
 
     @cached_property
     def mask(self) -> Tensor | None:
         """[rows, 1, group * queries, keys], None if every key is visible"""
         if self.rows == 1 and self.queries == 1:
             return None
-        return _causal_mask(self.spans, self.queries, key_count=self.key_count, group=self.group)
+        _, contexts, lasts, _, _ = self._sent
+        return _causal_mask(
+            contexts, lasts, self.queries, key_count=self.key_count, group=self.group
+        )
 
     @cached_property
     def padding(self) -> tuple[Tensor, Tensor] | None:
         """[rows * queries] -> token, and [stop - start] -> row * queries + query; None if full"""
-        if self.stop - self.start == self.rows * self.queries:
-            return None
-        return _padding([span.count for span in self.spans], self.queries, self.start)
+        return (self._sent[3], self._sent[4]) if self._is_padded else None
+
+    @property
+    def _is_padded(self) -> bool:
+        return self.stop - self.start < self.rows * self.queries
+
+    @cached_property
+    def _sent(self) -> tuple[Tensor, ...]:
+        """Table, contexts, last queries, and both sides of the padding, in one transfer."""
+        table = [PADDING_BLOCK] * (self.rows * self._blocks)
+        for row, span in enumerate(self.spans):
+            used, first = span.blocks(self.block_size), row * self._blocks
+            table[first : first + used] = span.block_ids[:used]
+        counts = [span.count for span in self.spans]
+        pad, unpad = _padding(counts, self.queries, self.start) if self._is_padded else ([], [])
+        contexts = [span.context for span in self.spans]
+        return send((table, contexts, [count - 1 for count in counts], pad, unpad), self.device)
 
     @cached_property
     def _blocks(self) -> int:
@@ -111,7 +126,7 @@ def _fits(first: Span, other: Span, block_size: int) -> bool:
     return other.blocks(block_size) <= limit
 
 
-def _padding(counts: list[int], queries: int, start: int) -> tuple[Tensor, Tensor]:
+def _padding(counts: list[int], queries: int, start: int) -> tuple[list[int], list[int]]:
     pad: list[int] = []
     unpad: list[int] = []
     offset = start
@@ -119,20 +134,22 @@ def _padding(counts: list[int], queries: int, start: int) -> tuple[Tensor, Tenso
         pad.extend(offset + min(query, count - 1) for query in range(queries))
         unpad.extend(row * queries + query for query in range(count))
         offset += count
-    return torch.tensor(pad), torch.tensor(unpad)
+    return pad, unpad
 
 
-def _causal_mask(spans: Sequence[Span], queries: int, *, key_count: int, group: int) -> Tensor:
-    context = torch.tensor([[span.context] for span in spans])
+def _causal_mask(
+    contexts: Tensor, lasts: Tensor, queries: int, *, key_count: int, group: int
+) -> Tensor:
+    device = contexts.device
+    query, key = torch.arange(queries, device=device), torch.arange(key_count, device=device)
     # A padded query repeats the last real one, so that no row of the softmax is empty.
-    last = torch.tensor([[span.count - 1] for span in spans])
-    position = context + torch.minimum(torch.arange(queries)[None, :], last)  # [rows, queries]
-    visible = torch.arange(key_count)[None, None, :] <= position[:, :, None]
-    bias = torch.zeros(visible.shape).masked_fill_(~visible, float("-inf"))
+    position = contexts[:, None] + torch.minimum(query, lasts[:, None])  # [rows, queries]
+    visible = key <= position[:, :, None]
+    bias = torch.zeros(visible.shape, device=device).masked_fill_(~visible, float("-inf"))
     return bias[:, None, None].expand(-1, 1, group, -1, -1).flatten(2, 3)
 
 
-def attend(query: Tensor, blocks: Tensor, buckets: list[Bucket], out: Tensor) -> None:
+def attend(query: Tensor, blocks: Tensor, out: Tensor, *, buckets: list[Bucket]) -> None:
     """Write attention of `query` [tokens, heads, dim] over one layer's `blocks` into `out`.
 
     Where the cache holds a single head (latent attention), its keys are its values.
@@ -154,7 +171,7 @@ def attend(query: Tensor, blocks: Tensor, buckets: list[Bucket], out: Tensor) ->
             folded.reshape(rows, kv_heads, group * queries, head_dim),
             keys_values[:, :, :kv_heads].transpose(1, 2),
             keys_values[:, :, -kv_heads:].transpose(1, 2),
-            attn_mask=bucket.mask,
+            attn_mask=None if bucket.mask is None else bucket.mask.to(query.dtype),
         )
         flat = result.view(rows, kv_heads, group, queries, head_dim).permute(0, 3, 1, 2, 4)
         tokens = flat.reshape(rows * queries, kv_heads * group * head_dim)

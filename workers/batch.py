@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from workers.attention import Bucket, Span, arrange
+from workers.device import CPU, send
 from workers.model import Batch
+from workers.paged import paged_lists, paged_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +32,26 @@ class Layout:
     order: list[int]
 
 
-def build_batch(parts: Sequence[Part], *, block_size: int, group: int) -> Layout:
-    """One step over `parts`; `group` is the model's query heads for each KV head."""
+def build_batch(
+    parts: Sequence[Part],
+    *,
+    block_size: int,
+    group: int,
+    device: torch.device = CPU,
+    paged: bool = False,
+) -> Layout:
+    """One step over `parts`, on the model's device; all its numbers go there in one transfer.
+
+    `group` is the model's query heads for each KV head. `paged` is for models whose attention reads
+    block tables; for others buckets are sent when their tensors are first asked for.
+    """
     spans = [Span(part.block_ids, part.first, len(part.tokens)) for part in parts]
     order: list[int] = []
     buckets = []
     start = 0
     for indices in arrange(spans, block_size):
         members = [spans[index] for index in indices]
-        bucket = Bucket(members, start=start, block_size=block_size, group=group)
+        bucket = Bucket(members, start=start, block_size=block_size, group=group, device=device)
         start = bucket.stop
         buckets.append(bucket)
         order.extend(indices)
@@ -52,12 +65,16 @@ def build_batch(parts: Sequence[Part], *, block_size: int, group: int) -> Layout
         positions += range(part.first, stop)
         slots += slots_of(part.block_ids, part.first, stop, block_size)
         rows += range(len(tokens) - part.wanted, len(tokens))
+    ordered = [spans[index] for index in order]
+    tables = paged_lists(ordered, block_size) if paged else []
+    sent = send([tokens, positions, slots, rows, *tables], device)
     batch = Batch(
-        tokens=torch.tensor(tokens),
-        positions=torch.tensor(positions),
-        slots=torch.tensor(slots),
+        tokens=sent[0],
+        positions=sent[1],
+        slots=sent[2],
         buckets=buckets,
-        logit_rows=torch.tensor(rows, dtype=torch.int64),
+        logit_rows=sent[3],
+        paged=paged_step(ordered, sent[4:]) if paged else None,
     )
     return Layout(batch=batch, order=order)
 

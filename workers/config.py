@@ -11,7 +11,8 @@ ENGINE_VERSION = "0.1.0"
 DEFAULT_MODEL_DIR = Path(".tokenhouse/models/smollm2-135m-instruct")
 DEFAULT_KERNEL_DIR = Path(".tokenhouse/kernels")
 
-Quantisation = Literal["none", "int8"]
+DType = Literal["auto", "float32", "bfloat16"]
+Quantisation = Literal["none", "int8", "int4"]
 LOOKUPS = ("ngram", "suffix")
 MODEL_PROPOSERS = ("draft_model", "self_draft", "medusa", "eagle")
 
@@ -22,6 +23,10 @@ class EngineConfig:
 
     model_dir: Path = DEFAULT_MODEL_DIR
     adapter_dir: Path | None = None
+    # "auto", "cpu", "cuda" or "cuda:N". The type is bfloat16 on a GPU and float32 elsewhere.
+    device: str = "cpu"
+    dtype: DType = "auto"
+    cuda_graphs: bool = True
     threads: int = 1
     quantisation: Quantisation = "none"
     kernel_dir: Path = DEFAULT_KERNEL_DIR
@@ -82,6 +87,9 @@ class EngineConfig:
         if self.token_budget < self.max_running_requests:
             raise ValueError("token_budget must give every running request its token")
 
+        kind, _, index = self.device.partition(":")
+        if self.device not in ("auto", "cpu", "cuda") and not (kind == "cuda" and index.isdigit()):
+            raise ValueError(f'device "{self.device}" is not auto, cpu, cuda or cuda:N')
         names = self.proposers
         if len(set(names)) < len(names) or not set(names) <= {*LOOKUPS, *MODEL_PROPOSERS}:
             raise ValueError(

@@ -69,11 +69,11 @@ class EnergyMeter:
             return None
 
 
-def meter_for(device: str, *, powercap: Path = POWERCAP) -> EnergyMeter:
-    """The meter of "cpu" or of a GPU such as "cuda:0"."""
-    if device == "cpu":
+def meter_for(board: str, *, powercap: Path = POWERCAP) -> EnergyMeter:
+    """The meter of "cpu", or of a GPU by its UUID: CUDA may number boards otherwise than NVML."""
+    if board == "cpu":
         return EnergyMeter("rapl", _packages(powercap))
-    return EnergyMeter("nvml", _board(int(device.partition(":")[2] or 0)))
+    return EnergyMeter("nvml", _board(board))
 
 
 def _packages(powercap: Path) -> list[Counter]:
@@ -94,12 +94,12 @@ def _microjoules(path: Path) -> Callable[[], float]:
     return lambda: int(path.read_text()) / 1e6
 
 
-def _board(index: int) -> list[Counter]:
+def _board(uuid: str) -> list[Counter]:
     if pynvml is None:
         return []
     try:
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
 
         def millijoules() -> float:
             try:

@@ -16,6 +16,8 @@ from workers.audit import Auditor
 from workers.batch import Layout, Part, build_batch
 from workers.choice import choose
 from workers.config import EngineConfig
+from workers.cuda_graphs import recorded_steps
+from workers.device import board_name, synchronise, work_clock
 from workers.energy import meter_for
 from workers.kv import BlockPool, BlockTable
 from workers.metrics import Metrics, RequestUsage
@@ -107,7 +109,7 @@ class Engine:
     ) -> None:
         """`draft_curve`: what steps cost, for the drafting policy (default: measured now)."""
         self.config = config
-        self.meter = meter_for("cpu")
+        self.meter = meter_for(board_name(model.device))
         self.model = model
         self.tokenizer = tokenizer
         self.context_length = min(
@@ -117,6 +119,13 @@ class Engine:
         self.watchers: list[Watch] = []
         self._cache = model.new_cache(num_blocks=config.kv_blocks, block_size=config.block_size)
         self.reset()
+        self._graphs = recorded_steps(
+            model,
+            self._cache,
+            wanted=config.cuda_graphs,
+            requests_max=config.max_running_requests,
+            keys_max=self.context_length,
+        )
         self._drafter: Drafter | None = None
         if config.proposers:
             self._drafter = Drafter(
@@ -212,6 +221,8 @@ class Engine:
             told = self._update(computed)
             if not computed.item.sequence.is_replay:
                 progress.extend(told)
+        # A step without logits has not been waited for; the next one must not be charged for it.
+        synchronise(self.model.device)
         self.metrics.observe_step(
             seconds=self._clock() - started,
             input_tokens=input_tokens,
@@ -259,14 +270,14 @@ class Engine:
         touched = list(scratch.block_ids)
         # Memory that was never written is read faster than a cache that is in use.
         self._cache.scrub(touched)
+        clock = work_clock(self.model.device)
 
         def time_step(tokens: int) -> float:
             part = Part([0] * tokens, scratch.block_ids, first=context, wanted=tokens)
-            # The whole step, with the choice of every row's best token. In the thread's own time:
-            # it spins while the others work, and what other programs take is not counted.
-            started = time.thread_time()
-            self._compute(self._layout([part]))
-            return time.thread_time() - started
+            # The whole step, with the choice of every row's best token, for which it waits.
+            started = clock()
+            self._compute([part])
+            return clock() - started
 
         curve = CostCurve.measured(time_step, limit=limit, seconds=COST_SECONDS)
         self.pool.release(scratch)
@@ -275,21 +286,36 @@ class Engine:
         return curve
 
     def _layout(self, parts: list[Part]) -> Layout:
-        return build_batch(parts, block_size=self.config.block_size, group=self.model.config.group)
+        model = self.model
+        return build_batch(
+            parts,
+            block_size=self.config.block_size,
+            group=model.config.group,
+            device=model.device,
+            paged=model.kernel is not None,
+        )
 
-    def _compute(self, layout: Layout) -> tuple[Tensor, Tensor, list[Peak]]:
-        """Hidden states [tokens, hidden], and where they are wanted logits and their peaks."""
+    def _compute(self, parts: list[Part]) -> tuple[Tensor, Tensor, list[Peak], list[int]]:
+        """Hidden states [tokens, hidden]; where they are wanted, logits and their peaks; and in
+        what order the parts lie there."""
+        recorded = None if self._graphs is None else self._graphs.run(parts)
+        if recorded is not None:
+            hidden, logits = recorded
+            return hidden, logits, find_peaks(logits), list(range(len(parts)))
+        layout = self._layout(parts)
         hidden = self.model.hidden_states(layout.batch, self._cache)
         logits = self.model.logits(hidden.index_select(0, layout.batch.logit_rows))
-        return hidden, logits, find_peaks(logits)
+        return hidden, logits, find_peaks(logits), layout.order
 
     def _forward(self, plan: list[Scheduled]) -> list[Computed]:
         """One step of the model over the plan."""
-        layout = self._layout([_part(item) for item in plan])
-        hidden, logits, peaks = self._compute(layout)
+        hidden, logits, peaks, order = self._compute([_part(item) for item in plan])
+        if not all(item.sequence.request.is_plainly_greedy for item in plan):
+            # Draws, edits and grammars are the host's; greedy steps leave logits where they are.
+            logits = logits.cpu()
         computed: list[Computed] = []
         row = wanted = 0
-        for item in (plan[index] for index in layout.order):
+        for item in (plan[index] for index in order):
             part = slice(wanted, wanted + _wanted(item))
             rows = slice(row, row + item.total)
             computed.append(Computed(item, logits[part], peaks[part], hidden[rows]))

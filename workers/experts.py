@@ -1,16 +1,18 @@
 """Sparse experts: a gate chooses a few of many small MLPs for each token.
 
-Tokens are sorted by expert, so each chosen expert runs once per layer over its tokens, with its own
-prepacked weights: no weight is copied. The outputs are weighed and summed before the residual is
-added, so equal experts under weights that are halves or quarters give the dense layer's own bits.
+Tokens are sorted by expert, so each chosen expert runs once per layer over its tokens: one after
+the other with prepacked weights, or all in grouped products on a GPU. The outputs are weighed and
+summed before the residual is added, so equal experts under weights that are halves or quarters give
+the dense layer's own bits.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workers.device import HOPPER
 from workers.families import ModelConfig, Sparse
-from workers.linear import MakeLinear
+from workers.linear import MakeLinear, PlainLinear
 from workers.mlp import GatedMLP, read_gated_mlp
 from workers.weights import ReadWeights
 
@@ -23,13 +25,13 @@ class Gate:
 
     def __init__(self, sparse: Sparse, weight: Tensor, choice_bias: Tensor | None) -> None:
         self._sparse = sparse
-        self._weight = weight.clone()
+        self.weight = weight.clone()
         self._choice_bias = None if choice_bias is None else choice_bias.clone()
 
     def __call__(self, normed: Tensor) -> tuple[Tensor, Tensor]:
         """Experts and their weights, both [tokens, top_k], of tokens [tokens, hidden]."""
         sparse = self._sparse
-        logits = F.linear(normed, self._weight)  # [tokens, experts]
+        logits = F.linear(normed, self.weight).float()  # [tokens, experts]
         scores = logits.softmax(-1) if sparse.score == "softmax" else logits.sigmoid()
         ranked = scores if self._choice_bias is None else scores + self._choice_bias
         if sparse.groups > 1:
@@ -38,7 +40,8 @@ class Gate:
         weights = scores.gather(1, chosen)
         if sparse.normalised:
             weights = weights / (weights.sum(-1, keepdim=True) + TINY)
-        return chosen, weights if sparse.scale == 1.0 else weights * sparse.scale
+        scaled = weights if sparse.scale == 1.0 else weights * sparse.scale
+        return chosen, scaled.to(normed.dtype)
 
     def _within_best_groups(self, ranked: Tensor) -> Tensor:
         """Experts outside the best groups can't be chosen: a token's experts share few machines."""
@@ -51,6 +54,66 @@ class Gate:
         kept = strength.topk(sparse.groups_kept, sorted=False).indices
         outside = torch.ones_like(strength, dtype=torch.bool).scatter_(1, kept, False)
         return grouped.masked_fill(outside[..., None], float("-inf")).view_as(ranked)
+
+
+class ListedExperts:
+    """Experts of any kind of product, one after the other; the host must know who chose whom."""
+
+    def __init__(self, experts: list[GatedMLP]) -> None:
+        self._experts = experts
+
+    def count(self, chosen: Tensor) -> Tensor:
+        """How many of the choices [choices] fall on each expert: [experts]."""
+        return torch.bincount(chosen, minlength=len(self._experts))
+
+    def __call__(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        """Outputs [choices, hidden] of tokens that are sorted by their expert."""
+        shares = torch.split(tokens, counts.tolist())
+        outputs = [
+            expert.alone(share)
+            for expert, share in zip(self._experts, shares, strict=True)
+            if len(share)
+        ]
+        return torch.cat(outputs)
+
+
+class GroupedExperts:
+    """All experts of a layer in three grouped products; the counts stay on the device."""
+
+    def __init__(self, gates: list[Tensor], ups: list[Tensor], downs: list[Tensor]) -> None:
+        # [experts, in, out], transposed without a copy: the product wants its columns together.
+        self._gate, self._up, self._down = (
+            torch.stack(weights).transpose(1, 2) for weights in (gates, ups, downs)
+        )
+
+    def count(self, chosen: Tensor) -> Tensor:
+        counts = chosen.new_zeros(len(self._gate))
+        return counts.scatter_add_(0, chosen, torch.ones_like(chosen))
+
+    def __call__(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        ends = counts.cumsum(0, dtype=torch.int32)
+        gated = F.silu(F.grouped_mm(tokens, self._gate, offs=ends))
+        gated *= F.grouped_mm(tokens, self._up, offs=ends)
+        return F.grouped_mm(gated, self._down, offs=ends)
+
+
+def grouped_if_possible(experts: list[GatedMLP]) -> ListedExperts | GroupedExperts:
+    """Grouped products are for bf16 on a GPU, over rows that are multiples of 16 bytes.
+
+    Before Hopper torch does them one by one and reads the counts back for it.
+    """
+    products = [(expert.gate, expert.up, expert.down) for expert in experts]
+    weights = [[part.weight for part in each if type(part) is PlainLinear] for each in products]
+    if all(len(each) == 3 and all(_can_group(weight) for weight in each) for each in weights):
+        return GroupedExperts(*(list(kind) for kind in zip(*weights, strict=True)))
+    return ListedExperts(experts)
+
+
+def _can_group(weight: Tensor) -> bool:
+    if weight.device.type != "cuda" or weight.dtype is not torch.bfloat16:
+        return False
+    aligned = all(size * weight.element_size() % 16 == 0 for size in weight.shape)
+    return aligned and torch.cuda.get_device_capability(weight.device)[0] >= HOPPER
 
 
 class SparseMLP:
@@ -68,7 +131,7 @@ class SparseMLP:
             read(f"{gate}.weight", (sparse.experts, config.hidden_size)),
             read(bias, (sparse.experts,)) if sparse.has_choice_bias else None,
         )
-        self._experts = _read_experts(config, sparse, read, prefix, make)
+        self._experts = grouped_if_possible(_read_experts(config, sparse, read, prefix, make))
         self._shared: GatedMLP | None = None
         self._shared_gate: Tensor | None = None
         if sparse.shared is not None:
@@ -77,7 +140,8 @@ class SparseMLP:
         if sparse.has_shared_gate:
             name = f"{prefix}.{sparse.shared}_gate.weight"
             self._shared_gate = read(name, (1, config.hidden_size)).clone()
-        self._load = torch.zeros(sparse.experts, dtype=torch.int64)  # tokens by expert
+        # Tokens by expert.
+        self._load = self._gate.weight.new_zeros(sparse.experts, dtype=torch.int64)
 
     def __call__(self, normed: Tensor, hidden: Tensor) -> Tensor:
         chosen, weights = self._gate(normed)
@@ -90,6 +154,10 @@ class SparseMLP:
             mixed = self._shared(normed, mixed)
         return mixed + hidden
 
+    @property
+    def waits_for_counts(self) -> bool:
+        return isinstance(self._experts, ListedExperts)
+
     def take_load(self) -> list[int]:
         """Tokens by expert since the last call."""
         load: list[int] = self._load.tolist()
@@ -100,16 +168,10 @@ class SparseMLP:
         tokens, top_k = chosen.shape
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
-        counts = torch.bincount(flat, minlength=len(self._experts))
+        counts = self._experts.count(flat)
         self._load += counts
-        shares = torch.split(normed.index_select(0, order // top_k), counts.tolist())
-        outputs = [
-            expert.alone(share)
-            for expert, share in zip(self._experts, shares, strict=True)
-            if len(share)
-        ]
         scattered = normed.new_empty(tokens * top_k, normed.shape[1])
-        scattered[order] = torch.cat(outputs)
+        scattered[order] = self._experts(normed.index_select(0, order // top_k), counts)
         return scattered.view(tokens, top_k, -1)
 
 

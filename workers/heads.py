@@ -1,21 +1,25 @@
 """The attention half of a layer: what is projected, rotated, cached and attended.
 
 Two kinds: grouped heads (most families), and DeepSeek's latent heads, which cache one short vector
-per token for all heads together. The paged attention itself is `attention.attend`.
+per token for all heads together. The paged attention itself is the step's `attend`.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workers.attention import Bucket, attend
 from workers.families import LATENT_NORM_EPS, ModelConfig
 from workers.kv import KVCache
 from workers.linear import Linear, MakeLinear
+from workers.rotary import rotate
 from workers.weights import ReadWeights, read_linear
+
+# Writes attention of queries [tokens, heads, dim] over one layer's blocks into the last argument.
+Attend = Callable[[Tensor, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Step:
 
     cache: KVCache
     slots: Tensor  # [tokens]
-    buckets: list[Bucket]
+    attend: Attend
     rotation: Tensor | None  # [tokens, 1, dim / 2], complex
     attended: Tensor  # [tokens, heads * head_dim], scratch
 
@@ -50,7 +54,7 @@ class GroupedHeads:
     def __call__(self, normed: Tensor, hidden: Tensor, index: int, step: Step) -> Tensor:
         heads = self._config.heads
         qkv = self.remember(normed, index, step)
-        attend(qkv[:, :heads], step.cache.blocks[index], step.buckets, step.attended)
+        step.attend(qkv[:, :heads], step.cache.blocks[index], step.attended)
         return self.output.plus(step.attended, hidden)
 
     def remember(self, normed: Tensor, index: int, step: Step) -> Tensor:
@@ -61,8 +65,7 @@ class GroupedHeads:
         if self.norms:
             self._norm_heads(qkv)
         if step.rotation is not None:
-            halves = qkv[:, :rotated].view(-1, rotated, config.head_dim // 2, 2)
-            torch.view_as_complex(halves).mul_(step.rotation)
+            rotate(qkv[:, :rotated], step.rotation)
         step.cache.slots[index].index_copy_(0, step.slots, qkv[:, config.heads :])
         return qkv
 
@@ -122,7 +125,7 @@ class LatentHeads:
         tokens, rank = len(normed), self._rank
         stored = self._down(normed).view(tokens, 1, -1)
         stored[..., :rank] = self._rms_norm(stored[..., :rank], self._norm)
-        _rotate_pairs(stored[..., rank:], step.rotation)
+        rotate(stored[..., rank:], step.rotation)
         step.cache.slots[index].index_copy_(0, step.slots, stored)
 
         wanted = normed
@@ -133,9 +136,9 @@ class LatentHeads:
         absorbed = query.new_empty(tokens, self._heads, stored.shape[2])
         absorbed[..., :rank] = torch.bmm(plain, self._key_up).transpose(0, 1)
         absorbed[..., rank:] = query[..., self._plain :]
-        _rotate_pairs(absorbed[..., rank:], step.rotation)
+        rotate(absorbed[..., rank:], step.rotation)
 
-        attend(absorbed, step.cache.blocks[index], step.buckets, step.attended)
+        step.attend(absorbed, step.cache.blocks[index], step.attended)
         latents = step.attended.view(tokens, self._heads, -1)[..., :rank].transpose(0, 1)
         values = torch.bmm(latents, self._value_up).transpose(0, 1)  # [tokens, heads, value]
         return self.output.plus(values.reshape(tokens, -1), hidden)
@@ -176,9 +179,3 @@ def _pair_rows(weight: Tensor, head_dim: int) -> Tensor:
     """
     halves = weight.view(-1, 2, head_dim // 2, *weight.shape[1:])
     return halves.transpose(1, 2).reshape(weight.shape)
-
-
-def _rotate_pairs(x: Tensor, rotation: Tensor) -> None:
-    """Rotate [tokens, heads, dim] in place; its pairs are neighbours already."""
-    pairs = x.view(*x.shape[:-1], -1, 2)
-    torch.view_as_complex(pairs).mul_(rotation)

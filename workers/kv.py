@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from workers.device import free_bytes
 from workers.memory import check_blocks
 
 PADDING_BLOCK = 0
@@ -192,19 +194,37 @@ class BlockPool:
 class KVCache:
     """What attention reads back, of all layers: [layers, blocks, block_size, heads, head_dim].
 
-    The heads are those of the keys, then those of the values; or one that serves as both.
+    The heads are those of the keys, then those of the values; or one that serves as both. Behind
+    the pool's blocks lies one that no table holds: padding of a step of fixed size writes there.
     Raises `NotEnoughMemory` where the blocks could not all be in use.
     """
 
     def __init__(
-        self, *, layers: int, num_blocks: int, block_size: int, heads: int, head_dim: int
+        self,
+        *,
+        layers: int,
+        num_blocks: int,
+        block_size: int,
+        heads: int,
+        head_dim: int,
+        like: Tensor,
     ) -> None:
-        block_bytes = layers * block_size * heads * head_dim * np.dtype(np.float32).itemsize
-        check_blocks(num_blocks, block_bytes=block_bytes, block_size=block_size)
-        # numpy's zeros are pages that are not resident until written; torch would write them all.
-        shape = (layers, num_blocks, block_size, heads, head_dim)
-        self.blocks = torch.from_numpy(np.zeros(shape, dtype=np.float32))
-        self.slots = self.blocks.view(layers, num_blocks * block_size, heads, head_dim)
+        """Zeros, on the device and of the type of `like`."""
+        shape = (layers, num_blocks + 1, block_size, heads, head_dim)
+        block_bytes = layers * block_size * heads * head_dim * like.element_size()
+        check_blocks(
+            num_blocks,
+            block_bytes=block_bytes,
+            block_size=block_size,
+            available=free_bytes(like.device),
+        )
+        if like.device.type == "cpu" and like.dtype is torch.float32:
+            # numpy's zeros are pages that are not resident until written; torch writes them all.
+            self.blocks = torch.from_numpy(np.zeros(shape, dtype=np.float32))
+        else:
+            self.blocks = like.new_zeros(shape)
+        self.scratch_block = num_blocks
+        self.slots = self.blocks.view(layers, (num_blocks + 1) * block_size, heads, head_dim)
 
     def scrub(self, block_ids: list[int]) -> None:
         """Zero blocks that may hold NaN: a masked NaN still poisons a sum."""

@@ -41,11 +41,11 @@ class PlainLinear:
     kind = "fp32"
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self._weight = weight.contiguous()
+        self.weight = weight.contiguous()
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._weight, self._bias)
+        return F.linear(x, self.weight, self._bias)
 
     def silu(self, x: Tensor) -> Tensor:
         return F.silu(self(x))
@@ -115,6 +115,8 @@ class Int8Linear:
 
 
 class Int8Maker:
+    precision = "int8"
+
     def __init__(self, kernels: Kernels) -> None:
         self._kernels = kernels
 
@@ -128,7 +130,8 @@ class Int8Maker:
 
 def choose_linear(sample_weight: Tensor) -> MakeLinear:
     """The fastest kind that reproduces the plain product on this machine."""
-    return PackedLinear if packed_is_correct(sample_weight) else PlainLinear
+    on_cpu = sample_weight.device.type == "cpu"
+    return PackedLinear if on_cpu and packed_is_correct(sample_weight) else PlainLinear
 
 
 def packed_is_correct(weight: Tensor) -> bool:

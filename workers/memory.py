@@ -18,9 +18,8 @@ def available_bytes() -> int | None:
     return min(known, default=None)
 
 
-def check_blocks(blocks: int, *, block_bytes: int, block_size: int) -> None:
+def check_blocks(blocks: int, *, block_bytes: int, block_size: int, available: int | None) -> None:
     """Raise `NotEnoughMemory` if so many blocks of keys and values cannot be held."""
-    available = available_bytes()
     if available is None or blocks * block_bytes <= available:
         return
     fitting = available // block_bytes

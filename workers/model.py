@@ -7,6 +7,7 @@ differs between families is read by `families`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -14,15 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workers.attention import Bucket
+from workers.attention import Bucket, attend
 from workers.experts import SparseMLP
 from workers.families import ModelConfig, read_config
-from workers.heads import GroupedHeads, LatentHeads, Step
+from workers.heads import Attend, GroupedHeads, LatentHeads, Step
 from workers.kv import KVCache
 from workers.linear import Int8Maker, MakeLinear, choose_linear
 from workers.lora import AdaptedWeights
 from workers.mlp import ReluMLP, read_gated_mlp
+from workers.paged import Kernel, Paged, gathered
 from workers.rotary import rotations
+from workers.torchao_linear import WeightOnlyMaker
 from workers.weights import BadWeights, ReadWeights, Weights, read_linear
 
 # OPT's first two learned positions stand for padding.
@@ -81,6 +84,7 @@ class Batch:
     slots: Tensor  # [tokens]: where each token's key and value go
     buckets: list[Bucket]
     logit_rows: Tensor  # [rows]: the tokens whose next token is wanted
+    paged: Paged | None = None  # where the model has a kernel that reads block tables
 
 
 class Model:
@@ -91,7 +95,7 @@ class Model:
         rows_by_token = (config.vocab_size, config.hidden_size)
         self.make_linear = make or choose_linear(read(embedding, rows_by_token)[:SAMPLE_ROWS])
         self._layers = [self._load_layer(read, root, index) for index in range(config.layers)]
-        self._rotations = rotations(config.rope, config.context_length) if config.rope else None
+        self._rotations: Tensor | None = None
         if config.rope:
             self._norm: Norm = RMSNorm(read, f"{root}.norm", config)
         else:
@@ -103,15 +107,35 @@ class Model:
         # Read again, and last: of this mapping only the rows that are looked up become resident.
         self._embedding = read(embedding, rows_by_token)
         self._output = self._embedding if config.tied_embeddings else read(head, rows_by_token)
+        if config.rope:
+            table = rotations(config.rope, config.context_length)
+            self._rotations = table.to(self._embedding.device)
+        # Set at load where the device has one; it reads `Batch.paged`.
+        self.kernel: Kernel | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self._embedding.device
 
     @property
     def linear_kind(self) -> str:
-        return self.make_linear.kind
+        """Names what computes: calibrations and quality reports are kept by it."""
+        if self.device.type == "cpu" and self._embedding.dtype is torch.float32:
+            return self.make_linear.kind
+        return f"{self.precision}-{self.device.type}"
 
     @property
     def precision(self) -> str:
         """Of the weights and the products with them, in the words of an offer."""
-        return "int8" if isinstance(self.make_linear, Int8Maker) else "float32"
+        if isinstance(self.make_linear, Int8Maker | WeightOnlyMaker):
+            return self.make_linear.precision
+        return str(self._embedding.dtype).removeprefix("torch.")
+
+    @property
+    def waits_for_counts(self) -> bool:
+        """Whether a step asks the device how many tokens chose an expert: it can't be recorded."""
+        mlps = (layer.mlp for layer in self._layers)
+        return any(isinstance(mlp, SparseMLP) and mlp.waits_for_counts for mlp in mlps)
 
     def take_expert_load(self) -> dict[int, list[int]]:
         """Tokens that each expert took since the last call, by sparse layer."""
@@ -127,6 +151,7 @@ class Model:
             block_size=block_size,
             heads=1 if config.latent else 2 * config.kv_heads,
             head_dim=config.head_dim,
+            like=self._embedding,
         )
 
     @torch.inference_mode()
@@ -149,8 +174,14 @@ class Model:
         rotation = None
         if self._rotations is not None:
             rotation = self._rotations.index_select(0, batch.positions)
-        attended = torch.empty(len(batch.tokens), self.config.heads * self.config.head_dim)
-        return Step(cache, batch.slots, batch.buckets, rotation, attended)
+        width = self.config.heads * self.config.head_dim
+        attended = self._embedding.new_empty(len(batch.tokens), width)
+        return Step(cache, batch.slots, self._attend(batch), rotation, attended)
+
+    def _attend(self, batch: Batch) -> Attend:
+        if batch.paged is None:
+            return partial(attend, buckets=batch.buckets)
+        return partial(self.kernel or gathered, paged=batch.paged)
 
     def _run(self, hidden: Tensor, step: Step, layers: range) -> Tensor:
         for index in layers:
@@ -161,8 +192,8 @@ class Model:
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [rows, vocab] of hidden states [rows, hidden]."""
-        return self._head(self.normed(hidden))
+        """Logits [rows, vocab] of hidden states [rows, hidden], always in fp32."""
+        return self._head(self.normed(hidden)).float()
 
     @torch.inference_mode()
     def normed(self, hidden: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Which decoder an engine gets: fp32, or int8 where the kernels can be built and are right.
+"""Which decoder an engine gets: by device, and in what precision.
 
-What cannot be had is said once in the log, and the next best runs: the fused decoder, else int8
-products layer by layer, else fp32.
+On a processor fp32, or int8 where the kernels can be built and are right. What cannot be had there
+is said once in the log, and the next best runs: the fused decoder, else int8 products layer by
+layer, else fp32. On a GPU bf16 or fp32, or torchao's int8 and int4; what is missing ends the start.
 """
 
 import logging
@@ -9,28 +10,70 @@ from functools import partial
 
 import torch
 
-from workers.config import EngineConfig
+from workers.config import MODEL_PROPOSERS, EngineConfig
+from workers.device import DeviceUnavailable, PlacedWeights, Placement
 from workers.dynamic import build_for
 from workers.families import ModelConfig
 from workers.fused import FusedModel, unfit
 from workers.kernels.build import CannotBuild, built_library
 from workers.kernels.library import Kernels, Unusable
-from workers.linear import Int8Maker
+from workers.linear import Int8Maker, MakeLinear, PlainLinear
 from workers.model import Model, load_model
+from workers.paged import choose_kernel
+from workers.torchao_linear import WeightOnlyMaker
 from workers.weights import ReadWeights
 
 logger = logging.getLogger(__name__)
 
 
 def load(config: EngineConfig) -> Model:
-    """The model of `config.model_dir` as `config.quantisation` wants it, or the nearest to it."""
+    """The model of `config.model_dir` as `config.quantisation` wants it, or the nearest to it.
+
+    Raises `DeviceUnavailable` for a device, or products on it, that are not here.
+    """
     torch.set_num_threads(config.threads)
+    place = Placement.of(config.device, config.dtype)
+    if place.device.type != "cpu":
+        return _load_on_gpu(config, place)
+    if config.quantisation == "int4":
+        raise DeviceUnavailable("int4 is there on a GPU only: --device cuda")
+    if place.dtype is not torch.float32:
+        return _load_placed(config, place)
     kernels = _open(config) if config.quantisation == "int8" else None
     if kernels is None:
         return load_model(config.model_dir, config.adapter_dir, build=build_for(config))
     # The kernels have threads of their own: two pools that wait by spinning fight over the cores.
     torch.set_num_threads(1)
     build = partial(_build_int8, kernels=kernels, block_size=config.block_size)
+    return load_model(config.model_dir, config.adapter_dir, build=build)
+
+
+def _load_on_gpu(config: EngineConfig, place: Placement) -> Model:
+    model = _load_placed(config, place)
+    shape = model.config
+    model.kernel, reason = choose_kernel(
+        place,
+        head_dim=shape.head_dim,
+        latent=shape.latent is not None,
+        block_size=config.block_size,
+    )
+    logger.info("attention on %s: %s", place.device, reason)
+    return model
+
+
+def _load_placed(config: EngineConfig, place: Placement) -> Model:
+    """The plain decoder, whose weights lie at that place; torchao's where it is quantised."""
+    refused = [name for name in config.proposers if name in MODEL_PROPOSERS]
+    if config.is_approximate or refused:
+        what = refused[0] if refused else "computing less"
+        raise DeviceUnavailable(f"{what} is there on a processor in fp32 only")
+    make: MakeLinear = PlainLinear
+    if config.quantisation != "none":
+        make = WeightOnlyMaker(config.quantisation)
+
+    def build(shape: ModelConfig, read: ReadWeights) -> Model:
+        return Model(shape, PlacedWeights(read, place), make=make)
+
     return load_model(config.model_dir, config.adapter_dir, build=build)
 
 

@@ -37,6 +37,14 @@ def rotations(rope: Rope, length: int) -> Tensor:
     return torch.polar(torch.full_like(angles, rope.magnitude), angles)[:, None]
 
 
+def rotate(x: Tensor, rotation: Tensor) -> None:
+    """Turn `x` [tokens, heads, dim], whose pairs are neighbours, in place, computing in fp32."""
+    wide = x.float()  # x itself where it is fp32 already
+    torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2)).mul_(rotation)
+    if wide is not x:
+        x.copy_(wide)
+
+
 def frequencies(rope: Rope) -> Tensor:
     """Radians per position of each pair: [dim / 2]."""
     # The exponents are rounded to fp32 as the reference implementation rounds them.

@@ -175,9 +175,11 @@ def find_peaks(logits: Tensor) -> list[Peak]:
     value with whole registers, so this takes a sixth of what `argmax` does.
     """
     rows, vocab = logits.shape
-    if rows == 0 or vocab < STRETCH:
+    if rows == 0 or vocab < STRETCH or logits.device.type != "cpu":
         values, tokens = logits.max(-1)
-        return list(map(Peak, tokens.tolist(), values.tolist()))
+        # Together, because every reading waits for the device.
+        found = torch.stack((tokens.double(), values.double())).tolist()
+        return [Peak(int(token), value) for token, value in zip(*found, strict=True)]
     whole = vocab // STRETCH * STRETCH
     stretches = logits[:, :whole].view(rows, whole // STRETCH, STRETCH)
     values, places = stretches.amax(-1).max(-1)

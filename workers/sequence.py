@@ -47,6 +47,13 @@ class GenerationRequest:
     expected: tuple[int, ...] | None = None
     auditable: bool = True
 
+    @property
+    def is_plainly_greedy(self) -> bool:
+        """Whether the best token of each position is all that is asked of the model."""
+        wants_more = self.grammar or self.min_tokens or self.sampling.logprobs is not None
+        edits = self.sampling.edits_logits or self.expected is not None
+        return self.sampling.is_greedy and not (wants_more or edits)
+
 
 @dataclass(slots=True)
 class Sequence:

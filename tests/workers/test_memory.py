@@ -37,24 +37,24 @@ def test_the_narrower_of_machine_and_container_counts(machine):
 def test_a_system_that_does_not_tell_refuses_nothing(machine):
     machine(None)
     assert available_bytes() is None
-    check_blocks(10**12, block_bytes=10**6, block_size=16)
+    check_blocks(10**12, block_bytes=10**6, block_size=16, available=available_bytes())
 
 
 def test_blocks_that_fit_are_taken_and_one_more_is_not(machine):
     machine(10_240_000)
-    check_blocks(10, block_bytes=1_024_000, block_size=16)
+    check_blocks(10, block_bytes=1_024_000, block_size=16, available=available_bytes())
     wanted = (
         r"11 blocks of 16 tokens need 11 MB of memory, 10 MB are available; "
         r"at most 10 fit: set --kv-blocks"
     )
     with pytest.raises(NotEnoughMemory, match=wanted):
-        check_blocks(11, block_bytes=1_024_000, block_size=16)
+        check_blocks(11, block_bytes=1_024_000, block_size=16, available=available_bytes())
 
 
 def test_not_even_one_block(machine):
     machine(1_024_000)
     with pytest.raises(NotEnoughMemory, match="not even one fits"):
-        check_blocks(2, block_bytes=1_024_000, block_size=16)
+        check_blocks(2, block_bytes=1_024_000, block_size=16, available=available_bytes())
 
 
 @pytest.mark.parametrize("speculation", ["off", "ngram"])

@@ -12,16 +12,19 @@ import time
 from pathlib import Path
 from typing import get_args
 
+import torch
 import uvicorn
 
 from workers.config import (
     DEFAULT_MODEL_DIR,
     LOOKUPS,
     MODEL_PROPOSERS,
+    DType,
     EngineConfig,
     Quantisation,
 )
 from workers.convert import ConversionFailed, convert
+from workers.device import DeviceUnavailable
 from workers.engine import Engine
 from workers.families import UnsupportedModel
 from workers.memory import NotEnoughMemory
@@ -45,6 +48,8 @@ START_FAILURES = (
     BadTokenizer,
     SpeculationRefused,
     NotEnoughMemory,
+    DeviceUnavailable,
+    torch.OutOfMemoryError,
 )
 
 
@@ -83,21 +88,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--exit-layer", type=int, default=0, help="stop there when sure (changes texts; 0: never)"
     )
     parser.add_argument("--exit-confidence", type=float, default=defaults.exit_confidence)
+    parser.add_argument("--device", default=defaults.device, help="cpu, cuda, cuda:N or auto")
+    parser.add_argument("--dtype", choices=get_args(DType), default=defaults.dtype)
+    parser.add_argument("--no-cuda-graphs", action="store_true", help="launch every kernel anew")
+    parser.add_argument("--block-size", type=int, default=defaults.block_size, help="tokens")
     parser.add_argument("--threads", type=int, default=defaults.threads)
     parser.add_argument("--kv-blocks", type=int, default=defaults.kv_blocks)
     parser.add_argument("--max-running", type=int, default=defaults.max_running_requests)
     parser.add_argument("--max-waiting", type=int, default=defaults.max_waiting_requests)
-    parser.add_argument("--name", help="this worker's name (default: from host name and port)")
-    parser.add_argument("--bearer", help="secret that callers must send (default: a new one)")
-    parser.add_argument("--bearer-file", type=Path, help="file with that secret")
-    parser.add_argument("--no-bearer", action="store_true", help="answer anybody")
-    parser.add_argument("--gateway", help="console address to register with, e.g. http://host:8001")
-    parser.add_argument("--worker-key", help="key that the operator issued for this worker")
-    parser.add_argument("--worker-key-file", type=Path, help="file with that key")
-    parser.add_argument("--usd-per-hour", help=f"price of this machine ({ASSUMED_USD_PER_HOUR})")
-    parser.add_argument(
-        "--usd-per-hour-source", choices=("entered", "preset", "assumed"), help="who says so"
-    )
+    _add_market(parser)
     options = parser.parse_args(arguments)
     for name in ("bearer", "worker_key"):
         path = getattr(options, f"{name}_file")
@@ -116,6 +115,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     return options
+
+
+def _add_market(parser: argparse.ArgumentParser) -> None:
+    """Who may call this worker, which gateway sells it, and for how much."""
+    parser.add_argument("--name", help="this worker's name (default: from host name and port)")
+    parser.add_argument("--bearer", help="secret that callers must send (default: a new one)")
+    parser.add_argument("--bearer-file", type=Path, help="file with that secret")
+    parser.add_argument("--no-bearer", action="store_true", help="answer anybody")
+    parser.add_argument("--gateway", help="console address to register with, e.g. http://host:8001")
+    parser.add_argument("--worker-key", help="key that the operator issued for this worker")
+    parser.add_argument("--worker-key-file", type=Path, help="file with that key")
+    parser.add_argument("--usd-per-hour", help=f"price of this machine ({ASSUMED_USD_PER_HOUR})")
+    parser.add_argument(
+        "--usd-per-hour-source", choices=("entered", "preset", "assumed"), help="who says so"
+    )
 
 
 def identity(
@@ -217,6 +231,10 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
         model_dir=options.model_dir,
         adapter_dir=options.adapter,
         threads=options.threads,
+        device=options.device,
+        dtype=options.dtype,
+        cuda_graphs=not options.no_cuda_graphs,
+        block_size=options.block_size,
         quantisation=options.quantisation,
         kernel_dir=options.kernel_dir,
         speculation=options.speculation,

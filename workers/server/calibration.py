@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import torch
 
 from workers.config import ENGINE_VERSION, EngineConfig
 from workers.engine import Engine
@@ -105,6 +106,13 @@ def _result(totals: Totals, *, seconds: float, sample: int, joules: float | None
     )
 
 
+def processor_of(device: torch.device) -> str:
+    """The name of what computes."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} {device.index}"
+    return cpu_model()
+
+
 def cpu_model() -> str:
     """The processor's name, as far as the system tells."""
     path = Path("/proc/cpuinfo")
@@ -148,7 +156,7 @@ def _key(engine: Engine) -> str:
         config.max_running_requests,
         ENGINE_VERSION,
         engine.model.linear_kind,
-        cpu_model(),
+        processor_of(engine.model.device),
         os.cpu_count(),
         sys.version_info[:2],
         MIX,

@@ -55,8 +55,8 @@ def techniques(engine: Engine) -> list[str]:
     config = engine.config
     found = ["paged-kv", "prefix-cache", "continuous-batching", "chunked-prefill"]
     found += [f"{name}-speculation" for name in config.proposers]
-    if engine.model.precision == "int8":
-        found.append("int8")
+    if engine.model.precision in ("int8", "int4"):
+        found.append(engine.model.precision)
     if engine.model.config.sparse is not None:
         found.append("sparse-experts")
     if (config.model_dir / MARKER).is_file():
@@ -112,7 +112,7 @@ def registration_body(
             "dtype": engine.model.precision,
             "linear": engine.model.linear_kind,
             "threads": engine.config.threads,
-            "device": "cpu",
+            "device": str(engine.model.device),
             "energy": engine.meter.source,
             **_quality(engine),
             "torch": torch.__version__,
