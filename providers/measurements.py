@@ -232,12 +232,14 @@ def _write(deltas: dict[Slot, _Delta], now: datetime) -> None:
         if slot[1] == Span.MINUTE:
             _count_minute(row, delta, deltas)
         _merge(row, delta, now)
-    new = [row for row in rows.values() if row.pk is None]
-    old = [row for row in rows.values() if row.pk is not None]
-    MeasurementRollup.objects.bulk_create(new)
-    if old:
-        columns = [*COUNTED, *HISTOGRAMS, "errors", "last_at", "updated_at"]
-        MeasurementRollup.objects.bulk_update(old, columns)
+    for row in rows.values():
+        row.pk = None
+    MeasurementRollup.objects.bulk_create(
+        rows.values(),
+        update_conflicts=True,
+        unique_fields=["offer", "span", "start"],
+        update_fields=[*COUNTED, *HISTOGRAMS, "errors", "last_at", "updated_at"],
+    )
 
 
 def _rows_for(deltas: Iterable[Slot], now: datetime) -> dict[Slot, MeasurementRollup]:

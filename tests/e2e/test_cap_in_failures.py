@@ -28,7 +28,7 @@ from billing.money import PICO_PER_NANO
 from tests.e2e.house import INPUT_PICO, OPENAI, OUTPUT_PICO, Customer, House, question
 from tests.e2e.stack import Stack, sse_events
 from tests.fakes.pool import selling
-from tests.fakes.upstream import FakeUpstream, Seen, short_trickle
+from tests.fakes.upstream import FakeUpstream, Seen, two_second_trickle
 
 ROUNDS = int(os.environ.get("CAP_ROUNDS", "1"))
 CLIENTS = 500
@@ -66,7 +66,7 @@ class Event(NamedTuple):
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[FakeUpstream]:
     fake = selling(MODEL)
-    fake.behaviours[MODEL] = short_trickle
+    fake.behaviours[MODEL] = two_second_trickle
     fake.start()
     yield fake
     fake.stop()
@@ -154,7 +154,7 @@ async def _round(house: House, customer: Customer, marker: str) -> list[Told]:
             asyncio.create_task(_ask(client, house, customer, marker)) for _ in range(CLIENTS)
         ]
         # The failures come while answers are under way, or they would prove nothing; each of these
-        # takes a second.
+        # takes two seconds.
         await asyncio.to_thread(_until_under_way, house, marker)
         os.kill(_busiest_plane(house), signal.SIGKILL)
         await asyncio.sleep(0.4)

@@ -266,6 +266,11 @@ async def short_trickle(call: Exchange) -> None:
     await _trickle(call, 20)
 
 
+async def two_second_trickle(call: Exchange) -> None:
+    """Forty tokens over two seconds."""
+    await _trickle(call, 40)
+
+
 async def _trickle(call: Exchange, tokens: int) -> None:
     await call.raw(STREAM_HEAD)
     for number in range(tokens):
