@@ -25,8 +25,7 @@ def set_threshold(*, tenant: Tenant, below_pico: int | None, actor: str, now: da
         raise LimitRefused(f"a threshold lies above 0 and at most at {BELOW_PICO_MAX}")
     with transaction.atomic():
         Tenant.objects.select_for_update().get(pk=tenant.pk)
-        known = CreditThreshold.objects.filter(tenant=tenant).first()
-        before = None if known is None else int(known.below_pico)
+        before = threshold_pico(tenant)
         if before == below_pico:
             return
         CreditThreshold.objects.filter(tenant=tenant).delete()

@@ -10,6 +10,8 @@ from typing import Final
 
 from django.db.models import Sum
 
+from billing import ledger
+from billing.ledger import AccountKey
 from billing.models import Account, AccountSum, Entry, Transfer
 
 Kind = Account.Kind
@@ -93,9 +95,9 @@ class Statement:
 
 
 def statement(account: Account) -> Statement:
-    total = AccountSum.objects.filter(account=account).aggregate(sum=Sum("amount_pico"))["sum"]
-    after = int(total or 0)
-    balance_pico = after
+    balance_pico = after = ledger.balance(
+        AccountKey(account.kind, account.tenant_id, account.supplier)
+    )
     lines = []
     newest = Entry.objects.filter(account=account).select_related("transfer", "transfer__tenant")
     for entry in newest.order_by("-pk")[:ENTRIES_SHOWN_MAX]:
