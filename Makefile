@@ -18,7 +18,8 @@ demo:
 worker:
 	@exec $(PYTHON) -m gateway.runtime.join --gateway "$(GATEWAY)" \
 		$(if $(NAME),--name "$(NAME)") $(if $(USD_PER_HOUR),--usd-per-hour "$(USD_PER_HOUR)") \
-		$(if $(PORT),--port "$(PORT)") $(if $(HOST),--host "$(HOST)")
+		$(if $(PORT),--port "$(PORT)") $(if $(HOST),--host "$(HOST)") \
+		$(if $(QUANTISATION),--quantisation "$(QUANTISATION)")
 
 install:
 	@$(PYTHON) -m gateway.runtime.bootstrap gateway

@@ -223,6 +223,12 @@ WORKER_THREADS = env.integer(
     minimum=0,
     maximum=256,
 )
+WORKER_QUANTISATION = env.choice(
+    "TOKENHOUSE_WORKER_QUANTISATION",
+    purpose="int8, or none: the in-house workers then compute in exact fp32, several times slower",
+    default="int8",
+    options=("int8", "none"),
+)
 WORKER_USD_PER_HOUR = env.text(
     "TOKENHOUSE_WORKER_USD_PER_HOUR",
     purpose="what this machine costs per hour and worker; empty: assumed, and the board says so",

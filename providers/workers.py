@@ -127,8 +127,9 @@ def register(*, key: WorkerKey, registration: Registration, now: datetime) -> Wo
     if worker is not None and worker.key_id != key.pk:
         raise WorkerRefused(f"the name {registration.name} belongs to another worker key")
     offer = _offer(registration, worker)
-    reprice = worker is None or _cost_changed(worker, registration)
-    worker = worker or Worker(name=registration.name, key=key, offer=offer)
+    reprice = worker is None or worker.offer != offer or _cost_changed(worker, registration)
+    worker = worker or Worker(name=registration.name, key=key)
+    worker.offer = offer
     _renew(worker, registration, base_url, now)
     worker.save()
     if reprice:
@@ -175,6 +176,7 @@ def _usd_per_hour_pico(registration: Registration) -> int:
 
 
 def _offer(registration: Registration, worker: Worker | None) -> Offer:
+    """The offer it sells from now on: its own, unless its variant has become another."""
     model, _ = Model.objects.get_or_create(
         slug=registration.model,
         defaults={
@@ -183,9 +185,14 @@ def _offer(registration: Registration, worker: Worker | None) -> Offer:
             "context_length": registration.context_length,
         },
     )
-    offer = worker.offer if worker is not None else _new_offer(registration, model)
-    if offer.model_id != model.pk:
-        raise WorkerRefused(f"{registration.name} sells {offer.model.slug}; choose another name")
+    if worker is not None and worker.offer.model_id != model.pk:
+        sold = worker.offer.model.slug
+        raise WorkerRefused(f"{registration.name} sells {sold}; choose another name")
+    variant = variant_of(registration.techniques)
+    if worker is not None and variant_of(tuple(worker.techniques)) == variant:
+        offer = worker.offer
+    else:
+        offer = _free_offer(model, variant) or _new_offer(registration, model)
     offer.context_length = registration.context_length
     offer.max_output_tokens = registration.max_output_tokens
     offer.techniques = list(registration.techniques)
@@ -195,6 +202,13 @@ def _offer(registration: Registration, worker: Worker | None) -> Offer:
     offer.quantization = str(registration.engine.get("dtype", ""))[:16]
     offer.save()
     return offer
+
+
+def _free_offer(model: Model, variant: str) -> Offer | None:
+    """One of this variant that a worker has left: in int8 after fp32 it sells something else."""
+    return Offer.objects.filter(
+        provider__slug=IN_HOUSE, model=model, variant=variant, worker=None
+    ).first()
 
 
 def _new_offer(registration: Registration, model: Model) -> Offer:

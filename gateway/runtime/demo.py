@@ -29,7 +29,6 @@ from gateway.runtime.demo_prompts import KINDS, PROMPTS, body
 from gateway.runtime.places import of_clone
 
 MODEL = "smollm2-135m-instruct"
-SKUS = (f"in-house/{MODEL}/plain", f"in-house/{MODEL}/ngram")
 UNDER_WAY_MAX = 4
 OUTPUT_TOKENS = 48
 REQUEST_TIMEOUT_S = 60.0
@@ -69,7 +68,11 @@ def main() -> int:
     if not readiness.answers(host, int(port), "/health"):
         _print(f"Nothing answers at {arguments.api}. Run `make up` first, or name it with --api.")
         return 1
-    tallies = _run(arguments, tenants)
+    skus = _in_house_skus(arguments.console)
+    if not skus:
+        _print(f"No worker of ours sells {MODEL} at {arguments.console} yet.")
+        return 1
+    tallies = _run(arguments, tenants, skus)
     _summary(arguments, tenants, tallies)
     return 0 if any(t.outcomes["ok"] for t in tallies.values()) else 1
 
@@ -97,7 +100,13 @@ def _tenants(given: list[str]) -> list[Tenant]:
     return [Tenant(name, key) for name, key in stored.items()]
 
 
-def _run(arguments: argparse.Namespace, tenants: list[Tenant]) -> dict[str, Tally]:
+def _in_house_skus(console: str) -> list[str]:
+    """What our own workers sell now; how they compute is in the name, so it is asked."""
+    rows = _board(console).get("rows", [])
+    return sorted(row["sku"] for row in rows if row["kind"] == "in_house" and row["routable"])
+
+
+def _run(arguments: argparse.Namespace, tenants: list[Tenant], skus: list[str]) -> dict[str, Tally]:
     tallies = {tenant.name: Tally() for tenant in tenants}
     ends_at = time.monotonic() + arguments.seconds
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
@@ -108,8 +117,8 @@ def _run(arguments: argparse.Namespace, tenants: list[Tenant]) -> dict[str, Tall
         def one_caller() -> None:
             while time.monotonic() < ends_at:
                 number = next(numbers)
-                tenant = tenants[number // len(SKUS) % len(tenants)]
-                _one(arguments.api, number, tenant, tallies[tenant.name])
+                tenant = tenants[number // len(skus) % len(tenants)]
+                _one(arguments.api, number, skus, tenant, tallies[tenant.name])
                 spent = arguments.seconds - max(0.0, ends_at - time.monotonic())
                 progress.update(bar, completed=spent, told=_told(tallies))
 
@@ -126,15 +135,15 @@ def _told(tallies: dict[str, Tally]) -> str:
     return f"{requests} requests, {tokens} tokens out"
 
 
-def _one(api: str, number: int, tenant: Tenant, tally: Tally) -> None:
+def _one(api: str, number: int, skus: list[str], tenant: Tenant, tally: Tally) -> None:
     """Send request `number`; what it is follows from its number, so that runs are comparable.
 
     Neighbouring numbers ask the same of each offer in turn, which keeps their mixes equal.
     """
-    turn = number // len(SKUS)
+    turn = number // len(skus)
     kind = KINDS[turn % len(KINDS)]
     prompt = PROMPTS[kind][turn // len(KINDS) % len(PROMPTS[kind])]
-    sku = SKUS[number % len(SKUS)]
+    sku = skus[number % len(skus)]
     asked = body(kind=kind, prompt=prompt, model=MODEL, max_tokens=OUTPUT_TOKENS, sku=sku)
     if number % REFUSED_EVERY == REFUSED_EVERY - 1:
         asked["model"] = "smollm-135m-instrukt"
@@ -205,22 +214,25 @@ def _summary(
 def _speculation(console: str) -> str:
     """What speculation saved, as the board computes it; says so where it has too few samples."""
     time.sleep(BOARD_SETTLES_S)
-    connection = HTTPConnection(urlsplit(console).netloc, timeout=REQUEST_TIMEOUT_S)
-    try:
-        connection.request("GET", f"/api/v1/leaderboards/{MODEL}/?window=1h")
-        response = connection.getresponse()
-        if response.status != 200:
-            return f"The board is not there yet ({response.status})."
-        facts = json.load(response).get("facts") or {}
-    except (OSError, HTTPException) as problem:
-        return f"The console does not answer: {problem}"
-    finally:
-        connection.close()
-    found = facts.get("speculation")
+    found = (_board(console).get("facts") or {}).get("speculation")
     if not found:
         return "Speculation: too few samples yet; run the demo once more."
     word = "cheaper" if found["percent"] >= 0 else "dearer"
     return f"Speculation made this {abs(found['percent'])} % {word} on this mix (n = {found['n']})."
+
+
+def _board(console: str) -> dict[str, Any]:
+    """The model's public board; empty where there is none yet."""
+    connection = HTTPConnection(urlsplit(console).netloc, timeout=REQUEST_TIMEOUT_S)
+    try:
+        connection.request("GET", f"/api/v1/leaderboards/{MODEL}/?window=1h")
+        response = connection.getresponse()
+        read: dict[str, Any] = json.load(response) if response.status == 200 else {}
+        return read
+    except (OSError, HTTPException):
+        return {}
+    finally:
+        connection.close()
 
 
 def _print(line: str) -> None:

@@ -34,7 +34,7 @@ def main() -> None:
     where.secrets.mkdir(mode=0o700, exist_ok=True)
     key_file = where.secrets / f"worker_key-{options.port}"
     saved.write_private(key_file, worker_key)
-    command = server_command(options, key_file=key_file, model_folder=where.root / "models" / MODEL)
+    command = server_command(options, key_file=key_file, root=where.root)
     os.chdir(places.CLONE)
     os.execve(command[0], command, {k: v for k, v in env.inherited().items() if k != KEY_VARIABLE})
 
@@ -47,6 +47,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8101)
     parser.add_argument("--host", default="", help="this machine's address for the gateway")
     parser.add_argument("--speculation", choices=("off", "ngram"), default="ngram")
+    parser.add_argument(
+        "--quantisation", choices=("int8", "none"), default="int8", help="none: exact fp32, slower"
+    )
     options = parser.parse_args(arguments)
     if urlsplit(options.gateway).scheme not in ("http", "https"):
         parser.error(f"--gateway {options.gateway!r} is no http address")
@@ -54,11 +57,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def server_command(
-    options: argparse.Namespace, *, key_file: Path, model_folder: Path
-) -> tuple[str, ...]:
+def server_command(options: argparse.Namespace, *, key_file: Path, root: Path) -> tuple[str, ...]:
+    """The worker's own command; its model and kernels are kept under `root`."""
     flags = {
-        "--model-dir": str(model_folder),
+        "--model-dir": str(root / "models" / MODEL),
+        "--kernel-dir": str(root / "kernels"),
+        "--quantisation": options.quantisation,
         "--host": options.host,
         "--port": str(options.port),
         "--speculation": options.speculation,

@@ -68,14 +68,18 @@ def celery(where: Places) -> list[Service]:
 
 
 def worker_setup(where: Places) -> Service:
-    """Packages, then the model in the engine's own form; both are kept and made only once."""
-    folder = model_folder(where)
+    """Packages, the model in the engine's own form, the kernels; all kept and made only once."""
     script = (
-        'set -e; "$0" -m gateway.runtime.bootstrap worker; test -f "$2/conversion.json" || '
-        'exec "$1" -m workers.convert --model-dir "$2"'
+        'set -e; "$0" -m gateway.runtime.bootstrap worker; '
+        'test -f "$2/conversion.json" || "$1" -m workers.convert --model-dir "$2"'
     )
+    if settings.WORKER_QUANTISATION == "int8":
+        # Without a compiler the workers say so and serve fp32.
+        script += '; echo "compiling the int8 kernels"; '
+        script += '"$1" -m workers.kernels.build --kernel-dir "$3" || true'
+    paths = (WORKER_PYTHON, model_folder(where), kernel_folder(where))
     program = Program(
-        command=("/bin/sh", "-c", script, sys.executable, str(WORKER_PYTHON), str(folder)),
+        command=("/bin/sh", "-c", script, sys.executable, *map(str, paths)),
         environment=_worker_environment(),
         folder=CLONE,
         stop_timeout_s=1.0,  # pip and the conversion write beside their place; nothing is half made
@@ -95,6 +99,8 @@ def workers(where: Places, *, worker_key: Path, bearers: Mapping[str, Path]) -> 
             "--model-dir": str(model_folder(where)),
             "--host": "127.0.0.1",
             "--port": str(settings.WORKER_PORT + position),
+            "--quantisation": settings.WORKER_QUANTISATION,
+            "--kernel-dir": str(kernel_folder(where)),
             "--speculation": speculation,
             "--threads": str(threads),
             "--name": variant,
@@ -132,6 +138,10 @@ def console_url() -> str:
 
 def model_folder(where: Places) -> Path:
     return where.root / "models" / MODEL
+
+
+def kernel_folder(where: Places) -> Path:
+    return where.root / "kernels"
 
 
 def _reachable(host: str) -> str:

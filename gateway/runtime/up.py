@@ -108,7 +108,7 @@ class Up:
     def _begin_worker_setup(self) -> None:
         """Runs beside everything else: it takes minutes the first time."""
         if settings.WORKERS_ENABLED:
-            self._display.begin(SETUP, "in-house workers: packages and model")
+            self._display.begin(SETUP, "in-house workers: packages, model, kernels")
             self._supervisor.start(services.worker_setup(self._where))
 
     def _workers_can_start(self) -> bool:

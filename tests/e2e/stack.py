@@ -1,8 +1,8 @@
 """A whole installation as `make up` runs it, in a folder and on ports of its own.
 
 Everything is real: supervisor, embedded services, data plane, console, Celery, and the two
-workers with SmolLM2. Only the converted model is shared with the clone, because making it takes
-most of a minute.
+workers with SmolLM2. Only what is made once is shared with the clone: making the model takes most
+of a minute.
 """
 
 import json
@@ -61,7 +61,7 @@ class Stack:
 
     def _share_what_takes_long(self) -> None:
         clone = places.natural_root()
-        for name in ("models", "services"):
+        for name in ("models", "kernels", "services"):
             (clone / name).mkdir(parents=True, exist_ok=True)
             (self.root / name).symlink_to(clone / name)
 

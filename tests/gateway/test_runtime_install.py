@@ -86,6 +86,25 @@ def test_workers_see_no_secret_of_the_gateway(tmp_path: Path) -> None:
         assert str(tmp_path / "key") in service.program.command
 
 
+@pytest.mark.parametrize("quantisation", ["int8", "none"])
+def test_one_setting_says_how_the_workers_compute(tmp_path: Path, quantisation: str) -> None:
+    # given
+    where = Places(root=tmp_path, sockets=tmp_path)
+    bearers = {name: tmp_path / name for name in services.SPECULATION}
+
+    # when
+    with override_settings(WORKER_QUANTISATION=quantisation):
+        both = services.workers(where, worker_key=tmp_path / "key", bearers=bearers)
+        (*_, script, _, _, _, kernels) = services.worker_setup(where).program.command
+
+    # then kernels are compiled before any worker starts, where they are wanted
+    for service in both:
+        command = service.program.command
+        assert command[command.index("--quantisation") + 1] == quantisation
+        assert command[command.index("--kernel-dir") + 1] == kernels
+    assert ("workers.kernels.build" in script) == (quantisation == "int8")
+
+
 def test_a_taken_port_is_named_with_its_variable() -> None:
     # given
     with socket.socket() as taken:
@@ -152,12 +171,13 @@ def test_a_machine_joins_with_the_address_that_the_gateway_reaches(tmp_path: Pat
     )
 
     # when
-    command = join.server_command(options, key_file=tmp_path / "key", model_folder=tmp_path)
+    command = join.server_command(options, key_file=tmp_path / "key", root=tmp_path)
 
     # then
     flags = dict(zip(command[3::2], command[4::2], strict=True))
     assert flags["--host"] == "127.0.0.1"
     assert flags["--usd-per-hour"] == "1.20"
+    assert flags["--quantisation"] == "int8"
     assert flags["--worker-key-file"] == str(tmp_path / "key")
 
 

@@ -87,6 +87,25 @@ def test_an_int8_offer_says_so(techniques: tuple[str, ...], variant: str) -> Non
     assert (worker.offer.variant, worker.offer.quantization) == (variant, "int8")
 
 
+def test_a_worker_that_computes_otherwise_sells_another_offer_and_finds_its_old_one_again() -> None:
+    # given a worker in fp32
+    key, _ = worker_key()
+    workers.register(key=key, registration=registration(), now=NOW)
+    quick = registration(techniques=("paged-kv", "int8"), engine={"dtype": "int8"})
+
+    # when it starts in int8, and one day in fp32 again
+    fast = workers.register(key=key, registration=quick, now=NOW + timedelta(hours=1))
+    refusals = {view.sku: view.not_routable for view in offers.views(NOW + timedelta(hours=1))}
+    back = workers.register(key=key, registration=registration(), now=NOW + timedelta(hours=2))
+
+    # then
+    plain, int8 = (f"in-house/smollm2-135m-instruct/{name}" for name in ("plain", "plain-int8"))
+    assert (fast.offer.sku, back.offer.sku) == (int8, plain)
+    assert refusals == {plain: "no worker has registered for this offer", int8: ""}
+    assert listed.price_at(int8, NOW + timedelta(hours=1))
+    assert Worker.objects.count() == 1
+
+
 def test_registering_again_renews_and_prices_only_what_changed() -> None:
     # given
     key, _ = worker_key()
