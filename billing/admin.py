@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget
 
-from billing import credit, hold_modes, hold_queries, plan_page, quarantine_page, quotas
+from billing import audit, credit, hold_modes, hold_queries, plan_page, quarantine_page, quotas
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
 from billing.errors import BillingError
 from billing.invoicing.admin import (
@@ -142,6 +142,16 @@ class TenantAdmin(ServiceAdmin):
             setattr(obj, name, form.initial[name])
         obj.save()
         actor, now = request.user.get_username(), timezone.now()
+        own = ("name", "slug", "max_output_tokens")
+        audit.record(
+            actor=actor,
+            action="tenant.set",
+            subject=obj.slug,
+            tenant=obj,
+            before={name: form.initial[name] for name in own} if change else None,
+            after={name: getattr(obj, name) for name in own},
+            now=now,
+        )
         quotas.change_time_zone(tenant=obj, zone=wanted["time_zone"], actor=actor, now=now)
         hold_modes.set_hold_mode(
             tenant=obj,
@@ -152,6 +162,8 @@ class TenantAdmin(ServiceAdmin):
         )
         credit.change_terms(
             tenant=obj,
+            actor=actor,
+            now=now,
             credit_limit_pico=pico_from_usd(form.cleaned_data["credit_limit_usd"]),
             status=wanted["status"],
         )

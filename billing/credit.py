@@ -13,7 +13,7 @@ import redis
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import ledger, registers
+from billing import audit, ledger, registers
 from billing.errors import CreditRefused
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.lua_scripts import CREDIT, Call
@@ -92,6 +92,17 @@ def grant(
             transfer=transfer,
             created_by=created_by,
         )
+        if kind == GrantKind.GIVEN:
+            # A person's decision; every other grant follows from a document that says who made it.
+            audit.record(
+                actor=created_by,
+                action="credit.grant",
+                subject=tenant.slug,
+                tenant=tenant,
+                after={"amount_pico": amount_pico},
+                reason=reason,
+                now=made.created_at,
+            )
         transaction.on_commit(lambda: _push_or_leave(tenant.pk))
     return made
 
@@ -104,20 +115,39 @@ def _against(kind: str, expires: CreditGrant | None) -> str:
 
 
 def change_terms(
-    *, tenant: Tenant, credit_limit_pico: int | None = None, status: str | None = None
+    *,
+    tenant: Tenant,
+    actor: str,
+    now: datetime,
+    credit_limit_pico: int | None = None,
+    status: str | None = None,
 ) -> None:
     """Change how far below zero a tenant may go, or suspend it, and tell Redis."""
     if credit_limit_pico is not None and not 0 <= credit_limit_pico <= GRANT_PICO_MAX:
         raise CreditRefused(f"not a credit limit: {credit_limit_pico}")
     with transaction.atomic():
         locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
+        before = _terms(locked)
         if credit_limit_pico is not None:
             locked.credit_limit_pico = credit_limit_pico
         if status is not None:
             locked.status = Tenant.Status(status)
         locked.credit_version += 1
         locked.save(update_fields=["credit_limit_pico", "status", "credit_version"])
+        audit.record(
+            actor=actor,
+            action="tenant.terms",
+            subject=tenant.slug,
+            tenant=locked,
+            before=before,
+            after=_terms(locked),
+            now=now,
+        )
         transaction.on_commit(lambda: _push_or_leave(tenant.pk))
+
+
+def _terms(tenant: Tenant) -> dict[str, int | str]:
+    return {"credit_limit_pico": int(tenant.credit_limit_pico), "status": str(tenant.status)}
 
 
 def _push_or_leave(tenant_id: int) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import action
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -50,7 +51,8 @@ class PriceVersionAdmin(ReadOnlyAdmin):
     @action(description=WITHDRAW, permissions=["withdraw"])
     def withdraw(self, request: HttpRequest, chosen: QuerySet[PriceVersion]) -> None:
         skus = sorted(set(chosen.values_list("sku__code", flat=True)))
-        closed = sum(prices.withdraw(sku_code=sku, at=timezone.now()) for sku in skus)
+        actor, now = request.user.get_username(), timezone.now()
+        closed = sum(prices.withdraw(sku_code=sku, at=now, actor=actor) for sku in skus)
         self.message_user(
             request,
             f"{closed} versions are closed. Offers of our own workers are priced by their "
@@ -87,18 +89,20 @@ class PriceVersionAdmin(ReadOnlyAdmin):
         try:
             if asked["valid_from"] and asked["valid_from"] < now:
                 raise PriceRefused("a price does not begin in the past; correct a period instead")
-            version = prices.publish(
-                sku_code=asked["sku"],
-                valid_from=asked["valid_from"] or now,
-                source=prices.OPERATOR,
-                recorded_by=request.user.get_username(),
-                free=asked["free"],
-                note=asked["note"],
-                service_tier=slot.service_tier,
-                context_over=slot.context_over,
-                window=slot.window,
-                **dict(form.rates().items()),  # type: ignore[arg-type]
-            )
+            with transaction.atomic():
+                version = prices.publish(
+                    sku_code=asked["sku"],
+                    valid_from=asked["valid_from"] or now,
+                    source=prices.OPERATOR,
+                    recorded_by=request.user.get_username(),
+                    free=asked["free"],
+                    note=asked["note"],
+                    service_tier=slot.service_tier,
+                    context_over=slot.context_over,
+                    window=slot.window,
+                    **dict(form.rates().items()),  # type: ignore[arg-type]
+                )
+                prices.record_set(version, actor=request.user.get_username(), now=now)
         except BillingError as refusal:
             self.message_user(request, f"Not published: {refusal}", messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())

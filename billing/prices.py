@@ -11,7 +11,7 @@ from typing import Final
 from django.db import transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
-from billing import locks, price_books, price_lists
+from billing import audit, locks, price_books, price_lists
 from billing.errors import PriceRefused
 from billing.models import PriceVersion, ServiceTier, Sku
 from billing.rates import ALL_DAY, Rates, Window
@@ -154,12 +154,25 @@ def _check_hours(sku: Sku, slot: Slot, valid_from: datetime) -> None:
             raise PriceRefused(f"its hours overlap with version {other.pk}, {window}")
 
 
+def record_set(version: PriceVersion, *, actor: str, now: datetime) -> None:
+    """Write down that a person set this price. What imports publish names its source instead."""
+    rates = {name: value for name, value in rates_of(version).items() if value is not None}
+    audit.record(
+        actor=actor,
+        action="price.set",
+        subject=version.sku.code,
+        after={"version": version.pk, **rates},
+        reason=version.note,
+        now=now,
+    )
+
+
 def close(version: PriceVersion, at: datetime) -> None:
     version.during = DateTimeTZRange(version.during.lower, at, "[)")
     version.save(update_fields=["during"])
 
 
-def withdraw(*, sku_code: str, at: datetime) -> int:
+def withdraw(*, sku_code: str, at: datetime, actor: str) -> int:
     """Close every open version of a sku: from then on it has no price and is not sold.
 
     Versions that have not begun are taken back. Returns how many list prices were closed.
@@ -173,7 +186,15 @@ def withdraw(*, sku_code: str, at: datetime) -> int:
         closing = list(versions.filter(during__overlap=DateTimeTZRange(at, None)))
         for version in closing:
             close(version, at)
-        return sum(version.price_list_id is None for version in closing)
+        closed = sum(version.price_list_id is None for version in closing)
+        audit.record(
+            actor=actor,
+            action="price.withdraw",
+            subject=sku_code,
+            before={"versions": [version.pk for version in closing]},
+            now=at,
+        )
+        return closed
 
 
 def end_slot(*, sku_code: str, slot: Slot, at: datetime) -> int:

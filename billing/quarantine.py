@@ -10,7 +10,7 @@ from datetime import datetime
 import redis
 from django.db import transaction
 
-from billing import ledger, rebuild, registers
+from billing import audit, ledger, rebuild, registers
 from billing.errors import CreditRefused, LockTimeout
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.models import UsageEvent
@@ -35,12 +35,25 @@ def resolve_all(
         raise CreditRefused("a decision needs a reason")
     with transaction.atomic(durable=True):
         events = list(
-            UsageEvent.objects.select_for_update().filter(pk__in=event_ids).order_by("pk")
+            UsageEvent.objects.select_for_update(of=("self",))
+            .select_related("tenant")
+            .filter(pk__in=event_ids)
+            .order_by("pk")
         )
         if len(events) != len(set(event_ids)):
             raise CreditRefused("no such event")
         for event in events:
             _post(event, tenant_pico, supplier_pico, memo=f"{resolved_by}: {reason}"[:200])
+            audit.record(
+                actor=resolved_by,
+                action="event.resolve",
+                subject=f"request {event.request_id}, attempt {event.attempt}",
+                tenant=event.tenant,
+                before={"charged_nano": event.charged_nano},
+                after={"tenant_pico": tenant_pico, "supplier_pico": supplier_pico},
+                reason=reason,
+                now=now,
+            )
     for shard in sorted({registers.shard_of(event.tenant_id) for event in events}):
         _rebuild(client, shard, now)
     return events

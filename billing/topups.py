@@ -6,14 +6,14 @@ than was asked for becomes nothing until a person has looked.
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import transaction
 from django.db.models import F, Sum
 
-from billing import credit, tax
+from billing import audit, credit, tax
 from billing.errors import CreditRefused
 from billing.invoicing import receipts
 from billing.ledger import AccountKey, Code, Kind
@@ -193,6 +193,27 @@ def _post_tax(topup: TopUp, tax_cents: int, *, key: str) -> None:
         tenant_id=topup.tenant_id,
         memo="tax of bought credit",
     )
+
+
+def set_recharge(
+    *, tenant: Tenant, terms: Mapping[str, int], actor: str, now: datetime
+) -> Recharge:
+    """Let credit be bought by itself on these terms; what failed before is forgotten."""
+    with transaction.atomic():
+        before = Recharge.objects.filter(tenant=tenant).values(*terms).first()
+        recharge, _ = Recharge.objects.update_or_create(
+            tenant=tenant, defaults={**terms, "failures": 0, "failure": ""}
+        )
+        audit.record(
+            actor=actor,
+            action="recharge.set",
+            subject=tenant.slug,
+            tenant=tenant,
+            before=before,
+            after=terms,
+            now=now,
+        )
+    return recharge
 
 
 def due(*, now: datetime) -> list[Recharge]:

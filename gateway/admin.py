@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -15,6 +16,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from billing.admin import TenantAdmin
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.audited_admin import AuditedAdmin
 from billing.limits_admin import QuotaAdmin, RateLimitAdmin
 from billing.models import (
     PriceProposal,
@@ -152,29 +154,36 @@ class ToldPriceProposalAdmin(PriceProposalAdmin):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
+class UserAdmin(AuditedAdmin, DjangoUserAdmin):  # type: ignore[misc, type-arg]
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
     list_display = ("username", "email", "is_staff", "is_active", "last_login")
 
+    @transaction.atomic
+    def user_change_password(
+        self, request: HttpRequest, id: str, form_url: str = ""
+    ) -> HttpResponse:
+        """In one transaction with its audit entry."""
+        return super().user_change_password(request, id, form_url)
+
 
 @admin.register(Team)
-class TeamAdmin(ModelAdmin):
+class TeamAdmin(AuditedAdmin):
     list_display = ("name", "tenant", "slug", "cost_centre")
     list_filter = ("tenant",)
     search_fields = ("name", "slug", "cost_centre")
 
 
 @admin.register(Member)
-class MemberAdmin(ModelAdmin):
+class MemberAdmin(AuditedAdmin):
     list_display = ("user", "tenant", "team", "role")
     list_filter = ("tenant", "role")
     list_select_related = ("user", "tenant", "team")
 
 
 @admin.register(GroupMapping)
-class GroupMappingAdmin(ModelAdmin):
+class GroupMappingAdmin(AuditedAdmin):
     """Takes effect at a person's next sign-in."""
 
     list_display = ("group", "tenant", "team", "role")
@@ -229,7 +238,7 @@ class ApiKeyAdmin(ServiceAdmin):
     def revoke(self, request: HttpRequest, chosen: QuerySet[ApiKey]) -> None:
         try:
             for key in chosen:
-                keys.revoke(key=key, now=timezone.now())
+                keys.revoke(key=key, actor=request.user.get_username(), now=timezone.now())
         except RedisError:
             self.message_user(request, "Redis does not answer; not all were revoked.", "error")
         else:
@@ -253,6 +262,8 @@ class RoutingPolicyAdmin(ServiceAdmin):
         made = policies.set_policy(
             tenant=obj.tenant,
             team=obj.team,
+            actor=request.user.get_username(),
+            now=timezone.now(),
             kind=obj.kind,
             pinned_skus=obj.pinned_skus,
             providers_allowed=obj.providers_allowed,

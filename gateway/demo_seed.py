@@ -68,7 +68,7 @@ def seed(*, now: datetime) -> dict[str, Any]:
             api_keys[company.name] = plain
     if api_keys:
         made |= {"api_key": next(iter(api_keys.values())), "api_keys": api_keys}
-    return made | _admin() | _worker_key()
+    return made | _admin() | _worker_key(now)
 
 
 def _tenant(company: Company, now: datetime) -> tuple[Tenant, list[Team]]:
@@ -136,9 +136,11 @@ def _admin() -> dict[str, str]:
     return {"admin_user": "admin", "admin_password": password}
 
 
-def _worker_key() -> dict[str, str]:
+def _worker_key(now: datetime) -> dict[str, str]:
     """The key of the workers that run beside the gateway; other machines need one of their own."""
     if WorkerKey.objects.exists():
         return {}
-    _, plain = workers.issue_key(label="This machine", allowed_network=LOCAL_NETWORK)
+    _, plain = workers.issue_key(
+        label="This machine", allowed_network=LOCAL_NETWORK, created_by=RECORDED_BY, now=now
+    )
     return {"worker_key": plain}

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from billing import key_status
+from billing import audit, key_status
 from billing.models import Tenant
 from billing.redis_connection import connection
 from gateway.models import ApiKey, Team
@@ -76,6 +76,20 @@ def issue(
             expires_at=expires_at,
             created_by=created_by,
         )
+        audit.record(
+            actor=created_by,
+            action="key.issue",
+            subject=f"key {public_id}",
+            tenant=tenant,
+            after={
+                "name": key.name,
+                "team": team.slug if team else None,
+                "scopes": key.scopes,
+                "models_allowed": key.models_allowed,
+                "expires_at": expires_at.isoformat() if expires_at else None,
+            },
+            now=now,
+        )
         bump()
     return IssuedKey(key=key, plain=plain)
 
@@ -102,7 +116,7 @@ def _check(
         raise KeyRefused("the expiry lies in the past")
 
 
-def revoke(*, key: ApiKey, now: datetime) -> None:
+def revoke(*, key: ApiKey, actor: str, now: datetime) -> None:
     """Revoke at once and for good; doing it twice changes nothing.
 
     Redis is written before Postgres commits: if Redis cannot be reached the caller gets the
@@ -114,6 +128,14 @@ def revoke(*, key: ApiKey, now: datetime) -> None:
         if locked.revoked_at is None:
             locked.revoked_at = now
             locked.save(update_fields=["revoked_at"])
+            audit.record(
+                actor=actor,
+                action="key.revoke",
+                subject=f"key {locked.public_id}",
+                tenant=locked.tenant,
+                before={"name": locked.name},
+                now=now,
+            )
         key_status.revoke(connection(), tenant_id=locked.tenant_id, api_key_id=locked.pk)
         bump()
     key.revoked_at = locked.revoked_at

@@ -4,10 +4,12 @@ A team's own policy wins over the tenant's; without either, the cheapest offer s
 """
 
 from collections.abc import Sequence
-from typing import TypedDict, Unpack
+from datetime import datetime
+from typing import Any, TypedDict, Unpack
 
 from django.db import transaction
 
+from billing import audit
 from billing.models import Tenant
 from gateway.models import RoutingPolicy, Team
 from providers.models import Offer, Provider
@@ -43,10 +45,16 @@ def policy_of(tenant: Tenant, team: Team | None = None) -> RoutingPolicy:
 
 @transaction.atomic
 def set_policy(
-    *, tenant: Tenant, team: Team | None = None, **terms: Unpack[PolicyTerms]
+    *,
+    tenant: Tenant,
+    actor: str,
+    now: datetime,
+    team: Team | None = None,
+    **terms: Unpack[PolicyTerms],
 ) -> RoutingPolicy:
     """Replace the policy of a tenant (team None) or of one of its teams."""
     policy = RoutingPolicy.objects.filter(tenant=tenant, team=team).first()
+    before = _facts(policy) if policy else None
     policy = policy or RoutingPolicy(tenant=tenant, team=team)
     policy.kind = terms.get("kind", Kind.CHEAPEST)
     policy.pinned_skus = list(terms.get("pinned_skus", ()))
@@ -56,14 +64,44 @@ def set_policy(
     policy.allow_fallbacks = terms.get("allow_fallbacks", True)
     _check(policy)
     policy.save()
+    _record(tenant, team, actor, now, before=before, after=_facts(policy))
     bump()
     return policy
 
 
-def reset_policy(*, tenant: Tenant, team: Team | None) -> None:
+@transaction.atomic
+def reset_policy(*, tenant: Tenant, team: Team | None, actor: str, now: datetime) -> None:
     """Back to the tenant's policy for a team, to the cheapest offer for a tenant."""
-    RoutingPolicy.objects.filter(tenant=tenant, team=team).delete()
+    standing = RoutingPolicy.objects.filter(tenant=tenant, team=team).first()
+    if standing is None:
+        return
+    _record(tenant, team, actor, now, before=_facts(standing), after=None)
+    standing.delete()
     bump()
+
+
+def _record(
+    tenant: Tenant,
+    team: Team | None,
+    actor: str,
+    now: datetime,
+    *,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+) -> None:
+    audit.record(
+        actor=actor,
+        action="policy.set",
+        subject=f"team {team.slug}" if team else tenant.slug,
+        tenant=tenant,
+        before=before,
+        after=after,
+        now=now,
+    )
+
+
+def _facts(policy: RoutingPolicy) -> dict[str, Any]:
+    return {name: getattr(policy, name) for name in PolicyTerms.__annotations__}
 
 
 def _check(policy: RoutingPolicy) -> None:

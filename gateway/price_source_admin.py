@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from billing import price_check
 from billing.admin_pages import ServiceAdmin
+from billing.audited_admin import AuditedAdmin
 from gateway import price_sources
 from gateway.dataplane.egress import EgressRefused
 from providers.models import PriceSource
@@ -44,7 +45,7 @@ class PriceSourceForm(forms.ModelForm):  # type: ignore[type-arg]
         return stated
 
 
-class PriceSourceAdmin(ServiceAdmin):
+class PriceSourceAdmin(AuditedAdmin, ServiceAdmin):  # type: ignore[misc]
     form = PriceSourceForm
     list_display = ("name", "url", "provider", "is_on", "read_at", "tried_at", "outcome")
     list_filter = ("is_on",)

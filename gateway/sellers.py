@@ -104,6 +104,7 @@ def ask(
             note="asking price" if margin_ppm is None else f"cost plus {margin_ppm} ppm",
             **dict(asked.items()),  # type: ignore[arg-type]
         )
+        prices.record_set(made, actor=actor, now=now)
         bump()
     return made
 

@@ -10,12 +10,12 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from billing import recount
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
+from billing.audited_admin import AuditedAdmin
 from billing.models import ProviderBill
 from providers import credentials, offers, workers
 from providers.bill_admin import ProviderBillAdmin
@@ -26,7 +26,7 @@ PPM_PER_PERCENT = 10_000
 
 
 @admin.register(Provider)
-class ProviderAdmin(ModelAdmin):
+class ProviderAdmin(AuditedAdmin):
     list_display = ("name", "slug", "kind", "wire", "enabled", "can_be_called", "running")
     readonly_fields = ("check_url", "load")
     list_filter = ("kind", "wire", "enabled")
@@ -71,7 +71,7 @@ class ProviderAdmin(ModelAdmin):
 
 
 @admin.register(Model)
-class ModelAdminPage(ModelAdmin):
+class ModelAdminPage(AuditedAdmin):
     list_display = ("slug", "name", "creator", "context_length")
     list_filter = ("creator",)
     search_fields = ("slug", "name")
@@ -82,7 +82,7 @@ class ModelAdminPage(ModelAdmin):
 
 
 @admin.register(Offer)
-class OfferAdmin(ModelAdmin):
+class OfferAdmin(AuditedAdmin):
     list_display = ("sku", "provider", "model", "verdict", "state_reason", "state_changed_at")
     list_filter = ("state", "provider__kind", "provider")
     search_fields = ("sku", "model__slug")
@@ -114,9 +114,9 @@ class OfferAdmin(ModelAdmin):
         self._switch(request, chosen, enabled=True)
 
     def _switch(self, request: HttpRequest, chosen: QuerySet[Offer], *, enabled: bool) -> None:
-        reason = f"switched off by {request.user.get_username()}"
+        actor = request.user.get_username()
         for offer in chosen:
-            offers.set_enabled(offer=offer, enabled=enabled, reason=reason, now=timezone.now())
+            offers.set_enabled(offer=offer, enabled=enabled, actor=actor, now=timezone.now())
         self.message_user(
             request, f"{len(chosen)} offers are {'live' if enabled else 'disabled'} now."
         )
@@ -135,7 +135,7 @@ class CredentialForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Credential)
-class CredentialAdmin(ServiceAdmin):
+class CredentialAdmin(AuditedAdmin, ServiceAdmin):  # type: ignore[misc]
     form = CredentialForm
     refusals = (ValueError,)
     list_display = ("provider", "label", "ending", "active", "dead_reason", "created_at")
@@ -203,6 +203,8 @@ class WorkerKeyAdmin(ServiceAdmin):
             label=obj.label,
             allowed_network=obj.allowed_network,
             models_allowed=form.cleaned_data["models_allowed"],
+            created_by=request.user.get_username(),
+            now=timezone.now(),
         )
         self.take_over(obj, made)
         request.META["tokenhouse.plain"] = plain
@@ -226,7 +228,7 @@ class WorkerKeyAdmin(ServiceAdmin):
     @admin.action(description="Revoke: no more registrations or heartbeats")
     def revoke(self, request: HttpRequest, chosen: QuerySet[WorkerKey]) -> None:
         for key in chosen:
-            workers.revoke_key(key=key, now=timezone.now())
+            workers.revoke_key(key=key, actor=request.user.get_username(), now=timezone.now())
         self.message_user(request, f"{len(chosen)} worker keys are revoked.")
 
 

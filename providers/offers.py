@@ -7,9 +7,10 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.db.models import Q
 
-from billing import price_books
+from billing import audit, price_books
 from billing.price_spans import PriceBook
 from providers import credentials
 from providers.chat import OfferView
@@ -173,10 +174,20 @@ def set_state(*, offer_id: int, state: str, reason: str, now: datetime) -> bool:
     return bool(moved)
 
 
-def set_enabled(*, offer: Offer, enabled: bool, reason: str, now: datetime) -> None:
+def set_enabled(*, offer: Offer, enabled: bool, actor: str, now: datetime) -> None:
     """An operator's switch; enabling an offer that was removed lets the next check decide."""
+    before = {"state": str(offer.state)}
     offer.state = Offer.State.LIVE if enabled else Offer.State.DISABLED
-    offer.state_reason = "" if enabled else reason[:200]
+    offer.state_reason = "" if enabled else f"switched off by {actor}"[:200]
     offer.state_changed_at = now
-    offer.save(update_fields=["state", "state_reason", "state_changed_at"])
-    bump()
+    with transaction.atomic():
+        offer.save(update_fields=["state", "state_reason", "state_changed_at"])
+        audit.record(
+            actor=actor,
+            action="offer.switch",
+            subject=offer.sku,
+            before=before,
+            after={"state": str(offer.state)},
+            now=now,
+        )
+        bump()

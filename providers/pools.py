@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from django.db import transaction
 
-from billing import prices
+from billing import audit, prices
 from billing.money import pico_per_token
 from providers import addresses, credentials
 from providers.checks import client, root_of
@@ -120,6 +120,13 @@ def attach(
         made = [_offer(provider, model, length, now) for model, length in served]
         for offer in made:
             _price(offer, terms, recorded_by, now)
+        audit.record(
+            actor=recorded_by,
+            action="pool.attach",
+            subject=provider.slug,
+            after={"base_url": checked, "skus": [offer.sku for offer in made]},
+            now=now,
+        )
         bump()
     return made
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from django.db import transaction
 
+from billing import audit
 from billing.money import PICO_PER_USD
 from providers import addresses, credentials, in_house, offers
 from providers.engine_cost import calibrated_work
@@ -68,7 +69,12 @@ class Registration:
 
 
 def issue_key(
-    *, label: str, allowed_network: str, models_allowed: Sequence[str] = ()
+    *,
+    label: str,
+    allowed_network: str,
+    created_by: str,
+    now: datetime,
+    models_allowed: Sequence[str] = (),
 ) -> tuple[WorkerKey, str]:
     """A new worker key and its plain text, which is shown once. ValueError for what is no network
     or no model's name; without models its workers may sell any."""
@@ -77,19 +83,35 @@ def issue_key(
     if wrong or len(models_allowed) > MODELS_ALLOWED_MAX:
         raise ValueError(f"up to {MODELS_ALLOWED_MAX} models' names, not {wrong}")
     secret = secrets.token_hex(32)
-    key = WorkerKey.objects.create(
-        label=label[:80],
-        public_id=secrets.token_hex(6),
-        secret_hash=_hash(secret),
-        allowed_network=network,
-        models_allowed=sorted(set(models_allowed)),
-    )
+    with transaction.atomic():
+        key = WorkerKey.objects.create(
+            label=label[:80],
+            public_id=secrets.token_hex(6),
+            secret_hash=_hash(secret),
+            allowed_network=network,
+            models_allowed=sorted(set(models_allowed)),
+        )
+        audit.record(
+            actor=created_by,
+            action="worker_key.issue",
+            subject=f"worker key {key.public_id}",
+            after={"network": network, "models_allowed": key.models_allowed},
+            now=now,
+        )
     return key, f"wk-{key.public_id}-{secret}"
 
 
-def revoke_key(*, key: WorkerKey, now: datetime) -> None:
+def revoke_key(*, key: WorkerKey, actor: str, now: datetime) -> None:
     """The key can neither register nor send heartbeats any more; its offers fall to checks."""
-    WorkerKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now)
+    with transaction.atomic():
+        if WorkerKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now):
+            audit.record(
+                actor=actor,
+                action="worker_key.revoke",
+                subject=f"worker key {key.public_id}",
+                before={"network": key.allowed_network},
+                now=now,
+            )
 
 
 def authenticate(plain: str) -> WorkerKey | None:

@@ -16,7 +16,6 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminDateWidget,
@@ -25,6 +24,7 @@ from unfold.widgets import (
 )
 
 from billing.admin_pages import ReadOnlyAdmin, dollars
+from billing.audited_admin import AuditedAdmin
 from billing.dollar_field import DollarField
 from billing.errors import BillingError
 from billing.invoicing import documents, runs, settling
@@ -136,16 +136,19 @@ class InvoiceAdmin(ReadOnlyAdmin):
         done = 0
         for invoice in chosen.order_by("period_start", "pk"):
             try:
-                self._finalise(invoice)
+                self._finalise(request, invoice)
             except BillingError as refusal:
                 self.message_user(request, f"{invoice.tenant}: {refusal}", messages.ERROR)
             else:
                 done += 1
         self.message_user(request, f"{done} invoices are issued.")
 
-    def _finalise(self, invoice: Invoice) -> Invoice:
+    def _finalise(self, request: HttpRequest, invoice: Invoice) -> Invoice:
         return documents.finalise(
-            invoice_id=invoice.pk, seller=settings.INVOICE_SELLER, now=timezone.now()
+            invoice_id=invoice.pk,
+            seller=settings.INVOICE_SELLER,
+            actor=request.user.get_username(),
+            now=timezone.now(),
         )
 
     def change_view(
@@ -194,7 +197,7 @@ class InvoiceAdmin(ReadOnlyAdmin):
     ) -> None:
         who, now = request.user.get_username(), timezone.now()
         if wanted == "finalise":
-            done = f"{self._finalise(invoice).number} is issued."
+            done = f"{self._finalise(request, invoice).number} is issued."
         elif wanted == "pay":
             settling.record_payment(
                 invoice_id=invoice.pk,
@@ -202,6 +205,7 @@ class InvoiceAdmin(ReadOnlyAdmin):
                 reference=asked["reference"],
                 received_on=asked["received_on"],
                 created_by=who,
+                now=now,
             )
             done = "The payment is booked, and its net part is credit again."
         elif wanted == "credit":
@@ -214,7 +218,7 @@ class InvoiceAdmin(ReadOnlyAdmin):
             )
             done = f"{note.number} is issued."
         elif wanted == "void":
-            documents.void(invoice_id=invoice.pk, reason=asked["reason"], voided_by=who)
+            documents.void(invoice_id=invoice.pk, reason=asked["reason"], voided_by=who, now=now)
             done = "Void. A draft of the same charges takes its place."
         else:
             raise Http404
@@ -274,7 +278,7 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
         return cleaned
 
 
-class BillingProfileAdmin(ModelAdmin):
+class BillingProfileAdmin(AuditedAdmin):
     form = ProfileForm
     list_display = ("legal_name", "tenant", "country", "tax_id", "tax", "terms_days")
     search_fields = ("legal_name", "tenant__name")

@@ -11,7 +11,7 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import credit, tax
+from billing import audit, credit, tax
 from billing.errors import InvoiceRefused
 from billing.invoicing import coverage as coverages
 from billing.invoicing import lines, numbers
@@ -96,7 +96,7 @@ def _credit_before(invoice: Invoice) -> int:
     return int(granted or 0) - int(taken or 0)
 
 
-def finalise(*, invoice_id: int, seller: dict[str, str], now: datetime) -> Invoice:
+def finalise(*, invoice_id: int, seller: dict[str, str], actor: str, now: datetime) -> Invoice:
     """Number a draft and freeze it; post its tax and rounding."""
     with transaction.atomic():
         invoice = _locked(invoice_id)
@@ -118,6 +118,14 @@ def finalise(*, invoice_id: int, seller: dict[str, str], now: datetime) -> Invoi
         invoice.state = State.FINALISED
         invoice.save()
         _grant_rounding(invoice, _rounding_pico(invoice))
+        audit.record(
+            actor=actor,
+            action="invoice.finalise",
+            subject=str(invoice),
+            tenant=invoice.tenant,
+            after={"total_cents": invoice.total_cents},
+            now=now,
+        )
     return invoice
 
 
@@ -159,7 +167,7 @@ def _grant_rounding(invoice: Invoice, amount_pico: int) -> None:
         )
 
 
-def void(*, invoice_id: int, reason: str, voided_by: str) -> Invoice:
+def void(*, invoice_id: int, reason: str, voided_by: str, now: datetime) -> Invoice:
     """Take a finalised invoice back; returns the draft that takes its place.
 
     Refused once it was paid or credited in part: then it is corrected by a credit note.
@@ -187,6 +195,15 @@ def void(*, invoice_id: int, reason: str, voided_by: str) -> Invoice:
             created_by=voided_by,
         )
         _fill(successor)
+        audit.record(
+            actor=voided_by,
+            action="invoice.void",
+            subject=str(invoice),
+            tenant=invoice.tenant,
+            before={"total_cents": invoice.total_cents},
+            reason=reason,
+            now=now,
+        )
     return successor
 
 

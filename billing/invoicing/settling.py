@@ -5,7 +5,7 @@ from datetime import date, datetime
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import credit, tax
+from billing import audit, credit, tax
 from billing.errors import InvoiceRefused
 from billing.invoicing import numbers
 from billing.invoicing.documents import locked_finalised
@@ -31,7 +31,13 @@ def _paid(invoice: Invoice) -> int:
 
 
 def record_payment(
-    *, invoice_id: int, amount_cents: int, reference: str, received_on: date, created_by: str
+    *,
+    invoice_id: int,
+    amount_cents: int,
+    reference: str,
+    received_on: date,
+    created_by: str,
+    now: datetime,
 ) -> Payment:
     """Book money received; the same reference again returns the first booking."""
     if not reference.strip() or amount_cents <= 0:
@@ -49,6 +55,14 @@ def record_payment(
                 f"{still_open} cents are open: book the rest as credit of the tenant"
             )
         tax_cents = _tax_part(invoice, amount_cents)
+        audit.record(
+            actor=created_by,
+            action="invoice.pay",
+            subject=str(invoice),
+            tenant=invoice.tenant,
+            after={"amount_cents": amount_cents, "reference": reference},
+            now=now,
+        )
         return Payment.objects.create(
             invoice=invoice,
             amount_cents=amount_cents,
@@ -112,6 +126,15 @@ def issue_credit_note(
             raise InvoiceRefused(f"{left} cents of {invoice.number} are left to credit")
         number = numbers.next_number(NumberSeries.Document.CREDIT_NOTE, now)
         tax_cents = _tax_credited(invoice, net_before + net_cents) - tax_before
+        audit.record(
+            actor=created_by,
+            action="invoice.credit",
+            subject=str(invoice),
+            tenant=invoice.tenant,
+            after={"credit_note": number, "net_cents": net_cents, "tax_cents": tax_cents},
+            reason=reason,
+            now=now,
+        )
         return CreditNote.objects.create(
             invoice=invoice,
             number=number,

@@ -182,6 +182,8 @@ class PolicyView(TenantView):
         policy = policies.set_policy(
             tenant=self.access.tenant,
             team=self.access.team(request.query_params.get("team")),
+            actor=self.access.caller,
+            now=timezone.now(),
             **body.validated_data,
         )
         return Response(PolicySerializer(policy).data)

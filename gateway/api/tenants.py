@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing import credit
-from gateway import keys
+from gateway import keys, teams
 from gateway.api import pages
 from gateway.api.base import ApiView, TenantView, memberships
 from gateway.api.idempotency import KEY_HEADER, idempotent
@@ -56,8 +56,8 @@ class BalanceView(TenantView):
 class TeamListView(TenantView):
     @extend_schema(responses=TeamSerializer(many=True))
     def get(self, request: Request, tenant: str) -> Response:
-        teams = Team.objects.filter(tenant=self.access.tenant).order_by("slug")
-        return Response(TeamSerializer(teams, many=True).data)
+        found = Team.objects.filter(tenant=self.access.tenant).order_by("slug")
+        return Response(TeamSerializer(found, many=True).data)
 
     @extend_schema(request=TeamSerializer, responses={201: TeamSerializer}, parameters=[KEY_HEADER])
     @idempotent
@@ -67,7 +67,12 @@ class TeamListView(TenantView):
         slug = body.validated_data["slug"]
         if Team.objects.filter(tenant=self.access.tenant, slug=slug).exists():
             raise Refused(f"there is a team {slug} already", code="team_exists")
-        team = body.save(tenant=self.access.tenant)
+        team = teams.write(
+            tenant=self.access.tenant,
+            facts=body.validated_data,
+            actor=self.access.caller,
+            now=timezone.now(),
+        )
         return Response(TeamSerializer(team).data, status=status.HTTP_201_CREATED)
 
 
@@ -79,7 +84,13 @@ class TeamView(TenantView):
         found = self.access.team(team)
         body = TeamChangeSerializer(found, data=request.data, partial=True)
         body.is_valid(raise_exception=True)
-        return Response(TeamSerializer(body.save()).data)
+        changed = teams.write(
+            tenant=self.access.tenant,
+            facts={**body.validated_data, "slug": team},
+            actor=self.access.caller,
+            now=timezone.now(),
+        )
+        return Response(TeamSerializer(changed).data)
 
 
 class KeyListView(TenantView):
@@ -122,5 +133,5 @@ class KeyView(TenantView):
     def delete(self, request: Request, tenant: str, key_id: int) -> Response:
         """Revoke a key: its next call fails, in every process. It stays listed."""
         key = self.access.key(key_id)
-        keys.revoke(key=key, now=timezone.now())
+        keys.revoke(key=key, actor=self.access.caller, now=timezone.now())
         return Response(KeySerializer(key).data)

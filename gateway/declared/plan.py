@@ -17,7 +17,7 @@ from billing.models import Quota, RateLimit, Tenant
 from billing.money import usd_json
 from billing.quotas import Cap
 from billing.redis_connection import connection
-from gateway import keys, policies
+from gateway import keys, policies, teams
 from gateway.declared.document import (
     DeclaredGroup,
     DeclaredKey,
@@ -108,10 +108,12 @@ def _make_tenant(declared: DeclaredTenant, limit_pico: int, run: Run) -> None:
             action="tenant.set",
             subject=declared.slug,
             tenant=tenant,
-            after={"name": declared.name, "credit_limit_pico": limit_pico},
+            after={"name": declared.name},
             now=run.now,
         )
-        credit.change_terms(tenant=tenant, credit_limit_pico=limit_pico)
+        credit.change_terms(
+            tenant=tenant, actor=run.actor, now=run.now, credit_limit_pico=limit_pico
+        )
     # A new tenant's shard may have no registers yet, and a cap needs one.
     rebuild.rebuild_cold(connection(), now=run.now)
 
@@ -125,7 +127,8 @@ def _team(slug: str, there: Tenant | None, declared: DeclaredTeam) -> Iterator[C
     if standing != wanted:
 
         def make(run: Run) -> None:
-            Team.objects.update_or_create(tenant=_there(slug), slug=declared.slug, defaults=wanted)
+            facts = {"slug": declared.slug, **wanted}
+            teams.write(tenant=_there(slug), facts=facts, actor=run.actor, now=run.now)
 
         was, will_be = (", ".join(filter(None, each.values())) for each in (standing, wanted))
         yield Change(f"{slug}, team {declared.slug}", was, will_be, make)
@@ -221,12 +224,12 @@ def _policy(slug: str, there: Tenant | None, declared: DeclaredPolicy) -> Iterat
             f"{slug}, routing policy",
             _facts(**known) if known else "",
             _facts(**wanted),
-            lambda run: _set_policy(slug, wanted),
+            lambda run: _set_policy(slug, wanted, run),
         )
 
 
-def _set_policy(slug: str, terms: dict[str, Any]) -> None:
-    policies.set_policy(tenant=_there(slug), **terms)
+def _set_policy(slug: str, terms: dict[str, Any], run: Run) -> None:
+    policies.set_policy(tenant=_there(slug), actor=run.actor, now=run.now, **terms)
 
 
 def _group(slug: str, there: Tenant | None, declared: DeclaredGroup) -> Iterator[Change]:
@@ -243,9 +246,18 @@ def _group(slug: str, there: Tenant | None, declared: DeclaredGroup) -> Iterator
         def make(run: Run) -> None:
             tenant = _there(slug)
             facts = {"role": declared.role, "team": _team_of(tenant, declared.team)}
-            GroupMapping.objects.update_or_create(
-                tenant=tenant, group=declared.group, defaults=facts
-            )
+            with transaction.atomic():
+                GroupMapping.objects.update_or_create(
+                    tenant=tenant, group=declared.group, defaults=facts
+                )
+                audit.record(
+                    actor=run.actor,
+                    action="group.set",
+                    subject=declared.group,
+                    tenant=tenant,
+                    after={"role": declared.role, "team": declared.team},
+                    now=run.now,
+                )
 
         yield Change(f"{slug}, group {declared.group}", before, after, make)
 

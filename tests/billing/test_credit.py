@@ -1,5 +1,6 @@
 """Credit: granted in the ledger, told to Redis, never guessed."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.billing.books import Books
 from tests.people import Person
 
 USD = 10**12
+NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 
 
 def test_a_grant_moves_money_and_reaches_redis(books: Books) -> None:
@@ -37,7 +39,7 @@ def test_what_is_held_is_not_left(books: Books) -> None:
 
 def test_a_credit_limit_lets_a_tenant_go_below_zero_by_as_much(books: Books) -> None:
     # given
-    credit.change_terms(tenant=books.tenant, credit_limit_pico=USD // 2)
+    credit.change_terms(tenant=books.tenant, actor="ada", now=NOW, credit_limit_pico=USD // 2)
     # when
     _, within = books.desk.place(hold_nano=1_500_000_000)
     _, beyond = books.desk.place(hold_nano=1)
@@ -48,7 +50,7 @@ def test_a_credit_limit_lets_a_tenant_go_below_zero_by_as_much(books: Books) -> 
 
 def test_a_suspended_tenant_is_refused_at_its_next_call(books: Books) -> None:
     # when
-    credit.change_terms(tenant=books.tenant, status=Tenant.Status.SUSPENDED)
+    credit.change_terms(tenant=books.tenant, actor="ada", now=NOW, status=Tenant.Status.SUSPENDED)
     # then
     _, outcome = books.desk.place()
     assert isinstance(outcome, Refused)

@@ -46,7 +46,7 @@ class Office:
         return documents.draft(tenant=tenant, period=period, created_by="ada", now=now)
 
     def finalise(self, invoice: Invoice, now: datetime = SECOND_OF_APRIL) -> Invoice:
-        return documents.finalise(invoice_id=invoice.pk, seller=SELLER, now=now)
+        return documents.finalise(invoice_id=invoice.pk, seller=SELLER, actor="ada", now=now)
 
     def issue(self, period: Period = MARCH, now: datetime = SECOND_OF_APRIL) -> Invoice:
         return self.finalise(self.draft(period, now), now)
@@ -58,6 +58,7 @@ class Office:
             reference=reference,
             received_on=date(2026, 4, 10),
             created_by="ada",
+            now=SECOND_OF_APRIL,
         )
 
     def credit_note(self, invoice: Invoice, cents: int) -> CreditNote:
@@ -82,7 +83,9 @@ class Office:
 @pytest.fixture
 def office(books: Books) -> Office:
     """A tenant that may go $1,000 below zero after its first dollar; 20 % VAT."""
-    credit.change_terms(tenant=books.tenant, credit_limit_pico=1_000 * USD)
+    credit.change_terms(
+        tenant=books.tenant, actor="ada", now=SECOND_OF_APRIL, credit_limit_pico=1_000 * USD
+    )
     BillingProfile.objects.create(
         tenant=books.tenant,
         legal_name="Aurora GmbH",
@@ -231,7 +234,9 @@ def test_a_void_invoice_is_replaced_by_a_draft_of_the_same_charges(office: Offic
     before = {kind: account(office, kind) for kind in Kind}
     wrong = office.issue()
     # when
-    successor = documents.void(invoice_id=wrong.pk, reason="wrong address", voided_by="ada")
+    successor = documents.void(
+        invoice_id=wrong.pk, reason="wrong address", voided_by="ada", now=SECOND_OF_APRIL
+    )
     # then
     assert {kind: account(office, kind) for kind in Kind} == before
     assert (successor.usage_pico, successor.total_cents) == (wrong.usage_pico, wrong.total_cents)

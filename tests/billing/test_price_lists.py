@@ -159,7 +159,7 @@ def test_a_withdrawn_sku_is_sold_on_no_list(plan: PriceList) -> None:
     rule(plan, FIFTH_OFF, now=NOW - HOUR)
     publish(NOW + HOUR, output_pico=700_000)
     # when
-    prices.withdraw(sku_code=SKU, at=NOW)
+    prices.withdraw(sku_code=SKU, actor="op", at=NOW)
     # then
     assert price_books.books(NOW, NOW + 2 * HOUR) == {}
 

@@ -139,7 +139,7 @@ def test_a_withdrawn_sku_has_no_price_any_more() -> None:
     # given
     publish()
     # when
-    closed = prices.withdraw(sku_code=SKU, at=APRIL)
+    closed = prices.withdraw(sku_code=SKU, actor="op", at=APRIL)
     # then
     assert closed == 1
     assert listed.price_at(SKU, APRIL) == ()

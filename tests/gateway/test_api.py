@@ -93,7 +93,7 @@ def test_a_key_without_the_scope_is_forbidden(client: Client, alice: Person) -> 
 def test_a_revoked_key_is_told_so(client: Client, alice: Person, redis_client: redis.Redis) -> None:
     # given
     headers = _management(alice)
-    keys.revoke(key=ApiKey.objects.get(), now=timezone.now())
+    keys.revoke(key=ApiKey.objects.get(), actor="alice", now=timezone.now())
 
     # when
     answer = client.get("/api/v1/tenants/", headers=headers)
@@ -320,7 +320,11 @@ def test_a_bad_registration_makes_nothing(
 def test_a_worker_key_for_other_models_is_told_which(client: Client) -> None:
     # given
     _, plain = workers.issue_key(
-        label="lab", allowed_network="127.0.0.0/8", models_allowed=["fox-1", "fox-2"]
+        label="lab",
+        allowed_network="127.0.0.0/8",
+        models_allowed=["fox-1", "fox-2"],
+        created_by="op",
+        now=timezone.now(),
     )
     headers = {"Authorization": f"Bearer {plain}"}
 

@@ -65,7 +65,9 @@ def test_a_payment_and_a_credit_note_are_booked_from_the_page(
 ) -> None:
     # given
     draft = draft_for(alice.tenant)
-    invoice = documents.finalise(invoice_id=draft.pk, seller=SELLER, now=timezone.now())
+    invoice = documents.finalise(
+        invoice_id=draft.pk, seller=SELLER, actor="ada", now=timezone.now()
+    )
     payment = {"do": "pay", "reference": "bank-1", "received_on": "2026-04-02"}
     # when
     for amount in ("-1", "NaN", "1e400", "\u0661", "1.001", "99999"):
@@ -91,7 +93,9 @@ def test_a_tenant_reads_its_invoices_and_nobody_else_s(
     # then
     client.force_login(alice.user)
     assert client.get(f"/invoices/{draft.pk}/pdf/").status_code == 404
-    invoice = documents.finalise(invoice_id=draft.pk, seller=SELLER, now=timezone.now())
+    invoice = documents.finalise(
+        invoice_id=draft.pk, seller=SELLER, actor="ada", now=timezone.now()
+    )
     assert invoice.number in client.get("/billing/").content.decode()
     assert client.get(f"/invoices/{invoice.pk}/pdf/").status_code == 200
     rows = client.get(f"/invoices/{invoice.pk}/focus.csv").content.decode().splitlines()

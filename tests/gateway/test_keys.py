@@ -42,8 +42,8 @@ def test_a_revoked_key_is_told_to_redis_before_the_call_returns(
     key = _issue(alice).key
 
     # when
-    keys.revoke(key=key, now=NOW)
-    keys.revoke(key=key, now=NOW + timedelta(hours=1))
+    keys.revoke(key=key, actor="alice", now=NOW)
+    keys.revoke(key=key, actor="alice", now=NOW + timedelta(hours=1))
 
     # then
     tag = registers.shard_tag(alice.tenant.pk)
@@ -60,7 +60,7 @@ def test_issuing_and_revoking_signal_the_data_plane(
     # when
     key = _issue(alice).key
     after_issue = redis_client.get(VERSION_KEY)
-    keys.revoke(key=key, now=NOW)
+    keys.revoke(key=key, actor="alice", now=NOW)
 
     # then
     assert (after_issue, redis_client.get(VERSION_KEY)) == (b"1", b"2")
@@ -76,7 +76,7 @@ def test_while_redis_is_away_nothing_is_revoked_and_the_caller_is_told(
 
     # when
     with pytest.raises(redis.ConnectionError):
-        keys.revoke(key=key, now=NOW)
+        keys.revoke(key=key, actor="alice", now=NOW)
 
     # then
     assert ApiKey.objects.get().revoked_at is None

@@ -81,7 +81,7 @@ def append(client: Any, *found: AttemptEvent) -> list[bytes]:
 
 
 def worker_key(network: str = "127.0.0.0/8") -> tuple[WorkerKey, str]:
-    return workers.issue_key(label="test", allowed_network=network)
+    return workers.issue_key(label="test", allowed_network=network, created_by="op", now=NOW)
 
 
 def registration(**changed: Any) -> Registration:

@@ -81,7 +81,7 @@ def test_what_an_operator_did_is_left_alone() -> None:
     # given
     catalogue.seed(recorded_by="test", now=NOW)
     offer = Offer.objects.get(sku="openai/o3")
-    offers.set_enabled(offer=offer, enabled=False, reason="too dear", now=NOW)
+    offers.set_enabled(offer=offer, enabled=False, actor="op", now=NOW)
     prices.publish(
         sku_code="openai/gpt-5",
         input_pico=1,

@@ -135,7 +135,7 @@ def test_once_it_is_withdrawn_the_offer_is_priced_by_itself_again() -> None:
     # given
     worker = _worker()
     _operator_price(worker)
-    prices.withdraw(sku_code=worker.offer.sku, at=NOW + timedelta(minutes=2))
+    prices.withdraw(sku_code=worker.offer.sku, actor="op", at=NOW + timedelta(minutes=2))
     assert listed.price_at(worker.offer.sku, LATER) == ()
 
     # when: without a price there is no traffic to measure

@@ -14,14 +14,14 @@ def test_an_operators_switch_holds_until_it_is_switched_back() -> None:
     offer = make_offer()
 
     # when
-    offers.set_enabled(offer=offer, enabled=False, reason="too dear", now=NOW)
+    offers.set_enabled(offer=offer, enabled=False, actor="op", now=NOW)
     moved = offers.set_state(offer_id=offer.pk, state=Offer.State.LIVE, reason="", now=NOW)
     while_off = Offer.objects.get()
-    offers.set_enabled(offer=offer, enabled=True, reason="", now=NOW)
+    offers.set_enabled(offer=offer, enabled=True, actor="op", now=NOW)
 
     # then
     assert not moved
-    assert (while_off.state, while_off.state_reason) == (Offer.State.DISABLED, "too dear")
+    assert (while_off.state, while_off.state_reason) == (Offer.State.DISABLED, "switched off by op")
     assert Offer.objects.get().state == Offer.State.LIVE
 
 

@@ -240,7 +240,7 @@ def test_only_a_living_key_authenticates() -> None:
     assert workers.authenticate(plain) == key
     assert workers.authenticate(plain[:-1]) is None
     assert workers.authenticate("") is None
-    workers.revoke_key(key=key, now=NOW)
+    workers.revoke_key(key=key, actor="op", now=NOW)
     assert workers.authenticate(plain) is None
 
 
@@ -259,7 +259,11 @@ def test_an_offer_can_what_its_worker_says_and_no_more() -> None:
 def test_a_key_for_some_models_registers_no_other() -> None:
     # given
     key, _ = workers.issue_key(
-        label="lab", allowed_network="127.0.0.0/8", models_allowed=["b-model", "a-model"]
+        label="lab",
+        allowed_network="127.0.0.0/8",
+        models_allowed=["b-model", "a-model"],
+        created_by="op",
+        now=NOW,
     )
     # when / then
     with pytest.raises(workers.WorkerForbidden, match="sells a-model, b-model, not smollm2"):
@@ -273,5 +277,11 @@ def test_a_key_for_some_models_registers_no_other() -> None:
 @pytest.mark.parametrize("models", [["Not A Slug"], [""], ["m"] * 101])
 def test_a_key_for_what_is_no_model_is_not_made(models: list[str]) -> None:
     with pytest.raises(ValueError, match="models' names"):
-        workers.issue_key(label="lab", allowed_network="127.0.0.0/8", models_allowed=models)
+        workers.issue_key(
+            label="lab",
+            allowed_network="127.0.0.0/8",
+            models_allowed=models,
+            created_by="op",
+            now=NOW,
+        )
     assert not WorkerKey.objects.exists()

@@ -69,7 +69,7 @@ def revoke_key(request: HttpRequest, member: Member, key_id: int) -> HttpRespons
     require(member, BUILDERS)
     key = access_key(member.tenant, key_id)
     try:
-        keys.revoke(key=key, now=timezone.now())
+        keys.revoke(key=key, actor=request.user.get_username(), now=timezone.now())
     except RedisError:
         messages.error(request, f"{key.name} was not revoked: Redis does not answer. Try again.")
     else:

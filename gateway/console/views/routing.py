@@ -31,6 +31,8 @@ def _save(request: HttpRequest, member: Member) -> HttpResponse:
     try:
         policies.set_policy(
             tenant=member.tenant,
+            actor=request.user.get_username(),
+            now=timezone.now(),
             kind=form.cleaned_data["kind"],
             pinned_skus=form.skus(),
             providers_allowed=form.sellers(),

@@ -13,7 +13,6 @@ from django.views.decorators.http import require_POST
 
 from billing import topups
 from billing.errors import CreditRefused
-from billing.models import Recharge
 from gateway.console.access import MANAGERS, require, tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, in_cents
 from gateway.console.pages import render_page
@@ -61,16 +60,16 @@ def set_recharge(request: HttpRequest, member: Member) -> HttpResponse:
     if not form.is_valid():
         return billing_page(request, member, recharge_form=form)
     terms = form.cleaned_data
-    Recharge.objects.update_or_create(
+    topups.set_recharge(
         tenant=member.tenant,
-        defaults={
+        terms={
             "is_on": terms["is_on"],
             "below_cents": in_cents(terms["below_usd"]),
             "amount_cents": in_cents(terms["amount_usd"]),
             "monthly_max_cents": in_cents(terms["monthly_max_usd"]),
-            "failures": 0,
-            "failure": "",
         },
+        actor=request.user.get_username(),
+        now=timezone.now(),
     )
     messages.success(request, "Saved.")
     return redirect("billing")

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
 from providers import workers
 
@@ -23,6 +24,8 @@ class Command(BaseCommand):
                 label=options["label"],
                 allowed_network=options["network"],
                 models_allowed=options["model"],
+                created_by="add_worker_key",
+                now=timezone.now(),
             )
         except ValueError as problem:
             raise CommandError(str(problem)) from None
