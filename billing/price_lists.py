@@ -217,6 +217,11 @@ def assign(
         )
 
 
+def plans() -> list[PriceList]:
+    """Every plan that tenants can be put on."""
+    return list(PriceList.objects.filter(kind=Kind.PLAN).order_by("slug"))
+
+
 def plans_at(when: datetime) -> dict[int, int]:
     """The plan of each tenant that was on one at a moment, both by their ids."""
     latest = PlanAssignment.objects.filter(assigned_at__lte=when).order_by(

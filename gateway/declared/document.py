@@ -76,9 +76,12 @@ class DeclaredKey(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DeclaredTenant(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`plan`: whose prices it pays, null for list prices; left as it is if the file is silent."""
+
     slug: Slug
     name: Text
     credit_limit_usd: str = "0"
+    plan: Slug | None | msgspec.UnsetType = msgspec.UNSET
     teams: tuple[DeclaredTeam, ...] = ()
     quotas: tuple[DeclaredQuota, ...] = ()
     rate_limits: tuple[DeclaredRateLimit, ...] = ()

@@ -8,11 +8,12 @@ Nothing that the file does not name is touched.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
+import msgspec
 from django.db import transaction
 
-from billing import audit, credit, quotas, rebuild
+from billing import audit, credit, price_lists, quotas, rebuild
 from billing.models import Quota, RateLimit, Tenant
 from billing.money import usd_json
 from billing.quotas import Cap
@@ -32,6 +33,8 @@ from gateway.declared.document import (
 )
 from gateway.models import ApiKey, GroupMapping, RoutingPolicy, Team
 from providers.snapshot_signal import bump
+
+LIST_PRICES: Final = "list prices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ def _tenant(declared: DeclaredTenant) -> Iterator[Change]:
         yield Change(
             f"tenant {declared.slug}", before, after, lambda run: _make_tenant(declared, limit, run)
         )
+    if declared.plan is not msgspec.UNSET:
+        yield from _price_plan(declared.slug, there, declared.plan)
     for team in declared.teams:
         yield from _team(declared.slug, there, team)
     for quota in declared.quotas:
@@ -116,6 +121,22 @@ def _make_tenant(declared: DeclaredTenant, limit_pico: int, run: Run) -> None:
         )
     # A new tenant's shard may have no registers yet, and a cap needs one.
     rebuild.rebuild_cold(connection(), now=run.now)
+
+
+def _price_plan(slug: str, there: Tenant | None, wanted: str | None) -> Iterator[Change]:
+    known = {plan.slug: plan for plan in price_lists.plans()}
+    if wanted is not None and wanted not in known:
+        names = ", ".join(known) or "none; the admin console makes them"
+        raise DocumentRefused(f"{slug}: there is no plan {wanted}. There are: {names}")
+    standing = there.plan.slug if there and there.plan else None
+    if standing != wanted:
+
+        def make(run: Run) -> None:
+            plan = known[wanted] if wanted else None
+            price_lists.assign(tenant=_there(slug), plan=plan, actor=run.actor, now=run.now)
+
+        before = (standing or LIST_PRICES) if there else ""
+        yield Change(f"{slug}, plan", before, wanted or LIST_PRICES, make)
 
 
 def _team(slug: str, there: Tenant | None, declared: DeclaredTeam) -> Iterator[Change]:

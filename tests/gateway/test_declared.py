@@ -8,7 +8,7 @@ import pytest
 import redis
 from django.core.management import CommandError, call_command
 
-from billing.models import AuditEntry, Quota, RateLimit, Tenant
+from billing.models import AuditEntry, PlanAssignment, PriceList, Quota, RateLimit, Tenant
 from gateway import keys
 from gateway.models import ApiKey, GroupMapping, RoutingPolicy, Team
 
@@ -131,6 +131,62 @@ def test_a_slip_of_the_pen_is_refused_and_nothing_made(
     with pytest.raises(CommandError, match=why):
         run(file)
     # then
+    assert Tenant.objects.count() == 0
+
+
+PLANNED = FILE.replace('credit_limit_usd: "250"', "plan: startup")
+
+
+def plan_made(slug: str) -> PriceList:
+    return PriceList.objects.create(kind=PriceList.Kind.PLAN, slug=slug, name=slug.title())
+
+
+def test_a_tenant_is_put_on_its_plan_once(file: Path) -> None:
+    # given
+    startup = plan_made("startup")
+    file.write_text(PLANNED)
+    # when
+    first, second = run(file), run(file)
+    # then
+    assert "+ research, plan: startup" in first
+    assert second == "0 changes\n"
+    assert Tenant.objects.get().plan == startup
+    assert PlanAssignment.objects.get().assigned_by == "declarative file"
+    (entry,) = AuditEntry.objects.filter(action="tenant.plan")
+    assert (entry.before, entry.after) == ({"plan": None}, {"plan": "startup"})
+
+
+@pytest.mark.parametrize(
+    ("then", "shown", "slug"),
+    [
+        ("plan: scale", "~ research, plan: startup -> scale", "scale"),
+        ("plan: null", "~ research, plan: startup -> list prices", None),
+        ("", "", "startup"),
+    ],
+)
+def test_a_plan_changes_where_the_file_says_so(
+    then: str, shown: str, slug: str | None, file: Path
+) -> None:
+    # given
+    plan_made("startup"), plan_made("scale")
+    file.write_text(PLANNED)
+    run(file)
+    file.write_text(PLANNED.replace("plan: startup", then))
+    # when
+    told = run(file)
+    # then
+    assert shown in told
+    assert Tenant.objects.values_list("plan__slug", flat=True).get() == slug
+
+
+def test_a_plan_that_does_not_exist_is_refused_with_those_that_do(file: Path) -> None:
+    # given: the suppliers' list and a tenant's own are no plans
+    plan_made("scale"), plan_made("growth")
+    PriceList.objects.create(kind=PriceList.Kind.COST, slug="startup", name="What we pay")
+    file.write_text(PLANNED)
+    # when / then
+    with pytest.raises(CommandError, match="no plan startup. There are: growth, scale"):
+        run(file)
     assert Tenant.objects.count() == 0
 
 
