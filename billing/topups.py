@@ -144,8 +144,9 @@ def failed(*, key: str, why: str, now: datetime) -> str:
     return "failed"
 
 
-def refunded(*, reference: str, refunded_cents: int) -> str:
-    """Money went back to the payer, in all so far: take back credit and tax in proportion."""
+def refunded(*, reference: str, refunded_cents: int, seller: dict[str, str], now: datetime) -> str:
+    """Money went back to the payer, in all so far: take back credit and tax in proportion, and
+    write the refund note of what went back this time."""
     with transaction.atomic():
         known = TopUp.objects.filter(payment_reference=reference, state=State.PAID).first()
         topup = _locked(str(known.key)) if known else None
@@ -166,6 +167,9 @@ def refunded(*, reference: str, refunded_cents: int) -> str:
         _post_tax(topup, -tax_cents, key=f"topup:{topup.key}:refund:{total}")
         topup.refunded_cents = total
         topup.save()
+        receipts.issue_refund(
+            topup, net_cents=net_cents, tax_cents=tax_cents, seller=seller, now=now
+        )
     return "credit taken back"
 
 

@@ -15,7 +15,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html_join
 from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminDateWidget,
@@ -347,12 +347,16 @@ class TopUpAdmin(ReadOnlyAdmin):
     def tax(self, topup: TopUp) -> str:
         return cents_shown(topup.tax_cents)
 
-    @display(description="Receipt", ordering="receipt__number")
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TopUp]:
+        return super().get_queryset(request).prefetch_related("refunds")
+
+    @display(description="Documents", ordering="receipt__number")
     def document(self, topup: TopUp) -> str:
-        if (receipt := getattr(topup, "receipt", None)) is None:
-            return ""
-        url = reverse("receipt-pdf", args=[receipt.pk])
-        return format_html('<a class="house-link" href="{}">{}</a>', url, receipt.number)
+        receipt = getattr(topup, "receipt", None)
+        documents = [(reverse("receipt-pdf", args=[receipt.pk]), receipt.number)] if receipt else []
+        for refund in topup.refunds.all():
+            documents.append((reverse("refund-pdf", args=[refund.pk]), refund.number))
+        return format_html_join(" ", '<a class="house-link" href="{}">{}</a>', documents)
 
     @display(description="Refunded", ordering="refunded_cents")
     def refunded(self, topup: TopUp) -> str:

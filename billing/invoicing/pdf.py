@@ -1,4 +1,4 @@
-"""An invoice, credit note or receipt as PDF/A, the same bytes for the same document every time.
+"""Invoices, credit notes, receipts and refund notes as PDF/A, the same bytes for the same document.
 
 The look is in `invoice.typ`; here are only the words and figures that go into it.
 """
@@ -17,7 +17,7 @@ from django.db import connection
 
 from billing.errors import InvoiceRefused
 from billing.invoicing.coverage import COVERED_SQL, of_invoice
-from billing.models import CreditNote, Invoice, InvoiceLine, Receipt
+from billing.models import CreditNote, Invoice, InvoiceLine, Receipt, Refund
 from billing.money import usd_json
 
 TEMPLATE: Final = Path(__file__).with_name("invoice.typ")
@@ -84,35 +84,58 @@ def of_a_credit_note(note: CreditNote) -> bytes:
 
 
 def of_a_receipt(receipt: Receipt) -> bytes:
-    parties = receipt.parties
-    row = {"what": "Prepaid credit", "quantity": "", "rate": ""}
-    sums = [("Subtotal", dollars(receipt.net_cents))]
-    if receipt.tax_cents:
-        tax_name = parties["buyer"].get("tax_name", "")
-        sums.append((_tax_label(receipt.tax_ppm, tax_name), dollars(receipt.tax_cents)))
+    heading = [
+        ("Paid", f"{receipt.issued_at:%-d %B %Y}"),
+        ("Currency", "USD"),
+        ("Payment", receipt.payment_reference),
+    ]
+    return _of_purchase(
+        receipt, f"Receipt {receipt.number}", heading, "Prepaid credit", "Total paid"
+    )
+
+
+def of_a_refund(refund: Refund) -> bytes:
+    heading = [
+        ("Refunded", f"{refund.issued_at:%-d %B %Y}"),
+        ("Currency", "USD"),
+        ("Payment", refund.payment_reference),
+    ]
+    if refund.receipt:
+        heading.append(("For receipt", refund.receipt))
+    what = "Prepaid credit, taken back"
+    return _of_purchase(refund, f"Refund {refund.number}", heading, what, "Total refunded", sign=-1)
+
+
+def _of_purchase(
+    document: Receipt | Refund,
+    title: str,
+    heading: list[Pair],
+    what: str,
+    total: str,
+    *,
+    sign: int = 1,
+) -> bytes:
+    """What was bought, or given back, is one line: credit."""
+    parties = document.parties
+    net = dollars(sign * document.net_cents)
+    sums = [("Subtotal", net)]
+    if document.tax_cents:
+        label = _tax_label(document.tax_ppm, parties["buyer"].get("tax_name", ""))
+        sums.append((label, dollars(sign * document.tax_cents)))
     note = parties["buyer"].get("tax_note")
+    row = {"what": what, "quantity": "", "rate": "", "amount": net}
     facts: dict[str, Any] = {
-        "title": f"Receipt {receipt.number}",
+        "title": title,
         "state": "",
-        "facts": [
-            ("Paid", f"{receipt.issued_at:%-d %B %Y}"),
-            ("Currency", "USD"),
-            ("Payment", receipt.payment_reference),
-        ],
+        "facts": heading,
         "rate_label": "",
-        "lines": [
-            {
-                "title": "Credit",
-                "detail": "",
-                "rows": [row | {"amount": dollars(receipt.net_cents)}],
-            }
-        ],
+        "lines": [{"title": "Credit", "detail": "", "rows": [row]}],
         "sums": sums,
-        "total": ("Total paid", dollars(receipt.total_cents)),
+        "total": (total, dollars(sign * document.total_cents)),
         "notes": [note] if note else [],
         "teams": [],
     }
-    return _compile(facts, parties, receipt.issued_at)
+    return _compile(facts, parties, document.issued_at)
 
 
 def _compile(facts: dict[str, Any], parties: Mapping[str, Any], issued: datetime) -> bytes:

@@ -1,30 +1,60 @@
-"""The receipt of bought credit: numbered and written down in the transaction that grants it.
+"""The receipt of bought credit, and the refund note when money goes back: each numbered and written
+down in the transaction that moves the credit.
 
 Seller, buyer and tax stand as they were when the money came; nothing alters them afterwards.
 """
 
 from datetime import datetime
+from typing import Any
 
 from billing.invoicing import numbers
 from billing.invoicing.documents import buyer_of
-from billing.models import BillingProfile, NumberSeries, Receipt, TopUp
+from billing.models import BillingProfile, NumberSeries, Receipt, Refund, TopUp
 from billing.models.invoices import PPM
 from billing.money import half_away
 
 
 def issue(topup: TopUp, *, seller: dict[str, str], now: datetime) -> Receipt:
     """Take the next number; the caller's transaction has just paid this purchase."""
-    profile = BillingProfile.objects.filter(tenant=topup.tenant).first()
-    buyer = buyer_of(profile) if profile else {"legal_name": topup.tenant.name}
-    # The profile may have changed since the sum was fixed; then no rate is printed.
-    is_same = profile and half_away(topup.net_cents * profile.tax_ppm, PPM) == topup.tax_cents
     return Receipt.objects.create(
         topup=topup,
         number=numbers.next_number(NumberSeries.Document.RECEIPT, now),
-        parties={"seller": seller, "buyer": buyer},
-        tax_ppm=profile.tax_ppm if profile and is_same else None,
-        payment_reference=topup.payment_reference,
+        **_stated(topup, seller),
         net_cents=topup.net_cents,
         tax_cents=topup.tax_cents,
         issued_at=now,
     )
+
+
+def issue_refund(
+    topup: TopUp, *, net_cents: int, tax_cents: int, seller: dict[str, str], now: datetime
+) -> Refund:
+    """Take the next number; the caller's transaction has just taken this credit back."""
+    receipt = Receipt.objects.filter(topup=topup).first()
+    if receipt is None:
+        # Bought before purchases had receipts: the parties are those of today.
+        stated = _stated(topup, seller)
+    else:
+        names = ("parties", "tax_ppm", "payment_reference")
+        stated = {name: getattr(receipt, name) for name in names}
+    return Refund.objects.create(
+        topup=topup,
+        number=numbers.next_number(NumberSeries.Document.REFUND, now),
+        receipt=receipt.number if receipt else "",
+        net_cents=net_cents,
+        tax_cents=tax_cents,
+        issued_at=now,
+        **stated,
+    )
+
+
+def _stated(topup: TopUp, seller: dict[str, str]) -> dict[str, Any]:
+    profile = BillingProfile.objects.filter(tenant=topup.tenant).first()
+    buyer = buyer_of(profile) if profile else {"legal_name": topup.tenant.name}
+    # The profile may have changed since the sum was fixed; then no rate is printed.
+    is_same = profile and half_away(topup.net_cents * profile.tax_ppm, PPM) == topup.tax_cents
+    return {
+        "parties": {"seller": seller, "buyer": buyer},
+        "tax_ppm": profile.tax_ppm if profile and is_same else None,
+        "payment_reference": topup.payment_reference,
+    }

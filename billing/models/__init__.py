@@ -14,7 +14,7 @@ from billing.models.invoices import (
 )
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
-from billing.models.payments import ProcessorEvent, Receipt, Recharge, TopUp
+from billing.models.payments import ProcessorEvent, Receipt, Recharge, Refund, TopUp
 from billing.models.payouts import Payout
 from billing.models.prices import (
     PlanAssignment,
@@ -75,6 +75,7 @@ __all__ = [
     "RebateScale",
     "Receipt",
     "Recharge",
+    "Refund",
     "RevokedKey",
     "ScopeKind",
     "ServiceTier",

@@ -54,6 +54,7 @@ class NumberSeries(models.Model):
         INVOICE = "INV"
         CREDIT_NOTE = "CN"
         RECEIPT = "RCP"
+        REFUND = "RFN"
 
     document = models.CharField(max_length=4, choices=Document)
     year = models.PositiveSmallIntegerField()

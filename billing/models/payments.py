@@ -74,6 +74,37 @@ class Receipt(models.Model):
         return self.net_cents + self.tax_cents
 
 
+class Refund(models.Model):
+    """What a tenant was given when money of a purchase went back to it. Immutable.
+
+    Parties and tax rate are those of the purchase, and `receipt` is its receipt's number."""
+
+    topup = models.ForeignKey(TopUp, on_delete=models.PROTECT, related_name="refunds")
+    number = models.CharField(max_length=20, unique=True)
+    receipt = models.CharField(max_length=20, blank=True)
+    parties = models.JSONField()
+    # Null where the tax is not the net sum times one rate.
+    tax_ppm = models.PositiveIntegerField(null=True)
+    payment_reference = models.CharField(max_length=120)
+    net_cents = models.BigIntegerField()
+    tax_cents = models.BigIntegerField()
+    issued_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(net_cents__gte=0, tax_cents__gte=0), name="refund_not_negative"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.number
+
+    @property
+    def total_cents(self) -> int:
+        return self.net_cents + self.tax_cents
+
+
 class Recharge(models.Model):
     """Buys credit by itself when little is left, up to a sum a month, with a saved card."""
 

@@ -1,5 +1,5 @@
-"""Invoices and receipts of a tenant as data: sums in cents' precision, usage exact to a
-pico-dollar."""
+"""Invoices, receipts and refund notes of a tenant as data: sums in cents' precision, usage exact to
+a pico-dollar."""
 
 from decimal import Decimal
 from typing import Any
@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.invoicing import settling
-from billing.models import CreditNote, Invoice, InvoiceLine, Receipt
+from billing.models import CreditNote, Invoice, InvoiceLine, Receipt, Refund
 from gateway.api import pages
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_per_million_text, usd_text
@@ -55,6 +55,30 @@ class ReceiptListView(TenantView):
         issued = Receipt.objects.filter(topup__tenant=self.access.tenant).select_related("topup")
         page = pages.read(request, issued)
         return page.answer([_receipt(receipt) for receipt in page.rows])
+
+
+class RefundListView(TenantView):
+    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
+    def get(self, request: Request, tenant: str) -> Response:
+        """Refund notes of bought credit, newest first: what went back, its tax, and for which
+        receipt."""
+        self.access.require_manager()
+        issued = Refund.objects.filter(topup__tenant=self.access.tenant)
+        page = pages.read(request, issued)
+        return page.answer([_refund(refund) for refund in page.rows])
+
+
+def _refund(refund: Refund) -> dict[str, Any]:
+    return {
+        "number": refund.number,
+        "receipt": refund.receipt or None,
+        "issued_at": refund.issued_at.isoformat(),
+        "payment_reference": refund.payment_reference,
+        "currency": "USD",
+        "net": _sum(refund.net_cents),
+        "tax": _sum(refund.tax_cents),
+        "total": _sum(refund.total_cents),
+    }
 
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:

@@ -46,6 +46,7 @@ urlpatterns = [
     path(f"{TENANT}/invoices/", invoices.InvoiceListView.as_view(), name="api-invoices"),
     path(f"{TENANT}/invoices/<str:number>/", invoices.InvoiceView.as_view(), name="api-invoice"),
     path(f"{TENANT}/receipts/", invoices.ReceiptListView.as_view(), name="api-receipts"),
+    path(f"{TENANT}/refunds/", invoices.RefundListView.as_view(), name="api-refunds"),
     path(f"{TENANT}/keys/", tenants.KeyListView.as_view(), name="api-keys"),
     path(f"{TENANT}/keys/<int:key_id>/", tenants.KeyView.as_view(), name="api-key"),
     path(f"{TENANT}/quotas/", limits.QuotaListView.as_view(), name="api-quotas"),

@@ -145,6 +145,8 @@ def act_on(message: Message, *, now: datetime) -> str:
         return topups.refunded(
             reference=str(subject.get("payment_intent") or ""),
             refunded_cents=subject["amount_refunded"],
+            seller=settings.INVOICE_SELLER,
+            now=now,
         )
     return "of no concern"
 

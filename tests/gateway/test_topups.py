@@ -8,14 +8,22 @@ from typing import Any
 
 import pytest
 import redis
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.http import HttpResponse
 from django.test import Client
 
 from billing import credit, ledger, topups
 from billing.errors import CreditRefused
 from billing.ledger import AccountKey, Kind
-from billing.models import BillingProfile, CreditGrant, ProcessorEvent, Receipt, Recharge, TopUp
+from billing.models import (
+    BillingProfile,
+    CreditGrant,
+    ProcessorEvent,
+    Receipt,
+    Recharge,
+    Refund,
+    TopUp,
+)
 from gateway.models import Member
 from gateway.payments import processor as payments
 from gateway.payments import recharging
@@ -359,3 +367,78 @@ def test_a_payment_of_another_sum_has_no_receipt(
     )
     assert said.endswith("review")
     assert not Receipt.objects.exists()
+
+
+def back(processor_says: int, reference: str) -> HttpResponse:
+    charge = {"payment_intent": reference, "amount_refunded": processor_says}
+    return told(Client(), fakes.signed(fakes.event("charge.refunded", charge)))
+
+
+def test_each_refund_has_a_note_whose_taxes_add_up_to_the_purchases(
+    buyer: Client, alice: Person, charlie: Person, processor: Processor
+) -> None:
+    # given a purchase of $20.00 and $3.80 tax, and a buyer that has moved since
+    told(Client(), processor.pay(opened(buyer)))
+    receipt = Receipt.objects.get()
+    BillingProfile.objects.update(legal_name="Aurora SE", tax_ppm=70_000)
+
+    # when it goes back in three parts, each told twice, and then once more than there is
+    for total in (333, 333, 1_500, 1_500, 9_999, 9_999):
+        assert back(total, receipt.payment_reference).status_code == 200
+
+    # then
+    notes = list(Refund.objects.order_by("pk"))
+    year = datetime.now(UTC).year
+    assert [note.number for note in notes] == [f"RFN-{year}-00000{n}" for n in (1, 2, 3)]
+    assert [note.total_cents for note in notes] == [333, 1_167, 880]
+    assert sum(note.tax_cents for note in notes) == receipt.tax_cents
+    assert sum(note.net_cents for note in notes) == receipt.net_cents
+    taken = CreditGrant.objects.filter(amount_pico__lt=0).order_by("pk")
+    assert [-int(grant.amount_pico) // 10**10 for grant in taken] == [n.net_cents for n in notes]
+
+    # and the document says whose, for what, and with which tax: as the receipt did
+    answer = buyer.get(f"/refunds/{notes[0].pk}/pdf/")
+    shown = text_of(answer.content)
+    assert answer["Content-Type"] == "application/pdf"
+    for expected in (notes[0].number, receipt.number, "VAT 19 %", "-$2.80", "-$0.53", "-$3.33"):
+        assert expected in shown
+    assert "Aurora SE" not in shown
+    assert buyer.get(f"/refunds/{notes[0].pk}/pdf/").content == answer.content
+
+    # and it is listed, to its tenant alone, and stays
+    assert notes[2].number in buyer.get("/billing/").content.decode()
+    listed = buyer.get("/api/v1/tenants/aurora/refunds/").json()
+    assert [(each["number"], each["receipt"], each["total"]) for each in listed] == [
+        (note.number, receipt.number, f"{note.total_cents / 100:.2f}") for note in notes[::-1]
+    ]
+    stranger = Client()
+    stranger.force_login(charlie.user)
+    assert stranger.get(f"/refunds/{notes[0].pk}/pdf/").status_code == 404
+    assert stranger.get("/api/v1/tenants/aurora/refunds/").status_code == 404
+    with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():
+        Refund.objects.update(net_cents=1)
+
+
+def test_a_refund_of_a_purchase_from_before_receipts_names_the_parties_of_today(
+    buyer: Client, alice: Person, processor: Processor
+) -> None:
+    # given: a database of before receipts
+    told(Client(), processor.pay(opened(buyer)))
+    reference = TopUp.objects.get().payment_reference
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE billing_receipt")
+    # when
+    assert back(2_380, reference).status_code == 200
+    # then
+    note = Refund.objects.get()
+    assert (note.receipt, note.tax_ppm, note.total_cents) == ("", 190_000, 2_380)
+    assert buyer.get(f"/refunds/{note.pk}/pdf/").status_code == 200
+
+
+@pytest.mark.parametrize("total", [0, -1])
+def test_a_refund_of_nothing_has_no_note(total: int, buyer: Client, processor: Processor) -> None:
+    told(Client(), processor.pay(opened(buyer)))
+    reference = TopUp.objects.get().payment_reference
+    assert back(total, reference).status_code == 200
+    assert back(500, "pi_of_somebody_else").status_code == 200
+    assert not Refund.objects.exists()

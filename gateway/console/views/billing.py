@@ -12,7 +12,7 @@ from django.views.decorators.http import require_safe
 from billing import burning
 from billing.errors import InvoiceRefused
 from billing.invoicing import focus, pdf, settling
-from billing.models import CreditNote, Invoice, Receipt, Recharge, TopUp
+from billing.models import CreditNote, Invoice, Receipt, Recharge, Refund, TopUp
 from billing.money import usd
 from gateway import chargeback
 from gateway.console import budget_rows
@@ -56,6 +56,7 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
         "pots": [pot for pot in burning.pots_of(tenant) if pot.left_pico > 0],
         "topups": TopUp.objects.filter(tenant=tenant)
         .select_related("receipt")
+        .prefetch_related("refunds")
         .order_by("-created_at")[:TOPUPS_SHOWN],
         "recharge": recharge,
         "low_credit": budget_rows.low_credit(tenant),
@@ -119,6 +120,16 @@ def receipt_pdf(request: HttpRequest, receipt_id: int) -> HttpResponse:
     if receipt is None:
         raise Http404
     return _pdf(receipt.number, lambda: pdf.of_a_receipt(receipt))
+
+
+@require_safe
+@login_required
+def refund_pdf(request: HttpRequest, refund_id: int) -> HttpResponse:
+    found = Refund.objects.filter(pk=refund_id)
+    refund = found.filter(_visible_to(request, "topup__tenant")).first()
+    if refund is None:
+        raise Http404
+    return _pdf(refund.number, lambda: pdf.of_a_refund(refund))
 
 
 @require_safe
