@@ -36,13 +36,19 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return not self.difference_pico and not self.missed_keys
 
 
-def acknowledge(client: redis.Redis, shard: int, entries: Sequence[Acknowledgement]) -> int:
-    """Returns how many of them had not been acknowledged before."""
+def epoch_of(shard: int) -> str:
+    """By which the shard's registers are known to be of PostgreSQL's making."""
+    return ShardEpoch.objects.filter(shard=shard).values_list(F("epoch"), flat=True).first() or ""
+
+
+def acknowledge(
+    client: redis.Redis, shard: int, epoch: str, entries: Sequence[Acknowledgement]
+) -> int:
+    """Asks Redis only. Returns how many of them had not been acknowledged before."""
     tag = registers.tag_of_shard(shard)
-    epoch = ShardEpoch.objects.filter(shard=shard).values_list(F("epoch"), flat=True).first()
     acknowledged = 0
     for start in range(0, len(entries), CHUNK):
-        call = _call(tag, epoch or "", entries[start : start + CHUNK])
+        call = _call(tag, epoch, entries[start : start + CHUNK])
         acknowledged += int(run(client, call)[1])
     return acknowledged
 

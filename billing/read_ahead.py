@@ -1,9 +1,9 @@
-"""Batches of a usage stream: the next is read and rated while the caller posts this one."""
+"""Batches of usage streams: the next ones are read and rated while the caller posts this one."""
 
-import sys
+from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import redis
@@ -13,78 +13,101 @@ from billing.pinned_prices import PinnedPrices
 from billing.rated_batches import Batch
 from billing.usage_stream import BEGINNING, NEVER_DELIVERED
 
-# The posting thread asks PostgreSQL a dozen questions per batch. By default the interpreter lets
-# the reading thread go on for up to 5 ms after each answer, while PostgreSQL has nothing to do.
-SWITCH_INTERVAL_S: Final = 0.001
+# A stream often ends with a small batch, which is posted sooner than a large one is read.
+AHEAD: Final = 2
 
 
-@contextmanager
-def reading_thread() -> Iterator[ThreadPoolExecutor]:
-    """The one thread that reads ahead, for every shard of a run."""
-    before_s = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    try:
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="drain-reader") as thread:
-            yield thread
-    finally:
-        sys.setswitchinterval(before_s)
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A batch of a shard, perhaps empty. `is_last`: no other of this shard follows. `left`: though
+    its stream goes on. `found`: this batch or one before it has something."""
+
+    shard: int
+    batch: Batch
+    is_last: bool
+    left: bool
+    found: bool
+
+
+@dataclass(slots=True)
+class _Stream:
+    shard: int
+    batches_left: int
+    after: str = BEGINNING
+    found: bool = False
 
 
 class ReadAhead:
-    """At most `batches_max` batches of one shard, whose lock the caller holds.
-
-    First what was delivered before and never acknowledged, then what is new. The first batch is
-    on its way from the start. Nothing is read that is not handed out, unless the caller fails.
-    `found`: there was something. `ended`: the stream's end was met. `is_last`: no batch follows the
-    one handed out last.
-    """
+    """At most `batches_max` batches of each shard: first what was delivered before and never
+    acknowledged, then what is new. Nothing is read that is not handed out, unless the caller
+    fails."""
 
     def __init__(
         self,
         thread: ThreadPoolExecutor,
         client: redis.Redis,
-        shard: int,
         pinned: PinnedPrices,
         *,
         count: int,
         batches_max: int,
     ) -> None:
-        self.found = False
-        self.ended = False
-        self.shard = shard
         self._thread = thread
         self._client = client
         self._pinned = pinned
         self._count = count
-        self._left = batches_max
-        self._after = BEGINNING
-        self._coming: Future[Batch] | None = thread.submit(self._read)
+        self._batches_max = batches_max
+        # Appended to here and popped there, each in one step of the interpreter.
+        self._waiting: deque[int] = deque()
+        self._stream: _Stream | None = None
 
-    @property
-    def is_last(self) -> bool:
-        return self._coming is None
+    def over(self, shards: Iterator[int]) -> Generator[Read]:
+        """One shard after the other. `shards` is asked for the next, in the caller's thread, when
+        the one before begins to be read: that is where its lock is taken."""
+        more, unfinished = True, 0
+        coming: deque[Future[Read | None]] = deque()
+        while more or unfinished:
+            if more and not self._waiting:
+                shard = next(shards, None)
+                more = shard is not None
+                if shard is not None:
+                    self._waiting.append(shard)
+                    unfinished += 1
+            # One to be handed out, and those ahead of it.
+            while len(coming) < 1 + AHEAD:
+                coming.append(self._thread.submit(self._read))
+            read = coming.popleft().result()
+            if read is not None:
+                unfinished -= read.is_last
+                yield read
 
-    def batches(self) -> Generator[Batch]:
-        while self._coming is not None:
-            batch = self._coming.result()
-            self._left -= 1
-            goes_on = self._left > 0 and not self.ended
-            self._coming = self._thread.submit(self._read) if goes_on else None
-            if batch.read:
-                self.found = True
-                yield batch
+    def _read(self) -> Read | None:
+        """In the thread, one at a time; None where no shard waits to be read."""
+        if self._stream is None:
+            if not self._waiting:
+                return None
+            self._stream = _Stream(self._waiting.popleft(), self._batches_max)
+        read = self._next_of(self._stream)
+        if read.is_last:
+            self._stream = None
+        return read
 
-    def _read(self) -> Batch:
-        """In the reading thread; one at a time, so that the caller sees what it leaves behind."""
-        found = self._entries()
-        if not found and self._after != NEVER_DELIVERED:
-            self._after = NEVER_DELIVERED
-            found = self._entries()
-        if self._after == NEVER_DELIVERED:
-            self.ended = len(found) < self._count
-        else:
-            self._after = found[-1].id
-        return rated_batches.rate_ahead(found, self._pinned)
+    def _next_of(self, stream: _Stream) -> Read:
+        entries = self._entries(stream)
+        if not entries and stream.after != NEVER_DELIVERED:
+            stream.after = NEVER_DELIVERED
+            entries = self._entries(stream)
+        stream.batches_left -= 1
+        stream.found = stream.found or bool(entries)
+        left = stream.after != NEVER_DELIVERED or len(entries) == self._count
+        if stream.after != NEVER_DELIVERED:
+            stream.after = entries[-1].id
+        return Read(
+            stream.shard,
+            rated_batches.rate_ahead(entries, self._pinned),
+            is_last=not left or not stream.batches_left,
+            left=left,
+            found=stream.found,
+        )
 
-    def _entries(self) -> list[usage_stream.StreamEntry | usage_stream.Unreadable]:
-        return usage_stream.read(self._client, self.shard, count=self._count, after=self._after)
+    def _entries(self, stream: _Stream) -> list[usage_stream.StreamEntry | usage_stream.Unreadable]:
+        return usage_stream.read(self._client, stream.shard, count=self._count, after=stream.after)

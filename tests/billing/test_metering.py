@@ -8,7 +8,7 @@ import pytest
 import redis
 from django.db import DataError
 
-from billing import holds, metering, prices, registers, usage_stream
+from billing import booking, holds, metering, prices, registers, usage_stream
 from billing.holds import SettledAttempt
 from billing.metering import Drained
 from billing.models import Account, InvariantCheck, Transfer, UsageEvent
@@ -162,7 +162,7 @@ def test_a_drain_killed_before_its_commit_posts_once(
     # given
     books.served()
     with monkeypatch.context() as patch:
-        patch.setattr(metering.ledger, "post_all", _die)
+        patch.setattr(booking.ledger, "post_all", _die)
         with pytest.raises(KeyboardInterrupt):
             books.drain()
     assert UsageEvent.objects.count() == 0
@@ -415,14 +415,14 @@ def test_an_entry_that_postgres_refuses_stands_alone(
     bad = books.served(session="bad")
     for _ in range(4):
         books.served()
-    write = metering.usage_rows.write
+    write = booking.usage_rows.write
 
     def refuse(entries: Sequence[StreamEntry], *args: Any, **named: Any) -> Any:
         if any(entry.event.request_id == bad for entry in entries):
             raise DataError("not storable")
         return write(entries, *args, **named)
 
-    monkeypatch.setattr(metering.usage_rows, "write", refuse)
+    monkeypatch.setattr(booking.usage_rows, "write", refuse)
     # when
     drained = books.drain()
     # then
