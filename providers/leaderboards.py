@@ -17,8 +17,8 @@ from billing import price_queries
 from providers import board_rows, home_board, offers
 from providers.board_rows import Mix, Seller
 from providers.home_board import HomeRow
-from providers.measurements import start_of
 from providers.models import Leaderboard, MeasurementRollup, Model, Offer, Provider, Worker
+from providers.rollup_deltas import start_of
 from providers.windows import DEFAULT_WINDOW, WINDOWS, Measured, Window, measured
 
 # Rows committed by a transaction that began before the last refresh must not be missed.

@@ -7,9 +7,10 @@ delivered twice counts once.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import msgspec
 import redis
@@ -18,8 +19,9 @@ from django.db import DataError, transaction
 from billing import events, metering, registers
 from billing.events import AttemptEvent
 from providers import credentials, histograms
-from providers.histograms import Histogram, bucket_of
+from providers.histograms import Histogram
 from providers.models import MeasurementCursor, MeasurementRollup, Offer
+from providers.rollup_deltas import HISTOGRAMS, Delta, Slot, deltas_of, start_of
 
 CONSUMER = "boards"
 BATCH_SIZE = 500
@@ -31,25 +33,24 @@ KEPT: Mapping[str, timedelta] = {
     Span.DAY: timedelta(days=400),
 }
 
-SUCCEEDED = frozenset({"ok"})
-CANCELLED = frozenset({"client_cancelled", "client_stalled"})
-# Outcomes that are the offer's own fault; anything else says nothing about its uptime.
-FAILED = frozenset({"upstream_error", "upstream_cut", "deadline"})
-
 # With these a provider says that our key is of no use, whatever is asked.
 CREDENTIAL_REFUSED = frozenset({401, 402, 403})
 
-# Columns that add up from one span to the next; the rest is derived in `_Delta`.
+# Columns that add up from one span to the next; the rest is in `rollup_deltas`.
 COUNTED = (
     "requests succeeded failed cancelled minutes_seen minutes_up input_tokens cached_tokens "
     "output_tokens cost_pico drafted_tokens accepted_tokens target_steps"
 ).split()
-HISTOGRAMS = ("ttft_ms_histogram", "output_tps_histogram", "e2e_ms_histogram")
-Slot = tuple[int, str, datetime]  # offer, span, start
-# An entry that cannot be read counts for nothing; the drain sets it aside for a person.
-Entry = tuple[str, AttemptEvent | None]
 
 log = logging.getLogger(__name__)
+
+
+class Entry(NamedTuple):
+    """One that cannot be read counts for nothing; the drain sets it aside for a person."""
+
+    shard: int
+    id: str
+    event: AttemptEvent | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,60 +62,77 @@ class Speed:
     sample: int
 
 
-@dataclass(slots=True)
-class _Delta:
-    """What a batch adds to one rollup."""
-
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    errors: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    histograms: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {name: defaultdict(int) for name in HISTOGRAMS}
-    )
-    last_at: datetime = datetime.min.replace(tzinfo=UTC)
-
-
 def record(client: redis.Redis, *, now: datetime) -> int:
     """Take up one batch from every shard's stream; returns how many entries were read."""
-    read = 0
-    for shard, entries in _read(client).items():
-        _take_up(client, shard, entries, now)
-        read += len(entries)
-    return read
+    entries = _read(client)
+    if entries:
+        _take_up(client, entries, now)
+    return len(entries)
 
 
 @transaction.atomic
-def _take_up(client: redis.Redis, shard: int, entries: list[Entry], now: datetime) -> None:
-    """Acknowledged only after commit, whoever owns the transaction."""
-    _apply_what_can_be(shard, entries, now)
-    ids = [entry_id for entry_id, _ in entries]
-    transaction.on_commit(lambda: client.xack(_stream(shard), registers.GROUP_MEASUREMENTS, *ids))
+def _take_up(client: redis.Redis, entries: Sequence[Entry], now: datetime) -> None:
+    """All shards in one write: their events are of the same offers. Acknowledged only after
+    commit, whoever owns the transaction."""
+    cursors = _cursors({entry.shard for entry in entries})
+    fresh = [e for e in entries if _order(e.id) > _order(cursors[e.shard].entry_id)]
+    _apply_what_can_be([entry for entry in fresh if entry.event is not None], now)
+    for entry in fresh:
+        cursor = cursors[entry.shard]
+        cursor.entry_id = max(cursor.entry_id, entry.id, key=_order)
+    MeasurementCursor.objects.bulk_update(cursors.values(), ["entry_id"])
+    transaction.on_commit(lambda: _acknowledge(client, entries))
 
 
-def _apply_what_can_be(shard: int, entries: list[Entry], now: datetime) -> None:
+def _cursors(shards: Iterable[int]) -> dict[int, MeasurementCursor]:
+    """How far each shard has been taken up, locked."""
+    wanted = sorted(shards)
+    MeasurementCursor.objects.bulk_create(
+        (MeasurementCursor(shard=shard, entry_id="0-0") for shard in wanted), ignore_conflicts=True
+    )
+    found = MeasurementCursor.objects.select_for_update().filter(shard__in=wanted)
+    return {cursor.shard: cursor for cursor in found.order_by("shard")}
+
+
+def _acknowledge(client: redis.Redis, entries: Iterable[Entry]) -> None:
+    ids: dict[int, list[str]] = defaultdict(list)
+    for entry in entries:
+        ids[entry.shard].append(entry.id)
+    with client.pipeline(transaction=False) as pipe:
+        for shard, read in ids.items():
+            pipe.xack(_stream(shard), registers.GROUP_MEASUREMENTS, *read)
+        pipe.execute()
+
+
+def _apply_what_can_be(entries: Sequence[Entry], now: datetime) -> None:
     """Where counts do not fit into a rollup, the entry that claims them counts for nothing."""
+    found = [entry.event for entry in entries if entry.event is not None]
+    if not found:
+        return
     try:
         with transaction.atomic():
-            _apply(shard, entries, now)
+            _write(deltas_of(found), now)
+            _bury_refused_credentials(found)
     except DataError:
         if len(entries) == 1:
-            entry_id = entries[0][0]
-            log.warning("entry %s of shard %d claims more than can be counted", entry_id, shard)
-            _apply(shard, [(entry_id, None)], now)
+            claims = "entry %s of shard %d claims more than can be counted"
+            log.warning(claims, entries[0].id, entries[0].shard)
             return
         middle = len(entries) // 2
-        _apply_what_can_be(shard, entries[:middle], now)
-        _apply_what_can_be(shard, entries[middle:], now)
+        _apply_what_can_be(entries[:middle], now)
+        _apply_what_can_be(entries[middle:], now)
 
 
 def _stream(shard: int) -> str:
     return registers.stream_key(registers.tag_of_shard(shard))
 
 
-def _read(client: redis.Redis) -> dict[int, list[Entry]]:
+def _read(client: redis.Redis) -> list[Entry]:
     """What was delivered before and never acknowledged comes first, then what is new."""
-    found: dict[int, list[Entry]] = {}
+    found: list[Entry] = []
     for start in ("0", ">"):
-        shards = [shard for shard in range(registers.SHARDS) if shard not in found]
+        seen = {entry.shard for entry in found}
+        shards = [shard for shard in range(registers.SHARDS) if shard not in seen]
         with client.pipeline(transaction=False) as pipe:
             for shard in shards:
                 pipe.xreadgroup(
@@ -125,38 +143,21 @@ def _read(client: redis.Redis) -> dict[int, list[Entry]]:
             metering.ensure_groups(client)
             return found
         for shard, reply in zip(shards, replies, strict=True):
-            entries = [_entry(raw) for _, batch in reply or () for raw in batch]
-            if entries:
-                found[shard] = entries
+            found += [_entry(shard, raw) for _, batch in reply or () for raw in batch]
     return found
 
 
-def _entry(raw: tuple[bytes, Mapping[bytes, bytes]]) -> Entry:
+def _entry(shard: int, raw: tuple[bytes, Mapping[bytes, bytes]]) -> Entry:
     entry_id, fields = raw
     try:
-        return entry_id.decode(), events.decode(fields[b"e"])
+        return Entry(shard, entry_id.decode(), events.decode(fields[b"e"]))
     except (KeyError, msgspec.MsgspecError):
-        return entry_id.decode(), None
+        return Entry(shard, entry_id.decode(), None)
 
 
 def _order(entry_id: str) -> tuple[int, int]:
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence or 0)
-
-
-def _apply(shard: int, entries: Iterable[Entry], now: datetime) -> None:
-    cursor, _ = MeasurementCursor.objects.select_for_update().get_or_create(
-        shard=shard, defaults={"entry_id": "0-0"}
-    )
-    taken = _order(cursor.entry_id)
-    fresh = [(entry_id, event) for entry_id, event in entries if _order(entry_id) > taken]
-    if not fresh:
-        return
-    found = [event for _, event in fresh if event is not None]
-    _write(_deltas(found), now)
-    _bury_refused_credentials(found)
-    cursor.entry_id = max((entry_id for entry_id, _ in fresh), key=_order)
-    cursor.save(update_fields=["entry_id"])
 
 
 def _bury_refused_credentials(found: Iterable[AttemptEvent]) -> None:
@@ -170,59 +171,7 @@ def _bury_refused_credentials(found: Iterable[AttemptEvent]) -> None:
         )
 
 
-def _deltas(found: Iterable[AttemptEvent]) -> dict[Slot, _Delta]:
-    deltas: dict[Slot, _Delta] = defaultdict(_Delta)
-    for event in found:
-        at = datetime.fromtimestamp(event.occurred_ms / 1000, tz=UTC)
-        for span in Span.values:
-            _add(deltas[(event.offer, span, start_of(span, at))], event, at)
-    return deltas
-
-
-def start_of(span: str, at: datetime) -> datetime:
-    at = at.replace(second=0, microsecond=0)
-    if span == Span.MINUTE:
-        return at
-    return at.replace(minute=0) if span == Span.HOUR else at.replace(minute=0, hour=0)
-
-
-def _add(delta: _Delta, event: AttemptEvent, at: datetime) -> None:
-    counts, detail = delta.counts, event.detail
-    counts["requests"] += 1
-    counts["cost_pico"] += event.tenant_cost_pico
-    delta.last_at = max(delta.last_at, at)
-    if event.outcome in SUCCEEDED:
-        counts["succeeded"] += 1
-    elif event.outcome in CANCELLED:
-        counts["cancelled"] += 1
-    else:
-        delta.errors[detail.error or event.outcome] += 1
-        counts["failed"] += event.outcome in FAILED
-    if event.usage is not None:
-        counts["input_tokens"] += event.usage.input_tokens
-        counts["cached_tokens"] += event.usage.cache_read_tokens
-        counts["output_tokens"] += event.usage.output_tokens
-    for column, name in SPECULATION:
-        counts[column] += (detail.speculation or {}).get(name, 0)
-    _observe(delta, "ttft_ms_histogram", detail.ttft_ms)
-    if event.outcome in SUCCEEDED:
-        _observe(delta, "output_tps_histogram", detail.output_tps)
-        _observe(delta, "e2e_ms_histogram", detail.e2e_ms)
-
-
-SPECULATION = (
-    ("drafted_tokens", "drafted"),
-    ("accepted_tokens", "accepted"),
-    ("target_steps", "steps"),
-)
-
-
-def _observe(delta: _Delta, name: str, value: float | None) -> None:
-    if value is not None and value > 0:
-        delta.histograms[name][bucket_of(value)] += 1
-
-
-def _write(deltas: dict[Slot, _Delta], now: datetime) -> None:
+def _write(deltas: dict[Slot, Delta], now: datetime) -> None:
     known = set(Offer.objects.filter(pk__in={slot[0] for slot in deltas}).values_list(flat=True))
     deltas = {slot: delta for slot, delta in deltas.items() if slot[0] in known}
     rows = _rows_for(deltas, now)
@@ -257,7 +206,7 @@ def _rows_for(deltas: Iterable[Slot], now: datetime) -> dict[Slot, MeasurementRo
     }
 
 
-def _count_minute(row: MeasurementRollup, delta: _Delta, deltas: Mapping[Slot, _Delta]) -> None:
+def _count_minute(row: MeasurementRollup, delta: Delta, deltas: Mapping[Slot, Delta]) -> None:
     seen = delta.counts["succeeded"] + delta.counts["failed"] > 0 and row.minutes_seen == 0
     up = delta.counts["succeeded"] > 0 and row.minutes_up == 0
     for span in Span.values:
@@ -266,7 +215,7 @@ def _count_minute(row: MeasurementRollup, delta: _Delta, deltas: Mapping[Slot, _
         counts["minutes_up"] += up
 
 
-def _merge(row: MeasurementRollup, delta: _Delta, now: datetime) -> None:
+def _merge(row: MeasurementRollup, delta: Delta, now: datetime) -> None:
     for column in COUNTED:
         setattr(row, column, getattr(row, column) + delta.counts[column])
     row.errors = histograms.merged([row.errors, delta.errors])

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 from providers import histograms
 from providers.histograms import Histogram
-from providers.measurements import COUNTED, HISTOGRAMS, start_of
+from providers.measurements import COUNTED
 from providers.models import MeasurementRollup
+from providers.rollup_deltas import HISTOGRAMS, start_of
 
 Span = MeasurementRollup.Span
 

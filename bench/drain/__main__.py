@@ -2,9 +2,9 @@
 
 `python -m bench.drain [events] [tenants] [--figures FILE.csv]`: starts a throw-away PostgreSQL
 (durable, as in production) and Redis, and again and again fills the streams from other processes
-and times the drain alone: its rate, its CPU per event and its memory. Ends with every invariant
-over everything. With `--figures`, each round is a line of that file, and its curves are drawn
-beside it as SVG.
+and times the drain alone: its rate, its CPU per event and its memory; then the boards' refresh.
+Ends with every invariant over everything. With `--figures`, each round is a line of that file, and
+its curves are drawn beside it as SVG.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import redis
 
 from bench.drain import figures, stream
 from bench.drain.stream import Market
-from billing import registers
 from tests import services
 
 EVENTS: Final = 400_000
@@ -88,13 +87,14 @@ def measure(
             before = used(*servers)
             drained = metering.drain_all(client, now=datetime.now(UTC))
             round_ = _round(before, used(*servers), drained.read)
-            passed_over(client)
+            round_ |= boards_refreshed(client, drained.read)
             done += drained.read
             write({"events": done, **round_})
             say(
                 f"{done:>10,} {round_['per_s']:>8,.0f}/s {round_['drain_us']:>5.1f} us CPU,"
                 f" PostgreSQL {round_['postgres_us']:.1f}, Redis {round_['redis_us']:.1f};"
-                f" {round_['memory_mib']:.0f} MiB, filled in {filled_s:.1f} s;"
+                f" {round_['memory_mib']:.0f} MiB, filled in {filled_s:.1f} s; boards:"
+                f" {round_['boards_us']:.1f} us an event, refreshed in {round_['refresh_s']:.2f} s;"
                 f" quarantined {drained.quarantined}, unreadable {drained.unreadable}"
             )
         began = time.perf_counter()
@@ -123,13 +123,20 @@ def fill(fillers: Executor, redis_url: str, market: Market, events: int, seed: i
     return time.perf_counter() - began
 
 
-def passed_over(client: redis.Redis) -> None:
-    """The streams' other reader, which keeps them until it has read them, is told that it has."""
-    with client.pipeline(transaction=False) as pipe:
-        for shard in range(registers.SHARDS):
-            key = registers.stream_key(registers.tag_of_shard(shard))
-            pipe.xgroup_setid(key, registers.GROUP_MEASUREMENTS, "$")
-        pipe.execute()
+def boards_refreshed(client: redis.Redis, events: int) -> dict[str, float]:
+    """The streams' other reader: it takes up the same events, after which they are trimmed, and
+    makes the boards anew that they change."""
+    from providers import leaderboards, measurements  # noqa: PLC0415
+
+    began, now = time.perf_counter(), datetime.now(UTC)
+    while measurements.record(client, now=now):
+        pass
+    taken_up = time.perf_counter()
+    leaderboards.refresh(now=now)
+    return {
+        "boards_us": (taken_up - began) / events * 1e6,
+        "refresh_s": time.perf_counter() - taken_up,
+    }
 
 
 def used(postgres: int, redis_server: int) -> Used:

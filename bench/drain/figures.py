@@ -43,6 +43,7 @@ def draw_drain(path: Path) -> None:
         _panel(rows, "events per second", {"per_s": "one drain process"}, aim=20_000),
         _panel(rows, "CPU per event, µs", cpu),
         _panel(rows, "memory of the drain, MiB", {"memory_mib": "resident"}),
+        _panel(rows, "refresh of the boards after 200,000 events, s", {"refresh_s": "all of them"}),
     )
     _draw(path, panels)
 

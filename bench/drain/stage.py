@@ -10,6 +10,7 @@ from bench.drain.stream import KEYS_PER_TENANT, Market
 from billing import credit, prices, quotas, rebuild
 from billing.models import Quota, Tenant
 from billing.quotas import Cap
+from tests.providers.market import make_offer
 
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 SUPPLIERS: Final = 6
@@ -21,10 +22,12 @@ def prepare(client: redis.Redis, *, tenants: int) -> Market:
     """Prices of 0.05 to 3 $/M, some of them finer than a nano-dollar per token."""
     call_command("migrate", verbosity=0)
     now = datetime.now(UTC)
+    offers = {}
     for number in range(SUPPLIERS * MODELS):
         sku = f"supplier-{number % SUPPLIERS}/model-{number // SUPPLIERS}"
         for context_over in (0, LONG_CONTEXT):
             _publish(sku, 50_000 * (number + 1) + 37 * (number % 5), context_over)
+        offers[sku] = make_offer(sku, model=sku.partition("/")[2]).pk
     market = prices.in_force(now)
     payers = [Tenant.objects.create(slug=f"t{i}", name=f"T{i}") for i in range(tenants)]
     rebuild.rebuild_cold(client, now=now)
@@ -43,7 +46,7 @@ def prepare(client: redis.Redis, *, tenants: int) -> Market:
                 now=now,
                 client=client,
             )
-    return Market(tenants=tuple(payer.pk for payer in payers), prices=market)
+    return Market(tenants=tuple(payer.pk for payer in payers), prices=market, offers=offers)
 
 
 def _publish(sku: str, input_pico: int, context_over: int) -> None:

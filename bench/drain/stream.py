@@ -31,6 +31,7 @@ class Market:
 
     tenants: tuple[int, ...]
     prices: dict[str, tuple[Price, ...]]  # by sku, every context tier
+    offers: dict[str, int]  # by sku
 
 
 def fill(redis_url: str, market: Market, *, events_wanted: int, now_ms: int, seed: int) -> None:
@@ -62,23 +63,22 @@ def _entries(
         request_id = _request_id(now_ms + made // 20, chance)
         attempts = 2 if chance.randrange(100) < FAILED_OF_100 else 1
         for number, sku in enumerate(chance.choices(skus, popularity, k=attempts), start=1):
-            event = _event(
-                tenant, request_id, number, sku, market.prices[sku], chance, paid=number == attempts
-            )
+            event = _event(market, tenant, request_id, number, sku, chance, paid=number == attempts)
             yield tenant, _fields(event)
             made += 1
 
 
 def _event(
+    market: Market,
     tenant: int,
     request_id: str,
     number: int,
     sku: str,
-    prices: tuple[Price, ...],
     chance: random.Random,
     *,
     paid: bool,
 ) -> AttemptEvent:
+    prices = market.prices[sku]
     supplier, _, model = sku.partition("/")
     usage = _usage(chance) if paid else None
     price = None
@@ -97,7 +97,7 @@ def _event(
         sku=sku,
         price=None if price is None else price.version,
         prices=tuple(price.version for price in prices),
-        offer=len(sku),
+        offer=market.offers[sku],
         supplier=supplier,
         model=model,
         outcome="ok" if paid else "upstream_error",

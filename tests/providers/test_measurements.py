@@ -10,7 +10,7 @@ from billing import metering, registers
 from billing.events import AttemptDetail
 from billing.usage import CanonicalUsage
 from providers import credentials, histograms, measurements
-from providers.models import MeasurementCursor, MeasurementRollup
+from providers.models import MeasurementRollup
 from tests.providers.market import NOW, SHARD, append, attempt, make_offer
 
 Span = MeasurementRollup.Span
@@ -103,7 +103,7 @@ def test_a_rollback_acknowledges_nothing(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("killed between write and commit")
 
-    monkeypatch.setattr(MeasurementCursor, "save", fail)
+    monkeypatch.setattr(measurements, "_bury_refused_credentials", fail)
 
     # when
     with pytest.raises(RuntimeError):
