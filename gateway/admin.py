@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
@@ -13,6 +14,7 @@ from redis.exceptions import RedisError
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from billing.admin import TenantAdmin
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
@@ -199,10 +201,24 @@ class IdentityAdmin(ReadOnlyAdmin):
     list_select_related = ("user",)
 
 
+class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
+    for_operators = forms.BooleanField(
+        label="For the operators' API",
+        required=False,
+        help_text="Reads every seller's statement and records payouts; calls no model. "
+        "Keep it with the house's own tenant.",
+        widget=UnfoldBooleanSwitchWidget,
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ("tenant", "team", "name", "expires_at")
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(ServiceAdmin):
+    form = ApiKeyForm
     refusals = (keys.KeyRefused,)
-    fields = ("tenant", "team", "name", "expires_at")
     list_display = ("name", "public_id", "tenant", "team", "state", "expires_at", "created_at")
     list_filter = ("tenant",)
     search_fields = ("name", "public_id")
@@ -213,14 +229,19 @@ class ApiKeyAdmin(ServiceAdmin):
         return obj is None and super().has_change_permission(request, obj)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        issued = keys.issue(
-            tenant=obj.tenant,
-            team=obj.team,
-            name=obj.name,
-            created_by=request.user.get_username(),
-            now=timezone.now(),
-            expires_at=obj.expires_at,
-        )
+        terms = {
+            "tenant": obj.tenant,
+            "name": obj.name,
+            "created_by": request.user.get_username(),
+            "now": timezone.now(),
+            "expires_at": obj.expires_at,
+        }
+        if not form.cleaned_data["for_operators"]:
+            issued = keys.issue(team=obj.team, **terms)
+        elif obj.team is None and request.user.has_perm("billing.add_payout"):
+            issued = keys.issue_for_operators(**terms)
+        else:
+            raise keys.KeyRefused("an operators' key has no team, and its maker may pay sellers")
         self.take_over(obj, issued.key)
         request.META["tokenhouse.plain"] = issued.plain
 
@@ -231,7 +252,9 @@ class ApiKeyAdmin(ServiceAdmin):
             request,
             title=f"API key {obj.name}",
             secret=request.META["tokenhouse.plain"],
-            hint=f"It spends the credit of {obj.tenant}.",
+            hint="It pays sellers: keep it as you keep the bank's."
+            if keys.OPERATOR in obj.scopes
+            else f"It spends the credit of {obj.tenant}.",
         )
 
     @admin.action(description="Revoke at once and for good")

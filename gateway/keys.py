@@ -22,6 +22,8 @@ from providers.snapshot_signal import bump
 INFERENCE = "inference"
 MANAGEMENT = "management"
 SCOPES = (INFERENCE, MANAGEMENT)
+# Of the house, beyond any tenant: given by operators alone, and by nothing that asks for SCOPES.
+OPERATOR = "operator"
 
 ALPHABET = string.ascii_letters + string.digits
 PUBLIC_ID_LENGTH = 12
@@ -62,31 +64,52 @@ def issue(
 ) -> IssuedKey:
     """Make a key and return its plain text, once."""
     _check(tenant, name, team, scopes, models_allowed, expires_at, now)
+    wanted = ApiKey(
+        tenant=tenant,
+        team=team,
+        name=name.strip(),
+        scopes=sorted(set(scopes)),
+        models_allowed=sorted(set(models_allowed)),
+        expires_at=expires_at,
+        created_by=created_by,
+    )
+    return _make(wanted, now)
+
+
+def issue_for_operators(
+    *, tenant: Tenant, name: str, created_by: str, now: datetime, expires_at: datetime | None
+) -> IssuedKey:
+    """Make a key of the operators' API, kept with the house's own tenant. The caller has checked
+    that `created_by` may pay sellers."""
+    _check(tenant, name, None, (MANAGEMENT,), (), expires_at, now)
+    wanted = ApiKey(
+        tenant=tenant,
+        name=name.strip(),
+        scopes=[OPERATOR],
+        models_allowed=[],
+        expires_at=expires_at,
+        created_by=created_by,
+    )
+    return _make(wanted, now)
+
+
+def _make(key: ApiKey, now: datetime) -> IssuedKey:
     public_id = random_text(PUBLIC_ID_LENGTH)
     plain = f"tk-{public_id}-{random_text(SECRET_LENGTH)}"
     with transaction.atomic():
-        key = ApiKey.objects.create(
-            tenant=tenant,
-            team=team,
-            name=name.strip(),
-            public_id=public_id,
-            key_hash=hash_of(plain),
-            scopes=sorted(set(scopes)),
-            models_allowed=sorted(set(models_allowed)),
-            expires_at=expires_at,
-            created_by=created_by,
-        )
+        key.public_id, key.key_hash = public_id, hash_of(plain)
+        key.save()
         audit.record(
-            actor=created_by,
+            actor=key.created_by,
             action="key.issue",
             subject=f"key {public_id}",
-            tenant=tenant,
+            tenant=key.tenant,
             after={
                 "name": key.name,
-                "team": team.slug if team else None,
+                "team": key.team.slug if key.team else None,
                 "scopes": key.scopes,
                 "models_allowed": key.models_allowed,
-                "expires_at": expires_at.isoformat() if expires_at else None,
+                "expires_at": key.expires_at.isoformat() if key.expires_at else None,
             },
             now=now,
         )

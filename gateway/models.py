@@ -108,9 +108,12 @@ class Invitation(models.Model):
 
 
 class IdempotentCall(models.Model):
-    """The answer to a write of the management API that carried an idempotency key."""
+    """The answer to a write of the management API that carried an idempotency key. Without a
+    tenant it is the operators'."""
 
-    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(
+        "billing.Tenant", on_delete=models.CASCADE, null=True, related_name="+"
+    )
     caller = models.CharField(max_length=160)
     key_hash = models.BinaryField(max_length=32)
     request_hash = models.BinaryField(max_length=32)
@@ -122,7 +125,9 @@ class IdempotentCall(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "caller", "key_hash"], name="idempotent_call_unique"
+                fields=["tenant", "caller", "key_hash"],
+                nulls_distinct=False,
+                name="idempotent_call_unique",
             ),
         ]
 

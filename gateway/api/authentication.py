@@ -36,6 +36,8 @@ def bearer_of(request: Request) -> str | None:
 class ManagementKeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer tk-…` with the scope `management`."""
 
+    scope = keys.MANAGEMENT
+
     def authenticate(self, request: Request) -> tuple[KeyCaller, ApiKey] | None:
         plain = bearer_of(request)
         if plain is None:
@@ -43,12 +45,18 @@ class ManagementKeyAuthentication(BaseAuthentication):
         key = keys.find(plain)
         if key is None or not keys.is_live(key, timezone.now()):
             raise AuthenticationFailed("This API key does not exist, was revoked or has expired.")
-        if keys.MANAGEMENT not in key.scopes:
-            raise PermissionDenied("This API key does not have the scope `management`.")
+        if self.scope not in key.scopes:
+            raise PermissionDenied(f"This API key does not have the scope `{self.scope}`.")
         return KeyCaller(f"key {key.public_id}"), key
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
+
+
+class OperatorKeyAuthentication(ManagementKeyAuthentication):
+    """`Authorization: Bearer tk-…` with the scope `operator`."""
+
+    scope = keys.OPERATOR
 
 
 class WorkerKeyAuthentication(BaseAuthentication):

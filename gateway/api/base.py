@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from billing.models import Tenant
 from gateway.api import problems
-from gateway.api.authentication import ManagementKeyAuthentication
+from gateway.api.authentication import ManagementKeyAuthentication, OperatorKeyAuthentication
 from gateway.middleware import is_admitted
 from gateway.models import ApiKey, Member, Team
 
@@ -85,6 +85,35 @@ class TenantView(ApiView):
 
     def find_access(self, request: Request, slug: str) -> Access:
         return access_to(request, slug)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAccess:
+    """A caller who acts for the house: no tenant's."""
+
+    caller: str
+    tenant: None = None
+
+
+class OperatorView(ApiView):
+    """A view for the house's own people: an operator key, or the session of staff with the right
+    to see or make payouts, both from where the admin console is open to them."""
+
+    authentication_classes = (OperatorKeyAuthentication, SessionAuthentication)
+    access: OperatorAccess
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if not is_admitted(request._request):
+            raise PermissionDenied("The operators' API is not open to this address.")
+        if isinstance(request.auth, ApiKey):
+            self.access = OperatorAccess(f"key {request.auth.public_id}")
+            return
+        user, is_reading = request.user, request.method in ("GET", "HEAD", "OPTIONS")
+        right = "billing.view_payout" if is_reading else "billing.add_payout"
+        if not isinstance(user, User) or not user.is_staff or not user.has_perm(right):
+            raise PermissionDenied("This is for operators of the house.")
+        self.access = OperatorAccess(user.get_username())
 
 
 def operator_access(request: Request, slug: str) -> Access | None:

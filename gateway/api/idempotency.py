@@ -21,7 +21,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from gateway.api.base import TenantView
+from gateway.api.base import OperatorView, TenantView
 from gateway.api.problems import Refused
 from gateway.models import IdempotentCall
 from providers import credentials
@@ -36,13 +36,14 @@ KEY_HEADER: Final = OpenApiParameter(
     description="The same key and body within 24 hours get the first call's answer again.",
 )
 Handler = Callable[..., Response]
+View = TenantView | OperatorView
 
 
 def idempotent(handler: Handler) -> Handler:
-    """For a method of a `TenantView`; without the header it changes nothing."""
+    """For a method of a `TenantView` or `OperatorView`; without the header it changes nothing."""
 
     @wraps(handler)
-    def once(view: TenantView, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def once(view: View, request: Request, *args: Any, **kwargs: Any) -> Response:
         key = request.headers.get(HEADER)
         if key is None:
             return handler(view, request, *args, **kwargs)
@@ -53,7 +54,7 @@ def idempotent(handler: Handler) -> Handler:
     return once
 
 
-def _once(view: TenantView, request: Request, key: str, handle: Callable[[], Response]) -> Response:
+def _once(view: View, request: Request, key: str, handle: Callable[[], Response]) -> Response:
     now = timezone.now()
     said = b"\0".join([(request.method or "").encode(), request.path.encode(), _body(request)])
     request_hash = hashlib.sha256(said).digest()
@@ -78,7 +79,7 @@ def _body(request: Request) -> bytes:
     return request._request.body
 
 
-def _forget_old(view: TenantView, now: datetime) -> None:
+def _forget_old(view: View, now: datetime) -> None:
     IdempotentCall.objects.filter(tenant=view.access.tenant, created_at__lt=now - KEPT_FOR).delete()
 
 
