@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from billing.price_queries import ListPrice
-from providers import engine_facts, histograms
+from providers import engine_facts, histograms, technique_costs
 from providers.models import Offer, Provider, Worker
 from providers.windows import Measured
 
@@ -116,6 +116,7 @@ def _row(seller: Seller, mix: Mix) -> dict[str, Any]:
         "audit": engine_facts.audit(seller.worker),
         "energy": engine_facts.energy(seller.worker),
         "quality": engine_facts.quality(seller.worker),
+        "costs": technique_costs.of(seller.worker),
     }
 
 

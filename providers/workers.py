@@ -11,7 +11,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -66,6 +66,7 @@ class Registration:
     calibration: Mapping[str, Any]
     engine: Mapping[str, Any]
     features: tuple[str, ...] = ()
+    costs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def issue_key(
@@ -178,7 +179,8 @@ def _renew(worker: Worker, registration: Registration, base_url: str, now: datet
     worker.base_url = base_url
     worker.bearer_ciphertext = credentials.encrypt(registration.bearer)
     worker.techniques = list(registration.techniques)
-    worker.engine = dict(registration.engine)
+    # Only what was checked counts as its costs.
+    worker.engine = {**registration.engine, "costs": dict(registration.costs)}
     worker.calibration = dict(registration.calibration)
     worker.usd_per_hour_pico = _usd_per_hour_pico(registration)
     worker.usd_per_hour_source = registration.usd_per_hour_source

@@ -171,7 +171,7 @@ def recorded_steps(
     graphs = DecodeGraphs(
         model, cache, Recorder(model.device), requests_max=requests_max, keys_max=keys_max
     )
-    model.take_expert_load()
+    model.take_expert_use()
     return graphs
 
 

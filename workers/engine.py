@@ -20,6 +20,7 @@ from workers.cuda_graphs import recorded_steps
 from workers.device import board_name, synchronise, work_clock
 from workers.energy import meter_for
 from workers.kv import BlockPool, BlockTable
+from workers.memory import resident_growth
 from workers.metrics import Metrics, RequestUsage
 from workers.model import Model
 from workers.reading import PromptReading
@@ -127,9 +128,12 @@ class Engine:
             keys_max=self.context_length,
         )
         self._drafter: Drafter | None = None
+        self.draft_bytes: int | None = None
         if config.proposers:
+            make = partial(make_proposers, config, model, self._cache)
+            proposers, self.draft_bytes = resident_growth(make)
             self._drafter = Drafter(
-                make_proposers(config, model, self._cache),
+                proposers,
                 curve=draft_curve or self.measure_costs(),
                 max_length=config.max_draft_tokens,
                 model_depth=config.draft_depth,
@@ -152,7 +156,7 @@ class Engine:
         config = self.config
         self.metrics = Metrics()
         self.meter.restart()
-        self.model.take_expert_load()
+        self.model.take_expert_use()
         self.pool = BlockPool(config.kv_blocks, config.block_size)
         self.scheduler = Scheduler(config, self.pool)
         self._sequences: dict[str, Sequence] = {}
@@ -211,9 +215,11 @@ class Engine:
         if not plan:
             return []
         if self._drafter is not None:
+            drafting = self._clock()
             self._drafter.assign(plan, grow=self.scheduler.grow_for_draft)
+            self.metrics.totals.draft_seconds += self._clock() - drafting
         live = [item for item in plan if not item.sequence.is_replay]
-        input_tokens = sum(_prompt_part(item) for item in live)
+        input_tokens = sum(item.prompt_part for item in live)
         live_tokens = sum(item.total for item in live)
         total_tokens = sum(item.total for item in plan)
         progress: list[Progress] = []
@@ -256,7 +262,8 @@ class Engine:
         metrics.prefix_queries.inc(stats.queried_tokens)
         metrics.prefix_hits.inc(stats.hit_tokens)
         self.scheduler.stats = CacheStats()
-        metrics.observe_expert_load(self.model.take_expert_load())
+        metrics.observe_experts(self.model.take_expert_use())
+        metrics.gap_figures = metrics.gaps.figures()
         metrics.observe_energy(self.meter.joules())
 
     def measure_costs(self) -> CostCurve:
@@ -282,7 +289,7 @@ class Engine:
         curve = CostCurve.measured(time_step, limit=limit, seconds=COST_SECONDS)
         self.pool.release(scratch)
         self._cache.scrub(touched)
-        self.model.take_expert_load()
+        self.model.take_expert_use()
         return curve
 
     def _layout(self, parts: list[Part]) -> Layout:
@@ -407,10 +414,15 @@ class Engine:
         if sequence.is_replay:
             self.metrics.audited_tokens.inc(kept)
             return
+        now, seats = self._clock(), self.config.max_running_requests
         if sequence.first_token_at is None:
             self._count_prompt(sequence)
-            sequence.first_token_at = self._clock()
-            self.metrics.ttft.observe(sequence.first_token_at - sequence.arrived_at)
+            sequence.first_token_at = now
+            self.metrics.ttft.observe(now - sequence.arrived_at)
+        else:
+            gap, running = now - sequence.last_token_at, len(self.scheduler.running)
+            self.metrics.gaps.observe(gap, running=running, seats=seats)
+        sequence.last_token_at = now
         sequence.steps += 1
         sequence.drafted += len(sequence.draft)
         sequence.accepted += accepted
@@ -472,12 +484,6 @@ class Engine:
             prefill_ms=(first_token - admitted) * 1e3,
             decode_ms=(now - first_token) * 1e3,
         )
-
-
-def _prompt_part(item: Scheduled) -> int:
-    """How many tokens of this step belong to the prompt."""
-    start = item.sequence.num_computed
-    return max(0, min(start + item.count, len(item.sequence.request.prompt)) - start)
 
 
 def _wanted(item: Scheduled) -> int:

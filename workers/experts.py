@@ -6,6 +6,9 @@ summed before the residual is added, so equal experts under weights that are hal
 the dense layer's own bits.
 """
 
+import time
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +21,16 @@ from workers.weights import ReadWeights
 
 # Keeps a sum of weights from being zero; beside any other sum it vanishes.
 TINY = 1e-20
+
+
+class ExpertUse(NamedTuple):
+    """What sparse layers did: tokens by expert, by layer; and what experts took beside products.
+
+    Gate, sorting, gathering, scattering and mixing are timed on a processor; 0 elsewhere.
+    """
+
+    tokens: dict[int, list[int]]
+    dispatch_seconds: float
 
 
 class Gate:
@@ -131,7 +144,10 @@ class SparseMLP:
             read(f"{gate}.weight", (sparse.experts, config.hidden_size)),
             read(bias, (sparse.experts,)) if sparse.has_choice_bias else None,
         )
-        self._experts = grouped_if_possible(_read_experts(config, sparse, read, prefix, make))
+        experts = _read_experts(config, sparse, read, prefix, make)
+        self.expert_bytes = sum(expert.nbytes for expert in experts)
+        self.active_expert_bytes = self.expert_bytes * sparse.top_k // sparse.experts
+        self._experts = grouped_if_possible(experts)
         self._shared: GatedMLP | None = None
         self._shared_gate: Tensor | None = None
         if sparse.shared is not None:
@@ -142,11 +158,17 @@ class SparseMLP:
             self._shared_gate = read(name, (1, config.hidden_size)).clone()
         # Tokens by expert.
         self._load = self._gate.weight.new_zeros(sparse.experts, dtype=torch.int64)
+        # A GPU is not done when a call returns: times taken here would be of the launches.
+        self._is_timed = self._gate.weight.device.type == "cpu"
+        self._dispatch_seconds = 0.0
 
     def __call__(self, normed: Tensor, hidden: Tensor) -> Tensor:
+        started = time.perf_counter()
         chosen, weights = self._gate(normed)
-        outputs = self._run(normed, chosen)  # [tokens, top_k, hidden]
+        outputs, product_seconds = self._run(normed, chosen)  # [tokens, top_k, hidden]
         mixed = torch.bmm(weights[:, None], outputs)[:, 0]
+        if self._is_timed:
+            self._dispatch_seconds += time.perf_counter() - started - product_seconds
         if self._shared is not None and self._shared_gate is not None:
             openness = F.linear(normed, self._shared_gate).sigmoid_()
             mixed += openness * self._shared.alone(normed)
@@ -158,21 +180,27 @@ class SparseMLP:
     def waits_for_counts(self) -> bool:
         return isinstance(self._experts, ListedExperts)
 
-    def take_load(self) -> list[int]:
-        """Tokens by expert since the last call."""
+    def take_use(self) -> tuple[list[int], float]:
+        """Tokens by expert, and the seconds beside their products, since the last call."""
         load: list[int] = self._load.tolist()
         self._load.zero_()
-        return load
+        seconds, self._dispatch_seconds = self._dispatch_seconds, 0.0
+        return load, seconds
 
-    def _run(self, normed: Tensor, chosen: Tensor) -> Tensor:
+    def _run(self, normed: Tensor, chosen: Tensor) -> tuple[Tensor, float]:
+        """Outputs [tokens, top_k, hidden], and how long the products alone took."""
         tokens, top_k = chosen.shape
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
         counts = self._experts.count(flat)
         self._load += counts
         scattered = normed.new_empty(tokens * top_k, normed.shape[1])
-        scattered[order] = self._experts(normed.index_select(0, order // top_k), counts)
-        return scattered.view(tokens, top_k, -1)
+        gathered = normed.index_select(0, order // top_k)
+        started = time.perf_counter()
+        outputs = self._experts(gathered, counts)
+        product_seconds = time.perf_counter() - started
+        scattered[order] = outputs
+        return scattered.view(tokens, top_k, -1), product_seconds
 
 
 def _gate_name(sparse: Sparse, read: ReadWeights, prefix: str) -> str:

@@ -21,6 +21,10 @@ SELF_TEST_TOLERANCE = 1e-4
 class Linear(Protocol):
     """`x @ W.T + bias`, alone or fused with what the decoder does next."""
 
+    @property
+    def nbytes(self) -> int:
+        """What its weight takes in memory."""
+
     def __call__(self, x: Tensor) -> Tensor: ...
     def silu(self, x: Tensor) -> Tensor: ...
     def relu(self, x: Tensor) -> Tensor: ...
@@ -43,6 +47,10 @@ class PlainLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         self.weight = weight.contiguous()
         self._bias = bias
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight.nbytes
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self._bias)
@@ -69,6 +77,10 @@ class PackedLinear:
         self._bias = bias
         self._unary = torch.ops.mkldnn._linear_pointwise.default
         self._binary = torch.ops.mkldnn._linear_pointwise.binary
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._weight.nbytes)
 
     def __call__(self, x: Tensor) -> Tensor:
         result: Tensor = self._unary(x, self._weight, self._bias, "none", [], "")
@@ -98,6 +110,10 @@ class Int8Linear:
         self._kernels = kernels
         self.packed = kernels.pack(weight, bias)
 
+    @property
+    def nbytes(self) -> int:
+        return self.packed.nbytes
+
     def __call__(self, x: Tensor) -> Tensor:
         return self._kernels.product(self.packed, x)
 
@@ -126,6 +142,25 @@ class Int8Maker:
 
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Int8Linear:
         return Int8Linear(self._kernels, weight, bias)
+
+
+class Weighed:
+    """Makes products as another maker does, and adds up what their weights take."""
+
+    def __init__(self, make: MakeLinear) -> None:
+        self._make = make
+        self.nbytes = 0
+        self.numbers = 0
+
+    @property
+    def kind(self) -> str:
+        return self._make.kind
+
+    def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Linear:
+        self.numbers += weight.numel()
+        linear = self._make(weight, bias)
+        self.nbytes += linear.nbytes
+        return linear
 
 
 def choose_linear(sample_weight: Tensor) -> MakeLinear:

@@ -1,11 +1,15 @@
 """What memory this process may still take, and a clear refusal before it takes too much."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 MEMINFO: Final = Path("/proc/meminfo")
 CGROUP: Final = Path("/sys/fs/cgroup")
+STATM: Final = Path("/proc/self/statm")
 MB: Final = 1e6
+T = TypeVar("T")
 
 
 class NotEnoughMemory(RuntimeError):
@@ -16,6 +20,21 @@ def available_bytes() -> int | None:
     """Free memory of the machine or of this container, whichever is less; None if unknown."""
     known = [size for size in (_of_machine(), _of_container()) if size is not None]
     return min(known, default=None)
+
+
+def resident_growth(make: Callable[[], T]) -> tuple[T, int | None]:
+    """What `make` makes, and by how much this process grew with it; None if unknown."""
+    before = _resident_bytes()
+    made = make()
+    after = _resident_bytes()
+    return made, None if before is None or after is None else max(0, after - before)
+
+
+def _resident_bytes() -> int | None:
+    if not STATM.is_file():
+        return None
+    pages = int(STATM.read_text(encoding="utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_blocks(blocks: int, *, block_bytes: int, block_size: int, available: int | None) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from workers.experts import ExpertUse
+from workers.gaps import GapFigures, Gaps
 from workers.verdict import Verdict
 
 PREFIX = "tokenhouse_worker_"
@@ -28,6 +30,9 @@ class Totals:
     audits_tie: int = 0
     audits_different: int = 0
     audit_seconds: float = 0.0
+    # Parts of the seconds above: choosing drafts; experts beside their products.
+    draft_seconds: float = 0.0
+    dispatch_seconds: float = 0.0
     joules: float = 0.0
 
 
@@ -51,6 +56,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.totals = Totals()
+        self.gaps = Gaps()
+        self.gap_figures: GapFigures = {}
         self.registry = CollectorRegistry()
         self._energy: tuple[Gauge, Gauge] | None = None
         self.running = self._gauge("num_requests_running", "Requests with a seat")
@@ -152,9 +159,10 @@ class Metrics:
         for position in range(accepted):
             self.accepted_per_position.labels(position=str(position)).inc()
 
-    def observe_expert_load(self, load: dict[int, list[int]]) -> None:
-        """Add tokens by expert, of each sparse layer."""
-        for layer, counts in load.items():
+    def observe_experts(self, use: ExpertUse) -> None:
+        """Add tokens by expert, of each sparse layer, and the time that finding them took."""
+        self.totals.dispatch_seconds += use.dispatch_seconds
+        for layer, counts in use.tokens.items():
             totals = self._expert_totals.setdefault(layer, [0] * len(counts))
             for expert, count in enumerate(counts):
                 totals[expert] += count

@@ -13,6 +13,10 @@ class GatedMLP:
     def __init__(self, gate: Linear, up: Linear, down: Linear) -> None:
         self.gate, self.up, self.down = gate, up, down
 
+    @property
+    def nbytes(self) -> int:
+        return self.gate.nbytes + self.up.nbytes + self.down.nbytes
+
     def __call__(self, normed: Tensor, hidden: Tensor) -> Tensor:
         return self.down.plus(self._gated(normed), hidden)
 

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workers.attention import Bucket, attend
-from workers.experts import SparseMLP
+from workers.experts import ExpertUse, SparseMLP
 from workers.families import ModelConfig, read_config
 from workers.heads import Attend, GroupedHeads, LatentHeads, Step
 from workers.kv import KVCache
-from workers.linear import Int8Maker, MakeLinear, choose_linear
+from workers.linear import Int8Maker, MakeLinear, Weighed, choose_linear
 from workers.lora import AdaptedWeights
 from workers.mlp import ReluMLP, read_gated_mlp
 from workers.paged import Kernel, Paged, gathered
@@ -94,6 +94,7 @@ class Model:
         embedding = f"{root}.embed_tokens.weight"
         rows_by_token = (config.vocab_size, config.hidden_size)
         self.make_linear = make or choose_linear(read(embedding, rows_by_token)[:SAMPLE_ROWS])
+        self._weighed = Weighed(self.make_linear)
         self._layers = [self._load_layer(read, root, index) for index in range(config.layers)]
         self._rotations: Tensor | None = None
         if config.rope:
@@ -103,7 +104,7 @@ class Model:
             rows = config.context_length + LEARNED_POSITION_OFFSET
             self._positions = read(f"{root}.embed_positions.weight", (rows, config.hidden_size))
         head = embedding if config.tied_embeddings else "lm_head.weight"
-        self._head = self.make_linear(read(head, rows_by_token))
+        self._head = self._weighed(read(head, rows_by_token))
         # Read again, and last: of this mapping only the rows that are looked up become resident.
         self._embedding = read(embedding, rows_by_token)
         self._output = self._embedding if config.tied_embeddings else read(head, rows_by_token)
@@ -134,14 +135,34 @@ class Model:
     @property
     def waits_for_counts(self) -> bool:
         """Whether a step asks the device how many tokens chose an expert: it can't be recorded."""
-        mlps = (layer.mlp for layer in self._layers)
-        return any(isinstance(mlp, SparseMLP) and mlp.waits_for_counts for mlp in mlps)
+        return any(mlp.waits_for_counts for mlp in self._sparse.values())
 
-    def take_expert_load(self) -> dict[int, list[int]]:
-        """Tokens that each expert took since the last call, by sparse layer."""
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights of all products take, the head's included; embeddings are not."""
+        return self._weighed.nbytes
+
+    @property
+    def full_weight_bytes(self) -> int:
+        """What they would take in fp32."""
+        return 4 * self._weighed.numbers
+
+    @property
+    def expert_bytes(self) -> tuple[int, int]:
+        """What all routed experts take, and those that one token passes; zeros without any."""
+        mlps = self._sparse.values()
+        return sum(m.expert_bytes for m in mlps), sum(m.active_expert_bytes for m in mlps)
+
+    @property
+    def _sparse(self) -> dict[int, SparseMLP]:
         layers = enumerate(self._layers)
-        sparse = {index: layer.mlp for index, layer in layers if isinstance(layer.mlp, SparseMLP)}
-        return {index: mlp.take_load() for index, mlp in sparse.items()}
+        return {index: layer.mlp for index, layer in layers if isinstance(layer.mlp, SparseMLP)}
+
+    def take_expert_use(self) -> ExpertUse:
+        """What the sparse layers did since the last call."""
+        uses = {index: mlp.take_use() for index, mlp in self._sparse.items()}
+        loads = {index: load for index, (load, _) in uses.items()}
+        return ExpertUse(loads, sum(seconds for _, seconds in uses.values()))
 
     def new_cache(self, *, num_blocks: int, block_size: int) -> KVCache:
         config = self.config
@@ -216,7 +237,7 @@ class Model:
         return hidden
 
     def _load_layer(self, read: ReadWeights, root: str, index: int) -> Layer:
-        config, make = self.config, self.make_linear
+        config, make = self.config, self._weighed
         prefix = f"{root}.layers.{index}"
         attention = f"{prefix}.self_attn"
         if config.rope is None:
@@ -237,9 +258,9 @@ class Model:
     def _load_mlp(self, read: ReadWeights, prefix: str, index: int) -> MLP:
         config = self.config
         if config.sparse is not None and index in config.sparse.layers:
-            return SparseMLP(config, read, prefix, self.make_linear)
+            return SparseMLP(config, read, prefix, self._weighed)
         shape = (config.mlp_width, config.hidden_size)
-        make, biased = self.make_linear, config.mlp_bias
+        make, biased = self._weighed, config.mlp_bias
         if config.rope is None:
             return ReluMLP(
                 read_linear(read, f"{prefix}.fc1", shape, make, biased=biased),

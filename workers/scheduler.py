@@ -30,6 +30,12 @@ class Scheduled:
         """Whether the step computes the last known token, so that new ones can be sampled."""
         return self.count == self.sequence.remaining
 
+    @property
+    def prompt_part(self) -> int:
+        """How many tokens of this step belong to the prompt."""
+        start = self.sequence.num_computed
+        return max(0, min(start + self.count, len(self.sequence.request.prompt)) - start)
+
 
 @dataclass(slots=True)
 class CacheStats:

@@ -75,6 +75,7 @@ class Sequence:
     admitted_at: float | None = None
     admission_number: int = 0
     first_token_at: float | None = None
+    last_token_at: float = 0.0
     cached_tokens: int | None = None
     preemptions: int = 0
     drafted: int = 0

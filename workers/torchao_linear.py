@@ -32,6 +32,13 @@ class WeightOnlyLinear(PlainLinear):
         self.weight = module.weight
         self._bias = bias
 
+    @property
+    def nbytes(self) -> int:
+        """Of the tensors inside: the class outside tells the size that it stands for."""
+        weight: Any = self.weight
+        names, _ = weight.__tensor_flatten__()
+        return sum(getattr(weight, name).nbytes for name in names)
+
 
 class WeightOnlyMaker:
     """Makes such products. Raises `DeviceUnavailable` where torchao is missing."""

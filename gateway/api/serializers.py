@@ -12,6 +12,9 @@ from gateway.models import ApiKey, RoutingPolicy, Team
 
 Kind = RoutingPolicy.Kind
 COUNT_MAX = 2_000_000_000
+BYTES_MAX = 10**15
+SECONDS_MAX = 1e9
+MILLISECONDS_MAX = 1e9
 
 
 class TenantSerializer(serializers.Serializer[Any]):
@@ -135,6 +138,38 @@ class PolicySerializer(serializers.Serializer[Any]):
     allow_fallbacks = serializers.BooleanField(default=True)
 
 
+class GapSerializer(serializers.Serializer[Any]):
+    p95_ms = serializers.FloatField(min_value=0, max_value=MILLISECONDS_MAX)
+    n = serializers.IntegerField(min_value=1, max_value=COUNT_MAX)
+
+
+class GapsSerializer(serializers.Serializer[Any]):
+    """Between tokens of one stream: while it is alone, and while every seat is taken."""
+
+    alone = GapSerializer(required=False)
+    full = GapSerializer(required=False)
+
+
+class CalibratedWorkSerializer(serializers.Serializer[Any]):
+    steps = serializers.IntegerField(min_value=1, max_value=COUNT_MAX)
+    output_tokens = serializers.IntegerField(min_value=1, max_value=COUNT_MAX)
+    busy_seconds = serializers.FloatField(min_value=1e-9, max_value=SECONDS_MAX)
+    draft_seconds = serializers.FloatField(min_value=0, max_value=SECONDS_MAX)
+    dispatch_seconds = serializers.FloatField(min_value=0, max_value=SECONDS_MAX)
+
+
+class TechniqueCostsSerializer(serializers.Serializer[Any]):
+    """Bytes in memory, and what the calibration took; what an engine does not know is left out."""
+
+    weight_bytes = serializers.IntegerField(required=False, min_value=0, max_value=BYTES_MAX)
+    full_weight_bytes = serializers.IntegerField(required=False, min_value=0, max_value=BYTES_MAX)
+    draft_bytes = serializers.IntegerField(required=False, min_value=0, max_value=BYTES_MAX)
+    expert_bytes = serializers.IntegerField(required=False, min_value=0, max_value=BYTES_MAX)
+    active_expert_bytes = serializers.IntegerField(required=False, min_value=0, max_value=BYTES_MAX)
+    calibrated = CalibratedWorkSerializer(required=False)
+    gaps = GapsSerializer(required=False)
+
+
 class WorkerRegistrationSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=80)
     base_url = serializers.CharField(max_length=300)
@@ -150,6 +185,7 @@ class WorkerRegistrationSerializer(serializers.Serializer[Any]):
     features = serializers.ListField(
         child=serializers.CharField(max_length=40), max_length=20, default=list
     )
+    costs = TechniqueCostsSerializer(default=dict)
 
 
 class HeartbeatSerializer(serializers.Serializer[Any]):
@@ -158,6 +194,7 @@ class HeartbeatSerializer(serializers.Serializer[Any]):
     waiting = serializers.IntegerField(min_value=0, max_value=COUNT_MAX)
     kv_cache_usage = serializers.FloatField(min_value=0, max_value=1)
     totals = serializers.DictField(child=serializers.FloatField(min_value=0, max_value=1e18))
+    gaps = GapsSerializer(default=dict)
 
 
 class RegisteredSerializer(serializers.Serializer[Any]):

@@ -62,7 +62,7 @@ class HeartbeatView(WorkerView):
         worker = workers.heartbeat(
             key=self.key_of(request),
             worker_id=stated["worker_id"],
-            load={name: stated[name] for name in ("running", "waiting", "kv_cache_usage")},
+            load={name: stated[name] for name in ("running", "waiting", "kv_cache_usage", "gaps")},
             totals=stated["totals"],
             now=timezone.now(),
         )

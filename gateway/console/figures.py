@@ -102,6 +102,13 @@ def milliseconds(value: Number) -> str:
     return f"{amount.quantize(Decimal('0.1') if amount < 10 else Decimal(1)):,}"
 
 
+def megabytes(count: int) -> str:
+    """Bytes as millions; only nothing is 0."""
+    if 0 < count < 500_000:
+        return f"<1{THIN_SPACE}MB"
+    return f"{(count + 500_000) // 1_000_000:,}{THIN_SPACE}MB"
+
+
 def rate(value: Number) -> str:
     """Tokens per second, one decimal place."""
     return f"{Decimal(str(value)).quantize(Decimal('0.1'), rounding=ROUND_HALF_UP):,}"

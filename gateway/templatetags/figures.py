@@ -31,6 +31,7 @@ for _name in (
     "per_million_exact",
     "count",
     "compact",
+    "megabytes",
     "milliseconds",
     "rate",
     "percent",

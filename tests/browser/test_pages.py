@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from django.utils import timezone
 from playwright.sync_api import Page
 
 from billing.models import UsageEvent
 from gateway.models import Refusal
+from providers import leaderboards, workers
+from providers.models import Worker
 from tests.browser.conftest import Visit
 from tests.gateway.console_rows import Priced
 from tests.people import Person
@@ -33,6 +36,21 @@ PAGES = (
     "/requests/{refused}/",
 )
 CHART_TEXT_PX_LEAST = 11
+COSTS = {
+    "weight_bytes": 98_000_000,
+    "full_weight_bytes": 538_000_000,
+    "draft_bytes": 1_200_000,
+    "expert_bytes": 400_000_000,
+    "active_expert_bytes": 100_000_000,
+    "calibrated": {
+        "steps": 500,
+        "output_tokens": 700,
+        "busy_seconds": 8.0,
+        "draft_seconds": 0.08,
+        "dispatch_seconds": 0.8,
+    },
+    "gaps": {"alone": {"p95_ms": 4.0, "n": 63}},
+}
 
 
 def _addresses() -> list[str]:
@@ -138,3 +156,39 @@ def test_a_table_is_sorted_by_keyboard_alone(visit: Callable[..., Visit], sold: 
     first = page.locator("#board tbody tr[data-row]").first
     assert first.get_attribute("data-row") == "in-house/small/ngram"
     assert page.locator("th[aria-sort=descending]").inner_text().startswith("Speed p50")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_techniques_cost_is_read_on_a_phone(
+    scheme: str, visit: Callable[..., Visit], sold: Priced
+) -> None:
+    # given an offer whose engine told what its techniques cost
+    key, _ = workers.issue_key(label="test", allowed_network="127.0.0.0/8")
+    now = timezone.now()
+    Worker.objects.create(
+        name="ngram",
+        key=key,
+        offer=sold.offer,
+        base_url="http://127.0.0.1:8101",
+        bearer_ciphertext=b"",
+        usd_per_hour_pico=10**11,
+        usd_per_hour_source="assumed",
+        techniques=["ngram-speculation", "sparse-experts"],
+        engine={"costs": COSTS},
+        registered_at=now,
+        heartbeat_at=now,
+    )
+    leaderboards.refresh(now=now)
+
+    # when
+    page = visit(phone=True, color_scheme=scheme).open("/models/small/")
+    page.get_by_text("what its techniques cost").click()
+
+    # then
+    words = page.locator("[data-costs] dl").inner_text().replace("\u2009", " ")
+    assert "98 MB, 538 MB in fp32" in words
+    assert "1 % of a step, for 1.40 tokens a step" in words
+    assert "400 MB all, 100 MB active" in words
+    assert "not measured" in words
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert _violations(page) == []

@@ -282,11 +282,16 @@ def test_a_worker_registers_and_lives(client: Client, db: None, redis_client: re
         "waiting": 0,
         "kv_cache_usage": 0.25,
         "totals": {"output_tokens": 10, "uptime_s": 3.5},
+        "gaps": {"alone": {"p95_ms": 4.5, "n": 120}},
     }
     lives = _post(client, "/api/workers/heartbeat", beat, headers)
     unknown = _post(client, "/api/workers/heartbeat", beat | {"worker_id": 10**6}, headers)
+    absurd = beat | {"gaps": {"full": {"p95_ms": -1, "n": 1}}}
+    refused = _post(client, "/api/workers/heartbeat", absurd, headers)
 
     # then
+    assert refused.status_code == 400
+    assert Worker.objects.get().load["gaps"] == beat["gaps"]
     assert (made.status_code, lives.status_code, unknown.status_code) == (200, 200, 404)
     assert made.json()["heartbeat_seconds"] == 5
     assert made.json()["sku"] == "in-house/smollm2-135m-instruct/plain"
@@ -300,6 +305,12 @@ def test_a_worker_registers_and_lives(client: Client, db: None, redis_client: re
         ({"usd_per_hour": "NaN"}, 400),
         ({"context_length": -1}, 400),
         ({"techniques": "all"}, 400),
+        ({"costs": "none"}, 400),
+        ({"costs": {"weight_bytes": -1}}, 400),
+        ({"costs": {"draft_bytes": 10**16}}, 400),
+        ({"costs": {"calibrated": {"steps": 0}}}, 400),
+        ({"costs": {"gaps": {"full": {"p95_ms": "soon", "n": 50}}}}, 400),
+        ({"costs": {"gaps": {"alone": {"p95_ms": 4.0}}}}, 400),
     ],
 )
 def test_a_bad_registration_makes_nothing(

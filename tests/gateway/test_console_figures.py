@@ -73,6 +73,13 @@ def test_only_nothing_is_zero_and_only_everything_is_a_hundred(share: float, tex
 
 
 @pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (4_096, "<1"), (97_600_000, "98"), (1_234_567_890, "1,235")]
+)
+def test_memory_is_in_megabytes(count: int, text: str) -> None:
+    assert figures.megabytes(count) == f"{text}{T}MB"
+
+
+@pytest.mark.parametrize(
     ("value", "text"), [(9_999, "9,999"), (41_200, f"41.2{T}k"), (1_920_000_000, f"1.92{T}B")]
 )
 def test_a_large_count_has_three_digits_and_a_letter(value: int, text: str) -> None:

@@ -41,7 +41,13 @@ def test_a_calibration_measures_and_leaves_no_trace(model_dir: Path):
         + result.output_tokens / result.output_tokens_per_s
     )
     assert 0.8 < busy_s / result.seconds <= 1.001
+    assert result.steps == result.output_tokens
+    assert (result.draft_seconds, result.dispatch_seconds) == (0.0, 0.0)
+    assert result.gaps["alone"]["n"] >= 63
+    assert result.gaps["full"]["n"] > 20
+    assert all(figure["p95_ms"] > 0 for figure in result.gaps.values())
     assert not measured.has_work
+    assert measured.metrics.gaps.figures() == {}
     assert measured.metrics.totals.output_tokens == 0
     assert measured.pool.cached_blocks == 0
 
@@ -50,6 +56,7 @@ def test_both_modes_run_the_same_requests(model_dir: Path):
     plain, drafted = calibrate(engine(model_dir)), calibrate(engine(model_dir, speculation="ngram"))
     assert plain.mix == drafted.mix
     assert (plain.drafted, drafted.drafted > 0) == (0, True)
+    assert 0.0 < drafted.draft_seconds < drafted.busy_seconds
 
 
 def test_a_second_start_reads_what_the_first_measured(

@@ -148,7 +148,7 @@ def test_grouped_experts_are_recorded_and_near_the_listed_ones(tmp_path: Path):
     tokens = prompts()[-1]
     assert nearly(logits_of(grouped, tokens), logits_of(exact, tokens), 0.98)
     run(grouped, requests())
-    assert sum(map(sum, grouped.model.take_expert_load().values())) > 0
+    assert sum(map(sum, grouped.model.take_expert_use().tokens.values())) > 0
 
 
 @pytest.mark.parametrize(("setting", "least"), [("int8", 0.99), ("int4", 0.9)])

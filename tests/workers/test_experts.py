@@ -98,6 +98,14 @@ def test_each_expert_s_tokens_are_counted_by_layer(tmp_path: Path):
     assert imbalance == pytest.approx(max(taken) / (sum(taken) / 6))
     assert sample("expert_load_imbalance", layer="0") is None
 
+    # and the times beside the experts' products, and of the drafts, are parts of the steps' time
+    busy_s = totals.input_seconds + totals.output_seconds
+    assert 0.0 < totals.dispatch_seconds < busy_s
+    assert 0.0 < totals.draft_seconds < busy_s
+    every, active = engine.model.expert_bytes
+    assert 0 < every < engine.model.weight_bytes
+    assert active * 6 == every * 2
+
 
 def test_a_sparse_model_works_at_most_three_tenths_of_a_dense_one_of_its_size():
     shape = Shape(layers=2)

@@ -26,6 +26,11 @@ CALIBRATION = Calibration(
     accepted=0,
     input_tokens=2000,
     output_tokens=900,
+    steps=600,
+    busy_seconds=9.5,
+    draft_seconds=0.19,
+    dispatch_seconds=0.0,
+    gaps={"alone": {"p95_ms": 12.5, "n": 60}},
 )
 
 
@@ -89,6 +94,8 @@ def test_a_worker_says_who_it_is_and_what_it_can(tiny_model_dir: Path):
     assert body["engine"].pop("linear")
     assert body["engine"].pop("version")
     assert body["engine"].pop("energy") in ("rapl", "unknown")
+    assert body["costs"].pop("draft_bytes") >= 0
+    assert body["costs"].pop("weight_bytes") == body["costs"].pop("full_weight_bytes") > 0
     assert body == {
         "name": "here:8101",
         "base_url": "http://127.0.0.1:8101",
@@ -115,6 +122,16 @@ def test_a_worker_says_who_it_is_and_what_it_can(tiny_model_dir: Path):
             "mix": "test",
             "output_tokens": 900,
         },
+        "costs": {
+            "calibrated": {
+                "steps": 600,
+                "output_tokens": 900,
+                "busy_seconds": 9.5,
+                "draft_seconds": 0.19,
+                "dispatch_seconds": 0.0,
+            },
+            "gaps": {"alone": {"p95_ms": 12.5, "n": 60}},
+        },
         "engine": {"dtype": "float32", "threads": 1, "device": "cpu"},
     }
 
@@ -132,6 +149,9 @@ def test_a_worker_with_int8_says_so(tiny_model_dir: Path, tmp_path: Path):
     is_int8 = body["engine"]["linear"].startswith("int8")
     assert ("int8" in body["techniques"]) is is_int8
     assert body["engine"]["dtype"] == ("int8" if is_int8 else "float32")
+    # and its weights take less than in fp32, counted as they lie in memory
+    costs = body["costs"]
+    assert (costs["weight_bytes"] < 0.4 * costs["full_weight_bytes"]) is is_int8
 
 
 def test_a_worker_tells_what_its_setting_was_found_to_lose(tiny_model_dir: Path, tmp_path: Path):
@@ -178,6 +198,7 @@ def test_heartbeats_carry_load_and_totals_at_the_period_the_console_set(tiny_mod
     body = console.bodies(HEARTBEAT)[0]
     assert (body["worker_id"], body["running"], body["waiting"]) == (7, 0, 0)
     assert body["kv_cache_usage"] == 0.0
+    assert body["gaps"] == {}
     assert set(body["totals"]) == {
         "input_tokens_uncached",
         "input_tokens_cached",
@@ -191,6 +212,8 @@ def test_heartbeats_carry_load_and_totals_at_the_period_the_console_set(tiny_mod
         "audits_tie",
         "audits_different",
         "audit_seconds",
+        "draft_seconds",
+        "dispatch_seconds",
         "joules",
         "uptime_s",
     }

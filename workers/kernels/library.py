@@ -75,6 +75,7 @@ class PackedWeight:
     def __init__(self, tiles: Tensor, bias: Tensor | None, shape: torch.Size, steps: int):
         self.rows, self.depth = shape
         self._tiles, self._bias = tiles, bias
+        self.nbytes = tiles.nbytes
         self.matrix = Matrix(
             tiles.data_ptr(), None if bias is None else bias.data_ptr(), *shape, steps
         )

@@ -2,8 +2,9 @@
 
 A closed loop keeps the engine saturated with the same requests in every mode, half of them
 friendly to prompt lookup (extraction, code edits) and half not (chat, questions). It is measured
-while every seat is taken: an emptying engine would say more about the longest answer. The result
-is kept beside the model, by mode and machine, so that a restart does not measure again.
+while every place of the loop is taken: an emptying engine would say more about the longest answer.
+Then one stream runs alone, and more than there are seats at once, for the gaps between tokens. The
+result is kept beside the model, by mode and machine, so that a restart does not measure again.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ import torch
 
 from workers.config import ENGINE_VERSION, EngineConfig
 from workers.engine import Engine
+from workers.gaps import GapFigures
 from workers.metrics import Totals
 from workers.sampler import SamplingParams
 from workers.sequence import GenerationRequest
@@ -28,6 +30,8 @@ CONCURRENCY = 8
 REQUESTS = 32
 OUTPUT_TOKENS = 48
 SECONDS_MAX = 60.0
+ALONE_TOKENS, FULL_TOKENS = 64, 24
+GAPS_SECONDS_MAX = 20.0
 MIX = f"{REQUESTS} greedy requests, {CONCURRENCY} at a time: extract, code edit, chat, question"
 
 PEOPLE = ("Ada", "Bela", "Chen", "Dora", "Emil", "Fay", "Goro", "Hana")
@@ -47,6 +51,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int
     input_tokens: int
     output_tokens: int
+    steps: int
+    busy_seconds: float
+    draft_seconds: float
+    dispatch_seconds: float
+    gaps: GapFigures
     joules: float | None = None
 
 
@@ -60,7 +69,10 @@ def calibrate(engine: Engine, *, clock: Callable[[], float] = time.perf_counter)
     """Run the mix on a fresh engine, report tokens per second of engine time, and reset it."""
     assert not engine.has_work
     engine.meter.restart()
-    waiting = [_request(engine, index, text) for index, text in enumerate(mix_prompts())]
+    waiting = [
+        _request(engine, index, text, tokens=OUTPUT_TOKENS)
+        for index, text in enumerate(mix_prompts())
+    ]
     waiting.reverse()
     started = clock()
     in_flight = finished = 0
@@ -72,24 +84,51 @@ def calibrate(engine: Engine, *, clock: Callable[[], float] = time.perf_counter)
         in_flight -= ended
         finished += ended
     seconds = clock() - started
+    engine.publish_gauges()
     totals, joules = engine.metrics.totals, engine.meter.joules()
     engine.reset()
-    return _result(totals, seconds=seconds, sample=finished, joules=joules)
+    gaps = measure_gaps(engine, clock=clock)
+    return _result(totals, seconds=seconds, sample=finished, joules=joules, gaps=gaps)
 
 
-def _request(engine: Engine, index: int, text: str) -> GenerationRequest:
+def measure_gaps(engine: Engine, *, clock: Callable[[], float] = time.perf_counter) -> GapFigures:
+    """Gaps between tokens of a stream alone and of streams in a full house; resets the engine.
+
+    Half as many again as there are seats arrive at once, so that prompts are read meanwhile.
+    """
+    texts, seats = mix_prompts(), engine.config.max_running_requests
+    ends_at = clock() + GAPS_SECONDS_MAX
+    crowd = min(seats + (seats + 1) // 2, engine.config.max_requests)
+    for tokens, arriving in ((ALONE_TOKENS, 1), (FULL_TOKENS, crowd)):
+        for index in range(arriving):
+            # Backwards: the last prompt is a question, which drafts hardly help.
+            text = texts[-1 - index % len(texts)]
+            engine.add(_request(engine, index, text, tokens=tokens, ignore_eos=True))
+        while engine.has_work and clock() < ends_at:
+            engine.step()
+    figures = engine.metrics.gaps.figures()
+    engine.reset()
+    return figures
+
+
+def _request(
+    engine: Engine, index: int, text: str, *, tokens: int, ignore_eos: bool = False
+) -> GenerationRequest:
     return GenerationRequest(
         request_id=f"calibration-{index}",
         prompt=engine.tokenizer.encode_chat([{"role": "user", "content": text}]),
-        max_tokens=OUTPUT_TOKENS,
+        max_tokens=tokens,
         sampling=SamplingParams(temperature=0.0),
+        ignore_eos=ignore_eos,
         # A salt of its own keeps the mix out of the tenants' prefix cache, and its texts apart.
         salt=f"calibration-{index}",
         auditable=False,
     )
 
 
-def _result(totals: Totals, *, seconds: float, sample: int, joules: float | None) -> Calibration:
+def _result(
+    totals: Totals, *, seconds: float, sample: int, joules: float | None, gaps: GapFigures
+) -> Calibration:
     busy_seconds = totals.input_seconds + totals.output_seconds
     return Calibration(
         input_tokens_per_s=round(totals.input_tokens_uncached / totals.input_seconds, 3),
@@ -102,6 +141,11 @@ def _result(totals: Totals, *, seconds: float, sample: int, joules: float | None
         accepted=totals.accepted,
         input_tokens=totals.input_tokens_uncached,
         output_tokens=totals.output_tokens,
+        steps=totals.steps,
+        busy_seconds=round(busy_seconds, 6),
+        draft_seconds=round(totals.draft_seconds, 6),
+        dispatch_seconds=round(totals.dispatch_seconds, 6),
+        gaps=gaps,
         joules=joules,
     )
 

@@ -81,6 +81,27 @@ def _quality(engine: Engine) -> dict[str, Any]:
     return {} if report is None else {"quality": report.facts()}
 
 
+def costs(engine: Engine, calibration: Calibration) -> dict[str, Any]:
+    """What its techniques take, as far as it is known: bytes now, times of the calibration."""
+    every_expert, active = engine.model.expert_bytes
+    experts = {"expert_bytes": every_expert, "active_expert_bytes": active} if every_expert else {}
+    drafts = {} if engine.draft_bytes is None else {"draft_bytes": engine.draft_bytes}
+    return {
+        "weight_bytes": engine.model.weight_bytes,
+        "full_weight_bytes": engine.model.full_weight_bytes,
+        **drafts,
+        **experts,
+        "calibrated": {
+            "steps": calibration.steps,
+            "output_tokens": calibration.output_tokens,
+            "busy_seconds": calibration.busy_seconds,
+            "draft_seconds": calibration.draft_seconds,
+            "dispatch_seconds": calibration.dispatch_seconds,
+        },
+        "gaps": calibration.gaps,
+    }
+
+
 def registration_body(
     identity: Identity, bridge: EngineBridge, calibration: Calibration
 ) -> dict[str, Any]:
@@ -107,6 +128,7 @@ def registration_body(
             "output_tokens": calibration.output_tokens,
             **energy,
         },
+        "costs": costs(engine, calibration),
         "engine": {
             "version": ENGINE_VERSION,
             "dtype": engine.model.precision,
@@ -184,6 +206,7 @@ class Registration:
             "running": load.running,
             "waiting": load.waiting,
             "kv_cache_usage": round(load.kv_cache_usage, 4),
+            "gaps": self._bridge.engine.metrics.gap_figures,
             "totals": {**totals, "uptime_s": round(time.monotonic() - self._started_at, 3)},
         }
 
