@@ -10,10 +10,12 @@ from typing import Literal
 ENGINE_VERSION = "0.1.0"
 DEFAULT_MODEL_DIR = Path(".tokenhouse/models/smollm2-135m-instruct")
 DEFAULT_KERNEL_DIR = Path(".tokenhouse/kernels")
+# Of SmolLM2, which comes with the project's packages.
+DEFAULT_PHRASES = Path(__file__).parent / "speculation/phrases.npz"
 
 DType = Literal["auto", "float32", "bfloat16"]
 Quantisation = Literal["none", "int8", "int4"]
-LOOKUPS = ("ngram", "suffix")
+LOOKUPS = ("ngram", "suffix", "phrases")
 MODEL_PROPOSERS = ("draft_model", "self_draft", "medusa", "eagle")
 
 
@@ -35,6 +37,7 @@ class EngineConfig:
     draft_model_dir: Path | None = None
     draft_head: Path | None = None
     draft_layers: int = 0
+    phrases: Path = DEFAULT_PHRASES
     draft_depth: int = 4
     suffix_tokens: int = 50_000
     # Both change texts, to compute less; 0 layers is no early exit.

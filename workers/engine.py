@@ -130,7 +130,7 @@ class Engine:
         self._drafter: Drafter | None = None
         self.draft_bytes: int | None = None
         if config.proposers:
-            make = partial(make_proposers, config, model, self._cache)
+            make = partial(make_proposers, config, model, self._cache, tokenizer)
             proposers, self.draft_bytes = resident_growth(make)
             self._drafter = Drafter(
                 proposers,

@@ -1,11 +1,13 @@
-"""`python -m workers.train_draft`: trains a Medusa or EAGLE head for the model in a folder.
+"""`python -m workers.train_draft`: trains a Medusa or EAGLE head, or counts phrases, for a model.
 
     write   the model writes dialogues, a batch at a time through the engine: --minutes 60
     fit     trains a head on what is written so far, also while `write` still runs: --kind eagle
     judge   acceptance of a finished head on dialogues that it was not trained on
+    count   the model's phrases in what is written so far
 
 Each can be stopped and started again: dialogues and training go on where they stopped. Nothing is
-downloaded. `fit` writes KIND.safetensors, which `--draft-head` of the server takes.
+downloaded. `fit` writes KIND.safetensors, which `--draft-head` of the server takes, `count` writes
+phrases.npz for its `--phrases`.
 """
 
 import argparse
@@ -15,12 +17,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from workers.config import DEFAULT_MODEL_DIR, EngineConfig
+from workers.config import DEFAULT_MODEL_DIR, EngineConfig, Quantisation
 from workers.engine import Engine
 from workers.model import Model, load_model
 from workers.speculation.corpus import Corpus, Dialogue, Writer
@@ -41,6 +43,8 @@ from workers.speculation.heads import (
     new_head,
     save_head,
 )
+from workers.speculation.phrases import ORDER_MAX, count_phrases, save_phrases
+from workers.tokenizer import Tokenizer
 
 PEAK_RATE = 1e-3
 BETAS = (0.9, 0.95)
@@ -75,6 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "write":
         write_dialogues(options)
         return 0
+    if options.command == "count":
+        count(options)
+        return 0
     model = load_model(options.model_dir)
     dialogues = Corpus(options.folder, hidden_size=model.config.hidden_size).read()
     train, held_out = split(dialogues)
@@ -98,7 +105,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=("write", "fit", "judge"))
+    parser.add_argument("command", choices=("write", "fit", "judge", "count"))
     parser.add_argument("--model-dir", type=Path, default=DEFAULT_MODEL_DIR)
     parser.add_argument("--folder", type=Path, default=Path(".tokenhouse/heads"))
     parser.add_argument("--minutes", type=float, default=60.0, help="time for write or fit")
@@ -107,6 +114,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int, default=4096, help="tokens that a head guesses")
     parser.add_argument("--head", type=Path, help="what to judge (default: KIND.safetensors)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quantisation", choices=get_args(Quantisation), default="none")
     options = parser.parse_args(arguments)
     if options.head is None:
         options.head = options.folder / f"{options.kind}.safetensors"
@@ -117,6 +125,7 @@ def write_dialogues(options: argparse.Namespace) -> None:
     config = EngineConfig(
         model_dir=options.model_dir,
         threads=options.threads,
+        quantisation=options.quantisation,
         max_running_requests=WRITING_ROWS,
         kv_blocks=WRITING_ROWS * 20,
     )
@@ -131,6 +140,17 @@ def write_dialogues(options: argparse.Namespace) -> None:
         if count % REPORT_EVERY == 0:
             rate = tokens / (time.monotonic() - started)
             report(f"{count} dialogues, {tokens} tokens of answers, {rate:.0f} tokens/s")
+
+
+def count(options: argparse.Namespace) -> None:
+    """Count over the answers, with the end of each prompt, which leads to their first words."""
+    entries = list(Corpus(options.folder, hidden_size=0).entries())
+    starts = [max(0, entry["prompt_count"][0] - ORDER_MAX) for entry in entries]
+    texts = [entry["tokens"][first:] for entry, first in zip(entries, starts, strict=True)]
+    table = count_phrases(texts)
+    path = options.folder / "phrases.npz"
+    save_phrases(path, table, Tokenizer(options.model_dir))
+    report(f"{path}: {len(table)} phrases of {len(texts)} dialogues, {sum(map(len, texts))} tokens")
 
 
 def fit(options: argparse.Namespace, model: Model) -> None:

@@ -102,7 +102,8 @@ def experiments() -> tuple[Experiment, ...]:
                 generate(),
                 llamacpp("llama.cpp", gguf=gguf),
                 llamacpp("llama.cpp ngram", gguf=gguf, speculation="ngram_simple"),
-                *map(ours, ("fp32", "fp32 ngram", "int8", "int8 ngram", "int8 suffix+ngram")),
+                *map(ours, ("fp32", "fp32 ngram", "fp32 phrases+ngram")),
+                *map(ours, ("int8", "int8 ngram", "int8 phrases+ngram", "int8 suffix+ngram")),
             ),
             tasks=one_stream_tasks,
             rounds=40,
@@ -114,7 +115,10 @@ def experiments() -> tuple[Experiment, ...]:
             sides=(
                 continuous(),
                 llamacpp("llama.cpp", gguf=gguf, slots=BATCH),
-                *(ours(name, token_budget=256) for name in ("fp32", "int8", "int8 ngram")),
+                *(
+                    ours(name, token_budget=256)
+                    for name in ("fp32", "int8", "int8 ngram", "int8 phrases+ngram")
+                ),
             ),
             tasks=batch_tasks,
             rounds=20,

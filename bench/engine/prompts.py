@@ -1,7 +1,7 @@
 """The fixed prompts of the engine's bench, by class: copying work, and work that copies nothing.
 
-`CLASSES` are for looking and tuning. `HELD_OUT`, eight of each class, give the published figures:
-nothing may be tuned on them.
+`CLASSES` are for looking and tuning, `TUNING` are more of the kind with them. `HELD_OUT`, eight of
+each class, give the published figures: nothing may be tuned on them.
 """
 
 import tomllib
@@ -65,9 +65,10 @@ CLASSES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _read_held_out() -> dict[str, tuple[str, ...]]:
-    texts = tomllib.loads((Path(__file__).parent / "held_out.toml").read_text(encoding="utf-8"))
-    return {name: tuple(prompts) for name, prompts in texts.items()}
+def _read(name: str) -> dict[str, tuple[str, ...]]:
+    texts = tomllib.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
+    return {group: tuple(prompts) for group, prompts in texts.items()}
 
 
-HELD_OUT: Final = _read_held_out()
+HELD_OUT: Final = _read("held_out.toml")
+TUNING: Final = {group: CLASSES[group] + more for group, more in _read("tuning.toml").items()}

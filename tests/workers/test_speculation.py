@@ -1,6 +1,7 @@
 import pytest
 
-from workers.speculation.ngram import MATCH_MAX, NgramProposer, lookup_evidence
+from workers.speculation.matching import MATCH_MAX, lookup_evidence
+from workers.speculation.ngram import NgramProposer
 from workers.speculation.policy import (
     Acceptance,
     CostCurve,
@@ -53,8 +54,39 @@ def test_evidence_ends_growing_with_the_longest_match_that_is_looked_for():
     assert set(evidence[1:]) == {evidence[1]}
 
 
-def test_the_latest_occurrence_wins():
+def test_the_latest_of_equally_good_places_wins():
     assert propose(proposer(), [1, 2, 7, 1, 2, 8, 1, 2], 1).tokens == [8]
+
+
+def test_the_place_that_matches_longest_decides():
+    # given: a later place matches four tokens, an earlier one five
+    later, earlier = [2, 3, 4, 5, 60], [1, 2, 3, 4, 5, 70]
+
+    # then
+    assert propose(proposer(), [*earlier, *later, 1, 2, 3, 4, 5], 1).tokens == [70]
+
+
+def test_places_vote_for_each_next_token():
+    # given
+    split = [1, 2, 7, 8, 30, 1, 2, 7, 9, 31, 1, 2, 6, 5, 32, 1, 2]
+
+    # when
+    draft = propose(proposer(), split, 3)
+
+    # then: of the two that said 7, the later one is followed
+    assert draft.tokens == [7, 9, 31]
+
+
+def test_places_that_agree_are_evidence_of_another_kind():
+    # given
+    agreed, split = [1, 2, 7, 0, 1, 2, 7, 5, 1, 2], [1, 2, 7, 0, 1, 2, 8, 5, 1, 2]
+
+    # when
+    sure, unsure = propose(proposer(), agreed, 1), propose(proposer(), split, 1)
+
+    # then
+    assert sure.evidence[0].strength > unsure.evidence[0].strength
+    assert propose(proposer(), agreed[4:], 1).evidence[0].strength < unsure.evidence[0].strength
 
 
 def test_a_text_without_repetition_gives_no_draft():

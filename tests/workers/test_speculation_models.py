@@ -23,8 +23,10 @@ from workers.speculation.heads import (
     new_head,
     save_head,
 )
+from workers.speculation.phrases import count_phrases, save_phrases
 from workers.speculation.proposers import SpeculationRefused
 from workers.speculation.protocol import Ask
+from workers.tokenizer import Tokenizer
 
 HIDDEN, VOCAB = 96, 258
 
@@ -52,11 +54,30 @@ def head_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return files
 
 
-MODES = ("suffix", "suffix+ngram", "draft_model", "self_draft", "medusa", "eagle", "ngram+eagle")
+MODES = (
+    "suffix",
+    "suffix+ngram",
+    "phrases",
+    "phrases+ngram",
+    "draft_model",
+    "self_draft",
+    "medusa",
+    "eagle",
+    "ngram+eagle",
+)
+
+
+@pytest.fixture(scope="module")
+def phrases(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the tiny model says, so that it is often right."""
+    texts = [answer.tokens for answer in run(make_engine(tiny_model_dir), batch(3))]
+    path = tmp_path_factory.mktemp("phrases") / "phrases.npz"
+    save_phrases(path, count_phrases(texts * 5), Tokenizer(tiny_model_dir))
+    return path
 
 
 @pytest.fixture
-def speculating(tiny_model_dir: Path, draft_dir: Path, head_files: dict[str, Path]):
+def speculating(tiny_model_dir: Path, draft_dir: Path, head_files: dict[str, Path], phrases: Path):
     def make(mode: str, **limits: object):
         kind = mode.rpartition("+")[2]
         engine = make_engine(
@@ -65,6 +86,7 @@ def speculating(tiny_model_dir: Path, draft_dir: Path, head_files: dict[str, Pat
             draft_model_dir=draft_dir if kind == "draft_model" else None,
             draft_head=head_files.get(kind),
             draft_layers=2 if kind == "self_draft" else 0,
+            phrases=phrases,
             **limits,
         )
         # Drafts are free here and promising: what is tested is that they change no text.
@@ -272,6 +294,7 @@ def test_a_head_with_missing_weights_is_refused(tmp_path: Path):
         ("eagle", {}, "--draft-head"),
         ("medusa", {"draft_head": "eagle"}, "is a head for eagle"),
         ("eagle", {"draft_head": "missing"}, "is not a draft head"),
+        ("phrases", {}, "another vocabulary than this model's; --phrases"),
         ("draft_model", {}, "--draft-model"),
         ("self_draft", {"draft_layers": 3}, "fewer layers than the model's 3"),
     ],

@@ -10,6 +10,8 @@ from workers.model import load_model
 from workers.speculation.corpus import Corpus, Dialogue, Writer
 from workers.speculation.fitting import Fitter, frequent_tokens, learning_rate, pad, split
 from workers.speculation.heads import HeadShape, load_head, new_head
+from workers.speculation.phrases import ORDER_MAX, count_phrases, load_phrases
+from workers.tokenizer import Tokenizer
 
 HIDDEN, VOCAB = 96, 258
 
@@ -88,6 +90,20 @@ def test_a_longer_corpus_keeps_what_was_held_out(folder: Path):
     # then
     shorter, longer = split(dialogues[:17])[1], split(dialogues)[1]
     assert [d.tokens for d in longer[: len(shorter)]] == [d.tokens for d in shorter]
+
+
+def test_phrases_are_counted_over_the_answers(tiny_model_dir: Path, folder: Path):
+    # given
+    dialogues = Corpus(folder, hidden_size=HIDDEN).read()
+    common = ["--folder", str(folder), "--model-dir", str(tiny_model_dir)]
+
+    # when
+    assert train_draft.main(["count", *common]) == 0
+
+    # then
+    table = load_phrases(folder / "phrases.npz", Tokenizer(tiny_model_dir))
+    answers = [d.tokens[d.prompt_count - ORDER_MAX :] for d in dialogues]
+    assert table == count_phrases(answers) != {}
 
 
 def learnable(count: int) -> list[Dialogue]:

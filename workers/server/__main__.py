@@ -65,12 +65,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--speculation",
         default="off",
-        help=f"off, or names joined by +, e.g. suffix+ngram: {', '.join(LOOKUPS)} and one of "
+        help=f"off, or names joined by +, e.g. phrases+ngram: {', '.join(LOOKUPS)} and one of "
         f"{', '.join(MODEL_PROPOSERS)}",
     )
     parser.add_argument("--draft-model", type=Path, help="folder of a smaller model (draft_model)")
     parser.add_argument("--draft-head", type=Path, help="trained head (medusa, eagle)")
     parser.add_argument("--draft-layers", type=int, default=0, help="layers of self_draft")
+    parser.add_argument(
+        "--phrases", type=Path, default=defaults.phrases, help="what the model often says (phrases)"
+    )
     parser.add_argument(
         "--audit-share",
         type=float,
@@ -242,6 +245,7 @@ def engine_config(options: argparse.Namespace) -> EngineConfig:
         draft_model_dir=options.draft_model,
         draft_head=options.draft_head,
         draft_layers=options.draft_layers,
+        phrases=options.phrases,
         contextual_sparsity=options.contextual_sparsity,
         exit_layer=options.exit_layer,
         exit_confidence=options.exit_confidence,

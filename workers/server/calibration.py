@@ -194,6 +194,7 @@ def _key(engine: Engine) -> str:
         str(config.draft_model_dir),
         str(config.draft_head),
         config.draft_layers,
+        str(config.phrases.resolve()),
         (config.contextual_sparsity, config.exit_layer, config.exit_confidence),
         config.threads,
         config.token_budget,

@@ -1,16 +1,17 @@
-"""Prompt lookup: what followed the last time the text ended like this will follow again."""
+"""Prompt lookup: what followed where the text ended like this before will follow again."""
 
 from collections.abc import Sequence
-from functools import cache
 
-from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
+from workers.speculation.matching import match_length, vote
+from workers.speculation.protocol import NO_DRAFT, Ask, Draft
 
 NAME = "ngram"
-MATCH_MAX = 32
+# Of the places where an n-gram ended, the latest ones are kept.
+PLACES_MAX = 16
 
 
 class NgramProposer:
-    """Remembers where every n-gram of each request's text last ended."""
+    """Remembers where the n-grams of each request's text ended."""
 
     runs_model = False
 
@@ -19,7 +20,7 @@ class NgramProposer:
         self._texts: dict[str, _Text] = {}
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
-        """What came after the latest earlier occurrence of the longest known suffix."""
+        """What came after the earlier places that match the text's end longest; they vote."""
         return [self._propose(ask) for ask in asks]
 
     def forget(self, key: str) -> None:
@@ -29,69 +30,43 @@ class NgramProposer:
         text = self._texts.get(ask.key)
         if text is None:
             text = self._texts[ask.key] = _Text(self._sizes)
-        position = text.find(ask.tokens)
-        if position is None:
+        tokens, end = ask.tokens, len(ask.tokens)
+        # The latest comes first: it is preferred where votes tie.
+        matches = [(match_length(tokens, end, tokens, p), p) for p in reversed(text.find(tokens))]
+        if not matches:
             return NO_DRAFT
-        tokens = _copy(ask.tokens, position, ask.limit)
-        length = match_length(ask.tokens, len(ask.tokens), ask.tokens, position)
-        return Draft(tokens, lookup_evidence(NAME, length, len(tokens)))
+        longest = max(length for length, _ in matches)
+        paths = [_copy(tokens, p, ask.limit) for length, p in matches if length == longest]
+        return vote(NAME, paths, longest)
 
 
 class _Text:
     def __init__(self, sizes: range) -> None:
         self._sizes = sizes
-        self._next_position: dict[tuple[int, ...], int] = {}
+        self._places: dict[tuple[int, ...], list[int]] = {}
         self._indexed_to = 0
 
-    def find(self, tokens: Sequence[int]) -> int | None:
+    def find(self, tokens: Sequence[int]) -> Sequence[int]:
+        """Positions after earlier places of the longest n-gram that ends the text, if any."""
         self._index(tokens)
         end = len(tokens)
         for size in self._sizes:
             if size < end:
-                position = self._next_position.get(tuple(tokens[end - size :]))
-                if position is not None:
-                    return position
-        return None
+                places = self._places.get(tuple(tokens[end - size :]))
+                if places is not None:
+                    return places
+        return ()
 
     def _index(self, tokens: Sequence[int]) -> None:
         """Index n-grams that end before the last token: the text's own end must not match."""
         for end in range(self._indexed_to + 1, len(tokens)):
             for size in self._sizes:
                 if size <= end:
-                    self._next_position[tuple(tokens[end - size : end])] = end
+                    places = self._places.setdefault(tuple(tokens[end - size : end]), [])
+                    places.append(end)
+                    if len(places) > PLACES_MAX:
+                        del places[0]
         self._indexed_to = max(self._indexed_to, len(tokens) - 1)
-
-
-def match_length(text: Sequence[int], end: int, other: Sequence[int], other_end: int) -> int:
-    """How many tokens before both ends are the same, at most `MATCH_MAX`."""
-    length = 0
-    while (
-        length < min(MATCH_MAX, end, other_end)
-        and text[end - 1 - length] == other[other_end - 1 - length]
-    ):
-        length += 1
-    return length
-
-
-def lookup_evidence(name: str, length: int, count: int) -> list[Evidence]:
-    """A guess whose predecessors are right stands behind a match that is longer by them.
-
-    So each guess has the evidence of the match it would then have, and what is learned of the first
-    guess of a draft, which is judged in every step, holds for the later ones of shorter matches.
-    """
-    kinds = _kinds(name)
-    return [kinds[min(length + depth, MATCH_MAX) - 1] for depth in range(count)]
-
-
-@cache
-def _kinds(name: str) -> list[Evidence]:
-    """By the length of the match, from 1 to `MATCH_MAX`."""
-    return [Evidence(name, match_strength(n), depth=0) for n in range(1, MATCH_MAX + 1)]
-
-
-def match_strength(length: int) -> int:
-    """Up to 4 tokens each length is a kind of its own, then each doubling."""
-    return length if length <= 4 else length.bit_length() + 2
 
 
 def _copy(tokens: Sequence[int], position: int, limit: int) -> list[int]:

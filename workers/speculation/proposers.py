@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from workers.config import EngineConfig
+from workers.config import LOOKUPS, EngineConfig
 from workers.kv import KVCache
 from workers.model import Model, load_model
 from workers.speculation.guessing import EagleProposer, MedusaProposer
 from workers.speculation.heads import HeadKind, TrainedHead, UnusableHead, load_head
 from workers.speculation.model_draft import DraftModelProposer, SelfDraftProposer
 from workers.speculation.ngram import NgramProposer
+from workers.speculation.phrases import PhraseProposer, UnusablePhrases, load_phrases
 from workers.speculation.protocol import Proposer
 from workers.speculation.suffix import SuffixProposer
+from workers.tokenizer import Tokenizer
 
 DEFAULT_LAYER_SHARE = 0.8
 
@@ -19,16 +21,31 @@ class SpeculationRefused(RuntimeError):
     """The configured speculation cannot work with this model."""
 
 
-def make_proposers(config: EngineConfig, model: Model, cache: KVCache) -> dict[str, Proposer]:
+def make_proposers(
+    config: EngineConfig, model: Model, cache: KVCache, tokenizer: Tokenizer
+) -> dict[str, Proposer]:
     """Proposers by name, in the order of the configuration. Raises `SpeculationRefused`."""
-    return {name: _make(name, config, model, cache) for name in config.proposers}
+    return {
+        name: make_lookup(name, config, tokenizer)
+        if name in LOOKUPS
+        else _make_model_proposer(name, config, model, cache)
+        for name in config.proposers
+    }
 
 
-def _make(name: str, config: EngineConfig, model: Model, cache: KVCache) -> Proposer:
+def make_lookup(name: str, config: EngineConfig, tokenizer: Tokenizer) -> Proposer:
+    """One of `LOOKUPS`. Raises `SpeculationRefused`."""
     if name == "ngram":
         return NgramProposer(shortest=config.ngram_min, longest=config.ngram_max)
     if name == "suffix":
         return SuffixProposer(max_tokens=config.suffix_tokens)
+    try:
+        return PhraseProposer(load_phrases(config.phrases, tokenizer))
+    except UnusablePhrases as error:
+        raise SpeculationRefused(f"{error}; --phrases names another file") from error
+
+
+def _make_model_proposer(name: str, config: EngineConfig, model: Model, cache: KVCache) -> Proposer:
     if name == "draft_model":
         return _draft_model(config, model)
     if name == "self_draft":

@@ -6,21 +6,16 @@ places that match the longest end of a text vote for each next token. Bounded: t
 used tenant, and within it the oldest answer, goes first.
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from workers.speculation.ngram import lookup_evidence, match_length
-from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
+from workers.speculation.matching import match_length, vote
+from workers.speculation.protocol import NO_DRAFT, Ask, Draft
 
 NAME = "suffix"
 KEY = 3
 PLACES_MAX = 16
-# Beyond every strength of a single match: places that agree are evidence of another kind.
-AGREED = 16
-SHARES = 4
-# How often a majority is right depends on how far ahead it guesses.
-DEPTHS = 4
 
 Place = tuple[int, int]  # answer number, position after the key
 
@@ -89,7 +84,7 @@ class SuffixProposer:
             return NO_DRAFT
         longest = max(length for length, _, _ in matches)
         paths = [memory.answers[a][p : p + ask.limit] for n, a, p in matches if n == longest]
-        return _vote(paths, longest, ask.limit)
+        return vote(NAME, [path for path in paths if path], longest)
 
     def _drop_oldest(self) -> None:
         salt, memory = next(iter(self._tenants.items()))
@@ -105,24 +100,3 @@ class SuffixProposer:
                 del memory.places[key]
         if not memory.answers:
             del self._tenants[salt]
-
-
-def _vote(paths: list[list[int]], length: int, limit: int) -> Draft:
-    """Follow the most frequent next token; paths that said otherwise have no say any more."""
-    tokens: list[int] = []
-    evidence: list[Evidence] = []
-    alone = lookup_evidence(NAME, length, limit)
-    for depth in range(limit):
-        nexts = Counter(path[depth] for path in paths if len(path) > depth)
-        if not nexts:
-            break
-        token, votes = nexts.most_common(1)[0]
-        total = sum(nexts.values())
-        paths = [path for path in paths if len(path) > depth and path[depth] == token]
-        tokens.append(token)
-        if total == 1:
-            evidence.append(alone[depth])
-        else:
-            share = votes * SHARES // total
-            evidence.append(Evidence(NAME, AGREED + share, min(depth, DEPTHS - 1)))
-    return Draft(tokens, evidence)

@@ -1,4 +1,4 @@
-"""Draft models and heads for the matrix: made on the spot, since lossless needs no quality.
+"""Draft models, heads and phrases for the matrix: made on the spot, lossless needs no quality.
 
 The draft model is the target's own first layers as a checkpoint of their own; Medusa starts as the
 identity and EAGLE near it, so both are now and then right, and mostly wrong.
@@ -13,8 +13,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from bench.engine.prompts import ARTICLE
 from bench.engine.wire import Settings
+from workers.config import DEFAULT_PHRASES
 from workers.speculation.heads import HeadKind, HeadShape, TrainedHead, new_head, save_head
+from workers.speculation.phrases import (
+    SEEN_MIN,
+    UnusablePhrases,
+    count_phrases,
+    load_phrases,
+    save_phrases,
+)
+from workers.tokenizer import Tokenizer
 
 DRAFT_DEPTH: Final = 4
 # Of five layers, four: enough to be right about half the time.
@@ -29,7 +39,21 @@ def settings_for(mode: str, model_dir: Path, folder: Path) -> Settings:
         return {"draft_head": _new_head("medusa", model_dir, folder / "medusa.safetensors")}
     if mode == "eagle":
         return {"draft_head": _new_head("eagle", model_dir, folder / "eagle.safetensors")}
+    if mode == "phrases":
+        return {"phrases": _fitting_phrases(model_dir, folder / "phrases.npz")}
     return {}
+
+
+def _fitting_phrases(model_dir: Path, path: Path) -> Path:
+    """The table that comes with the engine where it fits, else one of an article's phrases."""
+    tokenizer = Tokenizer(model_dir)
+    try:
+        load_phrases(DEFAULT_PHRASES, tokenizer)
+    except UnusablePhrases:
+        texts = [tokenizer.encode(ARTICLE)] * max(SEEN_MIN.values())
+        save_phrases(path, count_phrases(texts), tokenizer)
+        return path
+    return DEFAULT_PHRASES
 
 
 def _cut_model(source: Path, target: Path) -> Path:

@@ -19,7 +19,16 @@ from workers.sequence import GenerationRequest
 from workers.speculation.policy import CostCurve
 from workers.tokenizer import Tokenizer
 
-MODES: Final = ("off", "ngram", "suffix", "draft_model", "self_draft", "medusa", "eagle")
+MODES: Final = (
+    "off",
+    "ngram",
+    "suffix",
+    "draft_model",
+    "self_draft",
+    "medusa",
+    "eagle",
+    "phrases",
+)
 OUTPUT_TOKENS: Final = 24
 # With room, prompts come in one or two chunks; without, in many, and requests preempt each other.
 ROOMY: Final[Settings] = {"kv_blocks": 640, "token_budget": 256, "max_running_requests": 32}

@@ -73,7 +73,7 @@ def _of_mode(
     cache = model.new_cache(num_blocks=config.kv_blocks, block_size=config.block_size)
     asks = _asks(config, pick(tokenizer, first=0, count=BATCH))
     before = resident_mb()
-    [proposer] = make_proposers(config, model, cache).values()
+    [proposer] = make_proposers(config, model, cache, tokenizer).values()
     kept.append(proposer)
     for ask in asks:
         _show(proposer, ask, ask.tokens[:-1], width=model.config.hidden_size)
