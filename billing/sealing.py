@@ -2,9 +2,9 @@
 
 Rows of the ledger only ever come to the end, so what a full block comes to stands for good. Full it
 is when its ids are given out, and nobody has one whose row is not committed. When every promise
-about its rows holds, that is written down as its seal. From then on an audit adds up the seals,
-reads all rows of the blocks that have none, and of a thirtieth of those that have: a sealed block
-that is no longer what it was breaks a promise of its own.
+about its rows holds, that is written down as its seal: sums, and a digest of every row. From then
+on an audit adds up the seals, reads all rows of the blocks that have none, and of a thirtieth of
+those that have: a sealed block that is no longer what it was breaks a promise of its own.
 """
 
 import time
@@ -115,16 +115,28 @@ def _writing(rows: _Rows) -> set[str]:
 
 
 def _check_again(rows: _Rows, block: int, found: Violations) -> None:
-    _check(rows, block, found)
-    sql = seal_statements.compare(rows.seals, rows.key, rows.sums, rows.of_block(rows.summed))
-    found[AS_SEALED] += _violations(sql, _ids(block))
+    """A seal from before there were digests gets its own here, if all else about it is right."""
+    is_sound = _check(rows, block, found)
+    summed = rows.of_block(rows.summed)
+    sql = seal_statements.compare(rows.seals, rows.key, rows.sums, summed)
+    altered = _violations(sql, _ids(block))
+    found[AS_SEALED] += altered
+    if not is_sound or altered:
+        return
+    old = f"SELECT FROM {rows.seals} WHERE block = %(block)s AND digest IS NULL LIMIT 1"
+    if _query(old, _ids(block)):
+        _write(rows, seal_statements.digest(rows.seals, rows.key, summed), block)
 
 
 def _check_and_seal(rows: _Rows, block: int, found: Violations, *, is_full: bool) -> None:
     """One that breaks a promise is not sealed, and is read again each time."""
     if not _check(rows, block, found) or not is_full:
         return
-    sql = seal_statements.seal(rows.seals, rows.key, rows.sums, rows.of_block(rows.summed))
+    summed = rows.of_block(rows.summed)
+    _write(rows, seal_statements.seal(rows.seals, rows.key, rows.sums, summed), block)
+
+
+def _write(rows: _Rows, sql: str, block: int) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         # An event that is resolved meanwhile moves the seal that it finds after.
         cursor.execute(f"LOCK TABLE {rows.seals} IN SHARE ROW EXCLUSIVE MODE")

@@ -1,7 +1,9 @@
 """What an audit found in a block of consecutive rows when it had read all of them.
 
 Later audits add these up instead of reading the rows again, and read some of them again each time.
-Written by `billing.sealing`; a trigger moves the seals of an event that is resolved.
+Written by `billing.sealing`; a trigger moves the seals of an event that is resolved. A digest is
+the sum of the rows' hashes, each of all that the row says; a seal from before there were any has
+none until its block is read again.
 """
 
 from django.db import models
@@ -21,6 +23,7 @@ class EventSeal(models.Model):
     supplier_cost_pico = models.DecimalField(max_digits=38, decimal_places=0)
     overage_pico = models.DecimalField(max_digits=38, decimal_places=0)
     debited_pico = models.DecimalField(max_digits=38, decimal_places=0)
+    digest = models.DecimalField(max_digits=38, decimal_places=0, null=True)
 
     class Meta:
         constraints = [
@@ -41,6 +44,7 @@ class EntrySeal(models.Model):
     code = models.CharField(max_length=16)
     entries = models.BigIntegerField()
     amount_pico = models.DecimalField(max_digits=38, decimal_places=0)
+    digest = models.DecimalField(max_digits=38, decimal_places=0, null=True)
 
     class Meta:
         constraints = [

@@ -1,12 +1,13 @@
 """Audited blocks: sealed once full and sound, added up after, and read again now and then."""
 
 from datetime import timedelta
+from importlib import import_module
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
-from billing import invariants, quarantine, sealing
+from billing import invariants, quarantine, seal_statements, sealing
 from billing.models import EntrySeal, EventSeal, InvariantCheck, UsageEvent
 from billing.seal_statements import BLOCK
 from tests.billing import desk as desks
@@ -165,3 +166,104 @@ def test_resolving_an_event_moves_its_seal(books: Books) -> None:
     seal = EventSeal.objects.get()
     moved = [seal.cost_pico, seal.supplier_cost_pico, seal.debited_pico]
     assert [int(pico) for pico in moved] == [1_000, 7, 1_000]
+
+
+def swapped(table: str, *columns: str) -> None:
+    """Two rows exchange what they say, past the triggers: every sum stays what it was."""
+    sets = ", ".join(f"{column} = other.{column}" for column in columns)
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+        cursor.execute(
+            f"WITH two AS (SELECT * FROM {table} ORDER BY id LIMIT 2) UPDATE {table} row"
+            f" SET {sets} FROM two other"
+            " WHERE row.id IN (SELECT id FROM two) AND other.id <> row.id"
+        )
+        cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+
+
+@pytest.fixture
+def two_sealed(books: Books) -> Books:
+    """Two events of one tenant and day that cost different sums, in a sealed block."""
+    with connection.cursor() as cursor:
+        for table, ahead in (("billing_usageevent", 3), ("billing_transfer", 2)):
+            cursor.execute(
+                "SELECT setval(pg_get_serial_sequence(%(table)s, 'id'), %(block)s * (2 +"
+                " nextval(pg_get_serial_sequence(%(table)s, 'id')) / %(block)s) - %(ahead)s)",
+                {"table": table, "block": BLOCK, "ahead": ahead},
+            )
+    books.served(supplier_pico=5)
+    books.served(supplier_pico=7)
+    books.drain()
+    books.served()
+    books.drain()
+    assert audit(books) == []
+    assert EventSeal.objects.get().attempts == 2
+    return books
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [("supplier_cost_pico",), ("supplier_cost_pico", "input_tokens", "settled_at")],
+)
+def test_amounts_swapped_between_two_events_are_found(
+    two_sealed: Books, columns: tuple[str, ...]
+) -> None:
+    # given: a swap that leaves every sum of the tenant's day as it was
+    before = list(EventSeal.objects.values())
+    # when
+    swapped("billing_usageevent", *columns)
+    # then
+    assert audit(two_sealed, everything=True) == [sealing.AS_SEALED]
+    assert list(EventSeal.objects.values()) == before
+
+
+def test_what_no_sum_shows_is_found_in_the_ledger_too(two_sealed: Books) -> None:
+    # when: a reason is rewritten
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE billing_transfer DISABLE TRIGGER USER")
+        cursor.execute(
+            "UPDATE billing_transfer SET memo = 'as agreed' WHERE id ="
+            " (SELECT min(transfer_id) FROM billing_usageevent)"
+        )
+        cursor.execute("ALTER TABLE billing_transfer ENABLE TRIGGER USER")
+    # then
+    assert audit(two_sealed, everything=True) == [sealing.AS_SEALED]
+
+
+def test_a_seal_without_a_digest_gets_one_when_its_block_is_read_again(two_sealed: Books) -> None:
+    # given: seals as they were made before
+    for seals in (EventSeal, EntrySeal):
+        seals.objects.update(digest=None)
+    # when
+    for day in range(1, sealing.AUDITS_PER_ROUND + 1):
+        assert audit(two_sealed, days=day) == []
+    # then
+    assert not EventSeal.objects.filter(digest=None).exists()
+    assert not EntrySeal.objects.filter(digest=None).exists()
+    swapped("billing_usageevent", "supplier_cost_pico")
+    assert audit(two_sealed, everything=True) == [sealing.AS_SEALED]
+
+
+def test_a_block_that_was_altered_before_it_had_a_digest_gets_none(two_sealed: Books) -> None:
+    # given
+    EventSeal.objects.update(digest=None)
+    tampered(two_sealed, "supplier_cost_pico = supplier_cost_pico + 1")
+    # when / then
+    assert sealing.AS_SEALED in audit(two_sealed, everything=True)
+    assert EventSeal.objects.get().digest is None
+
+
+def test_a_digest_does_not_depend_on_who_asks(two_sealed: Books) -> None:
+    # The connection is pooled: whatever is set here ends with the transaction.
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL TIME ZONE 'Asia/Kathmandu'")
+            cursor.execute("SET LOCAL bytea_output = 'escape'; SET LOCAL extra_float_digits = -3")
+        assert audit(two_sealed, everything=True) == []
+
+
+def test_the_trigger_hashes_what_the_audit_hashes() -> None:
+    moved = import_module("billing.migrations.0026_seal_digests")
+    assert moved.FACTS == seal_statements.EVENT_FACTS
+    # A new column is a fact too, or is left out here on purpose.
+    assert {field.column for field in UsageEvent._meta.fields} == set(moved.FACTS.split(", "))
