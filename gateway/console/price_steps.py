@@ -1,11 +1,12 @@
 """Price history for people: each offer's list price of output as steps, own offers first."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from providers import leaderboards
+from providers.leaderboards import Series
 
 # More outside sellers than this are drawn as their cheapest and their median.
 OUTSIDE_NAMED_MAX: Final = 3
@@ -35,10 +36,10 @@ def read(slug: str, *, since: datetime, now: datetime) -> Steps:
     ]
     own = [s for s in series if s["kind"] != "external"]
     outside = [s for s in series if s["kind"] == "external"]
-    lines = [_line(_own_name(s), s["steps"], 1, own=True) for s in own]
+    lines = [_line(s["name"], s["steps"], 1, own=True) for s in own]
     if len(outside) <= OUTSIDE_NAMED_MAX:
         lines += [
-            _line(s["provider_name"], s["steps"], colour, own=False)
+            _line(s["name"], s["steps"], colour, own=False)
             for colour, s in enumerate(outside, start=OUTSIDE_COLOUR)
         ]
     else:
@@ -72,14 +73,12 @@ def _middle(prices: list[int]) -> int:
     return sorted(prices)[(len(prices) - 1) // 2]
 
 
-def _plain(series: Any) -> Mapping[str, Any]:
-    if isinstance(series, Mapping):
-        return series
-    return {name: getattr(series, name) for name in ("sku", "provider_name", "kind", "steps")}
-
-
-def _own_name(series: Mapping[str, Any]) -> str:
-    return f"{series['provider_name']} {series['sku'].rsplit('/', 1)[-1]}"
+def _plain(series: Series) -> Mapping[str, Any]:
+    """With the name that tells it from its neighbours: of one house there are several offers."""
+    name = series.provider_name
+    if series.kind != "external":
+        name = f"{name} {series.sku.rsplit('/', 1)[-1]}"
+    return {**asdict(series), "name": name}
 
 
 def _line(name: str, steps: Sequence[Step], colour: int, *, own: bool) -> dict[str, Any]:
