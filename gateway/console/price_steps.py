@@ -32,7 +32,9 @@ class Steps:
 def read(slug: str, *, since: datetime, now: datetime) -> Steps:
     """Own offers each have a line; outside sellers have one each only where they are few."""
     series = [
-        plain for s in leaderboards.price_history(slug, since) if (plain := _plain(s))["steps"]
+        plain
+        for s in leaderboards.price_history(slug, since, now=now)
+        if (plain := _plain(s))["steps"]
     ]
     own = [s for s in series if s["kind"] != "external"]
     outside = [s for s in series if s["kind"] == "external"]
