@@ -1,13 +1,22 @@
-"""Addresses of Postgres and Redis in the dialects that Django and Celery want. Pure."""
+"""Addresses of Postgres and Redis in the dialects that Django and Celery want."""
 
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from gateway import answering
+
 STATEMENT_TIMEOUT_MS: Final = 30_000
 LOCK_TIMEOUT_MS: Final = 10_000
+# A host that is gone is noticed in about ten seconds, whether we wait to send or to hear.
+TCP: Final = {
+    "tcp_user_timeout": 10_000,  # ms
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
 
 
-def django_database(url: str, *, connections_max: int) -> dict[str, Any]:
+def django_database(url: str, *, connections_max: int, answer_timeout_s: int) -> dict[str, Any]:
     """Turns `postgresql://user@/name?host=/folder` or a TCP address into a `DATABASES` entry."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
@@ -25,7 +34,13 @@ def django_database(url: str, *, connections_max: int) -> dict[str, Any]:
         "OPTIONS": {
             "connect_timeout": 5,
             "options": timeouts,
-            "pool": {"min_size": 0, "max_size": connections_max, "timeout": 5},
+            "pool": {
+                "min_size": 0,
+                "max_size": connections_max,
+                "timeout": 5,
+                "connection_class": answering.within(answer_timeout_s),
+            },
+            **(TCP if host and not host.startswith("/") else {}),
             **query,
         },
     }

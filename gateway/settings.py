@@ -49,6 +49,14 @@ DATABASES = {
             minimum=1,
             maximum=200,
         ),
+        answer_timeout_s=env.integer(
+            "TOKENHOUSE_DATABASE_ANSWER_S",
+            purpose="seconds after which a PostgreSQL that says nothing is given up; a statement "
+            "that takes longer than 30 is ended by itself",
+            default=35,
+            minimum=1,
+            maximum=3_600,
+        ),
     )
 }
 DATA_DIR = BASE_DIR / env.text(

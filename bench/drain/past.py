@@ -150,6 +150,7 @@ def write(
     with transaction.atomic(), connection.cursor() as cursor:
         # A drain writes a tenth of a chunk or less in a statement: its limit is not this one's.
         cursor.execute("SET LOCAL statement_timeout = 0")
+        connection.connection.answer_timeout_s = None
         for statement in (TRANSFERS, EVENTS, ENTRIES):
             cursor.execute(statement, arguments)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -25,7 +26,7 @@ from tests.gateway.world import (
 )
 
 GOOD_NANO = nano(cost_pico(INPUT_TOKENS, 4, len(TOKENS)))
-LIMITS = {"TOKENHOUSE_DRAIN_MS": "2500"}
+LIMITS = {"TOKENHOUSE_DRAIN_MS": "2500", "TOKENHOUSE_DATABASE_ANSWER_S": "5"}
 
 
 def catalogue(upstream: FakeUpstream) -> None:
@@ -214,6 +215,24 @@ def test_postgres_that_hangs_is_503_within_a_second_or_so(world: World) -> None:
     world.cables["postgres"].cut()
     world.cables["postgres"].mend()
     eventually(lambda: world.chat(alice, "good").status_code == 200, timeout_s=20)
+
+
+def test_lookups_that_nobody_answers_give_their_threads_back(world: World) -> None:
+    # given: both threads that look keys up have a connection
+    alice = world.caller()
+    strangers = [replace(alice, plain=f"tk-nobody-{number}") for number in range(16)]
+    with ThreadPoolExecutor(12) as pool:
+        early = list(pool.map(lambda stranger: world.chat(stranger, "good"), strangers[4:]))
+    assert {answer.status_code for answer in early} == {401}
+    # and ask a server that hears and says nothing
+    world.cables["postgres"].muted = True
+    with ThreadPoolExecutor(4) as pool:
+        asked = list(pool.map(lambda stranger: world.chat(stranger, "good"), strangers[:4]))
+    assert {answer.status_code for answer in asked} == {503}
+    # when: it speaks again, but what was asked before is lost, and no connection was ended
+    world.cables["postgres"].muted = False
+    # then: no snapshot knows these, so that only a lookup can say what they are
+    eventually(lambda: world.chat(strangers[0], "good").status_code == 401, timeout_s=40)
 
 
 def test_a_stop_signal_lets_open_streams_end_and_books_them(world: World) -> None:

@@ -1,0 +1,36 @@
+"""Connections to PostgreSQL that give up a server which says nothing at all.
+
+The server's own timeouts end a slow statement. A server, or a middlebox before it, that takes what
+is sent and stays silent would block the thread that asked until TCP gives up, or for good.
+"""
+
+from psycopg import Connection, OperationalError, errors
+from psycopg.abc import RV, PQGen
+
+# Between looks at whether the wait has ended otherwise, as psycopg's own.
+LOOK_EVERY_S = 0.1
+
+
+class AnsweringConnection(Connection):
+    """Closed, with OperationalError, once an answer takes longer than `answer_timeout_s`."""
+
+    answer_timeout_s: float | None = None
+
+    def wait(
+        self, gen: PQGen[RV], interval: float = LOOK_EVERY_S, timeout: float | None = None
+    ) -> RV:
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.answer_timeout_s)
+        except errors._WaitTimeout:
+            # What comes late would be taken for the answer to the next question.
+            self.pgconn.finish()
+            raise OperationalError(
+                f"PostgreSQL said nothing for {self.answer_timeout_s:g} s"
+            ) from None
+
+
+def within(answer_timeout_s: float) -> type[AnsweringConnection]:
+    """The class of connections that wait so long."""
+    return type("BoundConnection", (AnsweringConnection,), {"answer_timeout_s": answer_timeout_s})
