@@ -1,6 +1,6 @@
 """What the demo asks: four kinds of work, some of which copy from their prompt and some not.
 
-Extraction and code edits repeat long spans of the prompt, which prompt-lookup speculation can
+Extraction and code edits repeat long spans of the prompt, which prompt lookup can
 draft; chat and questions do not. The mix is what makes the comparison on the board mean something.
 """
 

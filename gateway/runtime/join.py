@@ -46,7 +46,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--usd-per-hour", default="", help="what this machine costs")
     parser.add_argument("--port", type=int, default=8101)
     parser.add_argument("--host", default="", help="this machine's address for the gateway")
-    parser.add_argument("--speculation", choices=("off", "ngram"), default="ngram")
+    parser.add_argument(
+        "--speculation", choices=("off", "ngram", "phrases+ngram"), default="phrases+ngram"
+    )
     parser.add_argument(
         "--quantisation", choices=("int8", "none"), default="int8", help="none: exact fp32, slower"
     )

@@ -15,7 +15,7 @@ from gateway.runtime.places import CLONE, Places
 from gateway.runtime.supervisor import Service, Stage
 
 MODEL: Final = "smollm2-135m-instruct"
-SPECULATION: Final = {"plain": "off", "ngram": "ngram"}
+SPECULATION: Final = {"plain": "off", "phrases": "phrases+ngram"}
 WORKER_PYTHON: Final = CLONE / ".venv-worker" / "bin" / "python"
 DATAPLANE_BUFFER_BYTES: Final = 65_536
 # Secrets and addresses of the gateway are no business of the workers' processes.
@@ -88,7 +88,7 @@ def worker_setup(where: Places) -> Service:
 
 
 def workers(where: Places, *, worker_key: Path, bearers: Mapping[str, Path]) -> list[Service]:
-    """Two sellers of one model: plain, and with prompt-lookup speculation.
+    """Two sellers of one model: plain, and with drafts of phrases and prompt lookup.
 
     Their secrets travel as files: a command line can be read by every user of the machine.
     """
