@@ -256,7 +256,7 @@ def _new_offer(registration: Registration, model: Model) -> Offer:
 
 
 def variant_of(techniques: tuple[str, ...]) -> str:
-    """`ngram` for a worker whose first drafts are "ngram-speculation", `plain` for one without; then
+    """`ngram` for one whose first drafts are "ngram-speculation", `plain` for one without any; then
     `int8` or `int4`, if so."""
     speculation = [name.removesuffix(SPECULATION) for name in techniques if SPECULATION in name]
     precision = [name for name in techniques if name in ("int8", "int4")]
