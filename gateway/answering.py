@@ -4,6 +4,10 @@ The server's own timeouts end a slow statement. A server, or a middlebox before 
 is sent and stays silent would block the thread that asked until TCP gives up, or for good.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import Connection, OperationalError, errors
 from psycopg.abc import RV, PQGen
 
@@ -34,3 +38,22 @@ class AnsweringConnection(Connection):
 def within(answer_timeout_s: float) -> type[AnsweringConnection]:
     """The class of connections that wait so long."""
     return type("BoundConnection", (AnsweringConnection,), {"answer_timeout_s": answer_timeout_s})
+
+
+@contextmanager
+def in_its_own_time(database: BaseDatabaseWrapper) -> Iterator[None]:
+    """For work that nobody waits for: statements end when they are done. Waits for locks stay
+    short."""
+    database.ensure_connection()
+    connection = database.connection
+    with database.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0")
+    if isinstance(connection, AnsweringConnection):
+        connection.answer_timeout_s = None
+    try:
+        yield
+    finally:
+        if isinstance(connection, AnsweringConnection):
+            del connection.answer_timeout_s
+        with database.cursor() as cursor:
+            cursor.execute("RESET statement_timeout")

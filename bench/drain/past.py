@@ -21,6 +21,7 @@ from bench.drain.__main__ import say
 from bench.drain.history import House, keep_writing
 from billing import invariants, rebuild, registers
 from billing.models import InvariantCheck
+from gateway import answering
 from gateway.models import Member, Team
 
 STEPS: Final = 10
@@ -147,10 +148,9 @@ def write(
     arguments = _arguments(house) | {"share": list(share)}
     arguments |= {"first": first, "count": count, "began": began, "per_event": per_event}
     arguments["until"] = began + (first + count) * per_event
-    with transaction.atomic(), connection.cursor() as cursor:
-        # A drain writes a tenth of a chunk or less in a statement: its limit is not this one's.
-        cursor.execute("SET LOCAL statement_timeout = 0")
-        connection.connection.answer_timeout_s = None
+    # A drain writes a tenth of a chunk or less in a statement: its limit is not this one's.
+    own_time = answering.in_its_own_time(connection)
+    with own_time, transaction.atomic(), connection.cursor() as cursor:
         for statement in (TRANSFERS, EVENTS, ENTRIES):
             cursor.execute(statement, arguments)
 
@@ -255,7 +255,8 @@ def make_index(how: str | None) -> None:
     if how is None:
         time.sleep(SETTLING_S)
         return
-    with connection.cursor() as cursor:
+    # As `migrate` does.
+    with answering.in_its_own_time(connection), connection.cursor() as cursor:
         cursor.execute(f"CREATE INDEX {how} {INDEX} ON billing_usageevent (model, occurred_at)")
         cursor.execute(f"DROP INDEX {how} {INDEX}")
 

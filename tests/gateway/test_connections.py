@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from django.core.management import get_commands
 from django.db import connection
 
 from gateway import answering, connections
@@ -148,3 +149,28 @@ def test_a_socket_in_the_file_system_has_no_tcp_options() -> None:
         "postgresql://u@/name?host=/run/folder", connections_max=1, answer_timeout_s=1
     )
     assert connections.TCP.keys() & made["OPTIONS"].keys() == set()
+
+
+def _limits() -> tuple[str, str, float | None]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
+        )
+        statement, lock = cursor.fetchone()
+    assert isinstance(connection.connection, answering.AnsweringConnection)
+    return statement, lock, connection.connection.answer_timeout_s
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_migration_takes_its_own_time_and_waits_as_briefly_for_locks() -> None:
+    # given
+    before = _limits()
+    # when
+    with answering.in_its_own_time(connection):
+        during = _limits()
+    # then
+    assert get_commands()["migrate"] == "gateway"
+    assert (before[:2], during[:2]) == (("30s", "10s"), ("0", "10s"))
+    assert before[2] is not None
+    assert during[2] is None
+    assert _limits() == before
