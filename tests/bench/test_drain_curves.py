@@ -29,15 +29,15 @@ def test_figures_are_kept_row_by_row_and_drawn_beside_themselves(tmp_path: Path)
     row = {"per_s": 20_000.0, "drain_us": 20.0, "postgres_us": 25.0, "redis_us": 5.0}
     # when: what was written before the end stays, whatever comes then
     with figures.written(path) as write:
-        write({"events": 200_000, **row, "memory_mib": 120.0})
+        write({"events": 200_000, **row, "memory_mib": 120.0, "refresh_s": 0.3})
         kept = path.read_text(encoding="utf-8")
-        write({"events": 400_000, **row, "memory_mib": 120.004})
+        write({"events": 400_000, **row, "memory_mib": 120.004, "refresh_s": 0.3})
     figures.draw_drain(path)
     # then
-    header = "events,per_s,drain_us,postgres_us,redis_us,memory_mib"
-    assert kept.splitlines() == [header, "200000,20000.0,20.0,25.0,5.0,120.0"]
+    header = "events,per_s,drain_us,postgres_us,redis_us,memory_mib,refresh_s"
+    assert kept.splitlines() == [header, "200000,20000.0,20.0,25.0,5.0,120.0,0.3"]
     root = ElementTree.fromstring(path.with_suffix(".svg").read_text(encoding="utf-8"))
-    assert len(root.findall(f"{SVG}polyline")) == 5
+    assert len(root.findall(f"{SVG}polyline")) == 6
 
 
 def test_no_file_asked_for_is_none_written(tmp_path: Path) -> None:

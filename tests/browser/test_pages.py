@@ -163,7 +163,9 @@ def test_what_techniques_cost_is_read_on_a_phone(
     scheme: str, visit: Callable[..., Visit], sold: Priced
 ) -> None:
     # given an offer whose engine told what its techniques cost
-    key, _ = workers.issue_key(label="test", allowed_network="127.0.0.0/8")
+    key, _ = workers.issue_key(
+        label="test", allowed_network="127.0.0.0/8", created_by="test", now=timezone.now()
+    )
     now = timezone.now()
     Worker.objects.create(
         name="ngram",
