@@ -46,7 +46,7 @@ def write_while(operation: type[migrations.AddIndex], books: Books) -> None:
             books.drain()
         finally:
             with connection.cursor() as cursor:
-                cursor.execute("SET lock_timeout = 0")
+                cursor.execute("RESET lock_timeout")
             open_writer.commit()
             thread.join()
     assert problems == []
