@@ -80,13 +80,14 @@ ENTRIES: Final = """
     INSERT INTO billing_entry (transfer_id, account_id, amount_pico)
     SELECT transfer_id, a.id, sum(sign * amount) FROM (
         SELECT u.transfer_id, leg.kind, leg.tenant_id, leg.supplier, leg.sign, leg.amount
-        FROM billing_usageevent u JOIN batch ON batch.transfer_id = u.transfer_id
-        CROSS JOIN LATERAL (VALUES
+        FROM billing_usageevent u CROSS JOIN LATERAL (VALUES
             ('tenant_credit', u.tenant_id, '', 1, u.tenant_cost_pico),
             ('revenue', NULL, '', -1, u.tenant_cost_pico),
             ('cost_of_sales', NULL, u.supplier, 1, u.supplier_cost_pico),
             ('provider_payable', NULL, u.supplier, -1, u.supplier_cost_pico)
         ) leg (kind, tenant_id, supplier, sign, amount)
+        -- By the index, however large the table: a join with `batch` was planned as a whole scan.
+        WHERE u.transfer_id = ANY (ARRAY(SELECT transfer_id FROM batch))
     ) legs JOIN billing_account a ON a.kind = legs.kind AND a.supplier = legs.supplier
         AND a.tenant_id IS NOT DISTINCT FROM legs.tenant_id
     GROUP BY transfer_id, a.id
