@@ -103,7 +103,8 @@ def _tenants(given: list[str]) -> list[Tenant]:
 def _in_house_skus(console: str) -> list[str]:
     """What our own workers sell now; how they compute is in the name, so it is asked."""
     rows = _board(console).get("rows", [])
-    return sorted(row["sku"] for row in rows if row["kind"] == "in_house" and row["routable"])
+    ours = [row for row in rows if row["kind"] == "in_house" and row["state"] == "live"]
+    return sorted(row["sku"] for row in ours)
 
 
 def _run(arguments: argparse.Namespace, tenants: list[Tenant], skus: list[str]) -> dict[str, Tally]:
