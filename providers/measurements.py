@@ -76,7 +76,7 @@ def _take_up(client: redis.Redis, entries: Sequence[Entry], now: datetime) -> No
     commit, whoever owns the transaction."""
     cursors = _cursors({entry.shard for entry in entries})
     fresh = [e for e in entries if _order(e.id) > _order(cursors[e.shard].entry_id)]
-    _apply_what_can_be([entry for entry in fresh if entry.event is not None], now)
+    _apply_what_can_be(fresh, now)
     for entry in fresh:
         cursor = cursors[entry.shard]
         cursor.entry_id = max(cursor.entry_id, entry.id, key=_order)

@@ -1,7 +1,7 @@
 """What usage events add to the rollups of their offers, per minute, hour and day. Pure."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -30,10 +30,10 @@ Slot = tuple[int, str, datetime]  # offer, span, start
 class Delta:
     """What some events add to one rollup."""
 
-    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    errors: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    histograms: dict[str, dict[str, int]] = field(
-        default_factory=lambda: {name: defaultdict(int) for name in HISTOGRAMS}
+    counts: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    histograms: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in HISTOGRAMS}
     )
     last_ms: int = 0
 
@@ -71,16 +71,11 @@ class Delta:
 
     def merge(self, other: "Delta") -> None:
         """Add what the other one adds."""
-        for mine, others in self._pairs(other):
-            for name, count in others.items():
-                mine[name] += count
-        self.last_ms = max(self.last_ms, other.last_ms)
-
-    def _pairs(self, other: "Delta") -> Iterator[tuple[dict[str, int], dict[str, int]]]:
-        yield self.counts, other.counts
-        yield self.errors, other.errors
+        self.counts.update(other.counts)
+        self.errors.update(other.errors)
         for name in HISTOGRAMS:
-            yield self.histograms[name], other.histograms[name]
+            self.histograms[name].update(other.histograms[name])
+        self.last_ms = max(self.last_ms, other.last_ms)
 
 
 def deltas_of(found: Iterable[AttemptEvent]) -> dict[Slot, Delta]:

@@ -7,6 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
 from django.views.decorators.http import require_safe
 
 from billing import burning
@@ -105,30 +106,22 @@ def invoice_pdf(request: HttpRequest, invoice_id: int) -> HttpResponse:
 @require_safe
 @login_required
 def credit_note_pdf(request: HttpRequest, note_id: int) -> HttpResponse:
-    found = CreditNote.objects.select_related("invoice__tenant").filter(pk=note_id)
-    note = found.filter(_visible_to(request, "invoice__tenant")).first()
-    if note is None:
-        raise Http404
+    found = CreditNote.objects.select_related("invoice__tenant")
+    note = get_object_or_404(found, _visible_to(request, "invoice__tenant"), pk=note_id)
     return _pdf(note.number, lambda: pdf.of_a_credit_note(note))
 
 
 @require_safe
 @login_required
 def receipt_pdf(request: HttpRequest, receipt_id: int) -> HttpResponse:
-    found = Receipt.objects.filter(pk=receipt_id)
-    receipt = found.filter(_visible_to(request, "topup__tenant")).first()
-    if receipt is None:
-        raise Http404
+    receipt = get_object_or_404(Receipt, _visible_to(request, "topup__tenant"), pk=receipt_id)
     return _pdf(receipt.number, lambda: pdf.of_a_receipt(receipt))
 
 
 @require_safe
 @login_required
 def refund_pdf(request: HttpRequest, refund_id: int) -> HttpResponse:
-    found = Refund.objects.filter(pk=refund_id)
-    refund = found.filter(_visible_to(request, "topup__tenant")).first()
-    if refund is None:
-        raise Http404
+    refund = get_object_or_404(Refund, _visible_to(request, "topup__tenant"), pk=refund_id)
     return _pdf(refund.number, lambda: pdf.of_a_refund(refund))
 
 
@@ -136,10 +129,8 @@ def refund_pdf(request: HttpRequest, refund_id: int) -> HttpResponse:
 @login_required
 def invoice_focus(request: HttpRequest, invoice_id: int) -> HttpResponse:
     """The invoice and its credit notes as FOCUS rows, for a FinOps tool."""
-    found = Invoice.objects.select_related("tenant").filter(pk=invoice_id)
-    invoice = found.filter(_visible_to(request, "tenant"), state=Invoice.State.FINALISED).first()
-    if invoice is None:
-        raise Http404
+    found = Invoice.objects.select_related("tenant").filter(state=Invoice.State.FINALISED)
+    invoice = get_object_or_404(found, _visible_to(request, "tenant"), pk=invoice_id)
     rows = list(focus.of_invoice(invoice))
     for note in invoice.credit_notes.select_related("invoice__tenant").order_by("pk"):
         rows += focus.of_credit_note(note)
