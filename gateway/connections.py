@@ -38,6 +38,9 @@ def django_database(url: str, *, connections_max: int, answer_timeout_s: int) ->
                 "min_size": 0,
                 "max_size": connections_max,
                 "timeout": 5,
+                # After a failed try the pool waits ever longer before the next, and callers
+                # cannot hurry it: for minutes after Postgres is back it would seem away.
+                "reconnect_timeout": 1,
                 "connection_class": answering.within(answer_timeout_s),
             },
             **(TCP if host and not host.startswith("/") else {}),

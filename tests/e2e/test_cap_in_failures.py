@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -156,7 +155,7 @@ async def _round(house: House, customer: Customer, marker: str) -> list[Told]:
         # The failures come while answers are under way, or they would prove nothing; each of these
         # takes two seconds.
         await asyncio.to_thread(_until_under_way, house, marker)
-        os.kill(_busiest_plane(house), signal.SIGKILL)
+        os.kill(_busiest_plane(house, marker), signal.SIGKILL)
         await asyncio.sleep(0.4)
         house.stack.kill("redis")
         await asyncio.sleep(0.4)
@@ -165,10 +164,13 @@ async def _round(house: House, customer: Customer, marker: str) -> list[Told]:
 
 
 def _until_under_way(house: House, marker: str) -> None:
-    def open_answers() -> int:
-        return sum(not (seen.done or seen.hung_up) for seen in _dispatched(house, marker))
+    house.stack.eventually(
+        lambda: len(_open_answers(house, marker)) >= 10, timeout_s=UNDER_WAY_WITHIN_S
+    )
 
-    house.stack.eventually(lambda: open_answers() >= 10, timeout_s=UNDER_WAY_WITHIN_S)
+
+def _open_answers(house: House, marker: str) -> list[Seen]:
+    return [seen for seen in _dispatched(house, marker) if not (seen.done or seen.hung_up)]
 
 
 def _dispatched(house: House, marker: str) -> list[Seen]:
@@ -180,13 +182,14 @@ def _dispatched(house: House, marker: str) -> list[Seen]:
     ]
 
 
-def _busiest_plane(house: House) -> int:
-    """The process with most connections to the provider."""
-    port = urlsplit(house.upstream.url).port
+def _busiest_plane(house: House, marker: str) -> int:
+    """The process with most answers under way. A connection that is kept for the next request does
+    not count: who has only those would be killed in vain."""
+    ports = {seen.port for seen in _open_answers(house, marker)}
 
     def answers_open(pid: int) -> int:
         connections = psutil.Process(pid).net_connections(kind="tcp")
-        return sum(bool(each.raddr) and each.raddr.port == port for each in connections)
+        return sum(each.laddr.port in ports for each in connections if each.raddr)
 
     return max(_planes(house), key=answers_open)
 

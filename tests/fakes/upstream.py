@@ -35,6 +35,8 @@ class Seen:
     model: str
     body: dict[str, Any]
     headers: dict[str, str]
+    # The port of the caller's end, which tells its processes apart.
+    port: int
     sent: int = 0
     hung_up: bool = False
     done: bool = False
@@ -374,7 +376,7 @@ class FakeUpstream:
         lines = [line.partition(":") for line in head.split("\r\n")[1:] if line]
         headers = {name.lower(): value.strip() for name, _, value in lines}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
-        seen = Seen(body.get("model", ""), body, headers)
+        seen = Seen(body.get("model", ""), body, headers, writer.get_extra_info("peername")[1])
         self.seen.append(seen)
         nth = len(self.calls(seen.model))
         behaviour = self.behaviours.get(seen.model, good)

@@ -217,6 +217,20 @@ def test_postgres_that_hangs_is_503_within_a_second_or_so(world: World) -> None:
     eventually(lambda: world.chat(alice, "good").status_code == 200, timeout_s=20)
 
 
+def test_a_long_outage_of_postgres_is_over_soon_after_it_is_back(world: World) -> None:
+    # given: it is away for so long that waiting ever longer between tries would show
+    alice = world.caller()
+    strangers = [replace(alice, plain=f"tk-away-{number}") for number in range(10)]
+    world.cables["postgres"].cut()
+    # and all the while somebody asks for it
+    asked = [world.chat(stranger, "good").status_code for stranger in strangers[1:]]
+    assert set(asked) == {503}
+    # when
+    world.cables["postgres"].mend()
+    # then
+    eventually(lambda: world.chat(strangers[0], "good").status_code == 401, timeout_s=6)
+
+
 def test_lookups_that_nobody_answers_give_their_threads_back(world: World) -> None:
     # given: both threads that look keys up have a connection
     alice = world.caller()
