@@ -15,7 +15,7 @@ from typing import Final
 
 import redis
 
-from billing import booking, locks, registers
+from billing import booking, collector, locks, registers
 from billing.acknowledgement import acknowledge, epoch_of
 from billing.booking import Booked, Drained
 from billing.pinned_prices import PinnedPrices
@@ -30,6 +30,7 @@ BATCH_SIZE: Final = 4_000
 BATCHES_PER_RUN_MAX: Final = 25
 
 
+@collector.paused()
 def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
     """Drain every shard that has something, and that nobody else is draining.
 

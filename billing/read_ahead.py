@@ -62,11 +62,13 @@ class ReadAhead:
 
     def over(self, shards: Iterator[int]) -> Generator[Read]:
         """One shard after the other. `shards` is asked for the next, in the caller's thread, when
-        the one before begins to be read: that is where its lock is taken."""
+        it may soon be read: that is where its lock is taken."""
         more, unfinished = True, 0
         coming: deque[Future[Read | None]] = deque()
         while more or unfinished:
-            if more and not self._waiting:
+            # As many as there are reads: each may come to the end of a shard, and one that finds
+            # no other to go on with leaves the caller to wait for the next.
+            while more and len(self._waiting) < 1 + AHEAD:
                 shard = next(shards, None)
                 more = shard is not None
                 if shard is not None:
@@ -81,7 +83,7 @@ class ReadAhead:
                 yield read
 
     def _read(self) -> Read | None:
-        """In the thread, one at a time; None where no shard waits to be read."""
+        """In the thread, one at a time; None once no shard waits to be read."""
         if self._stream is None:
             if not self._waiting:
                 return None

@@ -16,7 +16,7 @@ import msgspec
 import redis
 from django.db import DataError, transaction
 
-from billing import events, metering, registers
+from billing import collector, events, metering, registers
 from billing.events import AttemptEvent
 from providers import credentials, histograms
 from providers.histograms import Histogram
@@ -62,6 +62,7 @@ class Speed:
     sample: int
 
 
+@collector.paused()
 def record(client: redis.Redis, *, now: datetime) -> int:
     """Take up one batch from every shard's stream; returns how many entries were read."""
     entries = _read(client)
