@@ -4,6 +4,7 @@
 // [16][dim]: the lanes of a vector are positions of one key dimension, so that scores need no sums
 // across lanes. Rows (a query head of a token) that share a KV head pass the keys together.
 #pragma once
+#include <algorithm>
 #include <vector>
 
 #include "lanes.h"
@@ -37,10 +38,13 @@ inline float* values_of(const Heads& h, float* layer, const Span& span, int bloc
 // Turns the pairs of a head: (a, b) -> (a cos - b sin, b cos + a sin). Rows of the weights stand in
 // the order that makes the two of a pair neighbours; `angles` are theirs, as (cos, sin).
 inline void rotate(float* head, int dim, const float* angles) {
-    for (int i = 0; i < dim; i += 2) {
-        const float a = head[i], b = head[i + 1];
-        head[i] = a * angles[i] - b * angles[i + 1];
-        head[i + 1] = b * angles[i] + a * angles[i + 1];
+    const IntVec lane = numbers();
+    const Vec sign = __builtin_convertvector((lane & 1) * 2 - 1, Vec);
+    for (int i = 0; i < dim; i += LANES) {
+        const Vec pairs = load(head + i), angle = load(angles + i);
+        const Vec cosines = __builtin_shuffle(angle, lane & ~1);
+        const Vec sines = __builtin_shuffle(angle, lane | 1) * sign;
+        store(head + i, pairs * cosines + __builtin_shuffle(pairs, lane ^ 1) * sines);
     }
 }
 
@@ -60,21 +64,50 @@ inline void rotate_and_keep(const Heads& h, const Span& span, int position, cons
     }
 }
 
-// scores[row][position] of ROWS queries over `blocks` blocks of keys.
+// So many sums are under way at once that none has to wait for the one before it.
+constexpr int SUMS_AT_ONCE = 12;
+
+constexpr int blocks_at_once(int rows) { return std::max(1, SUMS_AT_ONCE / rows / BLOCK_VECTORS); }
+
+// scores[row][position] of ROWS queries over BLOCKS blocks of keys, while the next come from memory.
+template <int ROWS, int BLOCKS>
+void score_blocks(int dim, const float* const* keys, const float* const* next,
+                  const float* const* queries, float* scores, int stride) {
+    Vec sums[BLOCKS][BLOCK_VECTORS][ROWS] = {};
+    for (int i = 0; i < dim; i++) {
+        for (int block = 0; block < BLOCKS; block++) prefetch(next[block] + i * BLOCK);
+        for (int block = 0; block < BLOCKS; block++)
+            for (int v = 0; v < BLOCK_VECTORS; v++) {
+                const Vec key = load(keys[block] + i * BLOCK + v * LANES);
+                for (int row = 0; row < ROWS; row++) sums[block][v][row] += key * queries[row][i];
+            }
+    }
+    for (int block = 0; block < BLOCKS; block++)
+        for (int v = 0; v < BLOCK_VECTORS; v++)
+            for (int row = 0; row < ROWS; row++)
+                store(scores + row * stride + block * BLOCK + v * LANES, sums[block][v][row]);
+}
+
 template <int ROWS>
 void score(const Heads& h, float* layer, const Span& span, int kv_head, int blocks,
            const float* const* queries, float* scores, int stride) {
-    for (int block = 0; block < blocks; block++) {
-        const float* keys = keys_of(h, layer, span, block, kv_head);
-        Vec sums[ROWS][BLOCK_VECTORS] = {};
-        for (int i = 0; i < h.dim; i++)
-            for (int v = 0; v < BLOCK_VECTORS; v++) {
-                const Vec key = load(keys + i * BLOCK + v * LANES);
-                for (int row = 0; row < ROWS; row++) sums[row][v] += key * queries[row][i];
-            }
-        for (int row = 0; row < ROWS; row++)
-            for (int v = 0; v < BLOCK_VECTORS; v++)
-                store(scores + row * stride + block * BLOCK + v * LANES, sums[row][v]);
+    constexpr int AT_ONCE = blocks_at_once(ROWS);
+    // Behind the last keys the first values are due.
+    const auto keys_or_values = [&](int block) {
+        return block < blocks ? keys_of(h, layer, span, block, kv_head)
+                              : values_of(h, layer, span, std::min(block - blocks, blocks - 1),
+                                          kv_head);
+    };
+    const float* keys[2 * AT_ONCE];
+    int block = 0;
+    for (; block + AT_ONCE <= blocks; block += AT_ONCE) {
+        for (int i = 0; i < 2 * AT_ONCE; i++) keys[i] = keys_or_values(block + i);
+        score_blocks<ROWS, AT_ONCE>(h.dim, keys, keys + AT_ONCE, queries, scores + block * BLOCK,
+                                    stride);
+    }
+    for (; block < blocks; block++) {
+        for (int i = 0; i < 2; i++) keys[i] = keys_or_values(block + i);
+        score_blocks<ROWS, 1>(h.dim, keys, keys + 1, queries, scores + block * BLOCK, stride);
     }
 }
 
@@ -99,14 +132,21 @@ inline float soften(float* scores, int stride, int visible, float scale) {
 template <int ROWS, int VECTORS>
 void weigh(const Heads& h, float* layer, const Span& span, int kv_head, int length,
            const float* weights, int stride, const float* factors, float* const* out) {
+    const int blocks = (length + BLOCK - 1) / BLOCK;
     for (int slice = 0; slice < h.dim; slice += VECTORS * LANES) {
         Vec sums[ROWS][VECTORS] = {};
-        for (int position = 0; position < length; position++) {
-            const float* values = values_of(h, layer, span, position / BLOCK, kv_head) +
-                                  position % BLOCK * h.dim + slice;
-            for (int row = 0; row < ROWS; row++)
-                for (int v = 0; v < VECTORS; v++)
-                    sums[row][v] += load(values + v * LANES) * weights[row * stride + position];
+        for (int block = 0; block < blocks; block++) {
+            const int first = block * BLOCK, count = std::min(BLOCK, length - first);
+            const float* values = values_of(h, layer, span, block, kv_head) + slice;
+            const float* next =
+                values_of(h, layer, span, std::min(block + 1, blocks - 1), kv_head) + slice;
+            for (int i = 0; i < count; i++)
+                for (int v = 0; v < VECTORS; v++) {
+                    prefetch(next + i * h.dim + v * LANES);
+                    const Vec value = load(values + i * h.dim + v * LANES);
+                    for (int row = 0; row < ROWS; row++)
+                        sums[row][v] += value * weights[row * stride + first + i];
+                }
         }
         for (int row = 0; row < ROWS; row++)
             for (int v = 0; v < VECTORS; v++)

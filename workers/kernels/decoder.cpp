@@ -32,6 +32,7 @@ struct Workspace {
     Activations activations;
     std::vector<float> qkv, attended, gated;
     std::vector<Span> spans;
+    std::vector<int> owners;  // of each token, its span
     std::vector<Piece> pieces;
     std::vector<std::vector<float>> scores;
 };
@@ -74,9 +75,11 @@ void quantise_normed(Workspace& w, const Decoder& d, const float* hidden, const 
 
 void read_spans(Workspace& w, const Decoder& d, const Step& step) {
     w.spans.clear();
+    w.owners.clear();
     const int32_t* blocks = step.block_ids;
     for (int i = 0, start = 0; i < step.span_count; i++) {
         w.spans.push_back({start, step.counts[i], step.contexts[i], blocks});
+        w.owners.insert(w.owners.end(), step.counts[i], i);
         start += step.counts[i];
         blocks += step.block_counts[i];
     }
@@ -85,14 +88,12 @@ void read_spans(Workspace& w, const Decoder& d, const Step& step) {
 
 void attend(Workspace& w, const Decoder& d, float* qkv, float* layer, float* out) {
     const int width = d.heads.qkv_width();
-    w.team.share(int(w.spans.size()), TOKENS_PER_PIECE, [&](int first, int last, int) {
-        for (int i = first; i < last; i++) {
-            const Span& span = w.spans[i];
-            for (int token = 0; token < span.count; token++) {
-                const int position = span.context + token;
-                rotate_and_keep(d.heads, span, position, d.angles + size_t(position) * d.heads.dim,
-                                qkv + size_t(span.start + token) * width, layer);
-            }
+    w.team.share(int(w.owners.size()), TOKENS_PER_PIECE, [&](int first, int last, int) {
+        for (int token = first; token < last; token++) {
+            const Span& span = w.spans[w.owners[token]];
+            const int position = span.context + token - span.start;
+            rotate_and_keep(d.heads, span, position, d.angles + size_t(position) * d.heads.dim,
+                            qkv + size_t(token) * width, layer);
         }
     });
     w.team.share(int(w.pieces.size()), 1, [&](int first, int last, int thread) {

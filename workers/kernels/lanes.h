@@ -35,6 +35,7 @@ inline IntVec numbers() {
 
 inline Vec load(const float* from) { return *reinterpret_cast<const LooseVec*>(from); }
 inline void store(float* to, Vec value) { *reinterpret_cast<LooseVec*>(to) = value; }
+inline void prefetch(const void* from) { __builtin_prefetch(from, 0, 3); }
 inline Vec all(float value) { return Vec{} + value; }
 
 // The first `count` lanes of memory that ends there.
