@@ -1,6 +1,6 @@
-"""The int8 decoder: all layers of a step in one call into the kernels.
+"""The decoder in one call into the kernels per step, in int8 or fp32.
 
-It is `Model`, loaded with int8 products, whose layers are then described to C. Only plain decoders
+It is `Model`, loaded with their products, whose layers are then described to C. Only plain decoders
 fit (RMS norms, grouped heads, gated MLPs: Llama, Mistral, Qwen2); the others run layer by layer
 with the same products. Its cache holds a block's keys transposed, which no one else reads.
 """
@@ -16,7 +16,7 @@ from workers.heads import GroupedHeads
 from workers.kernels import library
 from workers.kernels.library import Kernels
 from workers.kv import KVCache
-from workers.linear import Int8Linear, Int8Maker
+from workers.linear import KernelLinear, KernelMaker
 from workers.mlp import GatedMLP
 from workers.model import Batch, Layer, Model, RMSNorm
 from workers.weights import ReadWeights
@@ -39,8 +39,10 @@ def unfit(config: ModelConfig, *, block_size: int) -> str | None:
 
 
 class FusedModel(Model):
-    def __init__(self, config: ModelConfig, read: ReadWeights, *, kernels: Kernels) -> None:
-        super().__init__(config, read, make=Int8Maker(kernels))
+    def __init__(
+        self, config: ModelConfig, read: ReadWeights, *, kernels: Kernels, precision: str
+    ) -> None:
+        super().__init__(config, read, make=KernelMaker(kernels, precision=precision))
         self._kernels = kernels
         assert self._rotations is not None
         described = [_describe(layer) for layer in self._layers]
@@ -89,5 +91,5 @@ def _describe(layer: Layer) -> library.Layer:
     assert isinstance(mlp, GatedMLP)
     pointers = [norm.weight.data_ptr() for norm in norms if isinstance(norm, RMSNorm)]
     products = (heads.qkv, heads.output, mlp.gate, mlp.up, mlp.down)
-    matrices = [part.packed.matrix for part in products if isinstance(part, Int8Linear)]
+    matrices = [part.packed.matrix for part in products if isinstance(part, KernelLinear)]
     return library.Layer(*pointers, *matrices)

@@ -1,4 +1,5 @@
-"""Matrix products of the decoder: plain, prepacked once by oneDNN (full fp32), or int8; for CPUs.
+"""Matrix products of the decoder: plain, prepacked once by oneDNN (full fp32), or by our kernels in
+fp32 or int8; for CPUs.
 
 `F.linear` repacks its weight at every call with two or more tokens, which makes verifying drafts
 expensive; a weight packed once does not. The packed kind tests itself against the plain one at load
@@ -103,12 +104,14 @@ class PackedLinear:
         return result
 
 
-class Int8Linear:
-    """Weights of 8 bits in groups of 32, activations of 8 bits made for each token (`kernels/`)."""
+class KernelLinear:
+    """A product of the kernels: fp32, or int8 weights and activations (`kernels/`)."""
 
-    def __init__(self, kernels: Kernels, weight: Tensor, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, kernels: Kernels, weight: Tensor, bias: Tensor | None = None, *, exact: bool
+    ) -> None:
         self._kernels = kernels
-        self.packed = kernels.pack(weight, bias)
+        self.packed = kernels.pack(weight, bias, exact=exact)
 
     @property
     def nbytes(self) -> int:
@@ -130,18 +133,19 @@ class Int8Linear:
         return self(x).add_(term)
 
 
-class Int8Maker:
-    precision = "int8"
+class KernelMaker:
+    """`precision` in the words of an offer: "float32" or "int8"."""
 
-    def __init__(self, kernels: Kernels) -> None:
+    def __init__(self, kernels: Kernels, *, precision: str) -> None:
         self._kernels = kernels
+        self.precision = precision
 
     @property
     def kind(self) -> str:
-        return f"int8-{self._kernels.instructions}"
+        return f"{self.precision.replace('float', 'fp')}-{self._kernels.instructions}"
 
-    def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Int8Linear:
-        return Int8Linear(self._kernels, weight, bias)
+    def __call__(self, weight: Tensor, bias: Tensor | None = None) -> KernelLinear:
+        return KernelLinear(self._kernels, weight, bias, exact=self.precision == "float32")
 
 
 class Weighed:

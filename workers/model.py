@@ -20,7 +20,7 @@ from workers.experts import ExpertUse, SparseMLP
 from workers.families import ModelConfig, read_config
 from workers.heads import Attend, GroupedHeads, LatentHeads, Step
 from workers.kv import KVCache
-from workers.linear import Int8Maker, MakeLinear, Weighed, choose_linear
+from workers.linear import KernelMaker, MakeLinear, Weighed, choose_linear
 from workers.lora import AdaptedWeights
 from workers.mlp import ReluMLP, read_gated_mlp
 from workers.paged import Kernel, Paged, gathered
@@ -128,7 +128,7 @@ class Model:
     @property
     def precision(self) -> str:
         """Of the weights and the products with them, in the words of an offer."""
-        if isinstance(self.make_linear, Int8Maker | WeightOnlyMaker):
+        if isinstance(self.make_linear, KernelMaker | WeightOnlyMaker):
             return self.make_linear.precision
         return str(self._embedding.dtype).removeprefix("torch.")
 

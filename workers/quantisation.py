@@ -1,12 +1,12 @@
 """Which decoder an engine gets: by device, and in what precision.
 
-On a processor fp32, or int8 where the kernels can be built and are right. What cannot be had there
-is said once in the log, and the next best runs: the fused decoder, else int8 products layer by
-layer, else fp32. On a GPU bf16 or fp32, or torchao's int8 and int4; what is missing ends the start.
+On a processor fp32 or int8, by the kernels where they can be built and are right. What cannot be
+had there is said once in the log, and the next best runs: the fused decoder, else int8 products
+layer by layer or fp32 in torch. On a GPU bf16 or fp32, or torchao's int8 and int4; what is missing
+ends the start.
 """
 
 import logging
-from functools import partial
 
 import torch
 
@@ -17,7 +17,7 @@ from workers.families import ModelConfig
 from workers.fused import FusedModel, unfit
 from workers.kernels.build import CannotBuild, built_library
 from workers.kernels.library import Kernels, Unusable
-from workers.linear import Int8Maker, MakeLinear, PlainLinear
+from workers.linear import KernelMaker, MakeLinear, PlainLinear
 from workers.model import Model, load_model
 from workers.paged import choose_kernel
 from workers.torchao_linear import WeightOnlyMaker
@@ -39,12 +39,25 @@ def load(config: EngineConfig) -> Model:
         raise DeviceUnavailable("int4 is there on a GPU only: --device cuda")
     if place.dtype is not torch.float32:
         return _load_placed(config, place)
-    kernels = _open(config) if config.quantisation == "int8" else None
+    in_torch = build_for(config)
+    wanted = "int8" if config.quantisation == "int8" else "float32"
+    # What computes less reaches into layers, which the kernels do not show.
+    kernels = None if config.is_approximate else _open(config, wanted)
     if kernels is None:
-        return load_model(config.model_dir, config.adapter_dir, build=build_for(config))
-    # The kernels have threads of their own: two pools that wait by spinning fight over the cores.
-    torch.set_num_threads(1)
-    build = partial(_build_int8, kernels=kernels, block_size=config.block_size)
+        return load_model(config.model_dir, config.adapter_dir, build=in_torch)
+
+    def build(shape: ModelConfig, read: ReadWeights) -> Model:
+        reason = unfit(shape, block_size=config.block_size)
+        if reason is not None and wanted == "float32":
+            logger.info("fp32 runs layer by layer in torch: %s", reason)
+            return in_torch(shape, read)
+        # The kernels have threads of their own: two pools that wait by spinning fight over cores.
+        torch.set_num_threads(1)
+        if reason is None:
+            return FusedModel(shape, read, kernels=kernels, precision=wanted)
+        logger.warning("int8 runs layer by layer, not fused: %s", reason)
+        return Model(shape, read, make=KernelMaker(kernels, precision=wanted))
+
     return load_model(config.model_dir, config.adapter_dir, build=build)
 
 
@@ -77,19 +90,12 @@ def _load_placed(config: EngineConfig, place: Placement) -> Model:
     return load_model(config.model_dir, config.adapter_dir, build=build)
 
 
-def _open(config: EngineConfig) -> Kernels | None:
+def _open(config: EngineConfig, wanted: str) -> Kernels | None:
     try:
         return Kernels(built_library(config.kernel_dir), threads=config.threads)
     except (CannotBuild, Unusable) as error:
-        logger.warning("int8 is not available, serving fp32: %s", error)
+        if wanted == "int8":
+            logger.warning("int8 is not available, serving fp32: %s", error)
+        else:
+            logger.info("torch computes, not the kernels: %s", error)
         return None
-
-
-def _build_int8(
-    shape: ModelConfig, read: ReadWeights, *, kernels: Kernels, block_size: int
-) -> Model:
-    reason = unfit(shape, block_size=block_size)
-    if reason is None:
-        return FusedModel(shape, read, kernels=kernels)
-    logger.warning("int8 runs layer by layer, not fused: %s", reason)
-    return Model(shape, read, make=Int8Maker(kernels))

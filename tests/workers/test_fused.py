@@ -1,4 +1,4 @@
-"""The int8 decoder as a whole: near the fp32 one, the same text however it is computed."""
+"""The decoder as one call, in int8 and fp32: near torch's, the same text however it is computed."""
 
 import logging
 from pathlib import Path
@@ -23,6 +23,14 @@ TEXT = "Tides come about because the moon pulls at the water of the seas. " * 3
 def int8_engine(model_dir: Path, tmp_path: Path, **limits: object) -> Engine:
     engine = make_engine(model_dir, **{**INT8, "kernel_dir": tmp_path, **limits})
     if engine.model.precision != "int8":
+        pytest.skip("no kernels here")
+    return engine
+
+
+def fused_engine(model_dir: Path, tmp_path: Path, quantisation: str, **limits: object) -> Engine:
+    settings = {"block_size": 16, "kernel_dir": tmp_path, "quantisation": quantisation, **limits}
+    engine = make_engine(model_dir, **settings)
+    if not isinstance(engine.model, FusedModel):
         pytest.skip("no kernels here")
     return engine
 
@@ -81,11 +89,30 @@ def test_it_is_near_the_fp32_decoder(tiny_model_dir: Path, kernel_dir: Path):
     assert float(divergence.mean()) < 0.02
 
 
+def test_in_fp32_it_computes_what_torch_computes(tiny_model_dir: Path, kernel_dir: Path):
+    # given
+    tokens = random_tokens(90)
+    layered = make_engine(tiny_model_dir).model
+    fused = fused_engine(tiny_model_dir, kernel_dir, "none").model
+    assert not isinstance(layered, FusedModel)
+
+    # when
+    wanted = logits_of(layered, tokens, [90])
+    got = logits_of(fused, tokens, [40, 7, 1, 42])
+
+    # then
+    assert (fused.precision, fused.linear_kind[:4]) == ("float32", "fp32")
+    assert float((got - wanted).abs().max()) < 1e-4 * float(wanted.std())
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-def test_chunks_change_no_bit(tiny_model_dir: Path, kernel_dir: Path, threads: int):
+@pytest.mark.parametrize("quantisation", ["int8", "none"])
+def test_chunks_change_no_bit(
+    tiny_model_dir: Path, kernel_dir: Path, quantisation: str, threads: int
+):
     # given
     tokens = random_tokens(60)
-    model = int8_engine(tiny_model_dir, kernel_dir, threads=threads).model
+    model = fused_engine(tiny_model_dir, kernel_dir, quantisation, threads=threads).model
     whole = logits_of(model, tokens, [60])
 
     # then
@@ -116,16 +143,18 @@ def test_a_shallow_pass_is_the_first_layers(tiny_model_dir: Path, kernel_dir: Pa
 
 
 @pytest.mark.parametrize("limits", [{}, {"kv_blocks": 14}, {"threads": 2}])
+@pytest.mark.parametrize("quantisation", ["int8", "none"])
 def test_drafts_batches_and_preemption_change_no_token(
     tiny_model_dir: Path,
     kernel_dir: Path,
+    quantisation: str,
     limits: dict[str, int],
     monkeypatch: pytest.MonkeyPatch,
 ):
     # given: steps that cost the same at any length, so that drafts are sent
     monkeypatch.setattr(Engine, "measure_costs", lambda self: CostCurve([(1, 1.0), (64, 1.0)]))
-    plain = int8_engine(tiny_model_dir, kernel_dir, max_running_requests=1)
-    drafted = int8_engine(tiny_model_dir, kernel_dir, speculation="ngram", **limits)
+    plain = fused_engine(tiny_model_dir, kernel_dir, quantisation, max_running_requests=1)
+    drafted = fused_engine(tiny_model_dir, kernel_dir, quantisation, speculation="ngram", **limits)
     phrases = repeating(8)
 
     def requests():
@@ -184,9 +213,11 @@ def test_nan_fails_its_request_only(tiny_model_dir: Path, kernel_dir: Path):
     assert tokens[: len(wanted)] == wanted
 
 
-def test_without_a_compiler_it_serves_fp32_and_says_so(
+@pytest.mark.parametrize("quantisation", ["int8", "none"])
+def test_without_a_compiler_torch_serves_fp32_and_the_log_says_so(
     tiny_model_dir: Path,
     tmp_path: Path,
+    quantisation: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
@@ -194,9 +225,9 @@ def test_without_a_compiler_it_serves_fp32_and_says_so(
     monkeypatch.setattr(build, "COMPILERS", ("no-such-compiler",))
 
     # when
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         engine = Engine.load(
-            EngineConfig(model_dir=tiny_model_dir, quantisation="int8", kernel_dir=tmp_path)
+            EngineConfig(model_dir=tiny_model_dir, quantisation=quantisation, kernel_dir=tmp_path)
         )
 
     # then
@@ -224,7 +255,8 @@ def test_every_kind_has_a_name_of_its_own(tiny_model_dir: Path, kernel_dir: Path
     """Calibrations are kept by it."""
     kinds = {
         make_engine(tiny_model_dir).model.linear_kind,
+        fused_engine(tiny_model_dir, kernel_dir, "none").model.linear_kind,
         int8_engine(tiny_model_dir, kernel_dir).model.linear_kind,
         int8_engine(tiny_model_dir, kernel_dir, block_size=8).model.linear_kind,
     }
-    assert len(kinds) == 3
+    assert len(kinds) == 4

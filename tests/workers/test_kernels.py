@@ -1,4 +1,4 @@
-"""The int8 kernels on their own: both processors' code, odd shapes, exact weights, bad numbers."""
+"""The kernels on their own: both processors' code, odd shapes, exact weights, bad numbers."""
 
 import threading
 from pathlib import Path
@@ -52,6 +52,32 @@ def eight_bit_weight(rows: int, depth: int) -> Tensor:
     steps[..., 0] = -127
     size = (random(rows, depth // 32, 1).abs() * 0.1 + 0.01).half().float()
     return (steps * size).view(rows, depth)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 33])
+def test_exact_products_are_those_of_fp32(kernels: Kernels, shape: tuple[int, int], tokens: int):
+    # given
+    weight, bias, x = random(*shape), random(shape[0], seed=2), random(tokens, shape[1], seed=3)
+    # when
+    packed = kernels.pack(weight, bias, exact=True)
+    got = kernels.product(packed, x)
+    # then
+    wanted = x.double() @ weight.double().T + bias.double()
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-4)
+    # and nobody's depends on who stands beside
+    assert all(torch.equal(kernels.product(packed, x[i : i + 1])[0], got[i]) for i in range(tokens))
+
+
+def test_exact_products_keep_what_is_no_number_to_its_token(kernels: Kernels):
+    # given
+    weight, x = random(48, 96), random(3, 96, seed=3)
+    x[1, 50] = float("nan")
+    # when
+    got = kernels.product(kernels.pack(weight, exact=True), x)
+    # then
+    assert got[1].isnan().all()
+    assert got[[0, 2]].isfinite().all()
 
 
 def stored(kernels: Kernels, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-// A Llama-shaped decoder in one call per step: norms, int8 products, rotary embedding, paged
+// A Llama-shaped decoder in one call per step: norms, products, rotary embedding, paged
 // attention and the gated MLP, with nothing between them but memory. The C interface below is what
 // workers/kernels/library.py binds; the caller owns every array.
 #include "attention.h"
@@ -46,11 +46,12 @@ float* room(std::vector<float>& memory, size_t count) {
     return memory.data();
 }
 
-void quantise(Workspace& w, const float* rows, int depth, int tokens) {
-    w.activations.resize(tokens, depth);
+// Makes rows [tokens, depth] what the matrix is multiplied with.
+void take(Workspace& w, const float* rows, const Matrix& matrix, int tokens) {
+    w.activations.resize(tokens, matrix.depth, matrix.steps);
     w.team.share(tokens, TOKENS_PER_PIECE, [&](int first, int last, int) {
         for (int token = first; token < last; token++)
-            w.activations.quantise(rows + size_t(token) * depth, depth, token);
+            w.activations.take(rows + size_t(token) * matrix.depth, token);
     });
 }
 
@@ -61,14 +62,14 @@ void norm(const float* x, const float* weight, int width, float eps, float* out)
     for (int i = 0; i < width; i += LANES) store(out + i, load(x + i) * factor * load(weight + i));
 }
 
-void quantise_normed(Workspace& w, const Decoder& d, const float* hidden, const float* weight,
-                     int tokens) {
-    w.activations.resize(tokens, d.hidden);
+void take_normed(Workspace& w, const Decoder& d, const float* hidden, const float* weight,
+                 const Matrix& matrix, int tokens) {
+    w.activations.resize(tokens, d.hidden, matrix.steps);
     w.team.share(tokens, TOKENS_PER_PIECE, [&](int first, int last, int) {
         std::vector<float> normed(d.hidden);
         for (int token = first; token < last; token++) {
             norm(hidden + size_t(token) * d.hidden, weight, d.hidden, d.norm_eps, normed.data());
-            w.activations.quantise(normed.data(), d.hidden, token);
+            w.activations.take(normed.data(), token);
         }
     });
 }
@@ -110,14 +111,14 @@ void run_layer(Workspace& w, const Decoder& d, const Layer& layer, float* cache,
     float* qkv = room(w.qkv, size_t(tokens) * d.heads.qkv_width());
     float* attended = room(w.attended, size_t(tokens) * d.heads.heads * d.heads.dim);
     float* gated = room(w.gated, size_t(tokens) * d.mlp_width);
-    quantise_normed(w, d, hidden, layer.input_norm, tokens);
+    take_normed(w, d, hidden, layer.input_norm, layer.qkv, tokens);
     product<false>(w.team, layer.qkv, w.activations, tokens, qkv);
     attend(w, d, qkv, cache, attended);
-    quantise(w, attended, layer.output.depth, tokens);
+    take(w, attended, layer.output, tokens);
     product<true>(w.team, layer.output, w.activations, tokens, hidden);
-    quantise_normed(w, d, hidden, layer.mlp_norm, tokens);
+    take_normed(w, d, hidden, layer.mlp_norm, layer.gate, tokens);
     gated_product(w.team, layer.gate, layer.up, w.activations, tokens, gated);
-    quantise(w, gated, d.mlp_width, tokens);
+    take(w, gated, layer.down, tokens);
     product<true>(w.team, layer.down, w.activations, tokens, hidden);
 }
 
@@ -137,17 +138,18 @@ int kernel_best_steps(const float* weights, int rows, int depth) {
 }
 
 int64_t kernel_packed_bytes(int rows, int depth, int steps) {
-    return int64_t{tiles_of(rows)} * groups_of(depth) * piece_bytes(Steps(steps));
+    return int64_t(tiles_of(rows) * tile_bytes(Steps(steps), depth));
 }
 
 // Packs into 64-byte aligned `out`; 0 if some weight has no finite fp16 scale.
 int kernel_pack(const float* weights, int rows, int depth, int steps, uint8_t* out) {
-    return pack(weights, rows, depth, Steps(steps), out);
+    return Steps(steps) == Steps::NONE ? pack_exact(weights, rows, depth, out)
+                                       : pack(weights, rows, depth, Steps(steps), out);
 }
 
 // out [tokens, rows] = x [tokens, depth] W^T + bias
 void kernel_product(Workspace* w, const Matrix* matrix, const float* x, int tokens, float* out) {
-    quantise(*w, x, matrix->depth, tokens);
+    take(*w, x, *matrix, tokens);
     product<false>(w->team, *matrix, w->activations, tokens, out);
 }
 

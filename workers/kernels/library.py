@@ -15,6 +15,10 @@ SELF_TEST_SHAPES = ((16, 32), (50, 96), (33, 70))
 SELF_TEST_TOKENS = (1, 2, 9)
 # Both operands have 8 bits: a sum is off by less than this share of what it could be at most.
 SELF_TEST_TOLERANCE = 0.02
+# Sums of fp32 in another order.
+EXACT_TOLERANCE = 1e-6
+# `Steps::NONE` of product.h: fp32 stays as it is.
+EXACT_STEPS = 3
 
 
 class Unusable(RuntimeError):
@@ -70,7 +74,8 @@ class Step(ctypes.Structure):
 
 
 class PackedWeight:
-    """An int8 weight [rows, depth]: about 9 bits for each of its numbers, or 5 of a 4-bit one."""
+    """A weight [rows, depth] as the kernels read it: fp32, or int8 in about 9 bits for each of its
+    numbers, 5 of a 4-bit one."""
 
     def __init__(self, tiles: Tensor, bias: Tensor | None, shape: torch.Size, steps: int):
         self.rows, self.depth = shape
@@ -95,12 +100,15 @@ class Kernels:
         weakref.finalize(self, self._library.kernel_close, self._workspace)
         self._test()
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None) -> PackedWeight:
-        """Raises `ValueError` for a weight whose numbers have no fp16 scale."""
+    def pack(
+        self, weight: Tensor, bias: Tensor | None = None, *, exact: bool = False
+    ) -> PackedWeight:
+        """In int8, unless `exact`. Raises `ValueError` for a weight whose numbers have no fp16
+        scale."""
         weight = weight.float().contiguous()
         rows, depth = weight.shape
         source = (weight.data_ptr(), rows, depth)
-        steps = self._library.kernel_best_steps(*source)
+        steps = EXACT_STEPS if exact else self._library.kernel_best_steps(*source)
         size = self._library.kernel_packed_bytes(rows, depth, steps)
         tiles = torch.empty(size, dtype=torch.uint8)
         assert tiles.data_ptr() % 64 == 0
@@ -159,12 +167,20 @@ class Kernels:
         for shape in SELF_TEST_SHAPES:
             weight = torch.randn(shape, generator=generator)
             bias = torch.randn(shape[0], generator=generator)
-            packed = self.pack(weight, bias)
-            for tokens in SELF_TEST_TOKENS:
-                x = torch.randn(tokens, shape[1], generator=generator)
-                wanted, got = x @ weight.T + bias, self.product(packed, x)
-                limit = SELF_TEST_TOLERANCE * float(weight.norm(dim=1).max() * x.norm(dim=1).max())
-                if not float((got - wanted).abs().max()) <= limit:
-                    raise Unusable(f"an int8 product of {shape} is wrong")
-                if not torch.equal(self.product(packed, x[-1:]), got[-1:]):
-                    raise Unusable(f"an int8 product of {shape} depends on its neighbours")
+            x = torch.randn(max(SELF_TEST_TOKENS), shape[1], generator=generator)
+            self._compare(weight, bias, x, exact=False, tolerance=SELF_TEST_TOLERANCE)
+            self._compare(weight, bias, x, exact=True, tolerance=EXACT_TOLERANCE)
+
+    def _compare(
+        self, weight: Tensor, bias: Tensor, x: Tensor, *, exact: bool, tolerance: float
+    ) -> None:
+        packed, name = self.pack(weight, bias, exact=exact), "fp32" if exact else "int8"
+        for tokens in SELF_TEST_TOKENS:
+            rows = x[:tokens]
+            wanted, got = rows @ weight.T + bias, self.product(packed, rows)
+            limit = tolerance * float(weight.norm(dim=1).max() * rows.norm(dim=1).max())
+            shape = tuple(weight.shape)
+            if not float((got - wanted).abs().max()) <= limit:
+                raise Unusable(f"an {name} product of {shape} is wrong")
+            if not torch.equal(self.product(packed, rows[-1:]), got[-1:]):
+                raise Unusable(f"an {name} product of {shape} depends on its neighbours")

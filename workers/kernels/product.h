@@ -1,4 +1,4 @@
-// Products of int8 weights with int8 activations.
+// Products of weights with activations: int8 with int8, or fp32 with fp32.
 //
 // Weights: unsigned numbers of 8 bits in groups of 32 inputs, each group with a scale and a minimum
 // in fp16, so that w = minimum + scale * factor * number. As many rows as there are lanes (16 or 8)
@@ -9,8 +9,10 @@
 // The places of the 256 steps are chosen per matrix (`Steps`). Where the weights were made of 4
 // bits that is seen, and 4 bits are kept: [4][rows][4 inputs] bytes, whose high halves are the
 // second 16 inputs. Weights of a Q4_1 or Q8_0 file lose nothing.
-// Activations: signed bytes with one fp32 scale per group of 32, made anew for every token. What
-// one token gets never depends on the tokens beside it: the sums are in the same order for all.
+// Activations: signed bytes with one fp32 scale per group of 32, made anew for every token.
+//
+// Exact weights are fp32 as they came, [depth][rows] in each tile, and meet activations as they are.
+// What one token gets never depends on the tokens beside it: the sums are in the same order for all.
 #pragma once
 #include <vector>
 
@@ -26,6 +28,7 @@ enum class Steps : int32_t {
     SIXTEEN,           // 4 bits between the extremes, taken only where that is exact
     BETWEEN_EXTREMES,  // 8 bits
     AROUND_ZERO,       // 8 bits, symmetric: exact for Q8_0
+    NONE,              // fp32
 };
 
 struct Matrix {
@@ -45,8 +48,15 @@ constexpr int piece_bytes(Steps steps) { return number_bytes(steps) + 2 * LANES 
 // The square of what fp32 rounds away, relative, with some room.
 constexpr double ROUNDING_ERROR = 1e-13;
 
+constexpr size_t EXACT_AHEAD = 4096;  // bytes that exact weights are fetched ahead
+
 inline int groups_of(int depth) { return (depth + GROUP - 1) / GROUP; }
 inline int tiles_of(int rows) { return (rows + LANES - 1) / LANES; }
+
+inline size_t tile_bytes(Steps steps, int depth) {
+    return steps == Steps::NONE ? size_t(depth) * LANES * sizeof(float)
+                                : size_t(groups_of(depth)) * piece_bytes(steps);
+}
 
 // ---- packing ------------------------------------------------------------------------------------
 
@@ -146,16 +156,35 @@ inline bool pack(const float* weights, int rows, int depth, Steps steps, uint8_t
     return std::isfinite(squared_error);
 }
 
+// The same for weights that stay as they are.
+inline bool pack_exact(const float* weights, int rows, int depth, uint8_t* out) {
+    float* tiles = reinterpret_cast<float*>(out);
+    for (int row = 0; row < tiles_of(rows) * LANES; row++)
+        for (int i = 0; i < depth; i++) {
+            float* at = tiles + (size_t(row / LANES) * depth + i) * LANES + row % LANES;
+            *at = row < rows ? weights[size_t(row) * depth + i] : 0;
+        }
+    return true;
+}
+
 // ---- activations --------------------------------------------------------------------------------
 
 struct Activations {
     std::vector<int8_t> bytes;  // [tokens, groups * 32]
     std::vector<float> scales;  // [tokens, groups]
     std::vector<float> sums;    // [tokens, groups]: scale times the sum of the bytes
-    int groups = 0;
+    std::vector<float> exact;   // [tokens, depth], instead of all these
+    int groups = 0, depth = 0;
+    bool is_exact = false;
 
-    void resize(int tokens, int depth) {
+    void resize(int tokens, int new_depth, Steps steps) {
+        depth = new_depth;
         groups = groups_of(depth);
+        is_exact = steps == Steps::NONE;
+        if (is_exact) {
+            if (exact.size() < size_t(tokens) * depth) exact.resize(size_t(tokens) * depth);
+            return;
+        }
         const size_t count = size_t(tokens) * groups;
         if (bytes.size() < count * GROUP) {
             bytes.resize(count * GROUP);
@@ -164,7 +193,13 @@ struct Activations {
         }
     }
 
-    void quantise(const float* row, int depth, int token) {
+    void take(const float* row, int token) {
+        if (is_exact) memcpy(&exact[size_t(token) * depth], row, depth * sizeof(float));
+        else quantise(row, token);
+    }
+
+  private:
+    void quantise(const float* row, int token) {
         Vec poison{};
         for (int group = 0; group < groups; group++) {
             float padded[GROUP] = {};
@@ -184,7 +219,6 @@ struct Activations {
                 scales[size_t(token) * groups + group] = poisoned;
     }
 
-  private:
     void quantise_group(const float* numbers, float peak, size_t at) {
         typedef int8_t Bytes __attribute__((vector_size(LANES)));
         const float inverse = peak > 0 ? 127 / peak : 0;
@@ -237,14 +271,37 @@ inline void multiply_tokens(const uint8_t* piece, float factor, const Activation
     for (int t = 0; t < TOKENS; t++) out[t] = scaled[t] + shifted[t];
 }
 
+// Two sums for each token: one alone would wait for itself.
+template <int TOKENS>
+inline void multiply_exactly(const float* tile, const Activations& x, int token, Vec* out) {
+    const size_t depth = x.depth;
+    const float* rows = &x.exact[token * depth];
+    Vec even[TOKENS] = {}, odd[TOKENS] = {};
+    for (size_t i = 0; i + 1 < depth; i += 2, tile += 2 * LANES) {
+        for (int v = 0; v < 2; v++)
+            __builtin_prefetch(reinterpret_cast<const char*>(tile + v * LANES) + EXACT_AHEAD, 0, 2);
+        const Vec first = load(tile), second = load(tile + LANES);
+        for (int t = 0; t < TOKENS; t++) {
+            even[t] += first * rows[t * depth + i];
+            odd[t] += second * rows[t * depth + i + 1];
+        }
+    }
+    for (int t = 0; t < TOKENS; t++) {
+        if (depth % 2) even[t] += load(tile) * rows[t * depth + depth - 1];
+        out[t] = even[t] + odd[t];
+    }
+}
+
 // A tile's rows times `count` tokens, at most COUNT_MAX.
 template <int COUNT_MAX = TOKENS_AT_ONCE>
 inline void multiply(const Matrix& w, int tile, const Activations& x, int token, int count,
                      Vec* out) {
     if (count == COUNT_MAX) {
-        const uint8_t* piece = w.tiles + size_t(tile) * x.groups * piece_bytes(w.steps);
+        const uint8_t* piece = w.tiles + size_t(tile) * tile_bytes(w.steps, x.depth);
         const float factor = factor_of(w.steps);
-        if (w.steps == Steps::SIXTEEN)
+        if (w.steps == Steps::NONE)
+            multiply_exactly<COUNT_MAX>(reinterpret_cast<const float*>(piece), x, token, out);
+        else if (w.steps == Steps::SIXTEEN)
             multiply_tokens<COUNT_MAX, true>(piece, factor, x, token, out);
         else
             multiply_tokens<COUNT_MAX, false>(piece, factor, x, token, out);
