@@ -7,6 +7,7 @@ ends the start.
 """
 
 import logging
+from functools import partial
 
 import torch
 
@@ -39,26 +40,30 @@ def load(config: EngineConfig) -> Model:
         raise DeviceUnavailable("int4 is there on a GPU only: --device cuda")
     if place.dtype is not torch.float32:
         return _load_placed(config, place)
-    in_torch = build_for(config)
-    wanted = "int8" if config.quantisation == "int8" else "float32"
-    # What computes less reaches into layers, which the kernels do not show.
-    kernels = None if config.is_approximate else _open(config, wanted)
-    if kernels is None:
-        return load_model(config.model_dir, config.adapter_dir, build=in_torch)
-
-    def build(shape: ModelConfig, read: ReadWeights) -> Model:
-        reason = unfit(shape, block_size=config.block_size)
-        if reason is not None and wanted == "float32":
-            logger.info("fp32 runs layer by layer in torch: %s", reason)
-            return in_torch(shape, read)
-        # The kernels have threads of their own: two pools that wait by spinning fight over cores.
-        torch.set_num_threads(1)
-        if reason is None:
-            return FusedModel(shape, read, kernels=kernels, precision=wanted)
-        logger.warning("int8 runs layer by layer, not fused: %s", reason)
-        return Model(shape, read, make=KernelMaker(kernels, precision=wanted))
-
+    build = partial(_build_on_cpu, config=config)
     return load_model(config.model_dir, config.adapter_dir, build=build)
+
+
+def _build_on_cpu(shape: ModelConfig, read: ReadWeights, *, config: EngineConfig) -> Model:
+    """In fp32 or int8; the kernels are looked for only where they would be used."""
+    in_torch, is_int8 = build_for(config), config.quantisation == "int8"
+    # What computes less reaches into layers, which the kernels do not show.
+    if config.is_approximate:
+        return in_torch(shape, read)
+    reason = unfit(shape, block_size=config.block_size)
+    if reason is not None and not is_int8:
+        logger.info("fp32 runs layer by layer in torch: %s", reason)
+        return in_torch(shape, read)
+    kernels = _open(config)
+    if kernels is None:
+        return in_torch(shape, read)
+    # The kernels have threads of their own: two pools that wait by spinning fight over the cores.
+    torch.set_num_threads(1)
+    precision = "int8" if is_int8 else "float32"
+    if reason is None:
+        return FusedModel(shape, read, kernels=kernels, precision=precision)
+    logger.warning("int8 runs layer by layer, not fused: %s", reason)
+    return Model(shape, read, make=KernelMaker(kernels, precision=precision))
 
 
 def _load_on_gpu(config: EngineConfig, place: Placement) -> Model:
@@ -90,11 +95,11 @@ def _load_placed(config: EngineConfig, place: Placement) -> Model:
     return load_model(config.model_dir, config.adapter_dir, build=build)
 
 
-def _open(config: EngineConfig, wanted: str) -> Kernels | None:
+def _open(config: EngineConfig) -> Kernels | None:
     try:
         return Kernels(built_library(config.kernel_dir), threads=config.threads)
     except (CannotBuild, Unusable) as error:
-        if wanted == "int8":
+        if config.quantisation == "int8":
             logger.warning("int8 is not available, serving fp32: %s", error)
         else:
             logger.info("torch computes, not the kernels: %s", error)
