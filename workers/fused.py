@@ -8,7 +8,6 @@ with the same products. Its cache holds a block's keys transposed, which no one 
 from array import array
 from itertools import chain
 
-import torch
 from torch import Tensor
 
 from workers.families import ModelConfig
@@ -62,9 +61,15 @@ class FusedModel(Model):
     def linear_kind(self) -> str:
         return f"{super().linear_kind}-fused"
 
-    @torch.inference_mode()
-    def hidden_states(self, batch: Batch, cache: KVCache, *, depth: int | None = None) -> Tensor:
-        hidden = self._embed(batch)
+    def companion(self, config: ModelConfig, read: ReadWeights) -> Model:
+        """In int8, whatever this one has: what it guesses is verified."""
+        if unfit(config, block_size=LANES) is not None:
+            return Model(config, read, make=KernelMaker(self._kernels, precision="int8"))
+        return FusedModel(config, read, kernels=self._kernels, precision="int8")
+
+    def transform(
+        self, hidden: Tensor, batch: Batch, cache: KVCache, *, depth: int | None = None
+    ) -> Tensor:
         spans = [span for bucket in batch.buckets for span in bucket.spans]
         used = [span.block_ids[: span.blocks(LANES)] for span in spans]
         contexts = array("i", [span.context for span in spans])

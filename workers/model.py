@@ -187,9 +187,17 @@ class Model:
 
         It is what `logits` takes: the final norm is not applied yet.
         """
-        return self._run(
-            self._embed(batch), self._step(batch, cache), range(self.config.layers)[:depth]
-        )
+        return self.transform(self._embed(batch), batch, cache, depth=depth)
+
+    def transform(
+        self, hidden: Tensor, batch: Batch, cache: KVCache, *, depth: int | None = None
+    ) -> Tensor:
+        """What the layers make of `hidden` [tokens, hidden], which may be overwritten."""
+        return self._run(hidden, self._step(batch, cache), range(self.config.layers)[:depth])
+
+    def companion(self, config: ModelConfig, read: ReadWeights) -> "Model":
+        """A small decoder beside this one that runs by the same means."""
+        return Model(config, read, make=self.make_linear)
 
     def _step(self, batch: Batch, cache: KVCache) -> Step:
         rotation = None

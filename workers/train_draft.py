@@ -52,6 +52,8 @@ WEIGHT_DECAY = 0.01
 CHECKPOINT_EVERY_S = 300.0
 WRITING_ROWS = 48
 REPORT_EVERY = 50
+# Batches are drawn so many at a time, and their dialogues then grouped by length.
+ALIKE_OF = 16
 
 
 @dataclass(slots=True)
@@ -127,7 +129,7 @@ def write_dialogues(options: argparse.Namespace) -> None:
         threads=options.threads,
         quantisation=options.quantisation,
         max_running_requests=WRITING_ROWS,
-        kv_blocks=WRITING_ROWS * 20,
+        kv_blocks=WRITING_ROWS * 32,
     )
     engine = Engine.load(config)
     corpus = Corpus(options.folder, hidden_size=engine.model.config.hidden_size)
@@ -165,7 +167,8 @@ def fit(options: argparse.Namespace, model: Model) -> None:
         started = time.monotonic()
         for group in training.optimizer.param_groups:
             group["lr"] = learning_rate(PEAK_RATE, training.seconds / (options.minutes * 60))
-        loss = fitter.loss(pad(next(batches)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=_has_bf16()):
+            loss = fitter.loss(pad(next(batches)))
         training.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(fitter.head.parameters(), GRADIENT_NORM_MAX)
@@ -237,14 +240,25 @@ def _save_checkpoint(path: Path, training: Training) -> None:
     partial.replace(path)
 
 
+def _has_bf16() -> bool:
+    """Whether the processor multiplies bf16 by itself: it takes a third of the time then."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _batches(corpus: Corpus, *, seed: int) -> Iterator[list[Dialogue]]:
-    """Shuffled batches without end; each round through the corpus sees what was added to it."""
+    """Shuffled batches without end; each round through the corpus sees what was added to it.
+
+    Those of a batch are about equally long, so that little is padding.
+    """
     order = random.Random(seed)
     while True:
         train, _ = split(corpus.read())
         order.shuffle(train)
-        for start in range(0, len(train) - BATCH + 1, BATCH):
-            yield train[start : start + BATCH]
+        for start in range(0, len(train), ALIKE_OF * BATCH):
+            alike = sorted(train[start : start + ALIKE_OF * BATCH], key=lambda d: len(d.tokens))
+            batches = [alike[at : at + BATCH] for at in range(0, len(alike) - BATCH + 1, BATCH)]
+            order.shuffle(batches)
+            yield from batches
 
 
 def report(line: str) -> None:

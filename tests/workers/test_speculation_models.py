@@ -11,10 +11,9 @@ from workers.config import EngineConfig
 from workers.model import load_model
 from workers.sequence import FinishReason
 from workers.speculation.corpus import Dialogue
+from workers.speculation.eagle import UNREAD_MAX, EagleProposer
 from workers.speculation.fitting import Fitter, pad
-from workers.speculation.guessing import EagleProposer
 from workers.speculation.heads import (
-    WINDOW,
     HeadKind,
     HeadShape,
     TrainedHead,
@@ -25,7 +24,7 @@ from workers.speculation.heads import (
 )
 from workers.speculation.phrases import count_phrases, save_phrases
 from workers.speculation.proposers import SpeculationRefused
-from workers.speculation.protocol import Ask
+from workers.speculation.protocol import Ask, Draft
 from workers.tokenizer import Tokenizer
 
 HIDDEN, VOCAB = 96, 258
@@ -215,7 +214,7 @@ def test_eagle_guesses_what_its_training_saw(tiny_model_dir: Path):
     # given
     model = load_model(tiny_model_dir)
     head = trained("eagle", depth=4)
-    proposer = EagleProposer(head, model)
+    proposer = EagleProposer(head, model, kv_blocks=12, block_size=16)
     generator = torch.Generator().manual_seed(8)
     texts = [torch.randint(2, 258, (n,), generator=generator).tolist() for n in (70, 12)]
     features = [torch.randn(len(text) - 1, HIDDEN, generator=generator) for text in texts]
@@ -225,8 +224,9 @@ def test_eagle_guesses_what_its_training_saw(tiny_model_dir: Path):
     for name, rows in zip("ab", features, strict=True):
         for first in range(0, len(rows), 7):
             proposer.watch(name, first, rows[first : first + 7])
+    blocks = {"a": [7, 2, 9, 4, 1], "b": [3]}
     asks = [
-        Ask(key=name, salt="", tokens=text, limit=4, block_ids=[])
+        Ask(key=name, salt="", tokens=text, limit=4, block_ids=blocks[name])
         for name, text in zip("ab", texts, strict=True)
     ]
     drafts = proposer.propose(asks)
@@ -244,7 +244,56 @@ def test_eagle_guesses_what_its_training_saw(tiny_model_dir: Path):
         guesses = [guess[0, start] for guess in fitter.guesses(padded)]
         best = [int(head.tokens[(guess @ fitter._output.T).argmax()]) for guess in guesses]
         assert draft.tokens == best
-    assert len(proposer._windows["a"].keys_values) == WINDOW
+
+
+def test_eagle_reads_what_it_can_see_and_no_more(tiny_model_dir: Path):
+    """Behind a cached prefix, and behind more than it keeps, it counts from a block's beginning."""
+    # given: one request whose first 32 tokens came from the cache, one that is whole
+    model = load_model(tiny_model_dir)
+    generator = torch.Generator().manual_seed(9)
+    text = torch.randint(2, 258, (UNREAD_MAX + 90,), generator=generator).tolist()
+    features = torch.randn(len(text) - 1, HIDDEN, generator=generator)
+
+    def draft(first: int, count: int, chunk: int) -> Draft:
+        proposer = EagleProposer(trained("eagle", depth=4), model, kv_blocks=60, block_size=16)
+        for start in range(first, count, chunk):
+            proposer.watch("a", start, features[start : min(start + chunk, count)])
+        blocks = list(range(1, 50))
+        [guessed] = proposer.propose([Ask("a", "", text[: count + 1], 3, blocks)])
+        return guessed
+
+    # then: what stands before does not matter
+    behind_cache = draft(32, 80, 1)
+    features[:32] = float("nan")
+    assert draft(32, 80, 40) == behind_cache
+    assert len(behind_cache.tokens) == 3
+    # and what was too much to keep, when position 550 came, is the same as never seen
+    assert (550 - 32) > UNREAD_MAX >= (543 - 32)
+    kept_from = -(-(550 - UNREAD_MAX // 2) // 16) * 16
+    assert draft(32, len(text) - 1, 7) == draft(kept_from, len(text) - 1, 64)
+
+
+def test_numbers_that_broke_leave_no_trace_in_eagles_cache(tiny_model_dir: Path):
+    # given: blocks that a request used whose hidden states were not finite
+    model = load_model(tiny_model_dir)
+    generator = torch.Generator().manual_seed(10)
+    text = torch.randint(2, 258, (20,), generator=generator).tolist()
+    features = torch.randn(19, HIDDEN, generator=generator)
+
+    def draft(proposer: EagleProposer, key: str, rows: torch.Tensor) -> Draft:
+        proposer.watch(key, 0, rows)
+        [guessed] = proposer.propose([Ask(key, "", text, 4, [1, 2])])
+        proposer.forget(key)
+        return guessed
+
+    fresh, used = (
+        EagleProposer(trained("eagle", depth=4), model, kv_blocks=8, block_size=16)
+        for _ in range(2)
+    )
+    draft(used, "broken", torch.full_like(features, float("nan")))
+
+    # then
+    assert draft(used, "a", features) == draft(fresh, "a", features)
 
 
 @pytest.mark.parametrize("kind", ["medusa", "eagle"])

@@ -1,8 +1,10 @@
 """What draft heads are trained on: dialogues that the model writes, with its own hidden states.
 
-The model is shown the start of a user's turn and continues it; what it asks, it then answers. So
-the heads see what the model says, and nothing has to be downloaded. Dialogues are appended as they
-end, to a file of JSON lines and one of raw fp16 features; a run that was cut off goes on.
+The model is shown the start of a user's turn and continues it; what it asks, it then answers; and
+every answer is given back to it with something to do: to shorten it, to copy out of it, to change a
+detail. So the heads see what the model says, also about a text at hand, and nothing has to be
+downloaded. Dialogues are appended as they end, to a file of JSON lines and one of raw fp16
+features; a run that was cut off goes on.
 """
 
 import json
@@ -17,7 +19,6 @@ from torch import Tensor
 from workers.engine import Engine
 from workers.sampler import SamplingParams
 from workers.sequence import GenerationRequest, Sequence
-from workers.speculation.heads import WINDOW
 
 PLACE = "\N{OBJECT REPLACEMENT CHARACTER}"
 QUESTION_TOKENS_MAX = 60
@@ -25,12 +26,37 @@ QUESTION_TOKENS_MIN = 4
 ANSWER_TOKENS_MAX = 192
 ANSWER_TOKENS_MIN = 16
 
+# How questions begin, by turns: most as the model likes.
+BEGINNINGS = (
+    "",
+    "",
+    "Write a Python function that",
+    "",
+    "Write a short report about",
+    "Give an example of a table with",
+    "",
+    "Write a program which",
+)
+# What is asked about an answer, by turns.
+TASKS = (
+    "Summarize this in two sentences:\n{}",
+    "Write this again and correct every mistake:\n{}",
+    "List the most important points of the text below.\n\n{}",
+    "{}\n\nReplace one word by a better one and show everything.",
+    "Copy the names and numbers out of this, one on each line:\n{}",
+    "Turn this into JSON:\n{}",
+    "Make this shorter:\n\n{}",
+    "{}\n\nRepeat the text above exactly.",
+)
+# Kinds of requests whose tokens and features are kept.
+KEPT = ("answer", "task")
+
 GoOn = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Tokens of a prompt's end and its answer; one row of features for each token but the last."""
+    """Tokens of a prompt and its answer; one row of features for each token but the last."""
 
     tokens: list[int]
     prompt_count: int
@@ -132,33 +158,45 @@ class Writer:
             if progress.finish_reason is None:
                 continue
             del self._open[progress.request_id]
-            if progress.request_id.startswith("question"):
-                self._answer(entry.seed, entry.output)
-            elif len(entry.output) >= ANSWER_TOKENS_MIN:
-                self._corpus.append(entry.seed, _dialogue(entry))
-                lengths.append(len(entry.output))
+            kind = progress.request_id.partition("-")[0]
+            if kind == "question":
+                self._answer(entry.seed, entry.prompt[len(self._opening) :] + entry.output)
+                continue
+            if len(entry.output) < ANSWER_TOKENS_MIN:
+                continue
+            self._corpus.append(entry.seed, _dialogue(entry))
+            lengths.append(len(entry.output))
+            if kind == "answer":
+                self._give_task(entry.seed, entry.output)
         return lengths
 
     def _watch(self, sequence: Sequence, hidden: Tensor) -> None:
         request_id = sequence.request.request_id
-        if request_id.startswith("answer"):
+        if request_id.startswith(KEPT):
             features = self._engine.model.normed(hidden).to(torch.float16)
             self._open[request_id].features.append(features)
 
     def _ask(self, seed: int) -> None:
         sampling = SamplingParams(temperature=1.0, top_p=0.95, seed=seed, logprobs=0)
-        self._add("question", _Open(seed, self._opening), QUESTION_TOKENS_MAX, sampling)
+        beginning = self._engine.tokenizer.encode(BEGINNINGS[seed % len(BEGINNINGS)])
+        entry = _Open(seed, self._opening + beginning)
+        self._add("question", entry, QUESTION_TOKENS_MAX, sampling)
 
     def _answer(self, seed: int, question: list[int]) -> None:
-        engine = self._engine
-        text = engine.tokenizer.decode(question).strip()
-        if len(question) < QUESTION_TOKENS_MIN or not text:
-            return
-        prompt = engine.tokenizer.encode_chat([{"role": "user", "content": text}])
+        text = self._engine.tokenizer.decode(question).strip()
+        if len(question) >= QUESTION_TOKENS_MIN and text:
+            self._say("answer", seed, text)
+
+    def _give_task(self, seed: int, answer: list[int]) -> None:
+        text = self._engine.tokenizer.decode(answer).strip()
+        self._say("task", seed, TASKS[seed // len(BEGINNINGS) % len(TASKS)].format(text))
+
+    def _say(self, kind: str, seed: int, text: str) -> None:
+        prompt = self._engine.tokenizer.encode_chat([{"role": "user", "content": text}])
         # Half as a careful reader would ask for it, half with the variety of ordinary sampling.
         temperature = 0.0 if seed % 2 else 0.6
         sampling = SamplingParams(temperature=temperature, top_p=0.95, seed=seed, logprobs=0)
-        self._add("answer", _Open(seed, prompt), ANSWER_TOKENS_MAX, sampling)
+        self._add(kind, _Open(seed, prompt), ANSWER_TOKENS_MAX, sampling)
 
     def _add(self, kind: str, entry: _Open, limit: int, sampling: SamplingParams) -> None:
         request_id = f"{kind}-{entry.seed}"
@@ -170,7 +208,7 @@ class Writer:
                 max_tokens=limit,
                 sampling=sampling,
                 # Hidden states of what comes from the prefix cache are not there to be recorded.
-                salt=request_id if kind == "answer" else kind,
+                salt=request_id if kind in KEPT else kind,
             )
         )
 
@@ -184,6 +222,5 @@ def opening(engine: Engine) -> list[int]:
 
 def _dialogue(entry: _Open) -> Dialogue:
     tokens = entry.prompt + entry.output
-    first = max(0, len(entry.prompt) - WINDOW)
-    features = torch.cat(entry.features)[first : len(tokens) - 1]
-    return Dialogue(tokens[first:], len(entry.prompt) - first, features)
+    features = torch.cat(entry.features)[: len(tokens) - 1]
+    return Dialogue(tokens, len(entry.prompt), features)

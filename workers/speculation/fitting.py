@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from workers.rotary import rotations
 from workers.speculation.corpus import Dialogue
-from workers.speculation.heads import WINDOW, EagleHead, Head, MedusaHead
+from workers.speculation.heads import EagleHead, Head, MedusaHead, eagle_rope
 
 HELD_OUT_EVERY = 16
 BATCH = 6
-LENGTH_MAX = 192
+LENGTH_MAX = 448
 DEPTH_WEIGHT = 0.8
 GRADIENT_NORM_MAX = 1.0
 WARM_UP = 0.03
@@ -39,6 +40,11 @@ class Padded:
         after_prompt = starts[None] + 1 >= self.prompt_counts[:, None]
         before_end = starts[None] + 2 + depth < self.lengths[:, None]
         return after_prompt & before_end
+
+    def decides_answer(self) -> Tensor:
+        """[rows, length - 1]: features that decide an answer's second token or a later one."""
+        places = torch.arange(self.tokens.shape[1] - 1)[None]
+        return (places >= self.prompt_counts[:, None]) & (places + 1 < self.lengths[:, None])
 
 
 def pad(dialogues: Sequence[Dialogue]) -> Padded:
@@ -81,14 +87,16 @@ class Fitter:
         self._output = output
 
     def loss(self, batch: Padded) -> Tensor:
+        decides = batch.decides_answer()
+        place = decides.flatten().cumsum(0).view_as(decides) - 1
         with torch.no_grad():
-            teacher = torch.softmax(batch.features @ self._output.T, -1)
+            teacher = torch.softmax(batch.features[decides] @ self._output.T, -1)
         total = torch.zeros(())
         weights = 0.0
         for depth, guessed in enumerate(self.guesses(batch)):
             judged = batch.judged(depth)
             logits = guessed[judged] @ self._output.T  # [guesses, few]
-            wanted = teacher[:, 1 + depth :][judged]
+            wanted = teacher[place[:, 1 + depth :][judged]]
             weight = DEPTH_WEIGHT**depth
             total = total + weight * F.cross_entropy(logits, wanted)
             weights += weight
@@ -122,39 +130,41 @@ class Fitter:
     def _eagle(self, head: EagleHead, batch: Padded) -> Iterator[Tensor]:
         """Unrolled on its own predictions, with the true tokens: what acceptance would give it."""
         embedded = self._embedding[batch.tokens]
+        turns = rotations(eagle_rope(), batch.tokens.shape[1])
         joined = head.pairs(embedded[:, 1:], batch.features)
-        past = head.keys_values(joined)  # [rows, pairs, 2, heads, dim]
-        chain: list[Tensor] = []
+        past = head.keys_values(joined, turns[: joined.shape[1]])
+        chain: list[tuple[Tensor, Tensor]] = []
         for depth in range(self._depth):
             count = batch.tokens.shape[1] - 2 - depth
-            joined = joined[:, :count]
+            joined, own_turns = joined[:, :count], turns[depth : depth + count]
             if depth:
-                chain.append(head.keys_values(joined))
-            attended = _attend_window(
-                head, head.queries(joined), past[:, :count], [link[:, :count] for link in chain]
-            )
-            guessed = head.finish(joined, attended)
+                chain.append(head.keys_values(joined, own_turns))
+            query = head.queries(joined, own_turns)
+            guessed = head.finish(joined, _attend(query, past, chain))
             yield guessed
             joined = head.pairs(embedded[:, 2 + depth : 2 + depth + count], guessed)
 
 
-def _attend_window(head: EagleHead, query: Tensor, past: Tensor, chain: list[Tensor]) -> Tensor:
-    """Attention [rows, starts, heads * dim] over the last pairs and one's own chain of guesses."""
-    starts, depth = query.shape[1], len(chain)
-    distance = torch.arange(starts)[:, None] - torch.arange(starts)[None]  # [starts, starts]
-    seen = (distance >= 0) & (distance < WINDOW)
-    bias = head.distance[:, (distance.clamp(0, WINDOW - 1) + depth)]
-    scores = torch.einsum("bqhd,bkhd->bhqk", query, past[:, :, 0]) * query.shape[-1] ** -0.5
-    parts = [(scores + bias).masked_fill(~seen, BANNED)]
-    for index, link in enumerate(chain):
-        own = (query * link[:, :, 0]).sum(-1) * query.shape[-1] ** -0.5  # [rows, starts, heads]
-        parts.append((own + head.distance[:, depth - 1 - index]).transpose(1, 2)[..., None])
-    shares = torch.softmax(torch.cat(parts, -1), -1)
-    mixed = torch.einsum("bhqk,bkhd->bqhd", shares[..., :starts], past[:, :, 1])
-    for index, link in enumerate(chain):
-        share = shares[..., starts + index].transpose(1, 2)[..., None]  # [rows, starts, heads, 1]
-        mixed = mixed + share * link[:, :, 1]
-    return mixed.flatten(2)
+def _attend(
+    query: Tensor, past: tuple[Tensor, Tensor], chain: list[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Attention [rows, starts, heads * dim] of each start over the pairs up to it, and over its own
+    chain of guesses."""
+    starts, scale = query.shape[1], query.shape[-1] ** -0.5
+    keys, values = (side[:, :starts].transpose(1, 2) for side in past)
+    query = query.transpose(1, 2)  # [rows, heads, starts, dim]
+    if not chain:
+        mixed = F.scaled_dot_product_attention(query, keys, values, is_causal=True)
+        return mixed.transpose(1, 2).flatten(2)
+    later = torch.ones(starts, starts, dtype=torch.bool).triu(1)
+    scores = [(query @ keys.transpose(2, 3) * scale).masked_fill(later, BANNED)]
+    links = [[side[:, :starts].transpose(1, 2) for side in link] for link in chain]
+    scores += [(query * key).sum(-1, keepdim=True) * scale for key, _ in links]
+    shares = torch.softmax(torch.cat(scores, -1), -1)
+    mixed = shares[..., :starts] @ values
+    for index, (_, value) in enumerate(links, start=starts):
+        mixed = mixed + shares[..., index : index + 1] * value
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def learning_rate(peak: float, done: float) -> float:

@@ -5,8 +5,8 @@ Medusa (Cai et al. 2024): one residual block for each depth, all from the last h
 state and feeds on its own prediction. Both read the target's output matrix, cut to the tokens that
 it uses most, so their files hold little. The hidden state is taken after the target's final norm.
 
-EAGLE sees the last `WINDOW` positions only, by distance: its state is small and bounded, and a
-prefix that came from the cache, whose hidden states nobody has, does not matter.
+EAGLE's layer is a Llama's, whatever the target is: what runs a decoder runs the head (`eagle`).
+Here is how it is trained, on whole texts at once.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from workers.rotary import Rope
+
 HeadKind = Literal["medusa", "eagle"]
 
-WINDOW = 32
 DEPTH_MAX = 8
-EAGLE_HEADS = 6
 EAGLE_HEAD_DIM = 64
-EAGLE_MLP = 1024
+EAGLE_THETA = 10_000.0
 NORM_EPS = 1e-5
 
 
@@ -41,6 +41,20 @@ class HeadShape:
     hidden_size: int
     vocab_size: int
     depth: int
+
+    @property
+    def heads(self) -> int:
+        """Of EAGLE's layer, as is what follows."""
+        return max(1, self.hidden_size // EAGLE_HEAD_DIM)
+
+    @property
+    def kv_heads(self) -> int:
+        """A third of the heads, where that divides them."""
+        return next(n for n in range(max(1, self.heads // 3), 0, -1) if self.heads % n == 0)
+
+    @property
+    def mlp_width(self) -> int:
+        return self.hidden_size * 8 // 3 // 16 * 16
 
 
 class MedusaHead(nn.Module):
@@ -61,49 +75,85 @@ class MedusaHead(nn.Module):
         return features[:, None] + moved
 
 
+class _Norm(nn.RMSNorm):
+    """In fp32 whatever products are computed in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
 class EagleHead(nn.Module):
+    """Its parameters have the names of a Llama's layer."""
+
     def __init__(self, shape: HeadShape) -> None:
         super().__init__()
-        width, inner = shape.hidden_size, EAGLE_HEADS * EAGLE_HEAD_DIM
+        width, query = shape.hidden_size, shape.heads * EAGLE_HEAD_DIM
+        key = shape.kv_heads * EAGLE_HEAD_DIM
+        self._group = shape.heads // shape.kv_heads
         self.join = nn.Linear(2 * width, width)
-        self.attention_norm = nn.Parameter(torch.ones(width))
-        self.query = nn.Linear(width, inner, bias=False)
-        self.key_value = nn.Linear(width, 2 * inner, bias=False)
-        self.output = nn.Linear(inner, width, bias=False)
-        self.distance = nn.Parameter(torch.zeros(EAGLE_HEADS, WINDOW + DEPTH_MAX))
-        self.mlp_norm = nn.Parameter(torch.ones(width))
-        self.gate_up = nn.Linear(width, 2 * EAGLE_MLP, bias=False)
-        self.down = nn.Linear(EAGLE_MLP, width, bias=False)
-        self.final_norm = nn.Parameter(torch.ones(width))
+        self.input_layernorm = _Norm(width, NORM_EPS)
+        self.q_proj = nn.Linear(width, query, bias=False)
+        self.k_proj = nn.Linear(width, key, bias=False)
+        self.v_proj = nn.Linear(width, key, bias=False)
+        self.o_proj = nn.Linear(query, width, bias=False)
+        self.post_attention_layernorm = _Norm(width, NORM_EPS)
+        self.gate_proj = nn.Linear(width, shape.mlp_width, bias=False)
+        self.up_proj = nn.Linear(width, shape.mlp_width, bias=False)
+        self.down_proj = nn.Linear(shape.mlp_width, width, bias=False)
+        self.norm = _Norm(width, NORM_EPS)
         # Starts near the identity on the hidden state, which already knows a lot.
         with torch.no_grad():
             self.join.weight[:, width:] += torch.eye(width)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.o_proj.weight)
+        nn.init.zeros_(self.down_proj.weight)
 
     def pairs(self, embedded: Tensor, features: Tensor) -> Tensor:
         """Join the embedding of a token with the features of the one before: [..., hidden]."""
-        normed = F.rms_norm(embedded, embedded.shape[-1:], None, NORM_EPS)
-        joined: Tensor = self.join(torch.cat((normed, features), -1))
+        joined: Tensor = self.join(eagle_input(embedded, features))
         return joined
 
-    def keys_values(self, joined: Tensor) -> Tensor:
-        """What later positions attend to: [..., 2, heads, dim]."""
-        projected = self.key_value(_norm(joined, self.attention_norm))
-        shaped: Tensor = projected.unflatten(-1, (2, EAGLE_HEADS, EAGLE_HEAD_DIM))
-        return shaped
+    def keys_values(self, joined: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+        """What later positions attend to: keys and values [..., heads, dim], one for each query."""
+        normed = self.input_layernorm(joined)
+        keys = _turned(_by_head(self.k_proj(normed)), rotation)
+        values = _by_head(self.v_proj(normed))
+        return keys.repeat_interleave(self._group, -2), values.repeat_interleave(self._group, -2)
 
-    def queries(self, joined: Tensor) -> Tensor:
+    def queries(self, joined: Tensor, rotation: Tensor) -> Tensor:
         """[..., heads, dim]"""
-        projected = self.query(_norm(joined, self.attention_norm))
-        shaped: Tensor = projected.unflatten(-1, (EAGLE_HEADS, EAGLE_HEAD_DIM))
-        return shaped
+        return _turned(_by_head(self.q_proj(self.input_layernorm(joined))), rotation)
 
     def finish(self, joined: Tensor, attended: Tensor) -> Tensor:
         """The rest of the layer after attention [..., heads * dim]: predicted features."""
-        hidden = joined + self.output(attended)
-        gate, up = self.gate_up(_norm(hidden, self.mlp_norm)).chunk(2, -1)
-        return _norm(hidden + self.down(F.silu(gate) * up), self.final_norm)
+        hidden = joined + self.o_proj(attended)
+        normed = self.post_attention_layernorm(hidden)
+        hidden = hidden + self.down_proj(F.silu(self.gate_proj(normed)) * self.up_proj(normed))
+        features: Tensor = self.norm(hidden)
+        return features
+
+
+def eagle_input(embedded: Tensor, features: Tensor) -> Tensor:
+    """What EAGLE joins, side by side: [..., 2 * hidden]."""
+    normed = F.rms_norm(embedded, embedded.shape[-1:], None, NORM_EPS)
+    return torch.cat((normed, features), -1)
+
+
+def eagle_rope() -> Rope:
+    return Rope(dim=EAGLE_HEAD_DIM, theta=EAGLE_THETA)
+
+
+def _by_head(x: Tensor) -> Tensor:
+    return x.view(*x.shape[:-1], -1, EAGLE_HEAD_DIM)
+
+
+def _turned(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate heads [..., starts, heads, dim], whose halves are pairs; rotation [starts, 1, dim/2].
+
+    Cosines and sines by hand: complex numbers have no fast gradient.
+    """
+    cosine, sine = rotation.real, rotation.imag
+    first, second = x.chunk(2, -1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)
 
 
 Head = MedusaHead | EagleHead
@@ -111,10 +161,6 @@ Head = MedusaHead | EagleHead
 
 def new_head(shape: HeadShape) -> Head:
     return MedusaHead(shape) if shape.kind == "medusa" else EagleHead(shape)
-
-
-def _norm(x: Tensor, weight: Tensor) -> Tensor:
-    return F.rms_norm(x, weight.shape, weight, NORM_EPS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import torch
 from workers.batch import Part, build_batch
 from workers.kv import BlockPool, BlockTable, KVCache
 from workers.model import Model
-from workers.speculation.guessing import certainties_of
+from workers.speculation.certainty import certainties_of
 from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
 
 READ_MAX = 128

@@ -5,8 +5,9 @@ from pathlib import Path
 from workers.config import LOOKUPS, EngineConfig
 from workers.kv import KVCache
 from workers.model import Model, load_model
-from workers.speculation.guessing import EagleProposer, MedusaProposer
+from workers.speculation.eagle import EagleProposer
 from workers.speculation.heads import HeadKind, TrainedHead, UnusableHead, load_head
+from workers.speculation.medusa import MedusaProposer
 from workers.speculation.model_draft import DraftModelProposer, SelfDraftProposer
 from workers.speculation.ngram import NgramProposer
 from workers.speculation.phrases import PhraseProposer, UnusablePhrases, load_phrases
@@ -52,7 +53,12 @@ def _make_model_proposer(name: str, config: EngineConfig, model: Model, cache: K
         return _self_draft(config, model, cache)
     if name == "medusa":
         return MedusaProposer(_trained("medusa", config, model), model)
-    return EagleProposer(_trained("eagle", config, model), model)
+    return EagleProposer(
+        _trained("eagle", config, model),
+        model,
+        kv_blocks=config.kv_blocks,
+        block_size=config.block_size,
+    )
 
 
 def _draft_model(config: EngineConfig, target: Model) -> Proposer:

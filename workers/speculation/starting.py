@@ -6,7 +6,7 @@ prompts. For proposers that run a model: what they say themselves.
 """
 
 from workers.config import LOOKUPS
-from workers.speculation.guessing import CERTAINTIES
+from workers.speculation.certainty import CERTAINTIES
 from workers.speculation.matching import AGREED, DEPTHS, SHARES
 from workers.speculation.phrases import NAME as PHRASES
 from workers.speculation.policy import PRIOR_ACCEPTANCE, Kind
