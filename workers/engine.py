@@ -29,7 +29,6 @@ from workers.sampler import (
     Peak,
     TokenLogprobs,
     check_finite,
-    find_peaks,
     token_logprobs,
 )
 from workers.scheduler import CacheStats, Scheduled, Scheduler
@@ -308,11 +307,11 @@ class Engine:
         recorded = None if self._graphs is None else self._graphs.run(parts)
         if recorded is not None:
             hidden, logits = recorded
-            return hidden, logits, find_peaks(logits), list(range(len(parts)))
+            return hidden, logits, self.model.peaks(logits), list(range(len(parts)))
         layout = self._layout(parts)
         hidden = self.model.hidden_states(layout.batch, self._cache)
         logits = self.model.logits(hidden.index_select(0, layout.batch.logit_rows))
-        return hidden, logits, find_peaks(logits), layout.order
+        return hidden, logits, self.model.peaks(logits), layout.order
 
     def _forward(self, plan: list[Scheduled]) -> list[Computed]:
         """One step of the model over the plan."""

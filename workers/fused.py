@@ -6,8 +6,9 @@ with the same products. Its cache holds a block's keys transposed, which no one 
 """
 
 from array import array
-from itertools import chain
+from itertools import chain, starmap
 
+import torch
 from torch import Tensor
 
 from workers.families import ModelConfig
@@ -18,6 +19,7 @@ from workers.kv import KVCache
 from workers.linear import KernelLinear, KernelMaker
 from workers.mlp import GatedMLP
 from workers.model import Batch, Layer, Model, RMSNorm
+from workers.sampler import Peak
 from workers.weights import ReadWeights
 
 # The kernels' vectors have this many lanes: a block's positions, and a divisor of the widths.
@@ -88,6 +90,17 @@ class FusedModel(Model):
         layers = len(self._described) if depth is None else min(depth, len(self._described))
         self._kernels.run_layers(self._decoder, step, layers, hidden)
         return hidden
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        assert isinstance(self._norm, RMSNorm)
+        assert isinstance(self._head, KernelLinear)
+        return self._kernels.normed_product(
+            self._decoder, self._norm.weight, self._head.packed, hidden
+        )
+
+    def peaks(self, logits: Tensor) -> list[Peak]:
+        return list(starmap(Peak, self._kernels.peaks(logits)))
 
 
 def _describe(layer: Layer) -> library.Layer:

@@ -25,6 +25,7 @@ from workers.lora import AdaptedWeights
 from workers.mlp import ReluMLP, read_gated_mlp
 from workers.paged import Kernel, Paged, gathered
 from workers.rotary import rotations
+from workers.sampler import Peak, find_peaks
 from workers.torchao_linear import WeightOnlyMaker
 from workers.weights import BadWeights, ReadWeights, Weights, read_linear
 
@@ -223,6 +224,10 @@ class Model:
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [rows, vocab] of hidden states [rows, hidden], always in fp32."""
         return self._head(self.normed(hidden)).float()
+
+    def peaks(self, logits: Tensor) -> list[Peak]:
+        """The likeliest token of each row [rows, vocab] that `logits` gave."""
+        return find_peaks(logits)
 
     @torch.inference_mode()
     def normed(self, hidden: Tensor) -> Tensor:

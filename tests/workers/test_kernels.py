@@ -9,7 +9,8 @@ from torch import Tensor
 
 from workers.kernels import build
 from workers.kernels.build import CannotBuild, built_library
-from workers.kernels.library import Kernels, Unusable
+from workers.kernels.library import Decoder, Kernels, Unusable
+from workers.sampler import find_peaks
 
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 SHAPES = ((16, 32), (1, 1), (15, 31), (100, 70), (258, 96), (48, 576))
@@ -267,3 +268,53 @@ def test_a_library_that_computes_wrongly_is_not_used(
     # then
     with pytest.raises(Unusable, match="wrong"):
         opened(kernel_dir)
+
+
+@pytest.mark.parametrize("width", [1, 7, 16, 258, 1024, 1040, 5003])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_peaks_are_those_that_torch_finds(kernel_dir: Path, width: int, threads: int):
+    # given: ordinary rows, equal numbers, nothing but minus infinity, infinity
+    kernels = opened(kernel_dir, threads=threads)
+    logits = random(8, width)
+    logits[1] = 2.5
+    logits[2] = -torch.inf
+    logits[3] = (logits[3] * 2).round()
+    logits[4, width // 2] = torch.inf
+
+    # when
+    peaks = kernels.peaks(logits)
+
+    # then
+    assert peaks == [(peak.token, peak.logit) for peak in find_peaks(logits)]
+
+
+@pytest.mark.parametrize("place", [0, 15, 1023, 1024, 2999])
+def test_nan_stands_above_all(kernels: Kernels, place: int):
+    # given
+    logits = random(2, 3000)
+    logits[1, place] = torch.nan
+    logits[1, (place + 500) % 3000] = torch.inf
+
+    # when
+    [_, (found, value)] = kernels.peaks(logits)
+
+    # then
+    assert found == place
+    assert value != value
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_normed_product_is_a_product_of_what_was_normed(kernels: Kernels, exact: bool):
+    # given
+    hidden, norm = random(9, 96) * 3, random(96, seed=2)
+    weight = kernels.pack(random(258, 96, seed=3), exact=exact)
+    decoder = Decoder(hidden=96, norm_eps=1e-5)
+    normed = torch.nn.functional.rms_norm(hidden, (96,), norm, 1e-5)
+
+    # then
+    torch.testing.assert_close(
+        kernels.normed_product(decoder, norm, weight, hidden),
+        kernels.product(weight, normed),
+        rtol=1e-4,
+        atol=1e-4 if exact else 0.1,
+    )

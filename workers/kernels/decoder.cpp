@@ -2,6 +2,7 @@
 // attention and the gated MLP, with nothing between them but memory. The C interface below is what
 // workers/kernels/library.py binds; the caller owns every array.
 #include "attention.h"
+#include "peaks.h"
 #include "product.h"
 
 struct Layer {
@@ -30,7 +31,7 @@ struct Workspace {
     explicit Workspace(int threads) : team(threads), scores(threads) {}
     Team team;
     Activations activations;
-    std::vector<float> qkv, attended, gated;
+    std::vector<float> qkv, attended, gated, tops;
     std::vector<Span> spans;
     std::vector<int> owners;  // of each token, its span
     std::vector<Piece> pieces;
@@ -159,6 +160,18 @@ void kernel_layers(Workspace* w, const Decoder* d, const Step* step, int depth, 
     for (int layer = 0; layer < depth; layer++)
         run_layer(*w, *d, d->layers[layer], step->cache + layer * step->layer_floats,
                   step->token_count, hidden);
+}
+
+// out [tokens, rows] = norm(hidden) [tokens, hidden] W^T
+void kernel_normed_product(Workspace* w, const Decoder* d, const float* norm_weight,
+                           const Matrix* matrix, const float* hidden, int tokens, float* out) {
+    take_normed(*w, *d, hidden, norm_weight, *matrix, tokens);
+    product<false>(w->team, *matrix, w->activations, tokens, out);
+}
+
+void kernel_peaks(Workspace* w, const float* logits, int rows, int width, float* values,
+                  int32_t* places) {
+    find_peaks(w->team, logits, rows, width, w->tops, values, places);
 }
 
 }  // extern "C"

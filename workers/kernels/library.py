@@ -143,6 +143,35 @@ class Kernels:
             hidden.data_ptr(),
         )
 
+    def normed_product(
+        self, decoder: Decoder, norm: Tensor, weight: PackedWeight, hidden: Tensor
+    ) -> Tensor:
+        """`rms_norm(hidden) @ W.T` for hidden states [tokens, hidden] of the decoder."""
+        assert hidden.shape[1] == weight.depth == decoder.hidden == len(norm)
+        hidden = hidden.contiguous()
+        out = torch.empty(len(hidden), weight.rows)
+        self._library.kernel_normed_product(
+            self._workspace,
+            ctypes.byref(decoder),
+            norm.data_ptr(),
+            ctypes.byref(weight.matrix),
+            hidden.data_ptr(),
+            len(hidden),
+            out.data_ptr(),
+        )
+        return out
+
+    def peaks(self, logits: Tensor) -> list[tuple[int, float]]:
+        """Where the largest number of each row [rows, width] stands, and it: of equal ones the
+        first, and NaN above all."""
+        assert logits.is_contiguous()
+        assert logits.dtype == torch.float32
+        rows, width = logits.shape
+        assert width > 0
+        values, places = (ctypes.c_float * rows)(), (ctypes.c_int32 * rows)()
+        self._library.kernel_peaks(self._workspace, logits.data_ptr(), rows, width, values, places)
+        return list(zip(places, values, strict=True))
+
     def _declare(self) -> None:
         pointer, number, library = ctypes.c_void_p, ctypes.c_int, self._library
         library.kernel_instructions.restype = ctypes.c_char_p
@@ -160,6 +189,13 @@ class Kernels:
         library.kernel_product.restype = None
         library.kernel_layers.argtypes = (pointer, pointer, pointer, number, pointer)
         library.kernel_layers.restype = None
+        library.kernel_normed_product.argtypes = (
+            *(pointer, pointer, pointer, pointer, pointer),
+            *(number, pointer),
+        )
+        library.kernel_normed_product.restype = None
+        library.kernel_peaks.argtypes = (pointer, pointer, number, number, pointer, pointer)
+        library.kernel_peaks.restype = None
 
     def _test(self) -> None:
         """Products of odd shapes against plain ones, as a whole and row by row."""

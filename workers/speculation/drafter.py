@@ -7,7 +7,7 @@ as deep as its measured time pays; now and then it is asked to see whether that 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -113,7 +113,11 @@ class Drafter:
         if state is None:
             return
         for draft in state.proposals:
-            state.acceptance.learn(evidence=draft.evidence, draft=draft.tokens, emitted=emitted)
+            own = draft.borrowed
+            if draft.tokens[:own] == emitted[:own]:
+                state.acceptance.learn(
+                    evidence=draft.evidence[own:], draft=draft.tokens[own:], emitted=emitted[own:]
+                )
         state.proposals = []
 
     def watch(self, sequence: Sequence, hidden: Tensor) -> None:
@@ -193,6 +197,19 @@ class Drafter:
         for sequence, draft in zip(asked, drafts, strict=True):
             self._offer(sequence, draft)
             self._judge_by_depth(name, sequence, draft)
+            self._go_on(sequence, draft)
+
+    def _go_on(self, sequence: Sequence, draft: Draft) -> None:
+        """Offer what lookups find behind the model's guesses: one may lead back into a copy."""
+        tokens, limit = sequence.tokens, self._limit(sequence)
+        for count in range(1, min(len(draft.tokens) + 1, limit)):
+            guesses = draft.tokens[:count]
+            ask = replace(_ask(sequence, limit - count), tokens=tokens + guesses, guessed=count)
+            for lookup in self._lookups:
+                [found] = lookup.propose([ask])
+                evidence = draft.evidence[:count] + found.evidence
+                if found.tokens:
+                    self._offer(sequence, Draft(guesses + found.tokens, evidence, borrowed=count))
 
     def _judge_by_depth(self, name: str, sequence: Sequence, draft: Draft) -> None:
         """Have the draft compared a second time, by depth alone: that is known before asking."""

@@ -32,7 +32,10 @@ class NgramProposer:
             text = self._texts[ask.key] = _Text(self._sizes)
         tokens, end = ask.tokens, len(ask.tokens)
         # The latest comes first: it is preferred where votes tie.
-        matches = [(match_length(tokens, end, tokens, p), p) for p in reversed(text.find(tokens))]
+        matches = [
+            (match_length(tokens, end, tokens, p), p)
+            for p in reversed(text.find(tokens, ask.guessed))
+        ]
         if not matches:
             return NO_DRAFT
         longest = max(length for length, _ in matches)
@@ -46,9 +49,12 @@ class _Text:
         self._places: dict[tuple[int, ...], list[int]] = {}
         self._indexed_to = 0
 
-    def find(self, tokens: Sequence[int]) -> Sequence[int]:
-        """Positions after earlier places of the longest n-gram that ends the text, if any."""
-        self._index(tokens)
+    def find(self, tokens: Sequence[int], guessed: int) -> Sequence[int]:
+        """Positions after earlier places of the longest n-gram that ends the text, if any.
+
+        The last `guessed` tokens are looked up and not remembered.
+        """
+        self._index(tokens, len(tokens) - guessed)
         end = len(tokens)
         for size in self._sizes:
             if size < end:
@@ -57,16 +63,16 @@ class _Text:
                     return places
         return ()
 
-    def _index(self, tokens: Sequence[int]) -> None:
-        """Index n-grams that end before the last token: the text's own end must not match."""
-        for end in range(self._indexed_to + 1, len(tokens)):
+    def _index(self, tokens: Sequence[int], known: int) -> None:
+        """Index n-grams that end before the last known token: a text's own end must not match."""
+        for end in range(self._indexed_to + 1, known):
             for size in self._sizes:
                 if size <= end:
                     places = self._places.setdefault(tuple(tokens[end - size : end]), [])
                     places.append(end)
                     if len(places) > PLACES_MAX:
                         del places[0]
-        self._indexed_to = max(self._indexed_to, len(tokens) - 1)
+        self._indexed_to = max(self._indexed_to, known - 1)
 
 
 def _copy(tokens: Sequence[int], position: int, limit: int) -> list[int]:

@@ -21,10 +21,14 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A proposed continuation, and the evidence for each of its tokens."""
+    """A proposed continuation, and the evidence for each of its tokens.
+
+    The first `borrowed` tokens are another draft's, in which they are judged.
+    """
 
     tokens: list[int] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
+    borrowed: int = 0
 
 
 NO_DRAFT = Draft()
@@ -32,7 +36,8 @@ NO_DRAFT = Draft()
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One decoding request: the last of `tokens` is not computed yet.
+    """One decoding request: the last of `tokens` is not computed yet, the last `guessed` of them
+    are guesses themselves.
 
     `block_ids` are the target's blocks of the request, with room for `limit` more tokens if the
     proposer `runs_model`.
@@ -43,6 +48,7 @@ class Ask:
     tokens: list[int]
     limit: int
     block_ids: list[int]
+    guessed: int = 0
 
 
 class Proposer(Protocol):
