@@ -5,12 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from workers.sampler import Peak, draw, edit_logits, uniform, verify
+from workers.sampler import Peak, Softmax, draw, edit_logits, uniform, verify
 from workers.sequence import Sequence
 from workers.verdict import compare
 
 
-def choose(sequence: Sequence, logits: Tensor, peaks: list[Peak]) -> list[int]:
+def choose(sequence: Sequence, logits: Tensor, peaks: list[Peak], softmax: Softmax) -> list[int]:
     """The tokens that the step emits: [1 + len(draft)] rows of logits, at least one token.
 
     `peaks` are those of the rows. Every drawn token is emitted, so a grammar can step along with
@@ -33,10 +33,12 @@ def choose(sequence: Sequence, logits: Tensor, peaks: list[Peak]) -> list[int]:
                 row = row.index_fill(0, torch.tensor(sorted(sequence.end_tokens)), -math.inf)
             if grammar is not None:
                 row = row.masked_fill(~grammar.allowed(len(row)), -math.inf)
-            token = draw(row, params, chance)
+            token = draw(row, params, chance, softmax)
         if request.expected is not None:
             expected = request.expected[position]
-            sequence.verdict = compare(row, params, chance=chance, drawn=token, expected=expected)
+            sequence.verdict = compare(
+                row, params, chance=chance, drawn=token, expected=expected, softmax=softmax
+            )
         if grammar is not None:
             grammar.accept(token)
         return token

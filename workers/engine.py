@@ -349,7 +349,7 @@ class Engine:
             check_finite(computed.peaks)
             if sequence.request.max_tokens == 0:
                 return [self._finish_prompt(sequence, computed.hidden)]
-            emitted = choose(sequence, logits, computed.peaks)
+            emitted = choose(sequence, logits, computed.peaks, self.model.softmax)
         except (NonFiniteLogits, GrammarFailed) as error:
             return [self._fail(sequence, error)]
         if self._drafter is not None:

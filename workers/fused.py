@@ -19,7 +19,7 @@ from workers.kv import KVCache
 from workers.linear import KernelLinear, KernelMaker
 from workers.mlp import GatedMLP
 from workers.model import Batch, Layer, Model, RMSNorm
-from workers.sampler import Peak
+from workers.sampler import Peak, Softmax
 from workers.weights import ReadWeights
 
 # The kernels' vectors have this many lanes: a block's positions, and a divisor of the widths.
@@ -58,6 +58,10 @@ class FusedModel(Model):
             self._rotations.data_ptr(),
             self._described,
         )
+
+    @property
+    def softmax(self) -> Softmax:
+        return self._kernels
 
     @property
     def linear_kind(self) -> str:

@@ -25,7 +25,7 @@ from workers.lora import AdaptedWeights
 from workers.mlp import ReluMLP, read_gated_mlp
 from workers.paged import Kernel, Paged, gathered
 from workers.rotary import rotations
-from workers.sampler import Peak, find_peaks
+from workers.sampler import TORCH_SOFTMAX, Peak, Softmax, find_peaks
 from workers.torchao_linear import WeightOnlyMaker
 from workers.weights import BadWeights, ReadWeights, Weights, read_linear
 
@@ -118,6 +118,11 @@ class Model:
     @property
     def device(self) -> torch.device:
         return self._embedding.device
+
+    @property
+    def softmax(self) -> Softmax:
+        """By what tokens are drawn from logits that this model gave."""
+        return TORCH_SOFTMAX
 
     @property
     def linear_kind(self) -> str:

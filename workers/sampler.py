@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 GREEDY_BELOW = 1e-5
-FIRST_CANDIDATES = 128
 STRETCH = 256
+# Tokens are looked for among those so likely, relative to the likeliest, until enough are found.
+FLOORS = (1e-3, 1e-6, 0.0)
 
 Draw = Callable[[int], int]
 
@@ -65,6 +66,29 @@ class TokenLogprobs:
     top: list[tuple[int, float]]
 
 
+class Softmax(Protocol):
+    """Finds tokens by their share of the softmax of logits [vocab] divided by a temperature."""
+
+    def draw(self, row: Tensor, temperature: float, chance: float) -> int:
+        """The first token up to which the shares exceed `chance` in [0, 1)."""
+
+    def likely(self, row: Tensor, temperature: float, floor: float) -> tuple[Tensor, Tensor]:
+        """Tokens whose share is at least `floor` times the largest, and their shares."""
+
+
+class TorchSoftmax:
+    def draw(self, row: Tensor, temperature: float, chance: float) -> int:
+        return _pick(torch.softmax(row.double() / temperature, -1), chance)
+
+    def likely(self, row: Tensor, temperature: float, floor: float) -> tuple[Tensor, Tensor]:
+        shares = torch.softmax(row.double() / temperature, -1)
+        tokens = (shares >= floor * shares.max()).nonzero()[:, 0]
+        return tokens, shares[tokens]
+
+
+TORCH_SOFTMAX = TorchSoftmax()
+
+
 class Peak(NamedTuple):
     """The likeliest token of a row of logits, and its logit."""
 
@@ -101,14 +125,16 @@ def edit_logits(
     return row
 
 
-def draw(row: Tensor, params: SamplingParams, chance: float) -> int:
+def draw(
+    row: Tensor, params: SamplingParams, chance: float, softmax: Softmax = TORCH_SOFTMAX
+) -> int:
     """The token that `chance` in [0, 1) selects from the distribution of `params` over `row`."""
     if params.is_greedy:
         return int(row.argmax())
     if params.truncates:
-        weights, tokens = _kept(row, params)
+        weights, tokens = _kept(row, params, softmax)
         return int(tokens[_pick(weights, chance)])
-    return _pick(torch.softmax(row.double() / params.temperature, -1), chance)
+    return softmax.draw(row, params.temperature, chance)
 
 
 def _pick(weights: Tensor, chance: float) -> int:
@@ -122,34 +148,26 @@ def _pick(weights: Tensor, chance: float) -> int:
     return index
 
 
-def _kept(row: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+def _kept(row: Tensor, params: SamplingParams, softmax: Softmax) -> tuple[Tensor, Tensor]:
     """Probabilities and tokens, likeliest first, that survive min-p, top-k and top-p.
 
     The order of the filters is vLLM's: min-p and top-k first, top-p of what they left.
     """
-    scaled = row.double() / params.temperature
-    log_total = float(torch.logsumexp(scaled, -1))
-    size = len(row)
-    count = min(size, params.top_k or FIRST_CANDIDATES)
-    while True:
-        values, tokens = scaled.topk(count)
-        probabilities = (values - log_total).exp()
-        kept = _after_min_p(probabilities, params.min_p)
-        complete = count == size or params.top_k > 0 or kept < count
-        mass = float(probabilities[:kept].sum()) if complete else 1.0
-        cumulative = probabilities[:kept].cumsum(0)
-        if complete or float(cumulative[-1]) >= params.top_p:
-            # A token stays while what is before it has not reached top_p: one always stays.
-            before = cumulative - probabilities[:kept]
-            kept = max(1, int((before < params.top_p * mass).sum()))
-            return probabilities[:kept], tokens[:kept]
-        count = min(size, count * 8)
-
-
-def _after_min_p(probabilities: Tensor, min_p: float) -> int:
-    if min_p <= 0.0:
-        return len(probabilities)
-    return max(1, int((probabilities >= min_p * probabilities[0]).sum()))
+    wanted = params.top_k or len(row)
+    for floor in FLOORS:
+        tokens, shares = softmax.likely(row, params.temperature, max(floor, params.min_p))
+        all_that_min_p_leaves = floor <= params.min_p
+        if all_that_min_p_leaves or len(tokens) >= wanted:
+            break
+        if not params.top_k and not params.min_p and float(shares.sum()) >= params.top_p:
+            break
+    order = torch.sort(shares.double(), descending=True, stable=True)
+    probabilities, tokens = order.values[:wanted], tokens[order.indices[:wanted]]
+    mass = float(probabilities.sum()) if params.top_k or params.min_p else 1.0
+    # A token stays while what is before it has not reached top_p: one always stays.
+    before = probabilities.cumsum(0) - probabilities
+    count = max(1, int((before < params.top_p * mass).sum()))
+    return probabilities[:count], tokens[:count]
 
 
 def verify(draft: Sequence[int], draw_at: Draw) -> list[int]:

@@ -5,7 +5,7 @@ from typing import Final
 
 from torch import Tensor
 
-from workers.sampler import SamplingParams, draw
+from workers.sampler import TORCH_SOFTMAX, SamplingParams, Softmax, draw
 
 # How far rounding may move a logit, and a chance along the cumulative distribution.
 TIE_LOGIT: Final = 1e-3
@@ -19,7 +19,13 @@ class Verdict(StrEnum):
 
 
 def compare(
-    row: Tensor, params: SamplingParams, *, chance: float, drawn: int, expected: int
+    row: Tensor,
+    params: SamplingParams,
+    *,
+    chance: float,
+    drawn: int,
+    expected: int,
+    softmax: Softmax = TORCH_SOFTMAX,
 ) -> Verdict:
     """Judge a token drawn from `row` [vocab] in place of the expected one."""
     if drawn == expected:
@@ -28,6 +34,7 @@ def compare(
         return Verdict.TIE
     if not params.is_greedy:
         for moved in (chance - TIE_CHANCE, chance + TIE_CHANCE):
-            if draw(row, params, min(max(moved, 0.0), 1.0 - 1e-12)) == expected:
+            possible = min(max(moved, 0.0), 1.0 - 1e-12)
+            if draw(row, params, possible, softmax) == expected:
                 return Verdict.TIE
     return Verdict.DIFFERENT

@@ -10,7 +10,7 @@ from torch import Tensor
 from workers.kernels import build
 from workers.kernels.build import CannotBuild, built_library
 from workers.kernels.library import Decoder, Kernels, Unusable
-from workers.sampler import find_peaks
+from workers.sampler import TORCH_SOFTMAX, SamplingParams, draw, find_peaks
 
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 SHAPES = ((16, 32), (1, 1), (15, 31), (100, 70), (258, 96), (48, 576))
@@ -318,3 +318,70 @@ def test_a_normed_product_is_a_product_of_what_was_normed(kernels: Kernels, exac
         rtol=1e-4,
         atol=1e-4 if exact else 0.1,
     )
+
+
+CHANCES = [(i + 0.5) / 3000 for i in range(3000)]
+
+
+@pytest.mark.parametrize("width", [1, 7, 258, 1024, 5003])
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 1.9])
+def test_draws_are_those_of_the_softmax(kernels: Kernels, width: int, temperature: float):
+    # given: a row of which a tenth may not come
+    row = random(width) * 2
+    row[torch.arange(width) % 10 == 3] = -torch.inf
+    ends = torch.softmax(row.double() / temperature, -1).cumsum(0)
+
+    # then: the token whose stretch of the cumulative shares holds the chance, but for rounding
+    for chance in CHANCES:
+        token = kernels.draw(row, temperature, chance)
+        start = float(ends[token - 1]) if token else 0.0
+        assert start - 1e-6 <= chance <= float(ends[token]) + 1e-6
+        assert row[token] > -torch.inf
+
+
+def test_the_last_chance_draws_what_can_come(kernels: Kernels):
+    # given
+    row = torch.full((3000,), -torch.inf)
+    row[[5, 1500]] = 1.0
+
+    # then
+    assert kernels.draw(row, 1.0, 1.0 - 2**-53) == 1500
+    assert kernels.draw(row, 1.0, 0.0) == 5
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-6, 0.02, 1.0])
+def test_likely_tokens_are_those_that_torch_finds(kernels: Kernels, floor: float):
+    # given
+    row = random(5003) * 3
+
+    # when
+    tokens, shares = kernels.likely(row, 0.7, floor)
+    wanted, wanted_shares = TORCH_SOFTMAX.likely(row, 0.7, floor)
+
+    # then
+    assert tokens.tolist() == wanted.tolist()
+    torch.testing.assert_close(shares.double(), wanted_shares, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(top_p=0.9),
+        SamplingParams(top_p=0.9999, temperature=2.0),
+        SamplingParams(top_k=40),
+        SamplingParams(top_k=3000, top_p=0.95),
+        SamplingParams(min_p=0.05, temperature=1.5),
+        SamplingParams(min_p=0.01, top_k=7, top_p=0.8),
+    ],
+)
+def test_truncated_draws_are_those_of_torch(kernels: Kernels, params: SamplingParams):
+    # given
+    row = random(5003) * 2
+    every = CHANCES[::10]
+
+    # when
+    ours = [draw(row, params, chance, kernels) for chance in every]
+    wanted = [draw(row, params, chance) for chance in every]
+
+    # then: a chance may fall on the border between two
+    assert sum(one != other for one, other in zip(ours, wanted, strict=True)) <= 2

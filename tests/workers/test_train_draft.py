@@ -7,7 +7,7 @@ import torch
 from tests.workers.engines import make_engine
 from workers import train_draft
 from workers.model import load_model
-from workers.speculation.corpus import Corpus, Dialogue, Writer
+from workers.speculation.corpus import TASKS, Corpus, Dialogue, Writer
 from workers.speculation.fitting import Fitter, frequent_tokens, learning_rate, pad, split
 from workers.speculation.heads import HeadShape, load_head, new_head
 from workers.speculation.phrases import ORDER_MAX, count_phrases, load_phrases
@@ -52,7 +52,7 @@ def test_features_are_what_decided_the_next_token(tiny_model_dir: Path, folder: 
 def test_a_run_that_was_cut_off_goes_on(tiny_model_dir: Path, tmp_path: Path):
     # given: half a line and half a row of features at the end
     corpus = write(tiny_model_dir, tmp_path, count=2)
-    seeds = [entry["seed"] for entry in corpus.entries()]
+    seeds = [entry["seed"][0] for entry in corpus.entries()]
     before = corpus.read()
     with (tmp_path / "dialogues.jsonl").open("a") as lines:
         lines.write('{"seed": [99], "tok')
@@ -68,9 +68,26 @@ def test_a_run_that_was_cut_off_goes_on(tiny_model_dir: Path, tmp_path: Path):
     assert [d.tokens for d in after[: len(before)]] == [d.tokens for d in before]
     for one, other in zip(before, after, strict=False):
         assert torch.equal(one.features, other.features)
-    everyone = [entry["seed"] for entry in corpus.entries()]
+    everyone = [entry["seed"][0] for entry in corpus.entries()]
     assert everyone[: len(seeds)] == seeds
-    assert len({seed[0] for seed in everyone}) == len(everyone)
+    assert min(everyone[len(seeds) :]) > max(seeds)
+
+
+def test_every_answer_is_given_back_with_something_to_do(tiny_model_dir: Path, folder: Path):
+    # given: an answer and what was done with it have the same seed
+    tokenizer = Tokenizer(tiny_model_dir)
+    by_seed: dict[int, list[dict[str, list[int]]]] = {}
+    for entry in Corpus(folder, hidden_size=HIDDEN).entries():
+        by_seed.setdefault(entry["seed"][0], []).append(entry)
+
+    # then
+    pairs = [entries for entries in by_seed.values() if len(entries) == 2]
+    assert len(pairs) > 3
+    for answer, task in pairs:
+        text = tokenizer.decode(answer["tokens"][answer["prompt_count"][0] :]).strip()
+        prompt = tokenizer.decode(task["tokens"][: task["prompt_count"][0]], keeps_special=True)
+        assert text in prompt
+        assert any(wish.format(text) in prompt for wish in TASKS)
 
 
 def test_held_out_dialogues_are_not_trained_on(folder: Path):

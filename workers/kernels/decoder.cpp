@@ -2,7 +2,7 @@
 // attention and the gated MLP, with nothing between them but memory. The C interface below is what
 // workers/kernels/library.py binds; the caller owns every array.
 #include "attention.h"
-#include "peaks.h"
+#include "draws.h"
 #include "product.h"
 
 struct Layer {
@@ -36,6 +36,7 @@ struct Workspace {
     std::vector<int> owners;  // of each token, its span
     std::vector<Piece> pieces;
     std::vector<std::vector<float>> scores;
+    Weighed weighed;
 };
 
 namespace {
@@ -172,6 +173,19 @@ void kernel_normed_product(Workspace* w, const Decoder* d, const float* norm_wei
 void kernel_peaks(Workspace* w, const float* logits, int rows, int width, float* values,
                   int32_t* places) {
     find_peaks(w->team, logits, rows, width, w->tops, values, places);
+}
+
+// A place of the row, by its softmax at that temperature and a chance in [0, 1).
+int kernel_draw(Workspace* w, const float* logits, int width, float temperature, double chance) {
+    w->weighed.take(logits, width, temperature);
+    return w->weighed.place_of(chance, width);
+}
+
+// Places whose share of the softmax is at least `floor` times the largest, and their shares.
+int kernel_likely(Workspace* w, const float* logits, int width, float temperature, float floor,
+                  int64_t* places, float* shares) {
+    w->weighed.take(logits, width, temperature);
+    return w->weighed.at_least(floor, width, places, shares);
 }
 
 }  // extern "C"

@@ -172,6 +172,32 @@ class Kernels:
         self._library.kernel_peaks(self._workspace, logits.data_ptr(), rows, width, values, places)
         return list(zip(places, values, strict=True))
 
+    def draw(self, row: Tensor, temperature: float, chance: float) -> int:
+        """The token that `chance` in [0, 1) selects from the softmax of `row` [width]."""
+        assert row.is_contiguous()
+        assert row.dtype == torch.float32
+        place: int = self._library.kernel_draw(
+            self._workspace, row.data_ptr(), len(row), temperature, chance
+        )
+        return place
+
+    def likely(self, row: Tensor, temperature: float, floor: float) -> tuple[Tensor, Tensor]:
+        """Tokens of `row` [width] whose share of its softmax is at least `floor` times the largest,
+        and their shares."""
+        assert row.is_contiguous()
+        assert row.dtype == torch.float32
+        tokens, shares = torch.empty(len(row), dtype=torch.int64), torch.empty(len(row))
+        count = self._library.kernel_likely(
+            self._workspace,
+            row.data_ptr(),
+            len(row),
+            temperature,
+            floor,
+            tokens.data_ptr(),
+            shares.data_ptr(),
+        )
+        return tokens[:count], shares[:count]
+
     def _declare(self) -> None:
         pointer, number, library = ctypes.c_void_p, ctypes.c_int, self._library
         library.kernel_instructions.restype = ctypes.c_char_p
@@ -196,6 +222,14 @@ class Kernels:
         library.kernel_normed_product.restype = None
         library.kernel_peaks.argtypes = (pointer, pointer, number, number, pointer, pointer)
         library.kernel_peaks.restype = None
+        real, double = ctypes.c_float, ctypes.c_double
+        library.kernel_draw.argtypes = (pointer, pointer, number, real, double)
+        library.kernel_draw.restype = number
+        library.kernel_likely.argtypes = (
+            *(pointer, pointer, number, real, real),
+            *(pointer, pointer),
+        )
+        library.kernel_likely.restype = number
 
     def _test(self) -> None:
         """Products of odd shapes against plain ones, as a whole and row by row."""
