@@ -12,6 +12,7 @@ DEFAULT_MODEL_DIR = Path(".tokenhouse/models/smollm2-135m-instruct")
 DEFAULT_KERNEL_DIR = Path(".tokenhouse/kernels")
 # Of SmolLM2, which comes with the project's packages.
 DEFAULT_PHRASES = Path(__file__).parent / "speculation/phrases.npz"
+DEFAULT_EAGLE = Path(__file__).parent / "speculation/eagle.safetensors"
 
 DType = Literal["auto", "float32", "bfloat16"]
 Quantisation = Literal["none", "int8", "int4"]
@@ -35,6 +36,7 @@ class EngineConfig:
     # "off", or names of LOOKUPS and at most one of MODEL_PROPOSERS, joined by "+".
     speculation: str = "off"
     draft_model_dir: Path | None = None
+    # Of medusa or eagle; without one, eagle takes `DEFAULT_EAGLE`.
     draft_head: Path | None = None
     draft_layers: int = 0
     phrases: Path = DEFAULT_PHRASES

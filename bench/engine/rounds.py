@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.engine.experiments import Experiment, Task
-from bench.engine.side import CLONE, RunningSide, Side, running
+from bench.engine.side import RunningSide, Side, running
 from bench.engine.wire import Job
+from workers.identity import code_digest
 from workers.tokenizer import Tokenizer
 
 ROUNDS_FILE: Final = "rounds.jsonl"
-SOURCES: Final = ("*.py", "*.cpp", "*.h")
 
 Report = Callable[[str], None]
 
@@ -56,11 +56,8 @@ class Round:
 
 
 def code_hash(sides: tuple[Side, ...]) -> str:
-    """Names the engine's sources and the settings of the sides: other code, other figures."""
-    digest = hashlib.blake2b(digest_size=6)
-    for pattern in SOURCES:
-        for path in sorted((CLONE / "workers").rglob(pattern)):
-            digest.update(path.read_bytes())
+    """Names the engine and the settings of the sides: other code, other figures."""
+    digest = hashlib.blake2b(code_digest().encode(), digest_size=6)
     digest.update(json.dumps([asdict(side) for side in sides], default=str).encode())
     return digest.hexdigest()
 

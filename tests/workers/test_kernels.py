@@ -56,7 +56,7 @@ def eight_bit_weight(rows: int, depth: int) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 33])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 33, 59])
 def test_exact_products_are_those_of_fp32(kernels: Kernels, shape: tuple[int, int], tokens: int):
     # given
     weight, bias, x = random(*shape), random(shape[0], seed=2), random(tokens, shape[1], seed=3)

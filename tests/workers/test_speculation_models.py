@@ -240,7 +240,9 @@ def test_eagle_guesses_what_its_training_saw(tiny_model_dir: Path):
     )
     for text, rows, draft in zip(texts, normed, drafts, strict=True):
         start = len(text) - 2
-        padded = pad([Dialogue(text + draft.tokens, 1, torch.cat((rows, torch.zeros(4, HIDDEN))))])
+        padded = pad(
+            [Dialogue(text + draft.tokens, 1, torch.cat((rows, torch.zeros(4, HIDDEN))), seed=0)]
+        )
         guesses = [guess[0, start] for guess in fitter.guesses(padded)]
         best = [int(head.tokens[(guess @ fitter._output.T).argmax()]) for guess in guesses]
         assert draft.tokens == best

@@ -49,6 +49,10 @@ constexpr int piece_bytes(Steps steps) { return number_bytes(steps) + 2 * LANES 
 constexpr double ROUNDING_ERROR = 1e-13;
 
 constexpr size_t EXACT_AHEAD = 4096;  // bytes that exact weights are fetched ahead
+// As many tokens as the registers hold two sums of two tiles for; with fewer than so many in all,
+// weights wait for memory, and to read two tiles in turn is slower.
+constexpr int PAIRED_TOKENS = LANES == 16 ? 6 : 2;
+constexpr int PAIRED_MIN = 48;
 
 inline int groups_of(int depth) { return (depth + GROUP - 1) / GROUP; }
 inline int tiles_of(int rows) { return (rows + LANES - 1) / LANES; }
@@ -292,6 +296,44 @@ inline void multiply_exactly(const float* tile, const Activations& x, int token,
     }
 }
 
+// Two tiles at once, for many tokens: a token's numbers are loaded once for both. Every sum has the
+// order of one tile alone, so that no bit depends on how many tokens there are.
+template <int TOKENS>
+inline void multiply_two_exactly(const float* tile, const float* other, const Activations& x,
+                                 int token, Vec* out, Vec* other_out) {
+    const size_t depth = x.depth;
+    const float* rows = &x.exact[token * depth];
+    Vec even[TOKENS] = {}, odd[TOKENS] = {}, other_even[TOKENS] = {}, other_odd[TOKENS] = {};
+    const auto add = [&](size_t i, Vec* sums, Vec* other_sums) {
+        const Vec weights = load(tile + i * LANES), other_weights = load(other + i * LANES);
+        for (int t = 0; t < TOKENS; t++) {
+            const Vec number = all(rows[t * depth + i]);
+            sums[t] += weights * number;
+            other_sums[t] += other_weights * number;
+        }
+    };
+    size_t i = 0;
+    for (; i + 1 < depth; i += 2) {
+        add(i, even, other_even);
+        add(i + 1, odd, other_odd);
+    }
+    if (i < depth) add(i, even, other_even);
+    for (int t = 0; t < TOKENS; t++) {
+        out[t] = even[t] + odd[t];
+        other_out[t] = other_even[t] + other_odd[t];
+    }
+}
+
+inline const float* exact_tile(const Matrix& w, int tile) {
+    return reinterpret_cast<const float*>(w.tiles + size_t(tile) * tile_bytes(w.steps, w.depth));
+}
+
+inline void add_bias(const Matrix& w, int tile, int count, Vec* out) {
+    if (!w.bias) return;
+    for (int t = 0; t < count; t++)
+        out[t] += load_part(w.bias + tile * LANES, w.rows - tile * LANES);
+}
+
 // A tile's rows times `count` tokens, at most COUNT_MAX.
 template <int COUNT_MAX = TOKENS_AT_ONCE>
 inline void multiply(const Matrix& w, int tile, const Activations& x, int token, int count,
@@ -305,48 +347,71 @@ inline void multiply(const Matrix& w, int tile, const Activations& x, int token,
             multiply_tokens<COUNT_MAX, true>(piece, factor, x, token, out);
         else
             multiply_tokens<COUNT_MAX, false>(piece, factor, x, token, out);
-        if (w.bias)
-            for (int t = 0; t < count; t++)
-                out[t] += load_part(w.bias + tile * LANES, w.rows - tile * LANES);
+        add_bias(w, tile, count, out);
     } else if constexpr (COUNT_MAX > 1) {
         multiply<COUNT_MAX - 1>(w, tile, x, token, count, out);
     }
 }
 
-// each(tile, token, count) for every tile of rows and every few tokens. A tile stays in the first
-// cache while all tokens pass it.
-template <typename Each>
-void for_each_block(Team& team, int rows, int tokens, const Each& each) {
-    team.share(tiles_of(rows), 2, [&](int first, int last, int) {
-        for (int tile = first; tile < last; tile++)
-            for (int token = 0; token < tokens; token += TOKENS_AT_ONCE)
-                each(tile, token, std::min(TOKENS_AT_ONCE, tokens - token));
-    });
+// put(token, sum, other_sum) for every token times two tiles, in the order of tokens.
+template <typename Put>
+void multiply_two(const Matrix& w, int tile, const Matrix& other, int other_tile,
+                  const Activations& x, int tokens, const Put& put) {
+    Vec sums[TOKENS_AT_ONCE], other_sums[TOKENS_AT_ONCE];
+    int token = 0;
+    const auto put_all = [&](int count) {
+        for (int t = 0; t < count; t++) put(token + t, sums[t], other_sums[t]);
+        token += count;
+    };
+    if (x.is_exact && tokens >= PAIRED_MIN)
+        while (token + PAIRED_TOKENS <= tokens) {
+            multiply_two_exactly<PAIRED_TOKENS>(exact_tile(w, tile), exact_tile(other, other_tile),
+                                                x, token, sums, other_sums);
+            add_bias(w, tile, PAIRED_TOKENS, sums);
+            add_bias(other, other_tile, PAIRED_TOKENS, other_sums);
+            put_all(PAIRED_TOKENS);
+        }
+    while (token < tokens) {
+        const int count = std::min(TOKENS_AT_ONCE, tokens - token);
+        multiply(w, tile, x, token, count, sums);
+        multiply(other, other_tile, x, token, count, other_sums);
+        put_all(count);
+    }
 }
 
-// out [tokens, rows] = or += x W^T + bias
+// out [tokens, rows] = or += x W^T + bias. Tiles stay in the first caches while all tokens pass.
 template <bool ADD>
 void product(Team& team, const Matrix& w, const Activations& x, int tokens, float* out) {
-    for_each_block(team, w.rows, tokens, [&](int tile, int token, int count) {
-        Vec sums[TOKENS_AT_ONCE];
-        multiply(w, tile, x, token, count, sums);
+    const auto put = [&](int token, int tile, Vec sum) {
         const int left = w.rows - tile * LANES;
-        for (int t = 0; t < count; t++) {
-            float* to = out + size_t(token + t) * w.rows + tile * LANES;
-            store_part(to, ADD ? sums[t] + load_part(to, left) : sums[t], left);
-        }
+        float* to = out + size_t(token) * w.rows + tile * LANES;
+        store_part(to, ADD ? sum + load_part(to, left) : sum, left);
+    };
+    team.share(tiles_of(w.rows), 2, [&](int first, int last, int) {
+        int tile = first;
+        for (; tile + 1 < last; tile += 2)
+            multiply_two(w, tile, w, tile + 1, x, tokens, [&](int token, Vec sum, Vec next_sum) {
+                put(token, tile, sum);
+                put(token, tile + 1, next_sum);
+            });
+        if (tile < last)
+            for (int token = 0; token < tokens; token += TOKENS_AT_ONCE) {
+                Vec sums[TOKENS_AT_ONCE];
+                const int count = std::min(TOKENS_AT_ONCE, tokens - token);
+                multiply(w, tile, x, token, count, sums);
+                for (int t = 0; t < count; t++) put(token + t, tile, sums[t]);
+            }
     });
 }
 
 // out [tokens, rows] = silu(x Gate^T) * (x Up^T)
 inline void gated_product(Team& team, const Matrix& gate, const Matrix& up, const Activations& x,
                           int tokens, float* out) {
-    for_each_block(team, gate.rows, tokens, [&](int tile, int token, int count) {
-        Vec gates[TOKENS_AT_ONCE], ups[TOKENS_AT_ONCE];
-        multiply(gate, tile, x, token, count, gates);
-        multiply(up, tile, x, token, count, ups);
-        for (int t = 0; t < count; t++)
-            store_part(out + size_t(token + t) * gate.rows + tile * LANES,
-                       silu(gates[t]) * ups[t], gate.rows - tile * LANES);
+    team.share(tiles_of(gate.rows), 2, [&](int first, int last, int) {
+        for (int tile = first; tile < last; tile++)
+            multiply_two(gate, tile, up, tile, x, tokens, [&](int token, Vec sum, Vec up_sum) {
+                store_part(out + size_t(token) * gate.rows + tile * LANES, silu(sum) * up_sum,
+                           gate.rows - tile * LANES);
+            });
     });
 }

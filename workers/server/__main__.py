@@ -69,7 +69,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         f"{', '.join(MODEL_PROPOSERS)}",
     )
     parser.add_argument("--draft-model", type=Path, help="folder of a smaller model (draft_model)")
-    parser.add_argument("--draft-head", type=Path, help="trained head (medusa, eagle)")
+    parser.add_argument(
+        "--draft-head", type=Path, help="trained head (medusa, eagle; SmolLM2's eagle comes along)"
+    )
     parser.add_argument("--draft-layers", type=int, default=0, help="layers of self_draft")
     parser.add_argument(
         "--phrases", type=Path, default=defaults.phrases, help="what the model often says (phrases)"

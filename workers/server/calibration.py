@@ -19,9 +19,10 @@ from pathlib import Path
 import msgspec
 import torch
 
-from workers.config import ENGINE_VERSION, EngineConfig
+from workers.config import EngineConfig
 from workers.engine import Engine
 from workers.gaps import GapFigures
+from workers.identity import code_digest
 from workers.metrics import Totals
 from workers.sampler import SamplingParams
 from workers.sequence import GenerationRequest
@@ -199,7 +200,7 @@ def _key(engine: Engine) -> str:
         config.threads,
         config.token_budget,
         config.max_running_requests,
-        ENGINE_VERSION,
+        code_digest(),
         engine.model.linear_kind,
         processor_of(engine.model.device),
         os.cpu_count(),

@@ -26,16 +26,39 @@ QUESTION_TOKENS_MIN = 4
 ANSWER_TOKENS_MAX = 192
 ANSWER_TOKENS_MIN = 16
 
-# How questions begin, by turns: most as the model likes.
+# How questions begin, by turns: now and then as the model likes, else as people do.
 BEGINNINGS = (
     "",
-    "",
     "Write a Python function that",
-    "",
+    "Explain why",
     "Write a short report about",
-    "Give an example of a table with",
+    "",
+    "What should I say to",
+    "Give me five tips for",
+    "Write a class in Python for",
+    "How does",
+    "",
+    "Write a letter to",
+    "Make a table of",
+    "My friend",
+    "What is the difference between",
+    "Write the minutes of a meeting about",
     "",
     "Write a program which",
+    "Can you recommend",
+    "Describe how",
+    "Give an example of a log file of",
+    "I feel",
+    "",
+    "Write a news article about",
+    "Tell me a story about",
+    "Write a JSON document with",
+    "How can I",
+    "Who was",
+    "",
+    "Write instructions for",
+    "List the names and addresses of",
+    "What happens when",
 )
 # What is asked about an answer, by turns.
 TASKS = (
@@ -47,6 +70,10 @@ TASKS = (
     "Turn this into JSON:\n{}",
     "Make this shorter:\n\n{}",
     "{}\n\nRepeat the text above exactly.",
+    "What does this say? Answer briefly.\n{}",
+    "Change a name in the following and return all of it:\n{}",
+    "Write each sentence of this on a line of its own:\n\n{}",
+    "Make a table from this text:\n{}",
 )
 # Kinds of requests whose tokens and features are kept.
 KEPT = ("answer", "task")
@@ -56,11 +83,15 @@ GoOn = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """Tokens of a prompt and its answer; one row of features for each token but the last."""
+    """Tokens of a prompt and its answer; one row of features for each token but the last.
+
+    What is done with an answer has its seed.
+    """
 
     tokens: list[int]
     prompt_count: int
     features: Tensor  # [tokens - 1, hidden], fp16, after the final norm
+    seed: int
 
 
 @dataclass(slots=True)
@@ -98,11 +129,11 @@ class Corpus:
             file.truncate(rows * self._width * 2)
         return seed
 
-    def append(self, seed: int, dialogue: Dialogue) -> None:
+    def append(self, dialogue: Dialogue) -> None:
         with self._features.open("ab") as file:
             file.write(dialogue.features.numpy().tobytes())
         entry = {
-            "seed": [seed],
+            "seed": [dialogue.seed],
             "tokens": dialogue.tokens,
             "prompt_count": [dialogue.prompt_count],
         }
@@ -123,7 +154,8 @@ class Corpus:
             if stop > len(mapped):
                 break
             features = torch.from_numpy(mapped[row:stop])
-            dialogues.append(Dialogue(entry["tokens"], entry["prompt_count"][0], features))
+            [count], [seed] = entry["prompt_count"], entry["seed"]
+            dialogues.append(Dialogue(entry["tokens"], count, features, seed))
             row = stop
         return dialogues
 
@@ -164,7 +196,7 @@ class Writer:
                 continue
             if len(entry.output) < ANSWER_TOKENS_MIN:
                 continue
-            self._corpus.append(entry.seed, _dialogue(entry))
+            self._corpus.append(_dialogue(entry))
             lengths.append(len(entry.output))
             if kind == "answer":
                 self._give_task(entry.seed, entry.output)
@@ -223,4 +255,4 @@ def opening(engine: Engine) -> list[int]:
 def _dialogue(entry: _Open) -> Dialogue:
     tokens = entry.prompt + entry.output
     features = torch.cat(entry.features)[: len(tokens) - 1]
-    return Dialogue(tokens, len(entry.prompt), features)
+    return Dialogue(tokens, len(entry.prompt), features, entry.seed)

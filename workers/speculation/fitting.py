@@ -63,9 +63,9 @@ def pad(dialogues: Sequence[Dialogue]) -> Padded:
 
 
 def split(dialogues: list[Dialogue]) -> tuple[list[Dialogue], list[Dialogue]]:
-    """For training and, every sixteenth, held out."""
-    train = [d for i, d in enumerate(dialogues) if i % HELD_OUT_EVERY]
-    return train, dialogues[::HELD_OUT_EVERY]
+    """For training and, every sixteenth with all that was done with its answer, held out."""
+    train = [d for d in dialogues if d.seed % HELD_OUT_EVERY]
+    return train, [d for d in dialogues if not d.seed % HELD_OUT_EVERY]
 
 
 def frequent_tokens(dialogues: Sequence[Dialogue], count: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workers.config import LOOKUPS, EngineConfig
+from workers.config import DEFAULT_EAGLE, LOOKUPS, EngineConfig
 from workers.kv import KVCache
 from workers.model import Model, load_model
 from workers.speculation.eagle import EagleProposer
@@ -88,15 +88,14 @@ def _self_draft(config: EngineConfig, model: Model, cache: KVCache) -> Proposer:
 
 
 def _trained(kind: HeadKind, config: EngineConfig, model: Model) -> TrainedHead:
-    if config.draft_head is None:
+    path = config.draft_head or (DEFAULT_EAGLE if kind == "eagle" else None)
+    if path is None:
         raise SpeculationRefused(f"{kind} needs a trained head: --draft-head")
     sizes = model.config
     try:
-        trained = load_head(
-            config.draft_head, hidden_size=sizes.hidden_size, vocab_size=sizes.vocab_size
-        )
+        trained = load_head(path, hidden_size=sizes.hidden_size, vocab_size=sizes.vocab_size)
     except UnusableHead as error:
-        raise SpeculationRefused(str(error)) from error
+        raise SpeculationRefused(f"{error}; --draft-head names another file") from error
     if trained.shape.kind != kind:
-        raise SpeculationRefused(f"{config.draft_head} is a head for {trained.shape.kind}")
+        raise SpeculationRefused(f"{path} is a head for {trained.shape.kind}")
     return trained
