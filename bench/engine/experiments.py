@@ -12,7 +12,7 @@ from typing import Final
 from bench.engine.prompts import COPY_HEAVY, HELD_OUT
 from bench.engine.side import Side
 from bench.engine.wire import Settings
-from workers.config import DEFAULT_MODEL_DIR, LOOKUPS
+from workers.config import DEFAULT_MODEL_DIR, LOOKUPS, MODEL_PROPOSERS
 from workers.convert import packaged_gguf
 from workers.tokenizer import Tokenizer
 
@@ -57,9 +57,10 @@ class Experiment:
 
 
 def ours(name: str, **changes: object) -> Side:
-    """Our engine; `int8` and lookups (`ngram`, `suffix+ngram`) in the name are switched on."""
+    """Our engine; `int8` and proposers (`ngram`, `phrases+ngram`) in the name are switched on."""
     words = name.split()
-    drafting = [word for word in words if set(word.split("+")) <= set(LOOKUPS)]
+    known = {*LOOKUPS, *MODEL_PROPOSERS}
+    drafting = [word for word in words if set(word.split("+")) <= known]
     settings = {
         "model_dir": str(DEFAULT_MODEL_DIR),
         "threads": THREADS,
@@ -104,6 +105,7 @@ def experiments() -> tuple[Experiment, ...]:
                 llamacpp("llama.cpp ngram", gguf=gguf, speculation="ngram_simple"),
                 *map(ours, ("fp32", "fp32 ngram", "fp32 phrases+ngram")),
                 *map(ours, ("int8", "int8 ngram", "int8 phrases+ngram", "int8 suffix+ngram")),
+                *map(ours, ("fp32 phrases+ngram+eagle", "int8 phrases+ngram+eagle")),
             ),
             tasks=one_stream_tasks,
             rounds=40,

@@ -1,7 +1,8 @@
-"""Draft models, heads and phrases for the matrix: made on the spot, lossless needs no quality.
+"""Draft models, heads and phrases for the matrix: those that come with the engine where they fit.
 
-The draft model is the target's own first layers as a checkpoint of their own; Medusa starts as the
-identity and EAGLE near it, so both are now and then right, and mostly wrong.
+The others are made on the spot, for lossless needs no quality: the draft model is the target's own
+first layers as a checkpoint of their own; Medusa starts as the identity and a new EAGLE near it, so
+both are now and then right, and mostly wrong.
 """
 
 import json
@@ -15,8 +16,16 @@ from safetensors.torch import save_file
 
 from bench.engine.prompts import ARTICLE
 from bench.engine.wire import Settings
-from workers.config import DEFAULT_PHRASES
-from workers.speculation.heads import HeadKind, HeadShape, TrainedHead, new_head, save_head
+from workers.config import DEFAULT_EAGLE, DEFAULT_PHRASES
+from workers.speculation.heads import (
+    HeadKind,
+    HeadShape,
+    TrainedHead,
+    UnusableHead,
+    load_head,
+    new_head,
+    save_head,
+)
 from workers.speculation.phrases import (
     SEEN_MIN,
     UnusablePhrases,
@@ -38,7 +47,7 @@ def settings_for(mode: str, model_dir: Path, folder: Path) -> Settings:
     if mode == "medusa":
         return {"draft_head": _new_head("medusa", model_dir, folder / "medusa.safetensors")}
     if mode == "eagle":
-        return {"draft_head": _new_head("eagle", model_dir, folder / "eagle.safetensors")}
+        return _fitting_eagle(model_dir, folder / "eagle.safetensors")
     if mode == "phrases":
         return {"phrases": _fitting_phrases(model_dir, folder / "phrases.npz")}
     return {}
@@ -54,6 +63,17 @@ def _fitting_phrases(model_dir: Path, path: Path) -> Path:
         save_phrases(path, count_phrases(texts), tokenizer)
         return path
     return DEFAULT_PHRASES
+
+
+def _fitting_eagle(model_dir: Path, path: Path) -> Settings:
+    """The head that comes with the engine where it fits, else a new one."""
+    config = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
+    sizes = {name: config[name] for name in ("hidden_size", "vocab_size")}
+    try:
+        load_head(DEFAULT_EAGLE, **sizes)
+    except UnusableHead:
+        return {"draft_head": _new_head("eagle", model_dir, path)}
+    return {}
 
 
 def _cut_model(source: Path, target: Path) -> Path:
