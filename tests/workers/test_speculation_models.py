@@ -8,6 +8,7 @@ import torch
 
 from tests.workers.engines import make_engine, request, run, write_tiny_model
 from workers.config import EngineConfig
+from workers.engine import Engine
 from workers.model import load_model
 from workers.sequence import FinishReason
 from workers.speculation.corpus import Dialogue
@@ -392,3 +393,42 @@ def test_an_answer_that_was_cut_short_by_its_caller_is_not_remembered(speculatin
     [answer] = run(engine, batch(1))
     assert answer.finish_reason is FinishReason.LENGTH
     assert proposer.remembered_tokens > 0
+
+
+QUESTIONS = (
+    "Explain to a child why the sea is salty.",
+    "Write a Python function that returns the largest number of a list.",
+    "Write a short letter to a friend who is ill.",
+)
+
+
+@pytest.mark.parametrize("quantisation", ["none", "int8"])
+def test_the_head_that_comes_with_the_engine_is_right_every_fourth_time(
+    real_model_dir: Path, quantisation: str
+):
+    # given: drafts of three whenever the head is asked, whatever they cost
+    def answers(speculation: str):
+        config = EngineConfig(
+            model_dir=real_model_dir,
+            quantisation=quantisation,
+            speculation=speculation,
+            draft_depth=3,
+        )
+        engine = Engine.load(config)
+        if engine._drafter is not None:
+            engine._drafter._curve = FREE
+            engine._drafter._cost.seconds = lambda requests, depth: 0.0
+        prompts = [
+            engine.tokenizer.encode_chat([{"role": "user", "content": text}]) for text in QUESTIONS
+        ]
+        return run(engine, [request(str(i), p, max_tokens=48) for i, p in enumerate(prompts)])
+
+    # when
+    plain, drafted = answers("off"), answers("eagle")
+
+    # then
+    assert [answer.tokens for answer in drafted] == [answer.tokens for answer in plain]
+    sent = sum(answer.usage.drafted for answer in drafted)
+    right = sum(answer.usage.accepted for answer in drafted)
+    assert sent > 100
+    assert right > sent / 4

@@ -81,7 +81,11 @@ def test_a_table_is_the_same_after_writing_and_reading(tmp_path: Path):
         save_phrases(tmp_path / "phrases.npz", table, tokenizer)
 
         # then
-        assert load_phrases(tmp_path / "phrases.npz", tokenizer) == table
+        loaded = load_phrases(tmp_path / "phrases.npz", tokenizer)
+        assert dict(loaded) == table
+        assert len(loaded) == len(table)
+        assert all(loaded.get(phrase) == known for phrase, known in table.items())
+        assert loaded.get((1, 2, 3)) is None
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path):
@@ -102,4 +106,6 @@ def test_the_table_that_comes_with_the_engine_is_of_its_default_model():
 
     # then
     [after_here_to] = tokenizer.encode(" help")
-    assert table[tuple(tokenizer.encode(" here to"))].token == after_here_to
+    known = table.get(tuple(tokenizer.encode(" here to")))
+    assert known is not None
+    assert known.token == after_here_to

@@ -5,10 +5,10 @@ count`). It holds nothing of any request, so all tenants share it; a guess is a 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,6 +24,9 @@ NOTHING = -1
 # A phrase is kept if it was seen so often, by the number of its tokens, and mostly went on so.
 SEEN_MIN = {1: 5, 2: 3, 3: 2}
 TENTHS_MIN = 2
+TENTHS_BITS = 4
+# More than any vocabulary needs; three of them are a small number for Python.
+TOKEN_BITS = 20
 
 Phrase = tuple[int, ...]
 
@@ -39,10 +42,52 @@ class Next(NamedTuple):
     tenths: int
 
 
+class Known(Protocol):
+    def get(self, phrase: Phrase, /) -> Next | None: ...
+
+
+class PhraseTable:
+    """Phrases and what follows them, each packed into one number: a quarter of a dict's memory."""
+
+    def __init__(self, phrases: Iterable[tuple[Phrase, Next]]) -> None:
+        self._nexts = {
+            _packed(phrase): known.token << TENTHS_BITS | known.tenths for phrase, known in phrases
+        }
+
+    def __len__(self) -> int:
+        return len(self._nexts)
+
+    def __iter__(self) -> Iterator[tuple[Phrase, Next]]:
+        return ((_unpacked(number), _next(packed)) for number, packed in self._nexts.items())
+
+    def get(self, phrase: Phrase, /) -> Next | None:
+        packed = self._nexts.get(_packed(phrase))
+        return None if packed is None else _next(packed)
+
+
+def _packed(phrase: Phrase) -> int:
+    number = 0
+    for token in phrase:
+        number = number << TOKEN_BITS | token + 1
+    return number
+
+
+def _unpacked(number: int) -> Phrase:
+    tokens: list[int] = []
+    while number:
+        tokens.append((number & (1 << TOKEN_BITS) - 1) - 1)
+        number >>= TOKEN_BITS
+    return tuple(reversed(tokens))
+
+
+def _next(packed: int) -> Next:
+    return Next(packed >> TENTHS_BITS, packed & (1 << TENTHS_BITS) - 1)
+
+
 class PhraseProposer:
     runs_model = False
 
-    def __init__(self, table: dict[Phrase, Next]) -> None:
+    def __init__(self, table: Known) -> None:
         self._table = table
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
@@ -102,20 +147,22 @@ def save_phrases(path: Path, table: dict[Phrase, Next], tokenizer: Tokenizer) ->
         )
 
 
-def load_phrases(path: Path, tokenizer: Tokenizer) -> dict[Phrase, Next]:
+def load_phrases(path: Path, tokenizer: Tokenizer) -> PhraseTable:
     """Raises `UnusablePhrases`."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            phrases, nexts = file["phrases"].tolist(), file["nexts"].tolist()
+            phrases, nexts = file["phrases"], file["nexts"]
             vocabulary = file["vocabulary"].tobytes()
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        # Row by row: as lists, all of them would take more memory than the table.
+        table = PhraseTable(
+            (tuple(token for token in phrase.tolist() if token != NOTHING), Next(*known.tolist()))
+            for phrase, known in zip(phrases, nexts, strict=True)
+        )
+    except (OSError, TypeError, ValueError, KeyError, BadZipFile) as error:
         raise UnusablePhrases(f"{path} is not a table of phrases: {error}") from error
     if vocabulary != _fingerprint(tokenizer):
         raise UnusablePhrases(f"{path} was counted with another vocabulary than this model's")
-    return {
-        tuple(token for token in phrase if token != NOTHING): Next(*known)
-        for phrase, known in zip(phrases, nexts, strict=True)
-    }
+    return table
 
 
 def _fingerprint(tokenizer: Tokenizer) -> bytes:
