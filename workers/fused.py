@@ -69,8 +69,7 @@ class FusedModel(Model):
 
     def companion(self, config: ModelConfig, read: ReadWeights) -> Model:
         """In int8, whatever this one has: what it guesses is verified."""
-        if unfit(config, block_size=LANES) is not None:
-            return Model(config, read, make=KernelMaker(self._kernels, precision="int8"))
+        assert unfit(config, block_size=LANES) is None
         return FusedModel(config, read, kernels=self._kernels, precision="int8")
 
     def transform(

@@ -50,6 +50,37 @@ class Result:
         return "within noise" if self.ratio.high >= self.row.bar else "missed"
 
 
+def _against_itself(
+    precision: str, drafts: str, groups: tuple[str, ...], *, others: tuple[str, ...] = ()
+) -> list[Row]:
+    """One stream with drafts against the same engine without, and beside it other drafts or the
+    decoding alone. On copying work only the first has a bar; elsewhere no drafts may cost."""
+    copies = groups == COPY_HEAVY
+
+    def row(title: str, drafts: str, *, bar: float | None, decode_only: bool = False) -> Row:
+        return Row(
+            experiment="one-stream",
+            title=title,
+            subject=f"{precision} {drafts}",
+            peer=precision,
+            groups=groups,
+            bar=bar,
+            decode_only=decode_only,
+        )
+
+    *first, last = drafts.split("+")
+    classes = "copy-heavy" if copies else "other classes"
+    title = f"speculation against itself off, {classes}, {precision}, {', '.join(first)} and {last}"
+    rows = [row(title, drafts, bar=2.0 if copies else 0.97)]
+    for other in others:
+        if other == "decoding alone":
+            rows.append(row("the same, decoding alone", drafts, bar=None, decode_only=True))
+        else:
+            words = other.replace("+", " and ") if "+" in other else f"{other} alone"
+            rows.append(row(f"the same, {words}", other, bar=None if copies else 0.97))
+    return rows
+
+
 ROWS: Final = (
     Row(
         experiment="one-stream",
@@ -87,147 +118,16 @@ ROWS: Final = (
         subject="int8 ngram",
         peer="llama.cpp",
     ),
-    Row(
-        experiment="one-stream",
-        title="speculation against itself off, copy-heavy, int8, phrases, ngram and eagle",
-        subject="int8 phrases+ngram+eagle",
-        peer="int8",
-        groups=COPY_HEAVY,
-        bar=2.0,
+    *_against_itself("int8", "phrases+ngram+eagle", COPY_HEAVY, others=("decoding alone",)),
+    *_against_itself(
+        "int8", "phrases+ngram", COPY_HEAVY, others=("decoding alone", "ngram", "suffix+ngram")
     ),
-    Row(
-        experiment="one-stream",
-        title="the same, decoding alone",
-        subject="int8 phrases+ngram+eagle",
-        peer="int8",
-        groups=COPY_HEAVY,
-        decode_only=True,
-    ),
-    Row(
-        experiment="one-stream",
-        title="speculation against itself off, copy-heavy, int8, phrases and ngram",
-        subject="int8 phrases+ngram",
-        peer="int8",
-        groups=COPY_HEAVY,
-        bar=2.0,
-    ),
-    Row(
-        experiment="one-stream",
-        title="the same, decoding alone",
-        subject="int8 phrases+ngram",
-        peer="int8",
-        groups=COPY_HEAVY,
-        decode_only=True,
-    ),
-    Row(
-        experiment="one-stream",
-        title="the same, ngram alone",
-        subject="int8 ngram",
-        peer="int8",
-        groups=COPY_HEAVY,
-    ),
-    Row(
-        experiment="one-stream",
-        title="the same, suffix and ngram",
-        subject="int8 suffix+ngram",
-        peer="int8",
-        groups=COPY_HEAVY,
-    ),
-    Row(
-        experiment="one-stream",
-        title="speculation against itself off, copy-heavy, fp32, phrases, ngram and eagle",
-        subject="fp32 phrases+ngram+eagle",
-        peer="fp32",
-        groups=COPY_HEAVY,
-        bar=2.0,
-    ),
-    Row(
-        experiment="one-stream",
-        title="the same, decoding alone",
-        subject="fp32 phrases+ngram+eagle",
-        peer="fp32",
-        groups=COPY_HEAVY,
-        decode_only=True,
-    ),
-    Row(
-        experiment="one-stream",
-        title="speculation against itself off, copy-heavy, fp32, phrases and ngram",
-        subject="fp32 phrases+ngram",
-        peer="fp32",
-        groups=COPY_HEAVY,
-        bar=2.0,
-    ),
-    Row(
-        experiment="one-stream",
-        title="the same, decoding alone",
-        subject="fp32 phrases+ngram",
-        peer="fp32",
-        groups=COPY_HEAVY,
-        decode_only=True,
-    ),
-    Row(
-        experiment="one-stream",
-        title="the same, ngram alone",
-        subject="fp32 ngram",
-        peer="fp32",
-        groups=COPY_HEAVY,
-    ),
-    Row(
-        experiment="one-stream",
-        title="speculation against itself off, other classes, int8, phrases, ngram and eagle",
-        subject="int8 phrases+ngram+eagle",
-        peer="int8",
-        groups=OTHER_CLASSES,
-        bar=0.97,
-    ),
-    Row(
-        experiment="one-stream",
-        title="speculation against itself off, other classes, int8, phrases and ngram",
-        subject="int8 phrases+ngram",
-        peer="int8",
-        groups=OTHER_CLASSES,
-        bar=0.97,
-    ),
-    Row(
-        experiment="one-stream",
-        title="the same, ngram alone",
-        subject="int8 ngram",
-        peer="int8",
-        groups=OTHER_CLASSES,
-        bar=0.97,
-    ),
-    Row(
-        experiment="one-stream",
-        title="the same, suffix and ngram",
-        subject="int8 suffix+ngram",
-        peer="int8",
-        groups=OTHER_CLASSES,
-        bar=0.97,
-    ),
-    Row(
-        experiment="one-stream",
-        title="speculation against itself off, other classes, fp32, phrases, ngram and eagle",
-        subject="fp32 phrases+ngram+eagle",
-        peer="fp32",
-        groups=OTHER_CLASSES,
-        bar=0.97,
-    ),
-    Row(
-        experiment="one-stream",
-        title="speculation against itself off, other classes, fp32, phrases and ngram",
-        subject="fp32 phrases+ngram",
-        peer="fp32",
-        groups=OTHER_CLASSES,
-        bar=0.97,
-    ),
-    Row(
-        experiment="one-stream",
-        title="the same, ngram alone",
-        subject="fp32 ngram",
-        peer="fp32",
-        groups=OTHER_CLASSES,
-        bar=0.97,
-    ),
+    *_against_itself("fp32", "phrases+ngram+eagle", COPY_HEAVY, others=("decoding alone",)),
+    *_against_itself("fp32", "phrases+ngram", COPY_HEAVY, others=("decoding alone", "ngram")),
+    *_against_itself("int8", "phrases+ngram+eagle", OTHER_CLASSES),
+    *_against_itself("int8", "phrases+ngram", OTHER_CLASSES, others=("ngram", "suffix+ngram")),
+    *_against_itself("fp32", "phrases+ngram+eagle", OTHER_CLASSES),
+    *_against_itself("fp32", "phrases+ngram", OTHER_CLASSES, others=("ngram",)),
     Row(
         experiment="batch",
         title="16 at once, int8, against transformers continuous batching",

@@ -17,10 +17,9 @@ class Guesser:
     runs_model = True
 
     def __init__(self, *tokens: int, certainty: int = 8) -> None:
-        self.tokens, self.certainty, self.asks = list(tokens), certainty, 0
+        self.tokens, self.certainty = list(tokens), certainty
 
     def propose(self, asks: Sequence[Ask]) -> list[Draft]:
-        self.asks += 1
         guesses = [self.tokens[: ask.limit] for ask in asks]
         return [
             Draft(tokens, [Evidence("eagle", self.certainty, d) for d in range(len(tokens))])

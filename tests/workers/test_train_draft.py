@@ -101,6 +101,16 @@ def test_held_out_dialogues_are_not_trained_on_nor_is_what_was_done_with_them(fo
     assert not {d.seed for d in train} & {d.seed for d in held_out}
 
 
+def test_a_longer_corpus_keeps_what_was_held_out(folder: Path):
+    # given
+    dialogues = Corpus(folder, hidden_size=HIDDEN).read()
+
+    # then
+    shorter, longer = split(dialogues[:17])[1], split(dialogues)[1]
+    assert shorter
+    assert [d.tokens for d in longer[: len(shorter)]] == [d.tokens for d in shorter]
+
+
 def test_phrases_are_counted_over_the_answers(tiny_model_dir: Path, folder: Path):
     # given
     dialogues = Corpus(folder, hidden_size=HIDDEN).read()
@@ -194,7 +204,8 @@ def test_a_fit_can_be_stopped_and_goes_on(
 
     # then
     second = capsys.readouterr().out
-    assert "held out: " in first
+    held_out = split(Corpus(folder, hidden_size=HIDDEN).read())[1]
+    assert f"held out: {len(held_out)} dialogues" in first
     assert "going on after" in second
     head = load_head(tmp_path / "eagle.safetensors", hidden_size=HIDDEN, vocab_size=VOCAB)
     assert head.shape.depth == 2

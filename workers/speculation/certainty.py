@@ -1,12 +1,15 @@
-"""How certain a network is of its guess, as a kind of evidence."""
+"""What a network guesses, and how certain it is of it, as a kind of evidence."""
 
+import torch
 from torch import Tensor
 
 # How finely certainty is told apart; 0 is kept for "before it was asked".
 CERTAINTIES = 10
 
 
-def certainties_of(shares: Tensor) -> list[int]:
-    """Shares [rows] in 0..1 as classes of evidence, 1 to `CERTAINTIES`."""
-    classes: list[int] = (shares * CERTAINTIES).long().clamp_(max=CERTAINTIES - 1).add_(1).tolist()
-    return classes
+def best_guesses(logits: Tensor) -> tuple[Tensor, list[int]]:
+    """For logits [rows, tokens] the likeliest of each row [rows], and the class of its share of the
+    softmax, 1 to `CERTAINTIES`."""
+    shares, guesses = torch.softmax(logits, -1).max(-1)
+    classes = (shares * CERTAINTIES).long().clamp_(max=CERTAINTIES - 1).add_(1)
+    return guesses, classes.tolist()

@@ -113,10 +113,12 @@ class Drafter:
         if state is None:
             return
         for draft in state.proposals:
-            own = draft.borrowed
-            if draft.tokens[:own] == emitted[:own]:
+            start = draft.borrowed
+            if draft.tokens[:start] == emitted[:start]:
                 state.acceptance.learn(
-                    evidence=draft.evidence[own:], draft=draft.tokens[own:], emitted=emitted[own:]
+                    evidence=draft.evidence[start:],
+                    draft=draft.tokens[start:],
+                    emitted=emitted[start:],
                 )
         state.proposals = []
 

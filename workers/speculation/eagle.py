@@ -16,12 +16,11 @@ from torch import Tensor
 from workers.batch import Part, build_batch
 from workers.families import ModelConfig
 from workers.model import Model
-from workers.speculation.certainty import certainties_of
+from workers.speculation.certainty import best_guesses
 from workers.speculation.heads import (
     EAGLE_HEAD_DIM,
     NORM_EPS,
     EagleHead,
-    HeadShape,
     TrainedHead,
     eagle_input,
     eagle_rope,
@@ -147,14 +146,14 @@ class EagleProposer:
         hidden = decoder.transform(joined, layout.batch, self._cache)
         last = hidden.index_select(0, layout.batch.logit_rows)
         features = decoder.normed(last)
-        shares, indices = torch.softmax(decoder.logits(last), -1).max(-1)
-        tokens, certainties = self._tokens[indices].tolist(), certainties_of(shares)
+        indices, certainties = best_guesses(decoder.logits(last))
+        tokens = self._tokens[indices].tolist()
         for row, run in enumerate(ordered):
             run.take(tokens[row], certainties[row], features[row : row + 1])
 
 
 def _decoder_shape(trained: TrainedHead, *, context_length: int) -> ModelConfig:
-    shape: HeadShape = trained.shape
+    shape = trained.shape
     return ModelConfig(
         family="eagle",
         vocab_size=len(trained.tokens),

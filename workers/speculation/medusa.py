@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from workers.model import Model
-from workers.speculation.certainty import certainties_of
+from workers.speculation.certainty import best_guesses
 from workers.speculation.heads import MedusaHead, TrainedHead
 from workers.speculation.protocol import Ask, Draft, Evidence
 
@@ -36,8 +36,8 @@ class MedusaProposer:
         depth = min(self._depth, max(ask.limit for ask in asks))
         features = self._model.normed(torch.stack([self._last[ask.key] for ask in asks]))
         guessed = self._head(features)[:, :depth]
-        shares, indices = torch.softmax(self._output(guessed.flatten(0, 1)), -1).max(-1)
-        tokens, certainties = self._tokens[indices].tolist(), certainties_of(shares)
+        indices, certainties = best_guesses(self._output(guessed.flatten(0, 1)))
+        tokens = self._tokens[indices].tolist()
         drafts: list[Draft] = []
         for row, ask in enumerate(asks):
             first = row * depth

@@ -8,12 +8,10 @@ to the target's, at positions that are not computed yet, what the target itself 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
-
 from workers.batch import Part, build_batch
 from workers.kv import BlockPool, BlockTable, KVCache
 from workers.model import Model
-from workers.speculation.certainty import certainties_of
+from workers.speculation.certainty import best_guesses
 from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
 
 READ_MAX = 128
@@ -134,8 +132,8 @@ def guess(
         layout = build_batch([run.part() for run in active], block_size=block_size, group=group)
         hidden = model.hidden_states(layout.batch, cache, depth=depth)
         logits = model.logits(hidden.index_select(0, layout.batch.logit_rows))
-        shares, tokens = torch.softmax(logits, -1).max(-1)
-        rows = zip(layout.order, tokens.tolist(), certainties_of(shares), strict=True)
+        tokens, certainties = best_guesses(logits)
+        rows = zip(layout.order, tokens.tolist(), certainties, strict=True)
         for index, token, certainty in rows:
             active[index].take(token, certainty, name)
         active = [run for run in active if len(run.draft.tokens) < run.limit]
