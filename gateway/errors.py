@@ -6,14 +6,19 @@
     ├── PermissionDenied 403            ├── RateLimited 429
     ├── ModelNotFound 404               ├── RouteNotFound 404, MethodNotAllowed 405
     ├── RequestTimeout 408              ├── AllAttemptsFailed (the last attempt's status)
-    ├── NoEligibleOffer 503             └── DeadlineExceeded 504
+    ├── NoEligibleOffer 503             ├── DeadlineExceeded 504
+    ├── NobodySells 404                 └── UpgradeRequired 426
     └── Unavailable 503
 
 Surfaces render these in the caller's own dialect. Pure: no Django, no I/O. An outage of ours is
-Unavailable, never 401, 402 or 403.
+Unavailable, never 401, 402 or 403. `retryable` says whether the same request may succeed later:
+where not, callers are told so, for some SDKs repeat whatever they are refused with.
 """
 
-from typing import Any
+from typing import Any, Final
+
+# SDKs wait no longer than this; asked to, they call again at once instead.
+WAITED_S_MAX: Final = 60
 
 
 class GatewayError(Exception):
@@ -22,6 +27,8 @@ class GatewayError(Exception):
     status = 500
     type = "api_error"
     code = "internal_error"
+    retryable = True
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(
         self,
@@ -31,6 +38,7 @@ class GatewayError(Exception):
         param: str | None = None,
         retry_after_s: int | None = None,
         detail: dict[str, Any] | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -39,6 +47,8 @@ class GatewayError(Exception):
         self.detail = detail or {}
         if code:
             self.code = code
+        if retryable is not None or (retry_after_s or 0) > WAITED_S_MAX:
+            self.retryable = bool(retryable)
 
 
 class InvalidRequest(GatewayError):
@@ -47,12 +57,14 @@ class InvalidRequest(GatewayError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+    retryable = False
 
 
 class RequestTooLarge(GatewayError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+    retryable = False
 
 
 class RequestTimeout(GatewayError):
@@ -67,24 +79,28 @@ class InvalidApiKey(GatewayError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+    retryable = False
 
 
 class PermissionDenied(GatewayError):
     status = 403
     type = "permission_error"
     code = "permission_denied"
+    retryable = False
 
 
 class RouteNotFound(GatewayError):
     status = 404
     type = "not_found_error"
     code = "not_found"
+    retryable = False
 
 
 class MethodNotAllowed(GatewayError):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+    retryable = False
 
 
 class ModelNotFound(GatewayError):
@@ -93,6 +109,7 @@ class ModelNotFound(GatewayError):
     status = 404
     type = "not_found_error"
     code = "model_not_found"
+    retryable = False
 
     def __init__(self, model: str, *, nearest: tuple[str, ...] = ()) -> None:
         hint = f" Did you mean {' or '.join(nearest)}?" if nearest else ""
@@ -103,12 +120,36 @@ class ModelNotFound(GatewayError):
         )
 
 
+class NobodySells(GatewayError):
+    """The model exists, but none of its offers can be called by whoever asks; `reasons` says why
+    for each. Clients know this code, and give up at once."""
+
+    status = 404
+    type = "not_found_error"
+    code = "model_not_found"
+    retryable = False
+
+    def __init__(self, message: str, *, reasons: list[dict[str, Any]]) -> None:
+        super().__init__(message, param="model", detail={"reasons": reasons})
+
+
+class UpgradeRequired(GatewayError):
+    """Another protocol was asked for than is spoken here; clients go on in plain HTTP."""
+
+    status = 426
+    type = "invalid_request_error"
+    code = "upgrade_required"
+    retryable = False
+    headers = ((b"upgrade", b"HTTP/1.1"),)
+
+
 class OverBudget(GatewayError):
     """A spend scope cannot cover the worst case of this request; `detail` names it."""
 
     status = 402
     type = "insufficient_quota"
     code = "over_budget"
+    retryable = False
 
 
 class RateLimited(GatewayError):
@@ -118,15 +159,14 @@ class RateLimited(GatewayError):
 
 
 class NoEligibleOffer(GatewayError):
-    """The model exists, but no offer of it can serve; `reasons` says why for each."""
+    """Offers that could serve cannot be called for now; `reasons` says why for each."""
 
     status = 503
     type = "api_error"
     code = "no_eligible_offer"
 
-    def __init__(self, message: str, *, reasons: list[dict[str, Any]]) -> None:
-        super().__init__(message, detail={"reasons": reasons})
-        self.reasons = reasons
+    def __init__(self, message: str, *, reasons: list[dict[str, Any]], retry_after_s: int) -> None:
+        super().__init__(message, detail={"reasons": reasons}, retry_after_s=retry_after_s)
 
 
 class AllAttemptsFailed(GatewayError):
@@ -144,9 +184,14 @@ class AllAttemptsFailed(GatewayError):
         error_type: str = "",
         retry_after_s: int | None = None,
         attempts: list[dict[str, Any]] | None = None,
+        retryable: bool | None = None,
     ) -> None:
         super().__init__(
-            message, code=code, retry_after_s=retry_after_s, detail={"attempts": attempts or []}
+            message,
+            code=code,
+            retry_after_s=retry_after_s,
+            detail={"attempts": attempts or []},
+            retryable=retryable,
         )
         self.status = status
         if error_type:

@@ -96,6 +96,7 @@ class OfferView:
     cancel_stops_billing: bool = True
     salted: bool = False  # takes `cache_salt` and `priority`: in-house workers and vLLM
     not_routable: str = ""  # why, in words; empty where it can be called
+    returns_ms: int = 0  # where that may pass by itself: when it is looked at again
     book: PriceBook | None = None
 
     def prices_at(self, lists: Sequence[int], now_ms: int) -> tuple[Price, ...]:

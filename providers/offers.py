@@ -30,6 +30,8 @@ NO_CREDENTIAL = "no credential"
 NO_WIRE = "this provider's API is not spoken yet"
 NOT_CHAT = "not a chat model"
 OFF = "switched off by the operator"
+# How often an offer that its checks removed is asked again (`check_offers`).
+CHECKED_EVERY_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,10 @@ def refusals(offers: Iterable[Offer], *, priced: Container[str]) -> dict[int, st
     workers = {worker.offer_id: worker for worker in Worker.objects.all()}
     cache: dict[int, _Access] = {}
     return {
-        offer.pk: _refusal(offer, is_priced=offer.sku in priced)
-        or _access(offer, workers, secrets, cache).refusal
+        offer.pk: _refusal(
+            offer, _access(offer, workers, secrets, cache), is_priced=offer.sku in priced
+        )
+        or _absence(offer)
         for offer in offers
     }
 
@@ -71,6 +75,8 @@ def _view(
     cache: dict[int, _Access],
 ) -> OfferView:
     access = _access(offer, workers, secrets, cache)
+    refusal = _refusal(offer, access, is_priced=book is not None)
+    absence = _absence(offer)
     context_length = offer.context_length or offer.model.context_length or DEFAULT_CONTEXT_LENGTH
     return OfferView(
         id=offer.pk,
@@ -91,21 +97,26 @@ def _view(
         quantization=offer.quantization,
         cancel_stops_billing=offer.provider.cancel_stops_billing,
         salted=offer.provider.kind == Provider.Kind.IN_HOUSE,
-        not_routable=_refusal(offer, is_priced=book is not None) or access.refusal,
+        not_routable=refusal or absence,
+        returns_ms=CHECKED_EVERY_MS if absence and not refusal else 0,
         book=None if book is None or book.is_plain else book,
     )
 
 
-def _refusal(offer: Offer, *, is_priced: bool) -> str:
+def _refusal(offer: Offer, access: _Access, *, is_priced: bool) -> str:
+    """Why it cannot be called until somebody acts."""
     if offer.state == Offer.State.DISABLED or not offer.provider.enabled:
         return offer.state_reason or OFF
-    if offer.state == Offer.State.REMOVED:
-        return f"removed: {offer.state_reason}"
     if CHAT not in offer.capabilities:
         return NOT_CHAT
     if not is_priced:
         return NO_PRICE
-    return ""
+    return access.refusal
+
+
+def _absence(offer: Offer) -> str:
+    """Why it cannot be called until its next check finds it again."""
+    return f"removed: {offer.state_reason}" if offer.state == Offer.State.REMOVED else ""
 
 
 def _access(

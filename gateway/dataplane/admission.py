@@ -17,7 +17,7 @@ from billing.errors import Cold, HoldNotOpen
 from billing.holds import HoldRequest, Placed, Refused, SpendScope
 from billing.money import REGISTER_NANO_MAX, nano_ceil, nano_floor, usd_json
 from billing.registers import shard_of
-from gateway.dataplane import settlement
+from gateway.dataplane import settlement, unserved
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.exchange import Exchange, Hold
 from gateway.dataplane.redis_pipe import RedisAway, RedisPipe
@@ -27,16 +27,13 @@ from gateway.dataplane.snapshot import Snapshots
 from gateway.errors import (
     GatewayError,
     InvalidApiKey,
-    InvalidRequest,
-    ModelNotFound,
-    NoEligibleOffer,
     OverBudget,
     PermissionDenied,
     RateLimited,
     Unavailable,
 )
-from gateway.routing import ceilings, explain, names, router
-from gateway.routing.router import Ranking, Rejection
+from gateway.routing import names
+from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest
 
 COLD_RETRY_S = 2
@@ -44,32 +41,20 @@ THOUSAND: Final = 1000
 
 
 def plan(
-    ranking: Ranking, snapshot_models: names.OffersByModel, *, attempts_max: int
+    ranking: Ranking,
+    snapshot_models: names.OffersByModel,
+    principal: Principal,
+    *,
+    attempts_max: int,
 ) -> tuple[Candidate, ...]:
     """The candidates that may be tried, or why there are none."""
     if ranking.candidates:
         return ranking.candidates[:attempts_max]
-    if not ranking.known:
-        raise ModelNotFound(ranking.model, nearest=names.nearest(ranking.model, snapshot_models))
-    over = [each for each in ranking.rejections if each.code == ceilings.OVER_CEILING]
-    if over:
-        raise _over_ceiling(over)
-    codes = {rejection.code for rejection in ranking.rejections}
-    if codes == {"model_not_allowed"}:
-        raise PermissionDenied(
-            f"This API key may not use the model `{ranking.model}`.",
-            param="model",
-            code="model_not_allowed",
-        )
-    fault = router.own_fault(ranking)
-    if fault is not None:
-        raise InvalidRequest(
-            f"No offer of `{ranking.model}` takes this request: {fault.reason}.",
-            code=router.OWN_FAULTS[fault.code],
-        )
-    raise NoEligibleOffer(
-        f"No offer of `{ranking.model}` can serve this request now.",
-        reasons=explain.reasons(ranking.rejections),
+    raise unserved.error_of(
+        ranking,
+        snapshot_models,
+        policy=principal.policy,
+        models_allowed=principal.models_allowed,
     )
 
 
@@ -234,6 +219,7 @@ def refusal(refused: Refused, *, hold_nano: int) -> GatewayError:
             "called in it for a day; send no session id, or that of an open one.",
             code="too_many_sessions",
             detail=detail,
+            retryable=False,
         )
     retry_after_s = max(1, -(-refused.retry_after_ms // 1000))
     limit, left = refused.limit_nano, refused.left_nano
@@ -266,15 +252,6 @@ def _over_budget(
             "left_usd": left,
             "needed_usd": needed,
         },
-    )
-
-
-def _over_ceiling(over: list[Rejection]) -> OverBudget:
-    return OverBudget(
-        f"No offer fits the ceiling of this request: {over[0].reason}. "
-        "Raise the ceiling, or shorten the prompt.",
-        code="over_max_cost",
-        detail={"offers": [{"offer": each.sku, "reason": each.reason} for each in over]},
     )
 
 

@@ -35,6 +35,7 @@ from gateway.errors import (  # noqa: E402
     GatewayError,
     MethodNotAllowed,
     Unavailable,
+    UpgradeRequired,
 )
 
 logger = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class Application:
         path = scope["path"]
         surface = quoting.surface_of(client.headers) if path == quoting.PATH else SURFACES.get(path)
         try:
+            _check_protocol(client)
             if surface is None:
                 await pages.serve(plane, client, scope["method"], path)
             else:
@@ -139,14 +141,24 @@ class Application:
             await plane.pipeline.serve(surface, client, request_id=request_id)
 
 
+def _check_protocol(client: Client) -> None:
+    """Clients that would rather speak WebSocket go on in HTTP at once when told so, and only then:
+    each other refusal they try again."""
+    if client.headers.get(b"upgrade", b"").lower() == b"websocket":
+        raise UpgradeRequired("WebSocket is not spoken here. Send the request by POST.")
+
+
 async def _refuse(surface: Any, client: Client, error: GatewayError, request_id: str) -> None:
     """Tell the caller in its own dialect; silently nothing where it is gone or was answered."""
     if client.started or client.watchdog.client_left:
         return
     head = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
-    head += client.head
+    head += [*client.head, *error.headers]
     if error.retry_after_s is not None:
         head.append((b"retry-after", str(error.retry_after_s).encode()))
+    if not error.retryable:
+        # Without it Claude Code repeats a wrong key eleven times, for three minutes.
+        head.append((b"x-should-retry", b"false"))
     client.watchdog.grant(LAST_WORDS_S)
     try:
         await client.answer(error.status, head, surface.render_error(error, request_id))

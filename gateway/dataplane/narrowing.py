@@ -8,7 +8,8 @@ from billing.holds import Refused
 from billing.money import PICO_PER_NANO
 from gateway.dataplane.exchange import Exchange
 from gateway.routing import ceilings
-from gateway.routing.router import Ranking, Rejection, without
+from gateway.routing.rejections import Rejection
+from gateway.routing.router import Ranking, without
 from providers.chat import Candidate
 
 

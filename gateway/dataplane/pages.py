@@ -8,6 +8,7 @@ import msgspec
 
 from billing import holds, registers
 from billing.money import PICO_PER_NANO, usd_json
+from gateway.dataplane import unserved
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.client import Client
 from gateway.dataplane.plane import Plane
@@ -19,7 +20,7 @@ from gateway.errors import (
     RouteNotFound,
     Unavailable,
 )
-from gateway.routing import names
+from gateway.routing import names, router
 from providers.chat import OfferView
 
 JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
@@ -128,9 +129,9 @@ def _usd(nano: int) -> msgspec.Raw:
 def _models(plane: Plane, principal: Principal) -> dict[str, Any]:
     """Every model that this key could call now, cheapest offer's terms first."""
     rows = [
-        _row(model, offers)
+        _row(model, callable_)
         for model, offers in sorted(plane.snapshots.current.offers_by_model.items())
-        if _usable(principal, model, offers)
+        if (callable_ := _callable(principal, offers))
     ]
     return {
         "object": "list",
@@ -144,21 +145,26 @@ def _models(plane: Plane, principal: Principal) -> dict[str, Any]:
 def _model(plane: Plane, principal: Principal, name: str) -> dict[str, Any]:
     by_model = plane.snapshots.current.offers_by_model
     offers = names.resolve(name, by_model)
-    if not offers or not _usable(principal, offers[0].model, offers):
-        raise ModelNotFound(name, nearest=names.nearest(name, by_model))
-    return _row(offers[0].model, offers)
+    callable_ = _callable(principal, offers)
+    if not callable_:
+        models = unserved.callable_models(by_model, principal.policy, principal.models_allowed)
+        raise ModelNotFound(name, nearest=names.nearest(name, models))
+    return _row(callable_[0].model, callable_)
 
 
-def _usable(principal: Principal, model: str, offers: tuple[OfferView, ...]) -> bool:
-    if principal.models_allowed and model not in principal.models_allowed:
-        return False
-    return any(not offer.not_routable for offer in offers)
+def _callable(principal: Principal, offers: tuple[OfferView, ...]) -> list[OfferView]:
+    """Those that this key can call now."""
+    policy, models = principal.policy, principal.models_allowed
+    return [
+        offer
+        for offer in offers
+        if not offer.not_routable and router.refusal_to(offer, policy, models) is None
+    ]
 
 
-def _row(model: str, offers: tuple[OfferView, ...]) -> dict[str, Any]:
+def _row(model: str, offers: list[OfferView]) -> dict[str, Any]:
     """One model in a shape that OpenAI's, Anthropic's and OpenRouter's clients all read."""
-    routable = [offer for offer in offers if not offer.not_routable] or list(offers)
-    cheapest = min(routable, key=_list_price)
+    cheapest = min(offers, key=_list_price)
     row: dict[str, Any] = {
         "id": model,
         "object": "model",
@@ -169,7 +175,7 @@ def _row(model: str, offers: tuple[OfferView, ...]) -> dict[str, Any]:
         "created_at": "1970-01-01T00:00:00Z",
         "owned_by": cheapest.provider,
         "context_length": cheapest.context_length,
-        "offers": [offer.sku for offer in routable],
+        "offers": [offer.sku for offer in offers],
     }
     if cheapest.prices:
         price = cheapest.prices[0]

@@ -138,6 +138,7 @@ class Pipeline:
         candidates = admission.plan(
             ranking,
             self.snapshots.current.offers_by_model,
+            principal,
             attempts_max=self.limits.attempts_max,
         )
         now_ms = self.clock.now_ms()
@@ -188,10 +189,14 @@ class Pipeline:
             elif attempt.outcome == OK:
                 await client.answer(200, *verdicts.whole(exchange, receipt))
             elif not client.started:
-                raise verdicts.error_of(exchange)
+                raise verdicts.error_of(exchange, rest_ms=self._rest_ms(exchange))
             elif not client.cut_off:
                 await client.end(verdicts.broken(exchange, receipt))
         except ClientLeft:
             return
         except ClientStalled:
             client.cut()
+
+    def _rest_ms(self, exchange: Exchange) -> int:
+        """How long the offer that failed last will be left alone."""
+        return self.breaker.retry_after_ms(exchange.last.candidate.offer.id, self.clock.now_ms())

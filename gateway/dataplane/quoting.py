@@ -49,6 +49,7 @@ async def serve(pipeline: Pipeline, surface: Surface, client: Client, *, request
     planned = admission.plan(
         ranking,
         pipeline.snapshots.current.offers_by_model,
+        principal,
         attempts_max=pipeline.limits.attempts_max,
     )
     document = _document(request, principal, ranking, planned, request_id)

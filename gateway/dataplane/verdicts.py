@@ -35,8 +35,9 @@ def broken(exchange: Exchange, receipt: Receipt) -> bytes:
     )
 
 
-def error_of(exchange: Exchange) -> GatewayError:
-    """What the last attempt's failure means to the caller."""
+def error_of(exchange: Exchange, *, rest_ms: int = 0) -> GatewayError:
+    """What the last attempt's failure means to the caller; `rest_ms` is how long its offer will be
+    left alone."""
     attempt = exchange.last
     problem = attempt.failure
     if attempt.outcome == DEADLINE or problem is None:
@@ -46,7 +47,7 @@ def error_of(exchange: Exchange) -> GatewayError:
     status, error_type = _status_of(problem)
     retry_after_s = None if problem.retry_after_s is None else max(1, round(problem.retry_after_s))
     if status in (429, 503):
-        retry_after_s = retry_after_s or 1
+        retry_after_s = max(retry_after_s or 1, -(-rest_ms // 1000))
     seller = attempt.candidate.offer.provider_name
     message = f"{seller}: {problem.message}"
     if isinstance(problem, ConnectFailed):
@@ -58,6 +59,7 @@ def error_of(exchange: Exchange) -> GatewayError:
         error_type=error_type,
         retry_after_s=retry_after_s,
         attempts=exchange.notes(),
+        retryable=False if problem.permanent else None,
     )
 
 

@@ -12,7 +12,8 @@ import msgspec
 from billing import rating
 from billing.money import usd_json
 from gateway.routing import router
-from gateway.routing.router import Ranking, Rejection
+from gateway.routing.rejections import Rejection
+from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest
 
 OVER_CEILING = "over_cost_ceiling"

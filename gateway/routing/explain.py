@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from billing.money import usd_json
-from gateway.routing.router import Ranking, Rejection
+from gateway.routing.rejections import Rejection
+from gateway.routing.router import Ranking
 from providers.chat import Candidate
 
 ROWS_MAX = 20
@@ -57,7 +58,7 @@ def _candidate(at: int, candidate: Candidate) -> dict[str, Any]:
 
 
 def reasons(rejections: Sequence[Rejection]) -> list[dict[str, Any]]:
-    """The rejections as rows, also for the 503 that says why nothing can serve."""
+    """The rejections as rows, also for the refusal that says why nothing can serve."""
     return [
         {"offer": r.sku, "provider": r.provider, "code": r.code, "reason": r.reason}
         for r in rejections

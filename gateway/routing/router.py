@@ -16,6 +16,7 @@ from billing.rating import Price
 from gateway.routing import bounds, names, policies
 from gateway.routing.breaker import Breaker
 from gateway.routing.policies import PolicyView, Scoring, Speeds
+from gateway.routing.rejections import Rejection
 from providers.chat import Candidate, ChatRequest, OfferView
 from providers.wires import registry, tiers
 
@@ -23,22 +24,6 @@ TIER_NAMES = ("default", "flex", "priority", "batch")
 SUPPLIERS = (COST_PRICES,)
 # Listing any of these says that the list is complete; else nothing is ruled out by it.
 FEATURES = frozenset({"tools", "vision", "json_schema", "text_only"})
-# Rejections that lie in the request and not in the offer's state, and what callers call them.
-OWN_FAULTS = {
-    "context_too_short": "context_length_exceeded",
-    "capability": "unsupported_by_model",
-    "dialect": "unsupported_by_model",
-    "no_price": "unpriced",
-}
-
-
-class Rejection(msgspec.Struct, frozen=True):
-    """An offer that will not be tried: `code` for machines, `reason` in words with figures."""
-
-    sku: str
-    provider: str
-    code: str
-    reason: str
 
 
 class Ranking(msgspec.Struct, frozen=True):
@@ -64,12 +49,16 @@ class Limits:
 
 
 class _Rejected(Exception):
-    """Carries the reason out of a filter."""
+    """Carries the reason out of a filter, with the figures that a Rejection may hold."""
 
-    def __init__(self, code: str, reason: str) -> None:
+    def __init__(self, code: str, reason: str, **figures: int) -> None:
         super().__init__(code)
         self.code = code
         self.reason = reason
+        self.figures = figures
+
+    def of(self, offer: OfferView) -> Rejection:
+        return Rejection(offer.sku, offer.provider, self.code, self.reason, **self.figures)
 
 
 class _Question(msgspec.Struct, frozen=True):
@@ -112,7 +101,7 @@ def rank(
                 candidate = _candidate(question, offer)
                 key = _order_key(question, candidate, model_position)
             except _Rejected as no:
-                rejections.append(Rejection(offer.sku, offer.provider, no.code, no.reason))
+                rejections.append(no.of(offer))
             else:
                 ranked.append((key, candidate))
     ranked.sort(key=lambda pair: pair[0])
@@ -180,6 +169,7 @@ def _candidate(question: _Question, offer: OfferView) -> Candidate:
     output_bound = request.n * limit
     prices, expected_pico, worst_pico = _costs(question, offer, input_bound, output_bound)
     cost_prices = prices if offer.book is None else _pinned(question, offer, SUPPLIERS)
+    _check_there(question, offer)
     score, why = policies.score(question.kind, offer, expected_pico, question.scoring)
     if offer.demoted:
         why = f"last: its heartbeat is overdue; {why}"
@@ -197,34 +187,57 @@ def _candidate(question: _Question, offer: OfferView) -> Candidate:
     )
 
 
+def refusal_to(
+    offer: OfferView, policy: PolicyView, models_allowed: frozenset[str]
+) -> tuple[str, str] | None:
+    """Why whoever has this policy and key may never call the offer, as code and words."""
+    if models_allowed and offer.model not in models_allowed:
+        return "model_not_allowed", f"the key may not use {offer.model}"
+    if policy.kind == policies.PINNED and offer.sku not in policy.pinned_skus:
+        return "not_pinned", "not among the offers that the policy pins"
+    if policy.providers_allowed and offer.provider not in policy.providers_allowed:
+        return "provider_not_allowed", f"{offer.provider} is not on the allow-list"
+    if offer.not_routable and not offer.returns_ms:
+        return "not_routable", offer.not_routable
+    return None
+
+
 def _check_allowed(question: _Question, offer: OfferView) -> None:
     """Whether operator, tenant, key and caller let this offer be used."""
-    if offer.not_routable:
-        raise _Rejected("not_routable", offer.not_routable)
-    policy, routing = question.policy, question.request.routing
-    if question.limits.models and offer.model not in question.limits.models:
-        raise _Rejected("model_not_allowed", f"the key may not use {offer.model}")
-    if question.kind == policies.PINNED and offer.sku not in question.scoring.pinned:
-        raise _Rejected("not_pinned", "not among the offers that the policy pins")
-    if policy.providers_allowed and offer.provider not in policy.providers_allowed:
-        raise _Rejected("provider_not_allowed", f"{offer.provider} is not on the allow-list")
+    refusal = refusal_to(offer, question.policy, question.limits.models)
+    if refusal is not None:
+        raise _Rejected(*refusal)
+    routing = question.request.routing
     if routing.only and not any(names.matches(token, offer) for token in routing.only):
         raise _Rejected("not_in_only", f"not in provider.only: {', '.join(routing.only)}")
     if routing.ignore and any(names.matches(token, offer) for token in routing.ignore):
         raise _Rejected("ignored", "named in provider.ignore")
 
 
+def _check_there(question: _Question, offer: OfferView) -> None:
+    """Whether it can be called now. Asked last: what never passes by itself is said first."""
+    if offer.not_routable:
+        raise _Rejected("away", offer.not_routable, retry_after_ms=offer.returns_ms)
+    breaker, now_ms = question.breaker, question.now_ms
+    if not breaker.allow(offer.id, now_ms):
+        raise _Rejected(
+            "breaker_open",
+            breaker.why(offer.id, now_ms),
+            retry_after_ms=breaker.retry_after_ms(offer.id, now_ms),
+        )
+
+
 def _check_able(question: _Question, offer: OfferView) -> None:
-    """Whether this offer can serve such a request, now."""
+    """Whether this offer can serve such a request at all."""
     request = question.request
-    if not question.breaker.allow(offer.id, question.now_ms):
-        raise _Rejected("breaker_open", question.breaker.why(offer.id, question.now_ms))
     context = offer.context_length
     if context and request.all_text and question.input_least > context:
         raise _Rejected(
             "context_too_short",
             f"a prompt of at least {question.input_least:,} tokens does not fit into "
             f"a context of {context:,}",
+            wanted=question.input_least,
+            room=context,
         )
     if not context and not request.all_text:
         raise _Rejected("context_unknown", "a prompt that is not all text has no bound here")
@@ -339,13 +352,3 @@ def without(ranking: Ranking, kept: list[Candidate], rejected: list[Rejection]) 
     return msgspec.structs.replace(
         ranking, candidates=tuple(kept), rejections=(*ranking.rejections, *rejected)
     )
-
-
-def own_fault(ranking: Ranking) -> Rejection | None:
-    """Why the request itself cannot be served: every offer that could be called says so."""
-    if ranking.candidates:
-        return None
-    callable_ = [r for r in ranking.rejections if r.code != "not_routable"]
-    if callable_ and all(r.code in OWN_FAULTS for r in callable_):
-        return callable_[0]
-    return None

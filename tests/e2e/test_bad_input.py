@@ -426,16 +426,17 @@ def test_a_large_body_below_the_limit_is_served(house: House, path: str) -> None
 
 @in_both_dialects
 @pytest.mark.usefixtures("untouched")
-def test_nothing_routable_is_503_with_the_reason_of_each_offer(
+def test_a_model_that_nobody_sells_is_404_with_the_reason_of_each_offer(
     house: House, customer: Customer, path: str
 ) -> None:
     # given a model of the catalogue that nobody here has a credential for
     answer = house.ask(path, question("gpt-4o"), customer.headers)
 
     # then
-    assert answer.status_code == 503, answer.text
+    assert answer.status_code == 404, answer.text
+    assert answer.headers["x-should-retry"] == "false"
     error = error_of(answer, path)
-    assert error["code"] == "no_eligible_offer"
+    assert error["code"] == "model_not_found"
     reasons = {reason["offer"]: reason["reason"] for reason in error["metadata"]["reasons"]}
     assert reasons["openai/gpt-4o"] == "no credential"
     assert all(reasons.values())

@@ -215,7 +215,7 @@ def test_a_provider_on_a_private_address_is_not_called(the_world: World) -> None
     # when
     answer = the_world.chat(alice, "far")
     # then
-    assert answer.status_code == 503
+    assert answer.status_code == 404
     assert the_world.register(alice) == {"credit": 10**9, "spent": 0, "held": 0}
 
 

@@ -30,6 +30,7 @@ _PLAIN = {
 _TEXT_BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
 _BLOCK_NEEDS = {"image": "vision"}
 _PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
+TOO_LONG = "prompt is too long"
 # The vendor's names for causes; the SDKs choose their exception by status.
 _TYPES = {
     400: "invalid_request_error",
@@ -40,6 +41,8 @@ _TYPES = {
     405: "invalid_request_error",
     408: "timeout_error",
     413: "request_too_large",
+    415: "invalid_request_error",
+    426: "invalid_request_error",
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
@@ -187,15 +190,28 @@ def _missing(param: str) -> InvalidRequest:
     return InvalidRequest(f"`{param}` is required.", param=param, code="missing_field")
 
 
+def _message(error: GatewayError) -> str:
+    """Clients of this dialect know a prompt that does not fit by the vendor's words, and then
+    shorten it themselves."""
+    if error.code != "context_length_exceeded" or TOO_LONG in error.message:
+        return error.message
+    wanted, room = error.detail.get("wanted_tokens"), error.detail.get("room_tokens")
+    figures = f"{wanted} tokens > {room} maximum. " if wanted else ""
+    return f"{TOO_LONG}: {figures}{error.message}"
+
+
 def writer(request: ChatRequest, *, request_id: str, created_s: int) -> ResponseWriter:
     return AnthropicWriter(request, request_id=request_id)
 
 
 def render_error(error: GatewayError, request_id: str) -> bytes:
     """The body of an error answer in Anthropic's shape; code, param and detail are additions."""
+    kind = _TYPES.get(error.status, "api_error")
+    if kind == "overloaded_error" and not error.retryable:
+        kind = "api_error"  # Claude Code repeats an overload whatever else it is told
     words: dict[str, object] = {
-        "type": _TYPES.get(error.status, "api_error"),
-        "message": error.message,
+        "type": kind,
+        "message": _message(error),
         "code": error.code,
     }
     if error.param:
