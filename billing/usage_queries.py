@@ -47,7 +47,9 @@ class RequestRow:
 
 @dataclass(frozen=True, slots=True)
 class PostedTransfer:
-    """A ledger transfer that carries some attempt of the request, with what else it carries."""
+    """A ledger transfer that carries some attempt of the request, with what else it carries.
+    `entries` are those on the tenant's own accounts: what the house owes suppliers, and earns, is
+    not the tenant's to see."""
 
     transfer: Transfer
     entries: tuple[Entry, ...]
@@ -125,12 +127,14 @@ def one_request(tenant_id: int, request_id: UUID) -> RequestRecord | None:
         return None
     transfers = {e.transfer_id: e.transfer for e in rows[0].attempts if e.transfer is not None}
     return RequestRecord(
-        row=rows[0], transfers=tuple(_posted(t) for t in transfers.values() if t is not None)
+        row=rows[0],
+        transfers=tuple(_posted(tenant_id, t) for t in transfers.values() if t is not None),
     )
 
 
-def _posted(transfer: Transfer) -> PostedTransfer:
-    entries = transfer.entries.select_related("account").order_by("pk")
+def _posted(tenant_id: int, transfer: Transfer) -> PostedTransfer:
+    own = transfer.entries.filter(account__tenant_id=tenant_id)
+    entries = own.select_related("account").order_by("pk")
     return PostedTransfer(
         transfer=transfer,
         entries=tuple(entries),

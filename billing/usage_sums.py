@@ -14,6 +14,7 @@ from django.db.models import F, Max, Min, QuerySet, Sum
 
 from billing.events import OUTCOMES
 from billing.models import UsageDay, UsageHour
+from billing.usage import CanonicalUsage
 
 HOUR: Final = timedelta(hours=1)
 CHOICES_MAX: Final = 200
@@ -44,6 +45,14 @@ class OfferUsage:
     cache_read_tokens: int
     output_tokens: int
     cost_pico: int
+
+    @property
+    def usage(self) -> CanonicalUsage:
+        return CanonicalUsage(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cache_read_tokens=self.cache_read_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

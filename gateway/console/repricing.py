@@ -1,7 +1,8 @@
 """What the tenant's own recent traffic would cost elsewhere: the same tokens at today's prices.
 
-Tokens and cache hits stay as they were; only offers that can be called now take part. Models
-that nobody can serve now keep what was paid.
+Like is held with like: both where it was bought and elsewhere at what this tenant pays now, so
+that its plan's margin is on both sides. Tokens and cache hits stay as they were; only offers that
+can be called now take part. Models that nobody can serve now stay where they were bought.
 """
 
 from collections import defaultdict
@@ -11,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from billing.usage_sums import OfferUsage, used_by_offer
+from gateway.console import own_prices
+from gateway.console.own_prices import OwnPrices
 from gateway.models import RoutingPolicy
 from providers import leaderboards
 
@@ -22,28 +25,43 @@ Kind = RoutingPolicy.Kind
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """All that was used of one model, and the offers that sell it."""
+    """All that was used of one model, the offers that sell it, and what they ask of the tenant."""
 
     model: str
-    requests: int
-    uncached_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    cost_pico: int
+    parts: Sequence[OfferUsage]
     rows: Sequence[Row]
+    prices: OwnPrices
 
-    def at(self, row: Row) -> int:
-        """What these tokens cost at an offer's list price."""
-        listed = row["list"]
-        return int(
-            self.uncached_tokens * listed["input_pico"]
-            + self.cached_tokens * listed["cached_pico"]
-            + self.output_tokens * listed["output_pico"]
-        )
+    @property
+    def requests(self) -> int:
+        return sum(part.requests for part in self.parts)
+
+    @property
+    def as_bought_pico(self) -> int:
+        """These tokens where they were bought, at today's prices: what everything is held
+        against. Where nothing is asked there any more, what was charged."""
+        return sum(self._again(part) for part in self.parts)
+
+    def at(self, row: Row) -> int | None:
+        """What these tokens cost at another offer; None where it has no price for them."""
+        costs = [self._cost(row["sku"], part) for part in self.parts]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
+
+    def cheapest_of(self, rows: Iterable[Row]) -> tuple[int, Row] | None:
+        priced = [(cost, row) for row in rows if (cost := self.at(row)) is not None]
+        return min(priced, key=lambda pair: pair[0], default=None)
 
     @property
     def callable_rows(self) -> list[Row]:
-        return [row for row in self.rows if row["routable"] and row["list"]]
+        return [row for row in self.rows if row["routable"]]
+
+    def _again(self, part: OfferUsage) -> int:
+        cost = self._cost(part.sku, part)
+        return part.cost_pico if cost is None else cost
+
+    def _cost(self, sku: str, part: OfferUsage) -> int | None:
+        return self.prices.cost_pico(sku, part.usage, requests=part.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,44 +88,38 @@ def recent_use(tenant_id: int, *, now: datetime) -> list[ModelUse]:
     by_model: dict[str, list[OfferUsage]] = defaultdict(list)
     for used in used_by_offer(tenant_id, since=now - LOOKED_BACK, until=now):
         by_model[used.model].append(used)
-    return [_use(model, parts) for model, parts in by_model.items()]
-
-
-def _use(model: str, parts: Iterable[OfferUsage]) -> ModelUse:
-    used = list(parts)
-    board = leaderboards.board(model, WINDOW)
-    cached = sum(u.cache_read_tokens for u in used)
-    return ModelUse(
-        model=model,
-        requests=sum(u.requests for u in used),
-        uncached_tokens=sum(u.input_tokens for u in used) - cached,
-        cached_tokens=cached,
-        output_tokens=sum(u.output_tokens for u in used),
-        cost_pico=sum(u.cost_pico for u in used),
-        rows=() if board is None else board.rows,
-    )
+    boards = {model: leaderboards.board(model, WINDOW) for model in by_model}
+    rows = {model: () if board is None else board.rows for model, board in boards.items()}
+    skus = {used.sku for parts in by_model.values() for used in parts}
+    skus |= {row["sku"] for offered in rows.values() for row in offered}
+    prices = own_prices.read(tenant_id, skus, now=now)
+    return [ModelUse(model, parts, rows[model], prices) for model, parts in by_model.items()]
 
 
 def savings(uses: Iterable[ModelUse]) -> list[Saving]:
     """For each model the cheapest offer elsewhere, where that is cheaper; greatest saving first."""
     found = []
     for use in uses:
-        priced = [row for row in use.rows if row["list"]]
-        if not priced:
+        best = use.cheapest_of(use.rows)
+        if best is None or best[0] >= use.as_bought_pico:
             continue
-        best = min(priced, key=use.at)
-        saved = use.cost_pico - use.at(best)
-        if saved > 0:
-            needs = "" if best["routable"] else best["not_routable"]
-            offer = f"{best['provider_name']} {best['variant']}".strip()
-            found.append(Saving(use.model, offer, saved, needs, use.requests))
+        cost, row = best
+        found.append(
+            Saving(
+                model=use.model,
+                offer=f"{row['provider_name']} {row['variant']}".strip(),
+                saved_pico=use.as_bought_pico - cost,
+                needs="" if row["routable"] else row["not_routable"],
+                requests=use.requests,
+            )
+        )
     return sorted(found, key=lambda s: (bool(s.needs), -s.saved_pico))
 
 
 def effect(uses: Sequence[ModelUse], *, kind: str, pinned_skus: Sequence[str] = ()) -> Effect:
-    paid = sum(use.cost_pico for use in uses)
+    bought = sum(use.as_bought_pico for use in uses)
     cost = sum(_cost_under(use, kind, pinned_skus) for use in uses)
-    change = None if not paid else round((cost - paid) * 100 / paid, 1)
+    change = None if not bought else round((cost - bought) * 100 / bought, 1)
     return Effect(kind=kind, cost_pico=cost, change_percent=change)
 
 
@@ -121,4 +133,5 @@ def _cost_under(use: ModelUse, kind: str, pinned_skus: Sequence[str]) -> int:
     if kind == Kind.FASTEST:
         measured = [row for row in rows if row["output_tps"]]
         rows = [max(measured, key=lambda r: float(r["output_tps"]["p50"]))] if measured else rows
-    return min((use.at(row) for row in rows), default=use.cost_pico)
+    best = use.cheapest_of(rows)
+    return use.as_bought_pico if best is None else best[0]

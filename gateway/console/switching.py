@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from billing import price_books, price_lists, rating
-from billing.models import ServiceTier
-from billing.price_spans import PriceBook
-from billing.rating import Price
-from billing.usage import UsageError
+from gateway.console import own_prices
+from gateway.console.own_prices import OwnPrices
 from providers import offers
 from providers.model_names import name_of
 from providers.models import Model, Offer
@@ -92,16 +89,15 @@ def compare(found: UsageFile, *, tenant_id: int, now: datetime) -> Comparison:
         .exclude(state=Offer.State.DISABLED)
         .select_related("provider", "model")
     )
-    books = price_books.books(now, now, skus=[offer.sku for offer in sold])
-    refusals = offers.refusals(sold, priced=books)
-    lists = price_lists.lists_by_tenant([tenant_id])[tenant_id]
+    prices = own_prices.read(tenant_id, [offer.sku for offer in sold], now=now)
+    refusals = offers.refusals(sold, priced=prices.books)
     by_model: dict[str, list[Offer]] = {}
     for offer in sold:
         by_model.setdefault(offer.model.slug, []).append(offer)
     known = [each for each in used if (each.provider, each.model) in slugs]
     return Comparison(
         rows=[
-            _repriced(each, slug, by_model.get(slug, ()), books, refusals, lists, now)
+            _repriced(each, slug, by_model.get(slug, ()), prices, refusals)
             for each in known
             if (slug := slugs[each.provider, each.model])
         ],
@@ -132,15 +128,12 @@ def _repriced(
     used: ModelUsage,
     slug: str,
     sold: Iterable[Offer],
-    books: Mapping[str, PriceBook],
+    prices: OwnPrices,
     refusals: Mapping[int, str],
-    lists: tuple[int, ...],
-    now: datetime,
 ) -> Repriced:
     choices = []
     for offer in sold:
-        book = books.get(offer.sku)
-        cost = None if book is None else _cost(used, book.at(lists, _ms(now)))
+        cost = prices.cost_pico(offer.sku, used.usage, requests=used.requests)
         if cost is not None:
             choices.append(
                 Choice(
@@ -153,20 +146,3 @@ def _repriced(
             )
     choices.sort(key=lambda choice: (bool(choice.needs), choice.cost_pico, choice.sku))
     return Repriced(used, slug, choices)
-
-
-def _ms(now: datetime) -> int:
-    return int(now.timestamp() * 1000)
-
-
-def _cost(used: ModelUsage, prices: Iterable[Price]) -> int | None:
-    """At the plain tier's lowest step; None where it has no rate for what was used."""
-    plain = next(
-        (p for p in prices if p.service_tier == ServiceTier.DEFAULT and not p.context_over), None
-    )
-    if plain is None:
-        return None
-    try:
-        return rating.rate(used.usage, plain) + (used.requests - 1) * plain.request_pico
-    except UsageError:
-        return None

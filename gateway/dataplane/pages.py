@@ -8,6 +8,7 @@ import msgspec
 
 from billing import holds, registers
 from billing.money import PICO_PER_NANO, usd_json
+from billing.rating import Price
 from gateway.dataplane import unserved
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.client import Client
@@ -129,7 +130,7 @@ def _usd(nano: int) -> msgspec.Raw:
 def _models(plane: Plane, principal: Principal) -> dict[str, Any]:
     """Every model that this key could call now, cheapest offer's terms first."""
     rows = [
-        _row(model, callable_)
+        _row(plane, principal, model, callable_)
         for model, offers in sorted(plane.snapshots.current.offers_by_model.items())
         if (callable_ := _callable(principal, offers))
     ]
@@ -149,7 +150,7 @@ def _model(plane: Plane, principal: Principal, name: str) -> dict[str, Any]:
     if not callable_:
         models = unserved.callable_models(by_model, principal.policy, principal.models_allowed)
         raise ModelNotFound(name, nearest=names.nearest(name, models))
-    return _row(callable_[0].model, callable_)
+    return _row(plane, principal, callable_[0].model, callable_)
 
 
 def _callable(principal: Principal, offers: tuple[OfferView, ...]) -> list[OfferView]:
@@ -162,9 +163,12 @@ def _callable(principal: Principal, offers: tuple[OfferView, ...]) -> list[Offer
     ]
 
 
-def _row(model: str, offers: list[OfferView]) -> dict[str, Any]:
-    """One model in a shape that OpenAI's, Anthropic's and OpenRouter's clients all read."""
-    cheapest = min(offers, key=_list_price)
+def _row(plane: Plane, principal: Principal, model: str, offers: list[OfferView]) -> dict[str, Any]:
+    """One model in a shape that OpenAI's, Anthropic's and OpenRouter's clients all read. Its
+    price is what this key's tenant pays, as it stands on the receipt."""
+    now_ms = plane.clock.now_ms()
+    asked = [(_plain(offer.prices_at(principal.price_lists, now_ms)), offer) for offer in offers]
+    price, cheapest = min(asked, key=_order)
     row: dict[str, Any] = {
         "id": model,
         "object": "model",
@@ -177,8 +181,7 @@ def _row(model: str, offers: list[OfferView]) -> dict[str, Any]:
         "context_length": cheapest.context_length,
         "offers": [offer.sku for offer in offers],
     }
-    if cheapest.prices:
-        price = cheapest.prices[0]
+    if price is not None:
         row["pricing"] = {
             "prompt": usd_json(price.input_pico).decode(),
             "completion": usd_json(price.output_pico).decode(),
@@ -187,8 +190,10 @@ def _row(model: str, offers: list[OfferView]) -> dict[str, Any]:
     return row
 
 
-def _list_price(offer: OfferView) -> tuple[int, str]:
-    if not offer.prices:
-        return (2**62, offer.sku)
-    price = offer.prices[0]
-    return (3 * price.input_pico + price.output_pico, offer.sku)
+def _plain(prices: tuple[Price, ...]) -> Price | None:
+    return prices[0] if prices else None
+
+
+def _order(asked: tuple[Price | None, OfferView]) -> tuple[int, str]:
+    price, offer = asked
+    return (2**62 if price is None else 3 * price.input_pico + price.output_pico, offer.sku)

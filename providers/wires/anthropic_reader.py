@@ -11,8 +11,9 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError
-from providers.wires import failures, tiers, usage
+from providers.wires import failures, sums, tiers, usage
 from providers.wires.sse import Event, Splitter
+from providers.wires.usual import is_usual_anthropic
 from providers.wires.whole import Body, read_as_stream
 
 MALFORMED_MAX = 100
@@ -165,7 +166,7 @@ class StreamReader(_Reader):
             if self._malformed > MALFORMED_MAX:
                 self.failure = ProtocolError(f"more than {MALFORMED_MAX} events are not JSON")
             return None
-        chunk = Chunk(event.raw, DIALECT)
+        chunk = Chunk(_shown(event), DIALECT)
         if typed.type == "content_block_delta":
             self._block_delta(typed, chunk)
         elif typed.type == "content_block_start":
@@ -249,7 +250,7 @@ class WholeReader(_Reader):
         tools = [block for block in blocks if block.type == "tool_use"]
         return [
             Chunk(
-                body,
+                sums.without(body),
                 DIALECT,
                 text="".join(block.text or "" for block in blocks),
                 reasoning="".join(block.thinking or "" for block in blocks),
@@ -262,6 +263,16 @@ class WholeReader(_Reader):
                 usage=self.usage,
             )
         ]
+
+
+def _shown(event: Event) -> bytes:
+    """The event as the caller may see it."""
+    if is_usual_anthropic(event.data):
+        return event.raw
+    data = sums.without(event.data)
+    if data is event.data:
+        return event.raw
+    return b"event: " + event.name + b"\ndata: " + data + b"\n\n"
 
 
 def _tool_call(number: int, block: _Block, *, arguments: str) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import failures, tiers, usage
+from providers.wires import failures, sums, tiers, usage
 from providers.wires.sse import Event, Splitter
+from providers.wires.usual import is_usual_openai
 from providers.wires.whole import Body, read_as_stream
 
 MALFORMED_MAX = 100
@@ -163,11 +164,12 @@ class StreamReader(_Reader):
         if answer.service_tier is not None:
             self.served_tier = tiers.stated(answer.service_tier)
         has_usage = self._read_usage(answer.usage)
-        raw = event.raw
+        data = event.data if is_usual_openai(event.data) else sums.without(event.data)
+        raw = event.raw if data is event.data else _framed(data)
         if has_usage:
             if not answer.choices:
                 return [Chunk(raw, DIALECT, usage=self.usage, hidden=True)]
-            raw = _without_usage(event.data)
+            raw = _without_usage(data)
         chunks = self._chunks(answer, raw)
         if has_usage:
             chunks[0].usage = self.usage
@@ -214,7 +216,7 @@ class WholeReader(_Reader):
             return []
         self.upstream_id = answer.id or ""
         self.served_tier = tiers.stated(answer.service_tier)
-        chunks = self._chunks(answer, body)
+        chunks = self._chunks(answer, sums.without(body))
         if not chunks and self.failure is None:
             self.failure = ProtocolError("the answer has no choices")
         self.finished = bool(chunks) and len(self._finished) == len(chunks)
@@ -247,4 +249,8 @@ def _without_usage(data: bytes) -> bytes:
     """An event that carries usage beside content, without the usage: that is told at the end."""
     fields = _fields(data)
     fields.pop("usage", None)
-    return b"data: " + msgspec.json.encode(fields) + b"\n\n"
+    return _framed(msgspec.json.encode(fields))
+
+
+def _framed(data: bytes) -> bytes:
+    return b"data: " + data + b"\n\n"

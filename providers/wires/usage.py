@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
+from providers.wires import sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,15 +233,12 @@ _TOLD = {
     "server_tool_use_details",
 }
 _COUNTED = (
-    frozenset(
-        OpenAIUsage.__struct_fields__
-        + AnthropicUsage.__struct_fields__
-        + ("cost", "cost_details", "is_byok", "usage_source")
-    )
+    frozenset(OpenAIUsage.__struct_fields__ + AnthropicUsage.__struct_fields__ + ("usage_source",))
     - _TOLD
 )
 
 
 def extra(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """What a vendor says in its usage beside the counts; prices of others are left out."""
-    return {name: value for name, value in usage.items() if name not in _COUNTED}
+    """What a vendor says in its usage beside the counts and beside what it charges us."""
+    told: dict[str, Any] = sums.kept_of(usage)
+    return {name: value for name, value in told.items() if name not in _COUNTED}
