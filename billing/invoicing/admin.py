@@ -65,7 +65,7 @@ class VoidForm(forms.Form):
 
 
 class InvoiceAdmin(ReadOnlyAdmin):
-    list_display = ("name", "tenant", "period_start", "status", "usage", "total", "open", "due_on")
+    list_display = ("name", "tenant", "period", "status", "usage", "total", "open", "due_on")
     list_filter = ("state", "tenant")
     search_fields = ("number", "tenant__name")
     list_select_related = ("tenant",)
@@ -76,6 +76,10 @@ class InvoiceAdmin(ReadOnlyAdmin):
     @display(description="Invoice")
     def name(self, invoice: Invoice) -> str:
         return invoice.number or "draft"
+
+    @display(description="Period", ordering="period_start")
+    def period(self, invoice: Invoice) -> str:
+        return f"{invoice.first_day:%-d %b} to {invoice.last_day:%-d %b %Y}"
 
     @display(description="State", label={"draft": "info", "finalised": "success", "void": ""})
     def status(self, invoice: Invoice) -> str:

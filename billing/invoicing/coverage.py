@@ -1,62 +1,32 @@
-"""Which charges an invoice covers: each exactly once, however late it was posted.
+"""Which charges an invoice covers: each exactly once, whatever period it is called after.
 
 An invoice reaches up to a moment (its period's end) and up to a transfer (the last one posted when
-it was made), and covers what its predecessor did not. Ids of transfers are given out in order
-within a tenant, because both writers, drains and resolutions, are kept out while the last one is
-looked up.
+it was made), and covers what no other live invoice of the tenant does; PostgreSQL refuses a second
+cover of the same charge. So neither another time zone nor another order of drafts bills twice, and
+what is posted late is on the next one. Ids of transfers are given out in order within a tenant,
+because both writers, drains and resolutions, are kept out while the last one is looked up.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from django.db import connection, transaction
-from django.db.models import Max
+from django.db.models import Max, Sum
 
 from billing import locks, registers
-from billing.models import Invoice, Tenant, Transfer
+from billing.invoicing.spans import Span, left_of
+from billing.models import CoveredSpan, Invoice, Tenant, Transfer, UsageDay
 
 LOCK_WAIT_S: Final = 5.0
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-# Bound to the columns of a usage event `u`; parameters by name, from `Coverage.parameters`.
+# The charges `u` of one invoice; the parameter's name is `invoice`.
 COVERED_SQL: Final = """
-    u.tenant_id = %(tenant)s AND u.state = 'posted'
-    AND u.occurred_at < %(end)s AND u.transfer_id <= %(upto)s
-    AND NOT (u.occurred_at < %(from_end)s AND u.transfer_id <= %(from_upto)s)
+    billing_coveredspan s JOIN billing_usageevent u ON u.tenant_id = s.tenant_id
+        AND u.occurred_at >= s.occurred_from AND u.occurred_at < s.occurred_until
+        AND u.transfer_id > s.posted_after AND u.transfer_id <= s.posted_upto
+        AND u.state = 'posted' AND s.invoice_id = %(invoice)s
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    tenant_id: int
-    start: datetime
-    end: datetime
-    upto_transfer: int
-    from_end: datetime
-    from_transfer: int
-
-    @property
-    def parameters(self) -> dict[str, int | datetime]:
-        return {
-            "tenant": self.tenant_id,
-            "start": self.start,
-            "end": self.end,
-            "upto": self.upto_transfer,
-            "from_end": self.from_end,
-            "from_upto": self.from_transfer,
-        }
-
-
-def of_invoice(invoice: Invoice) -> Coverage:
-    return Coverage(
-        tenant_id=invoice.tenant_id,
-        start=invoice.period_start,
-        end=invoice.period_end,
-        upto_transfer=invoice.upto_transfer,
-        from_end=invoice.from_end,
-        from_transfer=invoice.from_transfer,
-    )
 
 
 def last_transfer(tenant: Tenant) -> int:
@@ -71,11 +41,37 @@ def last_transfer(tenant: Tenant) -> int:
     return int(newest or 0)
 
 
-def predecessor(tenant: Tenant, before: datetime) -> Invoice | None:
-    """The last invoice of an earlier period; a void one keeps its charges for its successor."""
-    return (
-        Invoice.objects.filter(tenant=tenant, period_start__lt=before)
-        .exclude(state=Invoice.State.DRAFT)
-        .order_by("-period_start", "-pk")
-        .first()
+def give_back(invoice: Invoice) -> None:
+    """Let a draft cover nothing, so that another one may."""
+    invoice.spans.all().delete()
+
+
+def cover(invoice: Invoice) -> None:
+    """Let a draft cover all of before its end that is posted by its last transfer and that no
+    other live invoice covers. The caller has the tenant's row."""
+    give_back(invoice)
+    others = CoveredSpan.objects.filter(tenant=invoice.tenant_id, is_live=True)
+    taken = [
+        Span(*row) for row in others.order_by("occurred_from", "pk").values_list(*Span._fields)
+    ]
+    reached = Span(0, invoice.upto_transfer, BEGINNING, invoice.period_end)
+    CoveredSpan.objects.bulk_create(
+        CoveredSpan(invoice=invoice, tenant_id=invoice.tenant_id, **span._asdict())
+        for span in left_of(reached, taken)
     )
+
+
+def hand_over(invoice: Invoice, successor: Invoice) -> None:
+    """What a void invoice covered is covered by its successor, and only by it."""
+    spans = list(invoice.spans.all())
+    invoice.spans.update(is_live=False)
+    for span in spans:
+        span.pk, span.invoice = None, successor
+    CoveredSpan.objects.bulk_create(spans)
+
+
+def open_pico(tenant: Tenant) -> int:
+    """Charges that stand on no issued invoice yet."""
+    used = UsageDay.objects.filter(tenant=tenant).aggregate(total=Sum("cost_pico"))["total"]
+    issued = Invoice.objects.filter(tenant=tenant, state=Invoice.State.FINALISED)
+    return int(used or 0) - int(issued.aggregate(total=Sum("usage_pico"))["total"] or 0)

@@ -35,41 +35,62 @@ GRACE: Final = timedelta(hours=24)
 
 
 def draft(*, tenant: Tenant, period: Period, created_by: str, now: datetime) -> Invoice:
-    """Make the draft of a period, or make it again from what is posted by now."""
+    """Make the draft of a period, or make it again from what is posted by now. Drafts of later
+    periods are made again after it, from what it leaves."""
     if period.end > now:
         raise InvoiceRefused("the period has not ended")
     upto = coverages.last_transfer(tenant)
     with transaction.atomic():
-        Tenant.objects.select_for_update().get(pk=tenant.pk)
-        invoice = Invoice.objects.filter(
-            tenant=tenant, period_start=period.start, state__in=(State.DRAFT, State.FINALISED)
-        ).first()
-        if invoice is not None and invoice.state != State.DRAFT:
-            raise InvoiceRefused(f"{invoice.number} covers this period already")
-        if invoice is None or invoice.replaces_id is None:
-            invoice = _stretched(invoice, tenant, period, upto, created_by)
-        _fill(invoice)
+        tenant = Tenant.objects.select_for_update().get(pk=tenant.pk)
+        invoice = draft_of(tenant, period)
+        issued = issued_beyond(tenant, period)
+        if issued is not None and (invoice is None or invoice.replaces_id is None):
+            raise InvoiceRefused(f"{issued.number} covers this period already")
+        invoice = invoice or Invoice(tenant=tenant, created_by=created_by)
+        if invoice.replaces_id is None:
+            invoice.period_start, invoice.period_end = period
+            invoice.time_zone = tenant.time_zone
+            _stretch(invoice, upto)
+        else:
+            _fill(invoice)
     return invoice
 
 
-def _stretched(
-    invoice: Invoice | None, tenant: Tenant, period: Period, upto: int, created_by: str
-) -> Invoice:
-    """A draft that reaches up to now; its predecessor is whatever was issued last before it."""
-    last = coverages.predecessor(tenant, period.start)
-    invoice = invoice or Invoice(tenant=tenant, created_by=created_by)
-    invoice.period_start, invoice.period_end = period
-    invoice.from_end = last.period_end if last else coverages.BEGINNING
-    invoice.from_transfer = last.upto_transfer if last else 0
-    invoice.upto_transfer = upto
-    invoice.save()
-    return invoice
+def draft_of(tenant: Tenant, period: Period) -> Invoice | None:
+    """The draft of that month, though it may have been made on the calendar of another zone."""
+    drafts = Invoice.objects.filter(tenant=tenant, state=State.DRAFT)
+    return drafts.filter(period_start__lte=period.middle, period_end__gt=period.middle).first()
+
+
+def issued_beyond(tenant: Tenant, period: Period) -> Invoice | None:
+    """An issued invoice of that month, or of a later one: it covers all of before its end."""
+    issued = Invoice.objects.filter(tenant=tenant, state=State.FINALISED)
+    return issued.filter(period_end__gt=period.middle).order_by("period_end").first()
+
+
+def is_known(tenant: Tenant, period: Period) -> bool:
+    return draft_of(tenant, period) is not None or issued_beyond(tenant, period) is not None
+
+
+def _stretch(invoice: Invoice, upto: int) -> None:
+    """Let a draft, and then those of later periods, cover what is posted up to this transfer."""
+    drafts = Invoice.objects.filter(
+        tenant=invoice.tenant_id, state=State.DRAFT, replaces=None
+    ).exclude(pk=invoice.pk)
+    later = list(drafts.filter(period_end__gt=invoice.period_end).order_by("period_end"))
+    for one in later:
+        coverages.give_back(one)
+    for one in (invoice, *later):
+        one.upto_transfer = upto
+        one.save()
+        coverages.cover(one)
+        _fill(one)
 
 
 def _fill(invoice: Invoice) -> None:
     """Write a draft's lines and sums from the charges that it covers."""
     InvoiceLine.objects.filter(invoice=invoice).delete()
-    made = lines.lines_of(coverages.of_invoice(invoice))
+    made = lines.lines_of(invoice)
     InvoiceLine.objects.bulk_create(
         line.as_row(invoice.pk, position) for position, line in enumerate(made, start=1)
     )
@@ -91,7 +112,7 @@ def _credit_before(invoice: Invoice) -> int:
         tenant=invoice.tenant_id, transfer_id__lte=invoice.upto_transfer
     ).aggregate(total=Sum("amount_pico"))["total"]
     taken = Invoice.objects.filter(
-        tenant=invoice.tenant_id, period_start__lt=invoice.period_start, state=State.FINALISED
+        tenant=invoice.tenant_id, period_end__lt=invoice.period_end, state=State.FINALISED
     ).aggregate(total=Sum("usage_pico"))["total"]
     return int(granted or 0) - int(taken or 0)
 
@@ -105,7 +126,7 @@ def finalise(*, invoice_id: int, seller: dict[str, str], actor: str, now: dateti
         if profile is None:
             raise InvoiceRefused("the tenant has no billing profile: enter its name and address")
         earlier = Invoice.objects.filter(
-            tenant=invoice.tenant_id, period_start__lt=invoice.period_start, state=State.DRAFT
+            tenant=invoice.tenant_id, period_end__lt=invoice.period_end, state=State.DRAFT
         ).first()
         if earlier is not None:
             raise InvoiceRefused("an earlier period is still a draft: finalise that one first")
@@ -188,12 +209,12 @@ def void(*, invoice_id: int, reason: str, voided_by: str, now: datetime) -> Invo
             tenant=invoice.tenant,
             period_start=invoice.period_start,
             period_end=invoice.period_end,
-            from_end=invoice.from_end,
-            from_transfer=invoice.from_transfer,
+            time_zone=invoice.time_zone,
             upto_transfer=invoice.upto_transfer,
             replaces=invoice,
             created_by=voided_by,
         )
+        coverages.hand_over(invoice, successor)
         _fill(successor)
         audit.record(
             actor=voided_by,

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from billing.errors import InvoiceRefused
-from billing.invoicing.coverage import COVERED_SQL, Coverage
-from billing.models import InvoiceLine
+from billing.invoicing.coverage import COVERED_SQL
+from billing.models import Invoice, InvoiceLine
 from billing.money import cents
 
 Kind = InvoiceLine.Kind
@@ -59,8 +59,8 @@ GROUPED_SQL: Final = f"""
     WITH charge AS (
         SELECT u.model, u.sku, u.price_version_id, u.occurred_at, u.tenant_cost_pico,
             u.occurred_at < %(start)s AS late, {COUNTS_SQL}
-        FROM billing_usageevent u LEFT JOIN billing_priceversion p ON p.id = u.price_version_id
-        WHERE {COVERED_SQL} AND u.tenant_cost_pico <> 0
+        FROM {COVERED_SQL} LEFT JOIN billing_priceversion p ON p.id = u.price_version_id
+        WHERE u.tenant_cost_pico <> 0
     )
     SELECT model, sku, price_version_id, late, itemised, count(*), sum(tenant_cost_pico),
         min(occurred_at), max(occurred_at), {SUMS_SQL}
@@ -71,6 +71,7 @@ GROUPED_SQL: Final = f"""
     GROUP BY model, sku, price_version_id, late, itemised
     ORDER BY late, model, sku, price_version_id, itemised DESC
 """
+CHARGED_SQL: Final = f"SELECT coalesce(sum(u.tenant_cost_pico), 0) FROM {COVERED_SQL}"
 FIRST_CLASS_COLUMN: Final = 9
 
 
@@ -102,16 +103,13 @@ class Line:
         )
 
 
-def lines_of(coverage: Coverage) -> list[Line]:
+def lines_of(invoice: Invoice) -> list[Line]:
     """The lines of everything covered, ordered for a reader: this period's, then late ones."""
+    covered = {"invoice": invoice.pk, "start": invoice.period_start}
     with connection.cursor() as cursor:
-        cursor.execute(GROUPED_SQL, coverage.parameters)
+        cursor.execute(GROUPED_SQL, covered)
         groups = cursor.fetchall()
-        cursor.execute(
-            "SELECT coalesce(sum(u.tenant_cost_pico), 0) FROM billing_usageevent u WHERE"
-            + COVERED_SQL,
-            coverage.parameters,
-        )
+        cursor.execute(CHARGED_SQL, covered)
         charged = int(cursor.fetchone()[0])
     lines = [line for group in groups for line in _lines_of_group(group)]
     if sum(line.exact_pico for line in lines) != charged:

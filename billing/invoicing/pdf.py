@@ -4,19 +4,18 @@ The look is in `invoice.typ`; here are only the words and figures that go into i
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 import typst
 from django.db import connection
 
 from billing.errors import InvoiceRefused
-from billing.invoicing.coverage import COVERED_SQL, of_invoice
+from billing.invoicing.coverage import COVERED_SQL
 from billing.models import CreditNote, Invoice, InvoiceLine, Receipt, Refund
 from billing.money import usd_json
 
@@ -28,7 +27,7 @@ Pair = tuple[str, str]
 
 BY_TEAM_SQL: Final = f"""
     SELECT u.team_id, count(DISTINCT u.request_id), sum(u.tenant_cost_pico)
-    FROM billing_usageevent u WHERE {COVERED_SQL} AND u.tenant_cost_pico <> 0
+    FROM {COVERED_SQL} WHERE u.tenant_cost_pico <> 0
     GROUP BY u.team_id ORDER BY 3 DESC, 1 LIMIT {TEAMS_SHOWN_MAX}
 """
 
@@ -201,11 +200,8 @@ def _heading(invoice: Invoice, issued: datetime, reference: str) -> list[Pair]:
 
 
 def _days(invoice: Invoice) -> str:
-    """First and last day on the tenant's own calendar."""
-    zone = ZoneInfo(invoice.tenant.time_zone)
-    first = invoice.period_start.astimezone(zone)
-    last = (invoice.period_end - timedelta(microseconds=1)).astimezone(zone)
-    return f"{first:%-d %b} to {last:%-d %b %Y}"
+    """First and last day on the calendar that the tenant had then."""
+    return f"{invoice.first_day:%-d %b} to {invoice.last_day:%-d %b %Y}"
 
 
 def _groups(lines: Iterable[InvoiceLine]) -> Iterable[dict[str, Any]]:
@@ -266,7 +262,7 @@ def _notes(invoice: Invoice, parties: Mapping[str, Any]) -> list[str]:
 
 def _teams(invoice: Invoice, names: Mapping[int, str]) -> Sequence[tuple[str, str, str]]:
     with connection.cursor() as cursor:
-        cursor.execute(BY_TEAM_SQL, of_invoice(invoice).parameters)
+        cursor.execute(BY_TEAM_SQL, {"invoice": invoice.pk})
         rows = cursor.fetchall()
     if [team for team, _, _ in rows] == [None]:
         return []

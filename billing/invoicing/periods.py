@@ -1,6 +1,6 @@
 """Calendar months in a tenant's own time zone, as moments in UTC. Pure."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -10,6 +10,11 @@ class Period(NamedTuple):
 
     start: datetime
     end: datetime
+
+    @property
+    def middle(self) -> datetime:
+        """A moment that no change of time zone, of 26 hours at most, moves into another month."""
+        return self.start + timedelta(days=15)
 
 
 def month(year: int, number: int, time_zone: str) -> Period:

@@ -17,8 +17,7 @@ def draft_due(*, now: datetime) -> list[Invoice]:
         period = periods.last_month(now, tenant.time_zone)
         if now - period.end < documents.GRACE:
             continue
-        known = Invoice.objects.filter(tenant=tenant, period_start=period.start)
-        if not known.exists():
+        if not documents.is_known(tenant, period):
             due.append(tenant)
     made, _ = _draft(due, now=now, created_by=BY_THE_CLOCK)
     return made

@@ -3,6 +3,7 @@
 from billing.models.audit_entries import AuditEntry
 from billing.models.budget_alerts import AlertChannel, AlertDelivery, BudgetAlert
 from billing.models.call_profiles import CallCount, CallMark, CallProfile
+from billing.models.covered_spans import CoveredSpan
 from billing.models.credit_alerts import CreditAlert, CreditThreshold
 from billing.models.invoices import (
     BillingProfile,
@@ -47,6 +48,7 @@ __all__ = [
     "CallMark",
     "CallProfile",
     "CreditAlert",
+    "CoveredSpan",
     "CreditGrant",
     "CreditNote",
     "CreditThreshold",

@@ -4,6 +4,9 @@ A draft may be made again as often as one likes. Finalised, neither it nor its l
 more (trigger): it is voided, corrected by credit notes, or paid.
 """
 
+from datetime import date, timedelta
+from zoneinfo import ZoneInfo
+
 from django.core.validators import MaxValueValidator, RegexValidator
 from django.db import models
 from django.db.models import F, Q
@@ -72,9 +75,9 @@ class NumberSeries(models.Model):
 class Invoice(models.Model):
     """What one tenant used in one period, what its credit covers, and what is due.
 
-    It covers every charge that occurred before `period_end` and was posted up to `upto_transfer`,
-    less what its predecessor covered (`from_end`, `from_transfer`): so a charge that arrives late
-    is on the next invoice, and none is on two.
+    It covers every charge that occurred before `period_end`, was posted up to `upto_transfer` and
+    is on no other invoice (`CoveredSpan`): so a charge that arrives late is on the next invoice,
+    and none is on two, whatever periods are called.
     """
 
     class State(models.TextChoices):
@@ -87,8 +90,8 @@ class Invoice(models.Model):
     number = models.CharField(max_length=20, unique=True, null=True)
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
-    from_end = models.DateTimeField()
-    from_transfer = models.BigIntegerField()
+    # The calendar that the period is a month of.
+    time_zone = models.CharField(max_length=64, default="UTC")
     upto_transfer = models.BigIntegerField()
     # A void invoice's successor covers the same charges.
     replaces = models.OneToOneField(
@@ -131,6 +134,15 @@ class Invoice(models.Model):
 
     def __str__(self) -> str:
         return self.number or f"draft for {self.tenant_id}"
+
+    @property
+    def first_day(self) -> date:
+        return self.period_start.astimezone(ZoneInfo(self.time_zone)).date()
+
+    @property
+    def last_day(self) -> date:
+        last = self.period_end - timedelta(microseconds=1)
+        return last.astimezone(ZoneInfo(self.time_zone)).date()
 
     @property
     def net_cents(self) -> int:

@@ -100,6 +100,7 @@ def _invoice(invoice: Invoice) -> dict[str, Any]:
         "state": invoice.state,
         "period_start": invoice.period_start.isoformat(),
         "period_end": invoice.period_end.isoformat(),
+        "time_zone": invoice.time_zone,
         "issued_at": invoice.issued_at.isoformat() if invoice.issued_at else None,
         "due_on": invoice.due_on.isoformat() if invoice.due_on else None,
         "currency": "USD",

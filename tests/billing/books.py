@@ -1,8 +1,11 @@
 """One tenant's books in a test: its desk in Redis, and what Postgres says."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from billing import credit, invariants, ledger, metering, registers
+import redis
+
+from billing import credit, invariants, ledger, metering, prices, rebuild, registers
 from billing.credit import Balance
 from billing.holds import Settled, SettledAttempt
 from billing.ledger import AccountKey
@@ -11,6 +14,75 @@ from billing.models import InvariantCheck, PriceVersion, ShardEpoch, Tenant, Usa
 from billing.money import nano_ceil
 from tests.billing import desk as desks
 from tests.billing.desk import Desk
+
+
+def publish(since: datetime, *, sku: str = "acme/swift-1") -> PriceVersion:
+    """The desk's price, in force from then on."""
+    return prices.publish(
+        sku_code=sku,
+        input_pico=desks.INPUT_PICO,
+        cache_read_pico=desks.INPUT_PICO // 10,
+        cache_write_5m_pico=desks.INPUT_PICO,
+        cache_write_1h_pico=desks.INPUT_PICO,
+        output_pico=desks.OUTPUT_PICO,
+        reasoning_pico=desks.OUTPUT_PICO,
+        valid_from=since,
+        source="test",
+        recorded_by="test",
+    )
+
+
+def opened(client: redis.Redis, tenant: Tenant, price: PriceVersion) -> "Books":
+    """A tenant's books, on a shard that was rebuilt from Postgres."""
+    shard = registers.shard_of(tenant.pk)
+    rebuild.rebuild(client, shard, now=desks.at(desks.NOON_MS))
+    epoch = ShardEpoch.objects.get(shard=shard).epoch
+    desk = Desk(client=client, tenant=tenant.pk, epoch=epoch, price=price.pk)
+    return Books(desk=desk, tenant=tenant, price=price)
+
+
+def write_posted(tenant: Tenant, price: PriceVersion, *, output_tokens: int, at: datetime) -> int:
+    """One charge as a drain of that moment writes and posts it, without Redis; its cost."""
+    cost_pico = output_tokens * price.output_pico
+    (transfer_id,) = ledger.new_ids(1)
+    request_id = desks.request_id_at(int(at.timestamp() * 1000))
+    UsageEvent.objects.create(
+        request_id=request_id,
+        attempt=0,
+        day=at.date(),
+        tenant=tenant,
+        sku=price.sku.code,
+        price_version=price,
+        supplier="acme",
+        model="swift-1",
+        outcome="ok",
+        usage_source="provider",
+        output_tokens=output_tokens,
+        rated_pico=cost_pico,
+        tenant_cost_pico=cost_pico,
+        hold_nano=nano_ceil(cost_pico),
+        charged_nano=nano_ceil(cost_pico),
+        occurred_at=at,
+        settled_at=at,
+        stream_id=request_id,
+        body_hash=bytes(32),
+        transfer_id=transfer_id,
+    )
+    ledger.post_all(
+        [
+            ledger.Draft(
+                code=ledger.Code.USAGE,
+                legs=(
+                    ledger.Leg(AccountKey(ledger.Kind.TENANT_CREDIT, tenant.pk), cost_pico),
+                    ledger.Leg(AccountKey(ledger.Kind.REVENUE), -cost_pico),
+                ),
+                idempotency_key=f"usage:{request_id}:0",
+                tenant_id=tenant.pk,
+                transfer_id=transfer_id,
+            )
+        ]
+    )
+    return cost_pico
 
 
 @dataclass
