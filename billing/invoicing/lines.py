@@ -105,7 +105,7 @@ class Line:
 
 def lines_of(invoice: Invoice) -> list[Line]:
     """The lines of everything covered, ordered for a reader: this period's, then late ones."""
-    covered = {"invoice": invoice.pk, "start": invoice.period_start}
+    covered: dict[str, int | datetime] = {"invoice": invoice.pk, "start": invoice.period_start}
     with connection.cursor() as cursor:
         cursor.execute(GROUPED_SQL, covered)
         groups = cursor.fetchall()
