@@ -13,7 +13,7 @@ import redis
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import audit, ledger, registers
+from billing import apart, audit, ledger, registers
 from billing.errors import CreditRefused
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.lua_scripts import CREDIT, Call
@@ -179,16 +179,17 @@ def as_register(pico: int) -> int:
     return max(min(nano_floor(pico), limit), -limit)
 
 
-def push_stale(client: redis.Redis) -> int:
-    """Push the credit of every tenant whose register is older than Postgres; returns how many."""
-    versions = list(Tenant.objects.values_list("pk", "credit_version"))
+def push_stale(client: redis.Redis, *, tenants: Iterable[int] | None = None) -> int:
+    """Push the credit of every tenant (or of these) whose register is older than Postgres; returns
+    how many."""
+    found = Tenant.objects.all() if tenants is None else Tenant.objects.filter(pk__in=tenants)
+    versions = list(found.values_list("pk", "credit_version"))
     with client.pipeline(transaction=False) as pipe:
         for pk, _ in versions:
             pipe.hget(registers.tenant_key(registers.shard_tag(pk), pk), "version")
         known = pipe.execute()
     stale = [pk for (pk, version), have in zip(versions, known, strict=True) if _old(have, version)]
-    for pk in stale:
-        push(client, pk)
+    apart.each(stale, lambda pk: push(client, pk), name=lambda pk: f"credit of tenant {pk}")
     return len(stale)
 
 

@@ -8,14 +8,14 @@ was committed and not acknowledged is read again and found to be known.
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 import redis
 
-from billing import booking, collector, locks, registers
+from billing import apart, booking, collector, locks, registers
 from billing.acknowledgement import acknowledge, epoch_of
 from billing.booking import Booked, Drained
 from billing.pinned_prices import PinnedPrices
@@ -32,7 +32,8 @@ BATCHES_PER_RUN_MAX: Final = 25
 
 @collector.paused()
 def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
-    """Drain every shard that has something, and that nobody else is draining.
+    """Drain every shard that has something, and that nobody else is draining; one that cannot be
+    drained is told of when all others were.
 
     While the last batches of one shard are posted, the first of the next is read, under its lock.
     """
@@ -40,9 +41,14 @@ def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
     # Locks are let go of only once nothing more is done under them, whatever happens.
     with ExitStack() as whatever_happens, redis_thread() as thread:
         shards = _locked(_busy_shards(client), locks_held, whatever_happens)
-        return _drain(
-            _Run(client, now, thread), shards, leave=lambda shard: locks_held.pop(shard).close()
-        )
+        run = _Run(client, now, thread)
+        done = _drain(run, shards, leave=lambda shard: locks_held.pop(shard).close())
+    apart.each(run.failures, _raise, name=lambda failed: f"shard {failed[0]}")
+    return done
+
+
+def _raise(failed: tuple[int, Exception]) -> None:
+    raise failed[1]
 
 
 def _locked(
@@ -61,17 +67,37 @@ def drain(
 ) -> Drained:
     """Drain one shard; the caller holds its lock."""
     with redis_thread() as thread:
-        return _drain(
-            _Run(client, now, thread, batch_size), iter([shard]), leave=lambda shard: None
-        )
+        run = _Run(client, now, thread, batch_size)
+        done = _drain(run, iter([shard]), leave=lambda shard: None)
+    for _, failure in run.failures:
+        raise failure
+    return done
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
+    """One go at some shards. Those that failed are left as they were found: what was read of them
+    and not acknowledged is read again by the next run."""
+
     client: redis.Redis
     now: datetime
     thread: ThreadPoolExecutor
     batch_size: int = BATCH_SIZE
+    failures: list[tuple[int, Exception]] = field(default_factory=list)
+
+    def has_failed(self, shard: int) -> bool:
+        return any(failed == shard for failed, _ in self.failures)
+
+    def attempt(self, shard: int, act: Callable[[], object]) -> None:
+        """Unless the shard has failed before. Called from both threads."""
+        if self.has_failed(shard):
+            return
+        try:
+            act()
+        except Exception as problem:
+            if apart.ends_all(problem):
+                raise
+            self.failures.append((shard, problem))
 
 
 def _drain(run: _Run, shards: Iterator[int], leave: Callable[[int], None]) -> Drained:
@@ -82,16 +108,25 @@ def _drain(run: _Run, shards: Iterator[int], leave: Callable[[int], None]) -> Dr
     )
     for read in reading.over(shards):
         sent.look()
-        if read.batch.read:
-            booked = booking.book(read.shard, read.batch, pinned, now=run.now)
-            done.add(booked.counts)
-            sent.send(partial(_finish, run.client, read.shard, epoch_of(read.shard), booked))
+        run.attempt(read.shard, partial(_book, run, read, pinned, sent, done))
+        if run.has_failed(read.shard):
+            reading.give_up(read.shard)
         if read.is_last:
             done.left = done.left or read.left
-            tidy = partial(_tidy, run.client, read)
+            tidy = partial(run.attempt, read.shard, partial(_tidy, run.client, read))
             sent.send(tidy, then=partial(leave, read.shard))
     sent.wait()
     return done
+
+
+def _book(run: _Run, read: Read, pinned: PinnedPrices, sent: Sent, done: Drained) -> None:
+    if read.failure is not None:
+        raise read.failure
+    if read.batch.read:
+        booked = booking.book(read.shard, read.batch, pinned, now=run.now)
+        done.add(booked.counts)
+        finish = partial(_finish, run.client, read.shard, epoch_of(read.shard), booked)
+        sent.send(partial(run.attempt, read.shard, finish))
 
 
 def _finish(client: redis.Redis, shard: int, epoch: str, booked: Booked) -> None:
@@ -108,15 +143,15 @@ def _busy_shards(client: redis.Redis) -> list[int]:
     with client.pipeline(transaction=False) as pipe:
         for shard in range(registers.SHARDS):
             pipe.xlen(registers.stream_key(registers.tag_of_shard(shard)))
-        lengths = pipe.execute()
+        lengths = pipe.execute(raise_on_error=False)
+    # One that cannot tell its length fails when it is read, and alone.
     return [shard for shard, length in enumerate(lengths) if length]
 
 
 def lag_ms(client: redis.Redis, *, now: datetime) -> int:
     """The age of the oldest entry that is not drained; 0 if there is none."""
-    oldest = [
-        entry_ms
-        for shard in _busy_shards(client)
-        if (entry_ms := oldest_unread_ms(client, shard)) is not None
-    ]
+    found = apart.each(
+        _busy_shards(client), partial(oldest_unread_ms, client), name=lambda n: f"shard {n}"
+    )
+    oldest = [entry_ms for entry_ms in found if entry_ms is not None]
     return max(int(now.timestamp() * 1000) - min(oldest), 0) if oldest else 0

@@ -1,16 +1,16 @@
 """The registers of spend caps as Postgres has them, and which of them an event counts in."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from django.db.models import BigIntegerField, Case, F, QuerySet, Sum, When
+from django.db import connection
+from django.db.models import QuerySet
 
 from billing import registers
-from billing.models import Quota, ScopeKind, UsageDay, UsageEvent
-from billing.money import PICO_PER_NANO
+from billing.models import Quota, ScopeKind
 from billing.registers import Span
 from billing.usage_stream import StreamEntry
 
@@ -21,15 +21,38 @@ SCOPE_COLUMN: Final = {
     ScopeKind.MODEL: "model",
     ScopeKind.PROVIDER: "supplier",
 }
-# An attempt begins within hours of its request, which decides the window.
-ATTEMPT_SPAN: Final = timedelta(days=1)
+# An attempt begins within its request's deadline, which is an hour at most; the request decides
+# the window.
+ATTEMPT_SPAN: Final = timedelta(hours=3)
 
-# What a drained event is worth in Redis: its cost, or what was debited while it is in quarantine.
-DEBITED_PICO: Final = Case(
-    When(state=UsageEvent.State.QUARANTINED, then=F("charged_nano") * PICO_PER_NANO),
-    default=F("tenant_cost_pico"),
-    output_field=BigIntegerField(),
-)
+DAYS: Final = """
+    SELECT tenant_id, team_id, api_key_id, model, supplier, debited_pico
+    FROM billing_usageday WHERE tenant_id = ANY(%(tenants)s)
+"""
+WITHIN: Final = " AND day >= %(first)s AND day < %(after)s"
+# By the time inside the request's id; the wider spans of day and time let indexes serve. A drained
+# event is worth its cost, or what was debited while it is in quarantine.
+EVENTS: Final = """
+    UNION ALL SELECT tenant_id, team_id, api_key_id, model, supplier, CASE state
+        WHEN 'quarantined' THEN 1000::numeric * charged_nano ELSE tenant_cost_pico END
+    FROM billing_usageevent WHERE tenant_id = ANY(%(tenants)s)
+        AND request_id >= %({0}_id)s::uuid AND request_id < %({0}_end)s::uuid
+        AND day BETWEEN %({0}_day)s AND %({0}_last_day)s
+        AND occurred_at >= %({0}_from)s AND occurred_at < %({0}_until)s
+"""
+USED: Final = """
+    WITH used AS MATERIALIZED (
+        SELECT tenant_id, team_id, api_key_id, model, supplier, sum(debited_pico) AS debited_pico
+        FROM ({parts}) parts GROUP BY 1, 2, 3, 4, 5
+    ) {by_scope}
+"""
+BY_SCOPE: Final = """
+    SELECT tenant_id, '{kind}', {column}::text, sum(debited_pico) FROM used
+    WHERE {column} IS NOT NULL GROUP BY tenant_id, {column}
+"""
+
+Scope = tuple[int, str, str]  # tenant, kind, id
+Window = tuple[str, str]  # window, time zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +68,30 @@ def register_of(
     tenant_id: int, *, kind: str, scope_id: str, window: str, zone: str, now: datetime
 ) -> CapRegister:
     """The register of a cap in the window that `now` is in."""
-    now_ms = int(now.timestamp() * 1000)
-    span = registers.span_of(window, now_ms, zone)
-    key = registers.spend_key(
-        registers.shard_tag(tenant_id),
-        tenant_id,
-        kind=kind,
-        scope=registers.scope_part(scope_id),
-        bucket=span.bucket,
-    )
-    return CapRegister(
-        key=key,
-        spent_pico=spent_pico(tenant_id, kind=kind, scope_id=scope_id, span=span),
-        lasts_ms=span.goes_at_ms - now_ms if span.goes_at_ms else 0,
-    )
+    span = _span_at(window, zone, now)
+    scope = (tenant_id, kind, scope_id)
+    return _register(scope, span, used([tenant_id], [kind], span).get(scope, 0), now)
 
 
-def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterator[CapRegister]:
+def of_quotas(quotas: Iterable[Quota], now: datetime) -> dict[int, CapRegister]:
+    """The registers of caps by their id. Caps of one window and time zone are read together:
+    however many of them a tenant has, its usage is read once."""
+    alike: dict[Window, list[Quota]] = defaultdict(list)
+    for quota in quotas:
+        alike[quota.window, quota.tenant.time_zone].append(quota)
+    found = {}
+    for (window, zone), members in alike.items():
+        span = _span_at(window, zone, now)
+        spent = used({q.tenant_id for q in members}, {q.scope_kind for q in members}, span)
+        for quota in members:
+            scope = _scope_of(quota)
+            found[int(quota.pk)] = _register(scope, span, spent.get(scope, 0), now)
+    return found
+
+
+def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterable[CapRegister]:
     """The registers of every cap of these tenants."""
-    for quota in _with_registers(tenant_ids):
-        yield register_of(
-            quota.tenant_id,
-            kind=quota.scope_kind,
-            scope_id=quota.scope_id,
-            window=quota.window,
-            zone=quota.tenant.time_zone,
-            now=now,
-        )
+    return of_quotas(_with_registers(tenant_ids), now).values()
 
 
 def _with_registers(tenant_ids: Iterable[int]) -> "QuerySet[Quota]":
@@ -80,59 +100,79 @@ def _with_registers(tenant_ids: Iterable[int]) -> "QuerySet[Quota]":
     return found.exclude(scope_kind=ScopeKind.SESSION)
 
 
-def spent_pico(tenant_id: int, *, kind: str, scope_id: str, span: Span) -> int:
-    """What Redis must have for the drained events of a scope in a window: what posted events
-    cost, and what quarantined ones were debited. Days (UTC) within the window are read from their
-    sums, and only what is left at its ends from events."""
-    scope = {"tenant_id": tenant_id, SCOPE_COLUMN[ScopeKind(kind)]: scope_id}
-    days = UsageDay.objects.filter(**scope)
+def _scope_of(quota: Quota) -> Scope:
+    return quota.tenant_id, quota.scope_kind, quota.scope_id
+
+
+def _span_at(window: str, zone: str, now: datetime) -> Span:
+    return registers.span_of(window, int(now.timestamp() * 1000), zone)
+
+
+def _register(scope: Scope, span: Span, spent_pico: int, now: datetime) -> CapRegister:
+    tenant_id, kind, scope_id = scope
+    key = registers.spend_key(
+        registers.shard_tag(tenant_id),
+        tenant_id,
+        kind=kind,
+        scope=registers.scope_part(scope_id),
+        bucket=span.bucket,
+    )
+    lasts_ms = span.goes_at_ms - int(now.timestamp() * 1000) if span.goes_at_ms else 0
+    return CapRegister(key, spent_pico, lasts_ms)
+
+
+def used(tenants: Collection[int], kinds: Collection[str], span: Span) -> dict[Scope, int]:
+    """What Redis must have for the drained events of every scope of these kinds in a window: what
+    posted events cost, and what quarantined ones were debited. Days (UTC) within the window are
+    read from their sums, and only what is left at its ends from events."""
+    parts, arguments = _parts(span)
+    by_scope = " UNION ALL ".join(
+        BY_SCOPE.format(kind=kind, column=SCOPE_COLUMN[ScopeKind(kind)]) for kind in sorted(kinds)
+    )
+    with connection.cursor() as cursor:
+        sql = USED.format(parts=parts, by_scope=by_scope)
+        cursor.execute(sql, arguments | {"tenants": list(tenants)})
+        return {
+            (tenant_id, kind, scope_id): int(pico)
+            for tenant_id, kind, scope_id, pico in cursor.fetchall()
+        }
+
+
+def _parts(span: Span) -> tuple[str, dict[str, Any]]:
+    """The whole days of a window, and the parts of days at its ends."""
     if not span.ends_ms:
-        return _sum_of_days(days)
+        return DAYS, {}
     first_ms = -(-span.begins_ms // registers.MS_PER_DAY) * registers.MS_PER_DAY
     after_ms = span.ends_ms // registers.MS_PER_DAY * registers.MS_PER_DAY
-    events = UsageEvent.objects.filter(**scope)
+    arguments: dict[str, Any] = {"first": _utc(first_ms).date(), "after": _utc(after_ms).date()}
+    sql = DAYS + WITHIN
     if first_ms >= after_ms:
-        return sum_of_debits(_between(events, span.begins_ms, span.ends_ms))
-    whole = days.filter(day__gte=_utc(first_ms).date(), day__lt=_utc(after_ms).date())
-    return (
-        sum_of_debits(_between(events, span.begins_ms, first_ms))
-        + _sum_of_days(whole)
-        + sum_of_debits(_between(events, after_ms, span.ends_ms))
-    )
+        ends = {"whole": (span.begins_ms, span.ends_ms)}
+        arguments["after"] = arguments["first"]
+    else:
+        ends = {"head": (span.begins_ms, first_ms), "tail": (after_ms, span.ends_ms)}
+    for name, (begins_ms, ends_ms) in ends.items():
+        if begins_ms < ends_ms:
+            sql += EVENTS.format(name)
+            arguments |= _between(name, begins_ms, ends_ms)
+    return sql, arguments
 
 
-def _sum_of_days(days: "QuerySet[UsageDay]") -> int:
-    return int(days.aggregate(total=Sum("debited_pico"))["total"] or 0)
-
-
-def sum_of_debits(rows: "QuerySet[UsageEvent]") -> int:
-    found = rows.aggregate(total=Sum(DEBITED_PICO))
-    return int(found["total"] or 0)
-
-
-def _between(
-    events: "QuerySet[UsageEvent]", begins_ms: int, ends_ms: int
-) -> "QuerySet[UsageEvent]":
-    """By the time inside the request's id; the wider spans of day and time let indexes serve."""
-    if begins_ms == ends_ms:
-        return events.none()
+def _between(name: str, begins_ms: int, ends_ms: int) -> dict[str, Any]:
     begins, ends = _utc(begins_ms), _utc(ends_ms)
     first, after = registers.ids_between(begins_ms, ends_ms)
-    return events.filter(
-        request_id__gte=first,
-        request_id__lt=after,
-        day__range=(begins.date(), ends.date()),
-        occurred_at__gte=begins - ATTEMPT_SPAN,
-        occurred_at__lt=ends + ATTEMPT_SPAN,
-    )
+    return {
+        f"{name}_id": first,
+        f"{name}_end": after,
+        f"{name}_day": begins.date(),
+        f"{name}_last_day": ends.date(),
+        f"{name}_from": begins - ATTEMPT_SPAN,
+        f"{name}_until": ends + ATTEMPT_SPAN,
+    }
 
 
 def _utc(at_ms: int) -> datetime:
     return datetime.fromtimestamp(at_ms // 1000, tz=UTC)
-
-
-Scope = tuple[int, str, str]  # tenant, kind, id
-Window = tuple[str, str]  # window, time zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +188,7 @@ class QuotaRegisters:
     def of(cls, tenants: Iterable[int], shard: int) -> "QuotaRegisters":
         windows: dict[Scope, list[Window]] = defaultdict(list)
         for quota in _with_registers(tenants):
-            scope = (quota.tenant_id, quota.scope_kind, quota.scope_id)
-            windows[scope].append((quota.window, quota.tenant.time_zone))
+            windows[_scope_of(quota)].append((quota.window, quota.tenant.time_zone))
         return cls(registers.tag_of_shard(shard), dict(windows))
 
     def missing(self, entry: StreamEntry) -> tuple[str, ...]:

@@ -52,8 +52,9 @@ class Cap:
 
 
 def limits_for(tenant: Tenant) -> Limits:
+    quotas = Quota.objects.filter(tenant=tenant).select_related("tenant")
     return Limits(
-        quotas=tuple(Quota.objects.filter(tenant=tenant).order_by("scope_kind", "scope_id", "pk")),
+        quotas=tuple(quotas.order_by("scope_kind", "scope_id", "pk")),
         rates=tuple(RateLimit.objects.filter(tenant=tenant).order_by("scope_kind", "scope_id")),
     )
 

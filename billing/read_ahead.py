@@ -8,7 +8,7 @@ from typing import Final
 
 import redis
 
-from billing import rated_batches, usage_stream
+from billing import apart, rated_batches, usage_stream
 from billing.pinned_prices import PinnedPrices
 from billing.rated_batches import Batch
 from billing.usage_stream import BEGINNING, NEVER_DELIVERED
@@ -20,13 +20,15 @@ AHEAD: Final = 2
 @dataclass(frozen=True, slots=True)
 class Read:
     """A batch of a shard, perhaps empty. `is_last`: no other of this shard follows. `left`: though
-    its stream goes on. `found`: this batch or one before it has something."""
+    its stream goes on. `found`: this batch or one before it has something. `failure`: why its
+    stream could not be read on."""
 
     shard: int
     batch: Batch
     is_last: bool
     left: bool
     found: bool
+    failure: Exception | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class ReadAhead:
         # Appended to here and popped there, each in one step of the interpreter.
         self._waiting: deque[int] = deque()
         self._stream: _Stream | None = None
+        self._given_up: set[int] = set()
 
     def over(self, shards: Iterator[int]) -> Generator[Read]:
         """One shard after the other. `shards` is asked for the next, in the caller's thread, when
@@ -82,16 +85,32 @@ class ReadAhead:
                 unfinished -= read.is_last
                 yield read
 
+    def give_up(self, shard: int) -> None:
+        """Read no more of this shard: its next batch is the last, and empty."""
+        self._given_up.add(shard)
+
     def _read(self) -> Read | None:
         """In the thread, one at a time; None once no shard waits to be read."""
         if self._stream is None:
             if not self._waiting:
                 return None
             self._stream = _Stream(self._waiting.popleft(), self._batches_max)
-        read = self._next_of(self._stream)
+        read = self._next_or_failure(self._stream)
         if read.is_last:
             self._stream = None
         return read
+
+    def _next_or_failure(self, stream: _Stream) -> Read:
+        failure = None
+        if stream.shard not in self._given_up:
+            try:
+                return self._next_of(stream)
+            except Exception as problem:
+                if apart.ends_all(problem):
+                    raise
+                failure = problem
+        nothing = rated_batches.rate_ahead([], self._pinned)
+        return Read(stream.shard, nothing, True, False, stream.found, failure)
 
     def _next_of(self, stream: _Stream) -> Read:
         entries = self._entries(stream)

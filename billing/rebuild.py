@@ -7,16 +7,18 @@ Postgres, and makes a new epoch last; the data plane learns of it from its snaps
 
 import logging
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from itertools import chain
+from datetime import datetime, timedelta
+from itertools import chain, takewhile
 from typing import Any, Final, cast
 
 import redis
+from django.db import connection
 from django.db.models import F
 
-from billing import credit, holds, locks, metering, quota_registers, registers, sessions
+from billing import apart, credit, holds, locks, metering, quota_registers, registers, sessions
 from billing.models import RevokedKey, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 LOCK_WAIT_S: Final = 30.0
 DRAINS_MAX: Final = 10_000
+# One that cannot be rebuilt takes turns with the rest of the work, which is everybody's.
+RETRIED_AFTER: Final = timedelta(seconds=10)
+BEGUN_WITHIN_S: Final = 15.0
 # The register of a window that is over, or of a cap that was lifted, lasts for its open holds.
 HELD_LASTS_MS: Final = 35 * registers.MS_PER_DAY
 
@@ -43,26 +48,48 @@ def cold_shards(client: redis.Redis) -> list[int]:
 
 
 def rebuild_cold(client: redis.Redis, *, now: datetime) -> list[int]:
-    """Rebuild what is cold; shards that somebody else is at are left to them."""
-    cold = cold_shards(client)
+    """Rebuild what is cold; shards that somebody else is at are left to them, and those that could
+    not be rebuilt just now wait. What is not begun in a while is left to the next run."""
+    cold = _due(cold_shards(client), now)
     if not cold:
         return []
-    metering.ensure_groups(client)
     stale = _owned_keys(client, cold)
-    done = []
-    for shard in cold:
+    begun_until = time.monotonic() + BEGUN_WITHIN_S
+
+    def rebuild_one(shard: int) -> bool:
         with locks.shard(shard) as taken:
-            if taken and shard in cold_shards(client):
-                _rebuild(client, shard, stale[shard], now)
-                done.append(shard)
-    return done
+            if not taken or shard not in cold_shards(client):
+                return False
+            _rebuild_or_note(client, shard, stale[shard], now)
+            return True
+
+    in_time = takewhile(lambda _: time.monotonic() < begun_until, cold)
+    done = apart.each(in_time, lambda n: (n, rebuild_one(n)), name=lambda n: f"shard {n}")
+    return [shard for shard, is_rebuilt in done if is_rebuilt]
+
+
+def _due(cold: Sequence[int], now: datetime) -> list[int]:
+    """Those that failed come last, so that the time they take is not that of others."""
+    failed = ShardEpoch.objects.filter(shard__in=cold, failed_at__isnull=False)
+    resting = set(failed.filter(failed_at__gt=now - RETRIED_AFTER).values_list("shard", flat=True))
+    order = list(failed.order_by("failed_at").values_list("shard", flat=True))
+    return [n for n in cold if n not in order] + [n for n in order if n not in resting]
+
+
+def _rebuild_or_note(client: redis.Redis, shard: int, stale: list[bytes], now: datetime) -> None:
+    try:
+        _rebuild(client, shard, stale, now)
+    except Exception:
+        if connection.is_usable():
+            ShardEpoch.objects.update_or_create(shard=shard, defaults={"failed_at": now})
+        raise
 
 
 def rebuild(client: redis.Redis, shard: int, *, now: datetime) -> None:
     """Rebuild one shard, warm or cold: it refuses requests until this has finished."""
     with locks.shard_or_raise(shard, wait_s=LOCK_WAIT_S):
+        # Before its keys are looked for: a warm shard would go on making some.
         client.delete(registers.epoch_key(registers.tag_of_shard(shard)))
-        metering.ensure_groups(client)
         _rebuild(client, shard, _owned_keys(client, [shard])[shard], now)
 
 
@@ -80,10 +107,11 @@ def _owned_keys(client: redis.Redis, shards: Iterable[int]) -> dict[int, list[by
 
 def _rebuild(client: redis.Redis, shard: int, stale: list[bytes], now: datetime) -> None:
     client.delete(registers.epoch_key(registers.tag_of_shard(shard)))
+    metering.ensure_groups(client, [shard])
     for _ in range(DRAINS_MAX):
         if not metering.drain(client, shard, now=now).left:
             break
-    in_shard = Tenant.objects.annotate(in_shard=F("pk") % registers.SHARDS)
+    in_shard = Tenant.objects.alias(in_shard=F("pk") % registers.SHARDS)
     tenants = list(in_shard.filter(in_shard=shard))
     rows, lasting = _registers(shard, tenants, now)
     _add_open_holds(client, shard, rows)
@@ -92,7 +120,8 @@ def _rebuild(client: redis.Redis, shard: int, stale: list[bytes], now: datetime)
             lasting.setdefault(key, HELD_LASTS_MS)
     epoch = f"{int(now.timestamp() * 1000):x}-{secrets.token_hex(6)}"
     # Postgres first: if the rest fails, the shard is cold and is rebuilt again.
-    ShardEpoch.objects.update_or_create(shard=shard, defaults={"epoch": epoch, "rebuilt_at": now})
+    facts = {"epoch": epoch, "rebuilt_at": now, "failed_at": None}
+    ShardEpoch.objects.update_or_create(shard=shard, defaults=facts)
     with client.pipeline(transaction=True) as pipe:
         if stale:
             pipe.delete(*stale)
@@ -108,8 +137,7 @@ def _rebuild(client: redis.Redis, shard: int, stale: list[bytes], now: datetime)
         pipe.set(registers.epoch_key(registers.tag_of_shard(shard)), epoch)
         pipe.execute()
     # A grant that was made meanwhile may have been overwritten; this cannot be, it reads anew.
-    for tenant in tenants:
-        credit.push(client, tenant.pk)
+    credit.push_stale(client, tenants=[tenant.pk for tenant in tenants])
     logger.info("shard %d rebuilt: %d tenants, epoch %s", shard, len(tenants), epoch)
 
 

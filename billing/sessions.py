@@ -14,35 +14,43 @@ from billing import holds, registers
 from billing.quota_registers import CapRegister
 
 KEPT: Final = timedelta(milliseconds=registers.SESSION_KEPT_MS)
+# The sums of a session that is over: for events that are drained or resolved late.
+FORGOTTEN_AFTER: Final = timedelta(days=7)
 
-# A call that begins a day after all before it have ended begins the session anew. The newest
-# sessions of each tenant only: more than that never are open at a time.
+# A call that begins a day after all before it have ended begins the session anew. Calls of one day
+# are never that far apart, so a session is cut between days or not at all. The newest sessions of
+# each tenant only: more than that never are open at a time.
 LIVE: Final = """
     WITH live AS (
-        SELECT tenant_id, session_hash, max(occurred_at) AS last FROM billing_usageevent
-        WHERE tenant_id = ANY(%(tenants)s) AND occurred_at >= %(since)s AND session_hash <> ''
+        SELECT tenant_id, session_hash, max(last_at) AS last, row_number() OVER (
+            PARTITION BY tenant_id ORDER BY max(last_at) DESC, session_hash) AS place
+        FROM billing_usagesession
+        WHERE tenant_id = ANY(%(tenants)s) AND day >= %(day)s AND last_at >= %(since)s
         GROUP BY 1, 2
-    ), counted AS (
-        SELECT *, row_number() OVER (PARTITION BY tenant_id ORDER BY last DESC) AS place FROM live
-    ), calls AS (
-        SELECT c.tenant_id, c.session_hash, c.last, u.occurred_at,
-            CASE WHEN u.state = 'quarantined' THEN u.charged_nano * 1000
-                ELSE u.tenant_cost_pico END AS debited_pico,
-            max(u.settled_at) OVER (PARTITION BY c.tenant_id, c.session_hash
-                ORDER BY u.occurred_at, u.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-            ) AS before
-        FROM counted c JOIN billing_usageevent u
-            ON u.tenant_id = c.tenant_id AND u.session_hash = c.session_hash
-        WHERE c.place <= %(most)s
+    ), days AS (
+        SELECT d.*, live.last, max(d.ended_at) OVER (
+            PARTITION BY d.tenant_id, d.session_hash ORDER BY d.day
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS ended_before
+        FROM live JOIN billing_usagesession d USING (tenant_id, session_hash)
+        WHERE live.place <= %(most)s
     ), parts AS (
-        SELECT *, count(*) FILTER (WHERE occurred_at > before + %(kept)s) OVER (
-            PARTITION BY tenant_id, session_hash ORDER BY occurred_at) AS part
-        FROM calls
+        SELECT *, count(*) FILTER (WHERE first_at > ended_before + %(kept)s) OVER (
+            PARTITION BY tenant_id, session_hash ORDER BY day) AS part
+        FROM days
+    ), ranked AS (
+        SELECT *, max(part) OVER (PARTITION BY tenant_id, session_hash) AS newest FROM parts
     )
-    SELECT tenant_id, session_hash, max(last), sum(debited_pico) FROM parts p
-    WHERE part = (SELECT max(part) FROM parts q
-        WHERE q.tenant_id = p.tenant_id AND q.session_hash = p.session_hash)
-    GROUP BY 1, 2
+    SELECT tenant_id, session_hash, last, sum(debited_pico) FROM ranked
+    WHERE part = newest GROUP BY 1, 2, 3
+"""
+FORGET: Final = """
+    DELETE FROM billing_usagesession WHERE (tenant_id, session_hash) IN (
+        SELECT tenant_id, session_hash FROM billing_usagesession old
+        WHERE day < %(day)s AND NOT EXISTS (
+            SELECT FROM billing_usagesession new WHERE new.tenant_id = old.tenant_id
+                AND new.session_hash = old.session_hash AND new.day >= %(day)s)
+        LIMIT %(most)s
+    )
 """
 
 
@@ -50,9 +58,11 @@ def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterator[CapRegist
     """The registers of the sessions that are not over."""
     if not tenant_ids:
         return
+    since = now - KEPT
     asked: dict[str, Any] = {
         "tenants": list(tenant_ids),
-        "since": now - KEPT,
+        "since": since,
+        "day": since.date(),
         "kept": KEPT,
         "most": holds.SESSIONS_MAX,
     }
@@ -68,3 +78,11 @@ def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterator[CapRegist
             )
             lasts_ms = (last + KEPT - now) // timedelta(milliseconds=1)
             yield CapRegister(key, int(spent_pico), max(lasts_ms, 1))
+
+
+def forget_over(*, now: datetime, most: int) -> int:
+    """Delete the sums of at most so many sessions that nobody has called in for a week; returns how
+    many rows went. A session that goes on keeps all its days."""
+    with connection.cursor() as cursor:
+        cursor.execute(FORGET, {"day": (now - FORGOTTEN_AFTER).date(), "most": most})
+        return int(cursor.rowcount)

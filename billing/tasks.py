@@ -35,7 +35,7 @@ def drain_usage() -> None:
         client = connection()
         rebuild.rebuild_cold(client, now=now)
         metering.drain_all(client, now=now)
-    task_runs.note_lag(DRAIN, metering.lag_ms(client, now=now))
+        task_runs.note_lag(DRAIN, metering.lag_ms(client, now=now))
 
 
 @shared_task(name=EXPIRE)

@@ -7,9 +7,9 @@ is trimmed, and nothing else.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, cast
 
 import msgspec
@@ -67,10 +67,10 @@ class Unreadable:
     fields: Mapping[bytes, bytes]
 
 
-def ensure_groups(client: redis.Redis) -> None:
-    """Make both consumer groups of every shard; those that exist stay where they are."""
+def ensure_groups(client: redis.Redis, shards: Iterable[int] = range(registers.SHARDS)) -> None:
+    """Make both consumer groups of these shards; those that exist stay where they are."""
     with client.pipeline(transaction=False) as pipe:
-        for shard in range(registers.SHARDS):
+        for shard in shards:
             key = registers.stream_key(registers.tag_of_shard(shard))
             for group in registers.GROUPS:
                 pipe.xgroup_create(key, group, id="0", mkstream=True)
@@ -86,7 +86,15 @@ def read(
     """Up to `count` entries: what was delivered behind that entry and never acknowledged, or what
     was NEVER_DELIVERED."""
     key = registers.stream_key(registers.tag_of_shard(shard))
-    reply = client.xreadgroup(registers.GROUP_LEDGER, CONSUMER, {key: after}, count=count)
+    reading = partial(client.xreadgroup, registers.GROUP_LEDGER, CONSUMER, {key: after}, count)
+    try:
+        reply = reading()
+    except redis.ResponseError as problem:
+        # A stream that was lost and begun anew has no groups: nothing of it was read.
+        if not str(problem).startswith("NOGROUP"):
+            raise
+        ensure_groups(client, [shard])
+        reply = reading()
     found = cast(Sequence[tuple[bytes, Sequence[RawEntry]]], reply or ())
     return [_parse(entry_id.decode(), fields) for _, raw in found for entry_id, fields in raw]
 

@@ -37,6 +37,15 @@ for g = 1, amount(ARGV[FIRST + n_exact], 'groups') do
   groups[g], at = group_at(at)
 end
 
+-- A register that is none stops this before anything is acknowledged: once it is, nobody would
+-- correct the others. A cold shard's are about to be written anew, whatever is in them.
+local rows = {}
+for position = 1, is_warm and #KEYS - FIXED_KEYS or 0 do
+  local row = redis.call('HMGET', KEYS[FIXED_KEYS + position], 'spent', 'pico', 'held')
+  rows[position] = {is_there = row[1] or row[3], spent = register(row[1], 'spent'),
+    pico = register(row[2], 'pico')}
+end
+
 local acknowledged, nano, pico = 0, {}, {}
 if n_exact > 0 then acknowledged = redis.call('XACK', KEYS[2], ARGV[2], unpack(exact)) end
 for _, group in ipairs(groups) do
@@ -54,16 +63,14 @@ for _, group in ipairs(groups) do
     end
   end
 end
--- A cold shard's registers are about to be rebuilt from what was posted; an expired window's
--- register must not come back.
+-- An expired window's register must not come back.
 for position, difference in pairs(nano) do
-  local key = KEYS[FIXED_KEYS + position]
-  local row = redis.call('HMGET', key, 'spent', 'pico', 'held')
-  if is_warm and (row[1] or row[3]) then
-    local rest = register(row[2], 'pico') + pico[position]
+  local row = rows[position]
+  if row and row.is_there then
+    local rest = row.pico + pico[position]
     local carry = math.floor(rest / 1000)
-    redis.call('HSET', key, 'spent', text(register(row[1], 'spent') + difference + carry),
-      'pico', text(rest - carry * 1000))
+    redis.call('HSET', KEYS[FIXED_KEYS + position], 'spent',
+      text(row.spent + difference + carry), 'pico', text(rest - carry * 1000))
   end
 end
 return {is_warm and 'warm' or 'cold', tostring(acknowledged)}

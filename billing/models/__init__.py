@@ -30,7 +30,7 @@ from billing.models.provider_bills import ProviderBill, ProviderBillLine
 from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.rebates import RebateScale, VolumeRebate
 from billing.models.rerating import Adjustment, ReRating
-from billing.models.rollups import AccountSum, UsageDay, UsageHour
+from billing.models.rollups import AccountSum, UsageDay, UsageHour, UsageSession
 from billing.models.seals import EntrySeal, EventSeal
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.usage_events import UsageEvent
@@ -90,5 +90,6 @@ __all__ = [
     "UsageDay",
     "UsageEvent",
     "UsageHour",
+    "UsageSession",
     "VolumeRebate",
 ]

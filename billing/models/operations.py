@@ -4,11 +4,15 @@ from django.db import models
 
 
 class ShardEpoch(models.Model):
-    """The epoch that Redis must know for this shard; written by a rebuild, and by nothing else."""
+    """The epoch that Redis must know for this shard; written by a rebuild, and by nothing else.
+
+    Without one it is cold. `failed_at`: when a rebuild last tried and could not.
+    """
 
     shard = models.PositiveSmallIntegerField(primary_key=True)
-    epoch = models.CharField(max_length=32)
-    rebuilt_at = models.DateTimeField()
+    epoch = models.CharField(max_length=32, blank=True, default="")
+    rebuilt_at = models.DateTimeField(null=True)
+    failed_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"s{self.shard:02d} {self.epoch}"

@@ -118,6 +118,33 @@ class UsageHour(models.Model):
         return f"{self.tenant_id} {self.hour} {self.sku}"
 
 
+class UsageSession(models.Model):
+    """What the calls of one session came to on one day (UTC, by the attempts): from the first that
+    began to the last, and until the last had ended. Forgotten when the session is long over."""
+
+    tenant = models.ForeignKey(
+        "billing.Tenant", on_delete=models.PROTECT, db_constraint=False, db_index=False
+    )
+    session_hash = models.CharField(max_length=64)
+    day = models.DateField()
+    debited_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
+    first_at = models.DateTimeField()
+    last_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "session_hash", "day"], name="usage_session_unique"
+            ),
+        ]
+        # Which sessions may be live; by the day, so that another call touches no index.
+        indexes = [models.Index(fields=["tenant", "day"], name="usage_session_day")]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.session_hash} {self.day}"
+
+
 class AccountSum(models.Model):
     """What the entries of one account come to, by the code and the tenant of their transfers.
 

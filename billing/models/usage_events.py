@@ -89,12 +89,6 @@ class UsageEvent(models.Model):
             models.Index(fields=["tenant", "-occurred_at"]),
             # The newest event of one tenant, by arrival: what the live pages watch.
             models.Index(fields=["tenant", "-id"]),
-            # What a session has cost, when its register is rebuilt.
-            models.Index(
-                fields=["tenant", "session_hash"],
-                condition=~models.Q(session_hash=""),
-                name="usage_session",
-            ),
             # What was written lately, for the invariants. Rows come in the order of this time, many
             # of one moment, so it stays small. A BRIN would be smaller, but where rows come fast
             # its summaries come late, and what has none is read whole.

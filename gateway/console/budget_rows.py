@@ -83,17 +83,20 @@ def cap_scopes(tenant: Tenant) -> list[tuple[str, str]]:
 
 def quota_rows(tenant: Tenant, now: datetime) -> list[QuotaRow]:
     names = _names(tenant)
+    found = quotas.limits_for(tenant).quotas
+    capped = [quota for quota in found if quota.scope_kind != ScopeKind.SESSION]
+    spent = quota_registers.of_quotas(capped, now)
     return [
         QuotaRow(
             quota_id=int(quota.pk),
             scope=_scope_name(quota, names),
             window=quota.get_window_display(),
             limit_pico=quota.limit_at(now),
-            spent_pico=_spent_pico(quota, tenant, now),
+            spent_pico=spent[int(quota.pk)].spent_pico if int(quota.pk) in spent else None,
             shadow=quota.shadow,
             raised_until=quota.raised_until if _is_raised(quota, now) else None,
         )
-        for quota in quotas.limits_for(tenant).quotas
+        for quota in found
     ]
 
 
@@ -106,19 +109,6 @@ def _scope_name(quota: Quota, names: dict[tuple[str, str], str]) -> str:
         return "Each session"
     named = f"{quota.get_scope_kind_display()} {quota.scope_id}"
     return names.get((quota.scope_kind, quota.scope_id), named)
-
-
-def _spent_pico(quota: Quota, tenant: Tenant, now: datetime) -> int | None:
-    if quota.scope_kind == ScopeKind.SESSION:
-        return None
-    return quota_registers.register_of(
-        int(tenant.pk),
-        kind=quota.scope_kind,
-        scope_id=quota.scope_id,
-        window=quota.window,
-        zone=tenant.time_zone,
-        now=now,
-    ).spent_pico
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from billing import credit, key_status, quotas, rebuild, registers
+from billing.apart import SomeFailed
 from billing.holds import Cold, Placed, Refused, SpendScope
 from billing.models import ShardEpoch
 from billing.quotas import Cap
@@ -148,11 +149,12 @@ def test_a_rebuild_that_fails_half_way_leaves_the_shard_cold(
     books.desk.client.flushall()
     with monkeypatch.context() as patch:
         patch.setattr(rebuild, "_add_open_holds", _fail)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(SomeFailed, match="shard 0: RuntimeError: gone"):
             rebuilt(books)
     with pytest.raises(Cold):
         books.desk.place()
     # when
+    books.desk.now_ms += 10_000
     rebuilt(books)
     # then
     assert isinstance(books.desk.place()[1], Placed)
@@ -160,6 +162,28 @@ def test_a_rebuild_that_fails_half_way_leaves_the_shard_cold(
 
 def _fail(*_: object) -> None:
     raise RuntimeError("gone")
+
+
+def test_a_shard_that_cannot_be_rebuilt_leaves_the_others_warm_and_waits_its_turn(
+    books: Books,
+) -> None:
+    # given: leases that are no set, in a shard that is not this tenant's
+    client, sick = books.desk.client, (books.shard + 1) % registers.SHARDS
+    client.flushall()
+    client.set(registers.leases_key(registers.tag_of_shard(sick)), "nonsense")
+    # when
+    with pytest.raises(SomeFailed) as failed:
+        rebuilt(books)
+    # then
+    assert [name for name, _ in failed.value.failures] == [f"shard {sick}"]
+    assert rebuild.cold_shards(client) == [sick]
+    books.adopt_epoch()
+    assert isinstance(books.desk.place()[1], Placed)
+    # and: at once it is not tried again, later it is
+    assert rebuild.rebuild_cold(client, now=desks.at(books.desk.now_ms + 9_999)) == []
+    client.delete(registers.leases_key(registers.tag_of_shard(sick)))
+    assert rebuild.rebuild_cold(client, now=desks.at(books.desk.now_ms + 10_000)) == [sick]
+    assert ShardEpoch.objects.exclude(failed_at=None).count() == 0
 
 
 def test_a_grant_made_during_a_rebuild_is_not_lost(

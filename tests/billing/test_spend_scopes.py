@@ -1,9 +1,14 @@
 """Caps of models, providers and sessions, caps that only watch, and overdrafts, on a real Redis."""
 
-import pytest
+from datetime import timedelta
 
-from billing import holds, registers, sessions
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from billing import holds, rebuild, registers, sessions
 from billing.holds import Placed, Refused, SettledAttempt, SpendScope
+from billing.models import UsageEvent, UsageSession
 from tests.billing import desk as desks
 from tests.billing.books import Books
 from tests.billing.desk import Desk
@@ -161,6 +166,77 @@ def test_a_session_that_was_over_begins_anew_at_a_rebuild(books: Books) -> None:
     found = list(sessions.registers_of([books.tenant.pk], desks.at(books.desk.now_ms)))
     # then
     assert [each.spent_pico for each in found] == [280_000_000]
+
+
+def test_a_session_that_goes_on_for_days_keeps_all_it_has_cost(books: Books) -> None:
+    # given: a call every 20 hours, and before them one that ended a day earlier
+    name = registers.session_of(books.tenant.pk, "agent")
+    books.desk.spend = (SpendScope("session", name, "session", 10**10),)
+    books.served(session=name)
+    books.desk.now_ms += DAY_MS + 1
+    for _ in range(4):
+        books.desk.now_ms += 20 * 3_600_000
+        books.served(session=name)
+    books.drain()
+    # when: Redis has lost all
+    now = desks.at(books.desk.now_ms)
+    books.desk.client.flushall()
+    rebuild.rebuild_cold(books.desk.client, now=now)
+    # then
+    assert books.desk.spend_register(books.desk.spend[0]) == (4 * 280_000, 0)
+    # and: sums of what is over go, of what goes on stay
+    assert sessions.forget_over(now=now, most=10) == 0
+    assert sessions.forget_over(now=now + timedelta(days=8), most=10) == 4
+    assert UsageSession.objects.count() == 0
+
+
+def test_the_sum_of_a_session_follows_what_becomes_of_its_events(books: Books) -> None:
+    # given: one event in quarantine, for what was debited
+    name = registers.session_of(books.tenant.pk, "agent")
+    books.desk.spend = (SpendScope("session", name, "session", 10**9),)
+    request_id = books.desk.placed(hold_nano=1_000_000)
+    made = books.desk.event(request_id, session=name)
+    made.tenant_cost_pico += 1
+    books.desk.settle_events(request_id, [SettledAttempt(desks.encode(made), 280_001)])
+    books.drain()
+    held = UsageSession.objects.get().debited_pico
+    # when
+    (event,) = books.events()
+    event.state, event.tenant_cost_pico = UsageEvent.State.POSTED, 70
+    event.save()
+    # then
+    assert (held, UsageSession.objects.get().debited_pico) == (280_001_000, 70)
+
+
+def test_sessions_of_thirty_thousand_calls_are_rebuilt_from_their_days(books: Books) -> None:
+    # given
+    books.served(session="s" * 32)
+    books.drain()
+    copies(30_000)
+    now = desks.at(books.desk.now_ms)
+    # when
+    with CaptureQueriesContext(connection) as asked:
+        found = list(sessions.registers_of([books.tenant.pk], now))
+    # then
+    assert len(found) == 1_001
+    assert sum(each.spent_pico for each in found) == 30_001 * 280_000_000
+    assert "billing_usageevent" not in " ".join(query["sql"] for query in asked)
+
+
+def copies(count: int) -> None:
+    """Of the one event, in a thousand sessions."""
+    columns = [field.column for field in UsageEvent._meta.fields if not field.primary_key]
+    own = {
+        "request_id": "overlay(request_id::text PLACING lpad(to_hex(n), 12, '0') FROM 25)::uuid",
+        "session_hash": "lpad((n % 1000)::text, 32, '0')",
+        "stream_id": "n || '-1'",
+    }
+    made = ", ".join(own.get(column, column) for column in columns)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO billing_usageevent ({', '.join(columns)}) SELECT {made}"
+            f" FROM billing_usageevent CROSS JOIN generate_series(1, {count}) n"
+        )
 
 
 def overdrawn(desk: Desk, hold_nano: int, *, ceiling: int = 10_000, over: int = 2_000) -> str:

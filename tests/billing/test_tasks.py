@@ -1,12 +1,16 @@
 """The periodic tasks, run as Celery runs them, against the real servers."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import redis
+from django.db import connection
 
-from billing import invariants, metering, registers, tasks
-from billing.models import InvariantCheck, ShardEpoch, TaskRun, UsageEvent
+from billing import booking, invariants, metering, rebuild, registers, scopes, tasks
+from billing.apart import SomeFailed
+from billing.holds import SpendScope
+from billing.models import InvariantCheck, Quota, ShardEpoch, TaskRun, UsageEvent
 from tests.billing import desk as desks
 from tests.billing.books import Books
 
@@ -23,6 +27,110 @@ def test_the_drain_task_rebuilds_what_is_cold_and_drains_the_rest(books: Books) 
     run = TaskRun.objects.get(name=tasks.DRAIN)
     assert run.finished_at is not None
     assert run.failed_at is None
+
+
+@pytest.fixture
+def neighbours(books: Books) -> tuple[Books, int]:
+    """A tenant with an unread event, and the shard before its own."""
+    tasks.drain_usage()
+    books.adopt_epoch()
+    books.served()
+    assert books.shard > 0, "the sick shard is to come first"
+    return books, books.shard - 1
+
+
+def told_of(shard: int) -> str:
+    """What the task's run says of the shard, where operators see it."""
+    with pytest.raises(SomeFailed) as failed:
+        tasks.drain_usage()
+    assert {name for name, _ in failed.value.failures} == {f"shard {shard}"}
+    run = TaskRun.objects.get(name=tasks.DRAIN)
+    assert run.failed_at is not None
+    return run.failure
+
+
+def test_a_shard_whose_stream_cannot_be_read_stops_no_other(
+    neighbours: tuple[Books, int],
+) -> None:
+    # given
+    books, sick = neighbours
+    key = registers.stream_key(registers.tag_of_shard(sick))
+    books.desk.client.delete(key)
+    books.desk.client.set(key, "nonsense")
+    # when
+    failure = told_of(sick)
+    # then
+    assert f"shard {sick}: ResponseError: WRONGTYPE" in failure
+    assert UsageEvent.objects.count() == 1
+    assert books.check() == {}
+
+
+def test_a_shard_whose_batch_cannot_be_posted_stops_no_other_and_loses_nothing(
+    neighbours: tuple[Books, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: the first batch of the sick shard finds PostgreSQL too slow
+    books, sick = neighbours
+    client, tag = books.desk.client, registers.tag_of_shard(sick)
+    ((_, fields),) = client.xrange(registers.stream_key(books.desk.tag))
+    client.xadd(registers.stream_key(tag), fields)
+    book = booking.book
+
+    def slow(shard: int, *args: Any, **named: Any) -> booking.Booked:
+        if shard == sick:
+            with connection.cursor() as cursor:
+                cursor.execute("SET statement_timeout = 20; SELECT pg_sleep(5)")
+        return book(shard, *args, **named)
+
+    monkeypatch.setattr(booking, "book", slow)
+    # when
+    failure = told_of(sick)
+    # then
+    assert f"shard {sick}: OperationalError" in failure
+    assert UsageEvent.objects.count() == 1
+    assert books.balance().spent_pico == 280_000_000
+    # and: once it can be posted, the batch that was read is read again
+    monkeypatch.setattr(booking, "book", book)
+    with connection.cursor() as cursor:
+        cursor.execute("RESET statement_timeout")
+    tasks.drain_usage()
+    assert client.xlen(registers.unreadable_key(tag)) == 1
+
+
+def test_a_shard_whose_registers_are_broken_is_told_of_and_books_what_was_posted_once(
+    neighbours: tuple[Books, int],
+) -> None:
+    # given: a cap that the event's hold did not know of, and whose register cannot be corrected
+    books, _ = neighbours
+    client, cap = books.desk.client, SpendScope("key", str(books.desk.key), "lifetime", 10**9)
+    Quota.objects.create(
+        tenant=books.tenant, scope_kind=cap.kind, scope_id=cap.id, window=cap.window, limit_pico=1
+    )
+    register, _ = scopes.register_of(books.desk.tag, books.tenant.pk, cap, books.desk.now_ms)
+    client.hset(register, "spent", "1.5")
+    # when
+    failure = told_of(books.shard)
+    # then
+    assert "not a whole number" in failure
+    assert UsageEvent.objects.count() == 1
+    # and: rebuilt, it is acknowledged, and posted no second time
+    rebuild.rebuild(client, books.shard, now=desks.at(books.desk.now_ms))
+    assert UsageEvent.objects.count() == 1
+    assert client.xpending(registers.stream_key(books.desk.tag), "ledger")["pending"] == 0
+    assert books.desk.spend_register(cap) == (280_000, 0)
+    assert books.check() == {}
+
+
+def test_a_stream_that_was_lost_with_its_groups_is_read_from_its_beginning(
+    neighbours: tuple[Books, int],
+) -> None:
+    # given
+    books, _ = neighbours
+    books.desk.client.xgroup_destroy(registers.stream_key(books.desk.tag), "ledger")
+    # when
+    tasks.drain_usage()
+    # then
+    assert UsageEvent.objects.count() == 1
+    assert books.check() == {}
 
 
 def test_a_failure_is_recorded_and_raised(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,15 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from billing import quotas, registers
+from billing import quota_registers, quotas, registers
 from billing.errors import LimitRefused
-from billing.holds import SpendScope
-from billing.models import AuditEntry
+from billing.holds import SettledAttempt, SpendScope
+from billing.models import AuditEntry, Quota, ScopeKind, UsageEvent
 from billing.quotas import Cap
-from billing.registers import MS_PER_DAY, span_of
+from billing.registers import MS_PER_DAY, request_ms, span_of
 from billing.scopes import limit_of
 from tests.billing import desk as desks
 from tests.billing.books import Books
@@ -129,6 +131,56 @@ def test_a_request_keeps_the_day_it_was_admitted_in(books: Books) -> None:
     assert books.desk.spend_register(scope, at_ms=evening_ms) == (280_000, 0)
     assert books.desk.spend_register(scope) == (0, 0)
     assert books.check() == {}
+
+
+def test_caps_of_one_window_are_read_together_and_each_gets_its_own(books: Books) -> None:
+    # given: requests around Tokyo's midnights of a day, a week and a month, one of them held
+    move(books, "Asia/Tokyo")
+    for hour in (10, 14, 15, 20):
+        books.desk.now_ms = ms(2026, 2, 28, hour)
+        books.served()
+        books.desk.now_ms = ms(2026, 3, 8, hour)
+        books.served()
+        books.desk.now_ms = ms(2026, 3, 11, hour)
+        books.served(team=4)
+    doubtful = books.desk.placed(hold_nano=1_000_000)
+    made = books.desk.event(doubtful)
+    made.tenant_cost_pico += 1
+    books.desk.settle_events(doubtful, [SettledAttempt(desks.encode(made), 280_001)])
+    books.drain()
+    scopes = [("tenant", str(books.tenant.pk)), ("key", "5"), ("team", "4"), ("model", "swift-1")]
+    scopes += [("provider", "acme"), ("provider", "nobody")]
+    for window in ("day", "week", "month", "lifetime"):
+        for kind, scope_id in scopes:
+            Quota.objects.create(
+                tenant=books.tenant, scope_kind=kind, scope_id=scope_id, window=window, limit_pico=1
+            )
+    now = desks.at(ms(2026, 3, 11, 21))
+    # when
+    with CaptureQueriesContext(connection) as asked:
+        found = quota_registers.of_quotas(Quota.objects.select_related("tenant"), now)
+    # then
+    assert len(asked) == 1 + len(("day", "week", "month", "lifetime"))
+    assert {
+        (quota.scope_kind, quota.scope_id, quota.window): found[quota.pk].spent_pico
+        for quota in Quota.objects.all()
+    } == {
+        (kind, scope_id, window): _slowly(kind, scope_id, window, now)
+        for kind, scope_id in scopes
+        for window in ("day", "week", "month", "lifetime")
+    }
+
+
+def _slowly(kind: str, scope_id: str, window: str, now: datetime) -> int:
+    """By every event there is."""
+    span = span_of(window, int(now.timestamp() * 1000), "Asia/Tokyo")
+    column = quota_registers.SCOPE_COLUMN[ScopeKind(kind)]
+    return sum(
+        1000 * event.charged_nano if event.state == "quarantined" else event.tenant_cost_pico
+        for event in UsageEvent.objects.all()
+        if str(getattr(event, column)) == scope_id
+        and (not span.ends_ms or span.begins_ms <= request_ms(str(event.request_id)) < span.ends_ms)
+    )
 
 
 def test_a_zone_that_does_not_exist_changes_nothing(books: Books) -> None:
