@@ -25,8 +25,16 @@ from providers.snapshot_signal import bump
 PPM_PER_PERCENT = 10_000
 
 
+class CatalogueAdmin(AuditedAdmin):
+    """What is routed by: a change reaches every data plane process within a second."""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        bump()
+
+
 @admin.register(Provider)
-class ProviderAdmin(AuditedAdmin):
+class ProviderAdmin(CatalogueAdmin):
     list_display = ("name", "slug", "kind", "wire", "enabled", "can_be_called", "running")
     readonly_fields = ("check_url", "load")
     list_filter = ("kind", "wire", "enabled")
@@ -35,7 +43,8 @@ class ProviderAdmin(AuditedAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        bump()
+        if change and {"base_url", "wire"} & set(form.changed_data):
+            credentials.clear_marks(provider_id=obj.pk)
 
     def has_delete_permission(self, request: HttpRequest, obj: Provider | None = None) -> bool:
         return False
@@ -61,7 +70,10 @@ class ProviderAdmin(AuditedAdmin):
 
     @admin.display(description="Credential", boolean=True)
     def can_be_called(self, provider: Provider) -> bool:
-        return provider.kind == Provider.Kind.IN_HOUSE or provider.pk in credentials.usable()
+        if provider.kind == Provider.Kind.IN_HOUSE:
+            return True
+        credential = credentials.active().get(provider.pk)
+        return credential is not None and not credential.dead_reason
 
     @admin.display(description="Running / waiting")
     def running(self, provider: Provider) -> str:
@@ -71,7 +83,7 @@ class ProviderAdmin(AuditedAdmin):
 
 
 @admin.register(Model)
-class ModelAdminPage(AuditedAdmin):
+class ModelAdminPage(CatalogueAdmin):
     list_display = ("slug", "name", "creator", "context_length")
     list_filter = ("creator",)
     search_fields = ("slug", "name")
@@ -82,7 +94,7 @@ class ModelAdminPage(AuditedAdmin):
 
 
 @admin.register(Offer)
-class OfferAdmin(AuditedAdmin):
+class OfferAdmin(CatalogueAdmin):
     list_display = ("sku", "provider", "model", "verdict", "state_reason", "state_changed_at")
     list_filter = ("state", "provider__kind", "provider")
     search_fields = ("sku", "model__slug")

@@ -98,6 +98,12 @@ class OfferView:
     not_routable: str = ""  # why, in words; empty where it can be called
     returns_ms: int = 0  # where that may pass by itself: when it is looked at again
     book: PriceBook | None = None
+    generation: str = ""  # another one where address, credential or limits are others
+
+    @property
+    def access(self) -> tuple[int, str]:
+        """The offer as it is reached now: what failed before it was changed says nothing of it."""
+        return self.id, self.generation
 
     def prices_at(self, lists: Sequence[int], now_ms: int) -> tuple[Price, ...]:
         """What whoever is on these price lists pays then; see PriceBook.at."""
@@ -196,6 +202,9 @@ class Wire(Protocol):
     ) -> UpstreamCall: ...
 
     def reader(self, request: ChatRequest, offer: OfferView | None = None) -> ResponseReader: ...
+
+    def models_url(self, base_url: str) -> str:
+        """Where a seller lists its models: asked to see whether it lives and takes a credential."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
 from providers import credentials, offers, pool_metrics
+from providers.errors import AuthFailed
 from providers.models import Credential, Offer, Provider, Worker
+from providers.wires.failures import failure
 
 HEARTBEAT_GAP = timedelta(seconds=15)
 FAILURES_MAX = 2
@@ -63,21 +65,21 @@ def _pool_targets() -> Iterable[Target]:
     pools = Offer.objects.filter(provider__kind=Provider.Kind.POOL).exclude(
         state=Offer.State.DISABLED
     )
-    secrets = credentials.usable()
+    secrets = credentials.active()
     for offer in pools.select_related("provider"):
-        headers = _pool_headers(secrets.get(offer.provider_id))
+        headers = _headers(offer.provider, secrets.get(offer.provider_id))
         if headers is not None:
-            url = offer.provider.check_url or f"{offer.provider.base_url}/models"
+            url = offer.provider.check_url or offers.models_url(offer.provider)
             yield Target(offer.pk, url, headers)
 
 
 def read_loads(*, now: datetime) -> int:
     """Ask every pool for its metrics and keep its load; returns how many showed one."""
     pools = Provider.objects.filter(kind=Provider.Kind.POOL, enabled=True)
-    secrets = credentials.usable()
+    secrets = credentials.active()
     asked: list[tuple[Provider, Target]] = []
     for pool in pools:
-        headers = _pool_headers(secrets.get(pool.pk))
+        headers = _headers(pool, secrets.get(pool.pk))
         if headers is not None:
             asked.append((pool, Target(pool.pk, f"{root_of(pool.base_url)}/metrics", headers)))
     with client() as http, ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
@@ -113,14 +115,18 @@ def root_of(base_url: str) -> str:
     return base_url.rstrip("/").removesuffix("/v1")
 
 
-def _pool_headers(credential: Credential | None) -> dict[str, str] | None:
+def _headers(provider: Provider, credential: Credential | None) -> dict[str, str] | None:
+    """The authorisation of this provider's wire; None where it has one that is of no use now: to
+    ask without it would be another question."""
     if credential is None:
         return {}
+    if credential.dead_reason:
+        return None
     try:
         secret = credentials.decrypt(credential.ciphertext)
     except credentials.CredentialUnreadable:
         return None
-    return offers.headers_for(Provider.Wire.OPENAI, secret)
+    return offers.headers_for(provider.wire, secret)
 
 
 def _ask(targets: list[Target]) -> list[Answer]:
@@ -139,6 +145,44 @@ def _ask_one(http: SyncClient, target: Target) -> Answer:
     except PyreqwestError as problem:
         return Answer(target.offer_id, f"no answer: {type(problem).__name__}")
     return Answer(target.offer_id, "" if status == 200 else f"answered {status}")
+
+
+def settle_doubts(*, now: datetime) -> int:
+    """Ask the providers of doubted credentials whether they are dead; returns how many are. A call
+    that costs nothing, and that no tenant's request has a part in. No answer settles nothing."""
+    doubted = Credential.objects.filter(active=True, dead_reason="", doubted_at__isnull=False)
+    buried = 0
+    for credential in doubted.select_related("provider")[:CHECKS_AT_ONCE]:
+        provider = credential.provider
+        headers = _headers(provider, credential)
+        if headers is None or not provider.base_url:
+            continue
+        reason = _refusal_of_credential(provider, headers)
+        if reason is None:
+            continue
+        if reason:
+            buried += credentials.mark_dead(provider_id=provider.pk, reason=reason, seen_at=now)
+        else:
+            Credential.objects.filter(pk=credential.pk).update(doubted_at=None)
+    return buried
+
+
+def _refusal_of_credential(provider: Provider, headers: dict[str, str]) -> str | None:
+    """Why this provider takes no call with these headers; empty where it does, None where it does
+    not say."""
+    with client() as http:
+        try:
+            response = http.get(offers.models_url(provider)).headers(headers).build().send()
+            body = b"" if response.status == 200 else bytes(response.bytes())
+        except PyreqwestError:
+            return None
+    if response.status >= 500:
+        return None
+    # A 403 alone may say only that this key lists no models.
+    problem = failure(response.status, {}, body, offers.dialect_of(provider))
+    if isinstance(problem, AuthFailed):
+        return f"answered {response.status} when asked for its models"
+    return ""
 
 
 def _judge_worker(worker: Worker, answer: Answer, now: datetime) -> int:

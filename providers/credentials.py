@@ -10,6 +10,7 @@ from datetime import datetime
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from providers.models import Credential, Provider, Worker
 from providers.snapshot_signal import bump
@@ -56,12 +57,30 @@ def mark_dead(*, provider_id: int, reason: str, seen_at: datetime) -> bool:
     One that was stored after the refusal is not the one that was refused.
     """
     with transaction.atomic():
-        marked = Credential.objects.filter(
-            provider_id=provider_id, active=True, dead_reason="", created_at__lt=seen_at
-        ).update(dead_reason=reason[:200])
+        marked = _refused(provider_id, seen_at).update(dead_reason=reason[:200], doubted_at=None)
         if marked:
             bump()
     return bool(marked)
+
+
+def doubt(*, provider_id: int, seen_at: datetime) -> None:
+    """A refusal that may have been of one request only: the next check asks the provider."""
+    _refused(provider_id, seen_at).filter(doubted_at=None).update(doubted_at=seen_at)
+
+
+def _refused(provider_id: int, seen_at: datetime) -> QuerySet[Credential]:
+    return Credential.objects.filter(
+        provider_id=provider_id, active=True, dead_reason="", created_at__lt=seen_at
+    )
+
+
+def clear_marks(*, provider_id: int) -> None:
+    """What another address said of a credential says nothing of it at the present one."""
+    with transaction.atomic():
+        Credential.objects.filter(provider_id=provider_id, active=True).update(
+            dead_reason="", doubted_at=None
+        )
+        bump()
 
 
 def rotate_all(*, now: datetime) -> int:
@@ -80,7 +99,8 @@ def rotate_all(*, now: datetime) -> int:
     return len(credentials) + len(workers)
 
 
-def usable() -> Mapping[int, Credential]:
-    """The active, living credential of each provider, by provider id; still encrypted."""
-    rows = Credential.objects.filter(active=True, dead_reason="").order_by("created_at")
+def active() -> Mapping[int, Credential]:
+    """The active credential of each provider, by provider id, dead or not; still encrypted. Where
+    it is dead the provider is not called: without one would be another call than was meant."""
+    rows = Credential.objects.filter(active=True).order_by("created_at")
     return {row.provider_id: row for row in rows}

@@ -1,31 +1,40 @@
 """Why an upstream attempt failed. Facts only: how a caller is told is decided in gateway.errors.
 
     ProviderError
+    ├── OwnTrouble         we could not try: no descriptors, no resolver, a process that stood still
     ├── ConnectFailed      no connection, nothing was sent
     ├── Timeout            silent for longer than allowed
     ├── Overloaded         503, 529: busy, not broken
     ├── UpstreamFailed     any other 5xx
     ├── RateLimited        429, with Retry-After where given
-    ├── AuthFailed         401, 402, 403: our credential is dead until somebody acts
-    ├── ModelNotFound      404: our catalogue is wrong
+    ├── AuthFailed         our credential is refused, whatever is asked: dead until somebody acts
+    ├── AccountDoubted     402, 403 that do not say whether all of the account is meant: checked
+    ├── ModelNotFound      404: our catalogue is wrong, or our credential may not use this model
     ├── BadRequest         400: the request's own fault
+    │   ├── RequestRefused     only here: too large for our account, or not supported
     │   ├── ContextTooLong
     │   └── ContentFiltered
     ├── StreamBroken       the answer ended before its finish
     └── ProtocolError      the vendor sent what its dialect does not allow
 
-`retryable` (another offer may be tried) is decided here and nowhere else. `charged` says
-whether the vendor may bill us; `permanent` opens the breaker at once.
+`retryable` (another offer may be tried) is decided here and nowhere else. `charged` says whether
+the vendor may bill us. What the breaker makes of it: `counts` says whether it speaks against the
+offer at all, `permanent` closes it at once and `concerns_all` to every caller: what no request can
+cause.
 """
 
 
 class ProviderError(Exception):
-    """Base of all. `message` is the vendor's, cut to a bounded length; it may be shown."""
+    """Base of all. `message` is the vendor's, cut to a bounded length; it may be shown. `detail`
+    names what callers must not see (hosts, the operator's paths), for logs and operators.
+    """
 
     code = "upstream_error"
     retryable = True
     charged = False
+    counts = True
     permanent = False
+    concerns_all = False
 
     def __init__(
         self,
@@ -34,27 +43,35 @@ class ProviderError(Exception):
         status: int = 0,
         code: str = "",
         retry_after_s: float | None = None,
+        detail: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.retry_after_s = retry_after_s
+        self.detail = detail
         if code:
             self.code = code
 
+    def __str__(self) -> str:
+        return self.detail or self.message
+
+
+class OwnTrouble(ProviderError):
+    """Says nothing of the offer."""
+
+    code = "gateway_trouble"
+    counts = False
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("the gateway could not make the call just now", detail=detail)
+
 
 class ConnectFailed(ProviderError):
-    """`message` names nothing of ours; the text itself says which host and why, for logs and for
-    whoever gave the address."""
-
     code = "connect_failed"
 
     def __init__(self, detail: str) -> None:
-        super().__init__("no connection could be made")
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
+        super().__init__("no connection could be made", detail=detail)
 
 
 class Timeout(ProviderError):
@@ -79,11 +96,26 @@ class RateLimited(ProviderError):
 class AuthFailed(ProviderError):
     code = "upstream_credential_refused"
     permanent = True
+    concerns_all = True
+
+
+class AccountDoubted(ProviderError):
+    """One caller's request may have caused it; whether the credential is dead is asked apart."""
+
+    code = "upstream_account_doubted"
+    permanent = True
 
 
 class ModelNotFound(ProviderError):
     code = "upstream_model_not_found"
     permanent = True
+
+    def __init__(self, detail: str, *, status: int = 0) -> None:
+        super().__init__(
+            "the seller does not serve the model that the catalogue names",
+            status=status,
+            detail=detail,
+        )
 
 
 class BadRequest(ProviderError):
@@ -91,6 +123,7 @@ class BadRequest(ProviderError):
 
     code = "invalid_request"
     retryable = False
+    counts = False
 
     def __init__(
         self,
@@ -103,6 +136,13 @@ class BadRequest(ProviderError):
     ) -> None:
         super().__init__(message, status=status, code=code, retry_after_s=retry_after_s)
         self.param = param
+
+
+class RequestRefused(BadRequest):
+    """Wrong for this seller only."""
+
+    code = "upstream_request_refused"
+    retryable = True
 
 
 class ContextTooLong(BadRequest):

@@ -19,10 +19,12 @@ from django.db import DataError, transaction
 from billing import collector, events, metering, registers
 from billing.events import AttemptEvent
 from providers import credentials, histograms
+from providers.errors import AccountDoubted, AuthFailed
 from providers.histograms import Histogram
 from providers.models import MeasurementCursor, MeasurementRollup, Offer
 from providers.rollup_deltas import HISTOGRAMS, Delta, Slot, deltas_of, start_of
 
+CREDENTIAL_ERRORS = frozenset({AuthFailed.code, AccountDoubted.code})
 CONSUMER = "boards"
 BATCH_SIZE = 500
 Span = MeasurementRollup.Span
@@ -32,9 +34,6 @@ KEPT: Mapping[str, timedelta] = {
     Span.HOUR: timedelta(days=9),
     Span.DAY: timedelta(days=400),
 }
-
-# With these a provider says that our key is of no use, whatever is asked.
-CREDENTIAL_REFUSED = frozenset({401, 402, 403})
 
 # Columns that add up from one span to the next; the rest is in `rollup_deltas`.
 COUNTED = (
@@ -162,14 +161,18 @@ def _order(entry_id: str) -> tuple[int, int]:
 
 
 def _bury_refused_credentials(found: Iterable[AttemptEvent]) -> None:
-    refused = {e.offer: e for e in found if e.detail.status in CREDENTIAL_REFUSED}
+    """By what the wire read in the answer, never by its status: one tenant's moderated prompt is a
+    403 as well."""
+    refused = {e.offer: e for e in found if e.detail.error in CREDENTIAL_ERRORS}
+    refused.update({e.offer: e for e in found if e.detail.error == AuthFailed.code})
     for offer in Offer.objects.filter(pk__in=refused):
         event = refused[offer.pk]
-        credentials.mark_dead(
-            provider_id=offer.provider_id,
-            reason=f"answered {event.detail.status}: {event.detail.error}",
-            seen_at=datetime.fromtimestamp(event.occurred_ms / 1000, tz=UTC),
-        )
+        seen_at = datetime.fromtimestamp(event.occurred_ms / 1000, tz=UTC)
+        if event.detail.error == AuthFailed.code:
+            reason = f"answered {event.detail.status}: {event.detail.error}"
+            credentials.mark_dead(provider_id=offer.provider_id, reason=reason, seen_at=seen_at)
+        else:
+            credentials.doubt(provider_id=offer.provider_id, seen_at=seen_at)
 
 
 def _write(deltas: dict[Slot, Delta], now: datetime) -> None:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from django.db import transaction
@@ -13,9 +13,10 @@ from django.db.models import Q
 from billing import audit, price_books
 from billing.price_spans import PriceBook
 from providers import credentials
-from providers.chat import OfferView
+from providers.chat import Dialect, OfferView
 from providers.models import Credential, Offer, Provider, Worker
 from providers.snapshot_signal import bump
+from providers.wires.registry import wire_for
 
 # A data plane that cannot load prices for longer than this sells nothing more.
 PRICED_AHEAD = timedelta(days=2)
@@ -27,6 +28,7 @@ DEFAULT_MAX_OUTPUT_TOKENS = 4_096
 
 NO_PRICE = "no price in force"
 NO_CREDENTIAL = "no credential"
+CREDENTIAL_REFUSED = "its credential was refused"
 NO_WIRE = "this provider's API is not spoken yet"
 NOT_CHAT = "not a chat model"
 OFF = "switched off by the operator"
@@ -36,17 +38,18 @@ CHECKED_EVERY_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """How an offer is reached, or why it is not."""
+    """How an offer is reached, or why it is not. `version` is another one for each credential."""
 
     base_url: str = ""
     headers: Mapping[str, str] | None = None
     refusal: str = ""
+    version: str = ""
 
 
 def views(now: datetime) -> list[OfferView]:
     """Every offer of the catalogue; those that cannot be called say why in `not_routable`."""
     books = price_books.books(now, now + PRICED_AHEAD)
-    secrets = credentials.usable()
+    secrets = credentials.active()
     workers = {worker.offer_id: worker for worker in Worker.objects.all()}
     offers = Offer.objects.select_related("provider", "model").order_by("pk")
     headers: dict[int, _Access] = {}
@@ -55,7 +58,7 @@ def views(now: datetime) -> list[OfferView]:
 
 def refusals(offers: Iterable[Offer], *, priced: Container[str]) -> dict[int, str]:
     """Why each of these offers cannot be called, in words; empty where it can."""
-    secrets = credentials.usable()
+    secrets = credentials.active()
     workers = {worker.offer_id: worker for worker in Worker.objects.all()}
     cache: dict[int, _Access] = {}
     return {
@@ -85,7 +88,7 @@ def _view(
         provider_name=offer.provider.name,
         model=offer.model.slug,
         upstream_model=offer.upstream_model,
-        wire="anthropic" if offer.provider.wire == Provider.Wire.ANTHROPIC else "openai",
+        wire=dialect_of(offer.provider),
         base_url=access.base_url,
         headers=access.headers or {},
         context_length=context_length,
@@ -100,7 +103,22 @@ def _view(
         not_routable=refusal or absence,
         returns_ms=CHECKED_EVERY_MS if absence and not refusal else 0,
         book=None if book is None or book.is_plain else book,
+        generation=_generation(offer, access),
     )
+
+
+def _generation(offer: Offer, access: _Access) -> str:
+    """Another one wherever something was changed that an earlier failure may have been due to."""
+    facts = (
+        access.base_url,
+        access.version,
+        offer.provider.wire,
+        offer.upstream_model,
+        offer.context_length or offer.model.context_length,
+        offer.max_output_tokens,
+        offer.state_changed_at,
+    )
+    return "|".join(map(str, facts))
 
 
 def _refusal(offer: Offer, access: _Access, *, is_priced: bool) -> str:
@@ -137,7 +155,11 @@ def _worker_access(worker: Worker | None) -> _Access:
         bearer = credentials.decrypt(worker.bearer_ciphertext)
     except credentials.CredentialUnreadable as problem:
         return _Access(refusal=str(problem))
-    return _Access(base_url=worker.base_url, headers=headers_for(Provider.Wire.OPENAI, bearer))
+    return _Access(
+        base_url=worker.base_url,
+        headers=headers_for(Provider.Wire.OPENAI, bearer),
+        version=str(worker.registered_at),
+    )
 
 
 def _provider_access(
@@ -148,7 +170,7 @@ def _provider_access(
         cache[provider.pk] = _open(provider, secrets.get(provider.pk))
     access = cache[provider.pk]
     if offer.base_url and not access.refusal:
-        return _Access(base_url=offer.base_url, headers=access.headers)
+        return replace(access, base_url=offer.base_url)
     return access
 
 
@@ -159,11 +181,26 @@ def _open(provider: Provider, credential: Credential | None) -> _Access:
         if provider.kind == Provider.Kind.POOL:
             return _Access(base_url=provider.base_url, headers={})
         return _Access(refusal=NO_CREDENTIAL)
+    if credential.dead_reason:
+        return _Access(refusal=f"{CREDENTIAL_REFUSED}: {credential.dead_reason}")
     try:
         secret = credentials.decrypt(credential.ciphertext)
     except credentials.CredentialUnreadable as problem:
         return _Access(refusal=str(problem))
-    return _Access(base_url=provider.base_url, headers=headers_for(provider.wire, secret))
+    return _Access(
+        base_url=provider.base_url,
+        headers=headers_for(provider.wire, secret),
+        version=f"credential {credential.pk}",
+    )
+
+
+def dialect_of(provider: Provider) -> Dialect:
+    return "anthropic" if provider.wire == Provider.Wire.ANTHROPIC else "openai"
+
+
+def models_url(provider: Provider) -> str:
+    """Where this provider lists its models, in its own wire."""
+    return wire_for(dialect_of(provider)).models_url(provider.base_url)
 
 
 def headers_for(wire: str, secret: str) -> dict[str, str]:

@@ -132,8 +132,12 @@ def attach(
 
 
 def _provider(name: str, base_url: str, check_url: str) -> Provider:
+    slug = f"pool-{name}"
+    moved = Provider.objects.filter(slug=slug).exclude(base_url=base_url).first()
+    if moved is not None:
+        credentials.clear_marks(provider_id=moved.pk)
     provider, _ = Provider.objects.update_or_create(
-        slug=f"pool-{name}",
+        slug=slug,
         defaults={
             "name": f"Pool {name}",
             "kind": Provider.Kind.POOL,

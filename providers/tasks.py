@@ -30,6 +30,7 @@ def refresh_leaderboards() -> None:
 def check_offers() -> None:
     run_alone(CHECK, lambda now: checks.check_all(now=now))
     run_alone(CHECK, lambda now: checks.read_loads(now=now))
+    run_alone(CHECK, lambda now: checks.settle_doubts(now=now))
 
 
 @shared_task(name=PUBLISH)

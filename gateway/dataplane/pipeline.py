@@ -111,6 +111,7 @@ class Pipeline:
             offers_by_model=snapshot.offers_by_model,
             policy=principal.policy,
             limits=router.Limits(
+                caller=principal.tenant_id,
                 output_cap=principal.max_output_tokens,
                 models=principal.models_allowed,
                 price_lists=principal.price_lists,
@@ -199,4 +200,5 @@ class Pipeline:
 
     def _rest_ms(self, exchange: Exchange) -> int:
         """How long the offer that failed last will be left alone."""
-        return self.breaker.retry_after_ms(exchange.last.candidate.offer.id, self.clock.now_ms())
+        access, caller = exchange.last.candidate.offer.access, exchange.principal.tenant_id
+        return self.breaker.retry_after_ms(access, caller, self.clock.now_ms())

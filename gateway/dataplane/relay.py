@@ -39,7 +39,6 @@ from gateway.routing.breaker import Breaker
 from providers.chat import Candidate, Chunk
 from providers.errors import (
     BadRequest,
-    ConnectFailed,
     ProtocolError,
     ProviderError,
     StreamBroken,
@@ -78,17 +77,16 @@ class Relay:
         """One attempt, from the first byte sent to an outcome."""
         answer: Answer | None = None
         offer = attempt.candidate.offer
-        self.breaker.begin(offer.id, self.clock.now_ms())
+        self.breaker.begin(offer.access, exchange.principal.tenant_id, self.clock.now_ms())
         attempt.stopwatch = Stopwatch(self.clock)
         try:
             answer = await self._open(exchange, attempt)
             await self._pump(exchange, attempt, answer)
             self._succeed(exchange, attempt)
-        except ConnectFailed as problem:
-            # Callers are told neither host nor reason; the request id leads them here.
-            logger.warning("%s at %s: %s", exchange.request_id, offer.sku, problem)
-            _fail(attempt, problem)
         except ProviderError as problem:
+            if problem.detail:
+                # Callers are told neither host nor path; the request id leads them here.
+                logger.warning("%s at %s: %s", exchange.request_id, offer.sku, problem)
             _fail(attempt, problem)
         except Silent:
             _fail(attempt, Timeout(f"{offer.provider_name} sent nothing for too long"))
@@ -107,7 +105,7 @@ class Relay:
         finally:
             if answer is not None:
                 answer.close()
-            self._report(attempt)
+            self._report(exchange, attempt)
 
     def _succeed(self, exchange: Exchange, attempt: Attempt) -> None:
         """A whole answer is shown at once, or not at all where the client left meanwhile."""
@@ -254,24 +252,27 @@ class Relay:
             client_matters=False,
         )
 
-    def _report(self, attempt: Attempt) -> None:
-        """Tell the breaker how the offer did; the client's own doings do not count."""
-        offer_id, now_ms = attempt.candidate.offer.id, self.clock.now_ms()
-        problem = attempt.failure
-        if attempt.outcome == DEADLINE and attempt.read.chunks:
-            # It was answering: a long answer, or a client that reads slowly.
-            return
-        if problem is None or isinstance(problem, BadRequest):
-            if attempt.outcome in (OK, REFUSED):
-                self.breaker.success(offer_id, now_ms)
-            return
-        self.breaker.failure(
-            offer_id,
-            now_ms,
-            reason=problem.code,
-            permanent=problem.permanent,
-            retry_after_ms=int((problem.retry_after_s or 0) * 1000),
-        )
+    def _report(self, exchange: Exchange, attempt: Attempt) -> None:
+        """Tell the breaker how the offer did; the client's own doings do not count, nor ours."""
+        access, now_ms = attempt.candidate.offer.access, self.clock.now_ms()
+        caller, problem = exchange.principal.tenant_id, attempt.failure
+        was_answering = attempt.read.chunks > 0
+        # A long answer, or a client that reads slowly.
+        is_long = attempt.outcome == DEADLINE and was_answering
+        if problem is None and (attempt.outcome == OK or was_answering):
+            self.breaker.success(access, caller, now_ms)
+        elif problem is None or not problem.counts or is_long:
+            self.breaker.release(access, caller)
+        else:
+            self.breaker.failure(
+                access,
+                caller,
+                now_ms,
+                reason=problem.code,
+                permanent=problem.permanent,
+                concerns_all=problem.concerns_all,
+                retry_after_ms=int((problem.retry_after_s or 0) * 1000),
+            )
 
 
 def _count(attempt: Attempt, chunks: list[Chunk]) -> None:

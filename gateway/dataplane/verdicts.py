@@ -7,8 +7,8 @@ from gateway.errors import AllAttemptsFailed, DeadlineExceeded, GatewayError, In
 from providers.chat import Receipt
 from providers.errors import (
     BadRequest,
-    ConnectFailed,
     Overloaded,
+    OwnTrouble,
     ProviderError,
     RateLimited,
     Timeout,
@@ -50,7 +50,7 @@ def error_of(exchange: Exchange, *, rest_ms: int = 0) -> GatewayError:
         retry_after_s = max(retry_after_s or 1, -(-rest_ms // 1000))
     seller = attempt.candidate.offer.provider_name
     message = f"{seller}: {problem.message}"
-    if isinstance(problem, ConnectFailed):
+    if problem.detail:
         message += f" (request {exchange.request_id})"
     return AllAttemptsFailed(
         message,
@@ -69,6 +69,6 @@ def _status_of(problem: ProviderError) -> tuple[int, str]:
         return 429, "rate_limit_error"
     if isinstance(problem, Timeout):
         return 504, "timeout_error"
-    if isinstance(problem, Overloaded) or problem.permanent:
+    if isinstance(problem, Overloaded | OwnTrouble) or problem.permanent:
         return 503, "api_error"
     return 502, "api_error"

@@ -41,8 +41,10 @@ class Ranking(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the caller's key allows and pays. Empty `models` means every model; 0 means no cap;
-    the first of `price_lists` that prices an offer counts, else the list price."""
+    the first of `price_lists` that prices an offer counts, else the list price. `caller` is whose
+    failures close an offer to it alone."""
 
+    caller: int = 0
     output_cap: int = 0
     models: frozenset[str] = frozenset()
     price_lists: tuple[int, ...] = ()
@@ -218,12 +220,12 @@ def _check_there(question: _Question, offer: OfferView) -> None:
     """Whether it can be called now. Asked last: what never passes by itself is said first."""
     if offer.not_routable:
         raise _Rejected("away", offer.not_routable, retry_after_ms=offer.returns_ms)
-    breaker, now_ms = question.breaker, question.now_ms
-    if not breaker.allow(offer.id, now_ms):
+    breaker, caller, now_ms = question.breaker, question.limits.caller, question.now_ms
+    if not breaker.allow(offer.access, caller, now_ms):
         raise _Rejected(
             "breaker_open",
-            breaker.why(offer.id, now_ms),
-            retry_after_ms=breaker.retry_after_ms(offer.id, now_ms),
+            breaker.why(offer.access, caller, now_ms),
+            retry_after_ms=breaker.retry_after_ms(offer.access, caller, now_ms),
         )
 
 

@@ -12,8 +12,10 @@ class Credential(models.Model):
     # The last four characters, so that a person can tell two keys apart.
     last_four = models.CharField(max_length=4)
     active = models.BooleanField(default=True)
-    # Set when the provider answered 401, 402 or 403: dead until an operator replaces it.
+    # Set when the provider refused the credential itself: dead until an operator replaces it.
     dead_reason = models.CharField(max_length=200, blank=True, default="")
+    # Set when a refusal did not say whether it was about the credential: the next check asks.
+    doubted_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     rotated_at = models.DateTimeField(null=True, blank=True)
 

@@ -46,8 +46,11 @@ class AnthropicWire:
     def reader(self, request: ChatRequest, offer: OfferView | None = None) -> ResponseReader:
         return StreamReader() if request.stream else WholeReader()
 
+    def models_url(self, base_url: str) -> str:
+        return endpoint(base_url, "models")
+
 
 @lru_cache(maxsize=4096)
-def endpoint(base_url: str) -> str:
+def endpoint(base_url: str, what: str = "messages") -> str:
     base = base_url.rstrip("/")
-    return f"{base}{'' if base.endswith('/v1') else '/v1'}/messages"
+    return f"{base}{'' if base.endswith('/v1') else '/v1'}/{what}"

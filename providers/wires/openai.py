@@ -51,6 +51,9 @@ class OpenAIWire:
             return StreamReader(rule, choices=request.n)
         return WholeReader(rule)
 
+    def models_url(self, base_url: str) -> str:
+        return endpoint(base_url, "models")
+
 
 def _splice(request: ChatRequest, offer: OfferView, max_output_tokens: int) -> bytes:
     replaced = _ours(request, offer)
@@ -92,7 +95,7 @@ def _limit_name(offer: OfferView) -> str:
 
 
 @lru_cache(maxsize=4096)
-def endpoint(base_url: str) -> str:
+def endpoint(base_url: str, what: str = "chat/completions") -> str:
     """A base address without a path gets /v1; one with a path already says where its API is."""
     base = base_url.rstrip("/")
-    return f"{base}{'' if urlsplit(base).path else '/v1'}/chat/completions"
+    return f"{base}{'' if urlsplit(base).path else '/v1'}/{what}"

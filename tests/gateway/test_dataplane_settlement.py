@@ -339,9 +339,10 @@ def test_a_slow_reader_s_deadline_does_not_close_an_offer_that_was_answering(
     relay = Relay(upstream=None, breaker=breaker, limits=Limits(), clock=Clock())  # type: ignore[arg-type]
     # when: three requests in a row use up all of their time
     for _ in range(3):
-        relay._report(attempt("deadline", shown=read, read=read, failure=Timeout("deadline")))
+        ended = attempt("deadline", shown=read, read=read, failure=Timeout("deadline"))
+        relay._report(exchange(ended), ended)
     # then
-    assert breaker.state(OFFER.id, NOON_MS) == state
+    assert breaker.state(OFFER.access, PRINCIPAL.tenant_id, NOON_MS) == state
 
 
 FAST = msgspec.structs.replace(PRICE, version=8, service_tier=2, output_pico=16_000_000)

@@ -181,7 +181,7 @@ def test_what_cannot_be_called_says_why() -> None:
 
 def test_an_open_breaker_is_a_reason_and_a_closed_one_is_not() -> None:
     breaker = Breaker()
-    breaker.failure(1, 0, reason="upstream_timeout", retry_after_ms=7_000)
+    breaker.failure(ACME.access, 0, 0, reason="upstream_timeout", retry_after_ms=7_000)
 
     ranking = rank(ACME, BOLT, breaker=breaker)
 
@@ -466,7 +466,7 @@ def test_a_prompt_that_fits_nowhere_is_the_request_s_own_fault() -> None:
 
 def test_what_never_fits_is_said_first_also_of_an_offer_that_is_away() -> None:
     breaker = Breaker()
-    breaker.failure(2, 0, permanent=True)
+    breaker.failure(BOLT.access, 0, 0, permanent=True)
     request = openai_request(messages=[{"role": "user", "content": "x" * 60_000}])
 
     assert told(rank(BOLT, request=request, breaker=breaker)).code == "context_length_exceeded"
@@ -474,7 +474,7 @@ def test_what_never_fits_is_said_first_also_of_an_offer_that_is_away() -> None:
 
 def test_an_offer_that_would_serve_and_is_away_makes_it_temporary() -> None:
     breaker = Breaker()
-    breaker.failure(2, 0, retry_after_ms=7_001)
+    breaker.failure(BOLT.access, 0, 0, retry_after_ms=7_001)
     small = seller(1, "acme", context_length=20)
     request = openai_request(messages=[{"role": "user", "content": "x" * 600}])
     removed = seller(3, "cura", not_routable="removed: x", returns_ms=10_000)
@@ -487,7 +487,7 @@ def test_an_offer_that_would_serve_and_is_away_makes_it_temporary() -> None:
 
 def test_what_passes_by_no_waiting_is_not_worth_another_call() -> None:
     breaker = Breaker()
-    breaker.failure(1, 0, permanent=True)
+    breaker.failure(ACME.access, 0, 0, permanent=True)
 
     error = told(rank(ACME, breaker=breaker))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
-from providers import checks, pools, workers
-from providers.models import Offer, Provider, Worker
+from providers import checks, credentials, pools, workers
+from providers.models import Credential, Offer, Provider, Worker
 from providers.pools import PoolRefused, Terms
 from tests.providers.market import NOW, registration, worker_key
 
@@ -29,7 +29,8 @@ class Machine:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                machine.asked.append((self.path, self.headers.get("authorization", "")))
+                secret = self.headers.get("authorization") or self.headers.get("x-api-key", "")
+                machine.asked.append((self.path, secret))
                 self.send_response(machine.status)
                 self.send_header("content-length", str(len(machine.models)))
                 self.end_headers()
@@ -153,6 +154,65 @@ def test_a_pool_sells_what_it_serves_and_is_polled(machine: Machine) -> None:
     assert offer.context_length == 4096
     assert states == ["live", "demoted", "removed", "live"]
     assert set(machine.asked) == {("/v1/models", "Bearer pool-secret")}
+
+
+def test_a_pool_is_asked_in_its_own_wire(machine: Machine) -> None:
+    # given
+    pool = _pool(machine)
+    Provider.objects.update(wire=Provider.Wire.ANTHROPIC, base_url=machine.url)
+    machine.asked.clear()
+
+    # when
+    checks.check_all(now=NOW)
+
+    # then: with x-api-key and not with a bearer
+    assert machine.asked == [("/v1/models", "pool-secret")]
+    assert Offer.objects.get() == pool
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "dead", "doubted"),
+    [
+        (401, b"{}", "answered 401 when asked for its models", False),
+        (403, b'{"error":{"code":"account_suspended"}}', "answered 403 when asked", False),
+        (403, b'{"error":{"message":"Missing scopes: api.model.read"}}', "", False),
+        (200, b'{"data":[]}', "", False),
+        (404, b"", "", False),
+        (503, b"", "", True),
+    ],
+)
+def test_a_doubted_credential_is_dead_where_the_provider_says_so_of_it(
+    status: int, body: bytes, dead: str, doubted: bool, machine: Machine
+) -> None:
+    # given
+    pool = _pool(machine)
+    credential = Credential.objects.get()
+    now = credential.created_at + timedelta(seconds=2)
+    credentials.doubt(provider_id=pool.provider_id, seen_at=now)
+    machine.status, machine.models = status, body
+    machine.asked.clear()
+
+    # when
+    buried = checks.settle_doubts(now=now)
+
+    # then
+    credential.refresh_from_db()
+    assert (buried, credential.doubted_at is not None) == (int(bool(dead)), doubted)
+    assert credential.dead_reason.startswith(dead)
+    assert bool(credential.dead_reason) == bool(dead)
+    assert machine.asked == [("/v1/models", "Bearer pool-secret")]
+
+
+def _pool(machine: Machine) -> Offer:
+    (offer,) = pools.attach(
+        name="lab",
+        base_url=machine.url,
+        bearer="pool-secret",
+        terms=Terms(input_usd=Decimal("0.10"), output_usd=Decimal("0.40")),
+        recorded_by="test",
+        now=NOW,
+    )
+    return offer
 
 
 def test_a_pools_secret_is_read_from_a_file(machine: Machine, tmp_path: Path) -> None:

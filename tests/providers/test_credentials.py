@@ -7,8 +7,8 @@ from cryptography.fernet import Fernet
 from django.core.management import call_command
 from pytest_django import Settings
 
-from providers import credentials, offers
-from providers.models import Credential, Provider
+from providers import checks, credentials, offers
+from providers.models import Credential, Offer, Provider
 from tests.providers.market import NOW, make_offer, publish
 
 pytestmark = pytest.mark.django_db
@@ -29,7 +29,7 @@ def test_a_new_credential_replaces_the_old_one() -> None:
     new = credentials.store(provider=provider, label="new", secret="  sk-new-2222\n")
 
     # then
-    assert credentials.usable() == {provider.pk: new}
+    assert credentials.active() == {provider.pk: new}
     assert new.last_four == "2222"
     assert credentials.decrypt(new.ciphertext) == "sk-new-2222"
     assert b"sk-new" not in bytes(new.ciphertext)
@@ -73,6 +73,65 @@ def test_a_credential_nobody_can_open_makes_its_offers_not_routable(
     assert view.headers == {}
 
 
+def test_a_pool_whose_credential_died_is_not_called_without_it() -> None:
+    # given
+    provider = _provider()
+    Provider.objects.update(kind=Provider.Kind.POOL)
+    credentials.store(provider=provider, label="pool", secret="pool-secret")
+
+    # when
+    credentials.mark_dead(provider_id=provider.pk, reason="answered 401", seen_at=NOW)
+
+    # then
+    (view,) = offers.views(NOW)
+    assert (view.not_routable, view.headers) == ("its credential was refused: answered 401", {})
+    assert list(checks._pool_targets()) == []
+
+
+def test_credential_address_and_limits_make_another_generation_and_nothing_else_does() -> None:
+    # given
+    provider = _provider()
+    generations = []
+
+    def look() -> None:
+        (view,) = offers.views(NOW)
+        generations.append(view.generation)
+
+    # when
+    look()
+    for _ in range(2):  # the same secret stored again says that it was mended elsewhere
+        credentials.store(provider=provider, label="main", secret="sk-secret")
+        look()
+    for change in (
+        {"base_url": "https://elsewhere.test/v1"},
+        {"context_length": 4_096},
+        {"max_output_tokens": 512},
+        {"upstream_model": "renamed"},
+    ):
+        Offer.objects.update(**change)
+        look()
+    # then
+    assert len(set(generations)) == len(generations)
+    assert not any("sk-secret" in generation for generation in generations)
+    # and a fresh load of the same is the same
+    look()
+    assert generations[-1] == generations[-2]
+
+
+def test_another_address_clears_what_was_held_against_the_credential() -> None:
+    # given
+    provider = _provider()
+    credentials.store(provider=provider, label="main", secret="sk-secret")
+    credentials.mark_dead(provider_id=provider.pk, reason="answered 401", seen_at=NOW)
+
+    # when
+    credentials.clear_marks(provider_id=provider.pk)
+
+    # then
+    (view,) = offers.views(NOW)
+    assert (view.not_routable, view.headers) == ("", {"authorization": "Bearer sk-secret"})
+
+
 def test_a_dead_credential_is_not_used() -> None:
     # given
     provider = _provider()
@@ -83,5 +142,6 @@ def test_a_dead_credential_is_not_used() -> None:
 
     # then
     (view,) = offers.views(NOW)
-    assert view.not_routable == offers.NO_CREDENTIAL
+    assert view.not_routable == "its credential was refused: answered 401"
+    assert view.headers == {}
     assert Credential.objects.get().dead_reason == "answered 401"

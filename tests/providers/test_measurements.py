@@ -10,6 +10,16 @@ from billing import metering, registers
 from billing.events import AttemptDetail
 from billing.usage import CanonicalUsage
 from providers import credentials, histograms, measurements
+from providers.errors import (
+    AccountDoubted,
+    AuthFailed,
+    BadRequest,
+    ContentFiltered,
+    ModelNotFound,
+    ProviderError,
+    RequestRefused,
+    UpstreamFailed,
+)
 from providers.models import MeasurementRollup
 from tests.providers.market import NOW, SHARD, append, attempt, make_offer
 
@@ -167,20 +177,62 @@ def test_a_credential_that_a_provider_refused_is_not_used_again(stream: redis.Re
     offer = make_offer()
     credential = credentials.store(provider=offer.provider, label="main", secret="sk-revoked")
     before_it_was_stored = int(credential.created_at.timestamp() * 1000) - 1
-    refused = {"outcome": "upstream_error", "detail": AttemptDetail(status=401, error="auth")}
+    said = AttemptDetail(status=401, error=AuthFailed.code)
+    refused = {"outcome": "upstream_error", "detail": said}
 
     # when
     append(stream, attempt(offer, occurred_ms=before_it_was_stored, **refused))
     measurements.record(stream, now=NOW)
-    after_an_old_refusal = credentials.usable()
+    credential.refresh_from_db()
+    after_an_old_refusal = credential.dead_reason
     append(stream, attempt(offer, 1, **refused))
     measurements.record(stream, now=NOW)
 
     # then
-    assert after_an_old_refusal == {offer.provider_id: credential}
-    assert credentials.usable() == {}
+    assert after_an_old_refusal == ""
     credential.refresh_from_db()
-    assert credential.dead_reason == "answered 401: auth"
+    assert credential.dead_reason == "answered 401: upstream_credential_refused"
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+@pytest.mark.parametrize(
+    "problem", [ContentFiltered, RequestRefused, ModelNotFound, UpstreamFailed, BadRequest]
+)
+def test_no_status_alone_kills_a_credential(
+    stream: redis.Redis, status: int, problem: type[ProviderError]
+) -> None:
+    # given
+    offer = make_offer()
+    credential = credentials.store(provider=offer.provider, label="main", secret="sk-good")
+
+    # when
+    detail = AttemptDetail(status=status, error=problem.code)
+    append(stream, attempt(offer, outcome="upstream_error", detail=detail))
+    measurements.record(stream, now=NOW)
+
+    # then
+    credential.refresh_from_db()
+    assert (credential.dead_reason, credential.doubted_at) == ("", None)
+
+
+def test_a_refusal_that_does_not_say_of_what_is_only_doubted(stream: redis.Redis) -> None:
+    # given
+    offer = make_offer()
+    credential = credentials.store(provider=offer.provider, label="main", secret="sk-good")
+
+    # when
+    doubted = attempt(
+        offer,
+        outcome="upstream_error",
+        detail=AttemptDetail(status=403, error=AccountDoubted.code),
+    )
+    append(stream, doubted)
+    measurements.record(stream, now=NOW)
+
+    # then
+    credential.refresh_from_db()
+    assert credential.dead_reason == ""
+    assert credential.doubted_at == datetime.fromtimestamp(doubted.occurred_ms / 1000, tz=UTC)
 
 
 def test_speeds_are_medians_of_the_last_hour(stream: redis.Redis) -> None:
