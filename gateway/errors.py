@@ -5,10 +5,10 @@
     ├── InvalidApiKey 401               ├── OverBudget 402
     ├── PermissionDenied 403            ├── RateLimited 429
     ├── ModelNotFound 404               ├── RouteNotFound 404, MethodNotAllowed 405
+    ├── NeverFits 400                   ├── Unavailable 503
     ├── RequestTimeout 408              ├── AllAttemptsFailed (the last attempt's status)
     ├── NoEligibleOffer 503             ├── DeadlineExceeded 504
-    ├── NobodySells 404                 └── UpgradeRequired 426
-    └── Unavailable 503
+    └── NobodySells 404                 └── UpgradeRequired 426
 
 Surfaces render these in the caller's own dialect. Pure: no Django, no I/O. An outage of ours is
 Unavailable, never 401, 402 or 403. `retryable` says whether the same request may succeed later:
@@ -156,6 +156,15 @@ class RateLimited(GatewayError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+
+
+class NeverFits(GatewayError):
+    """More than a rate limit allows at any time: waiting does not help, a smaller request does."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "exceeds_rate_limit"
+    retryable = False
 
 
 class NoEligibleOffer(GatewayError):

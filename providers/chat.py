@@ -16,6 +16,7 @@ from billing.price_spans import PriceBook
 from billing.rating import Price
 from billing.usage import CanonicalUsage
 from providers.errors import ProviderError
+from providers.pictures import Picture
 
 Dialect = Literal["openai", "anthropic"]
 
@@ -40,8 +41,10 @@ class ChatRequest:
 
     `fields` are the top-level fields of `body`, undecoded. `text_bytes` counts the JSON bytes
     of everything that can reach the prompt (messages, tools, schemas) and so bounds the text
-    from above; `all_text` is False where the prompt holds anything else. `max_output_tokens`
-    is the caller's, None where it named none. `needs` names what an offer must be able to do.
+    from above; `all_text` is False where the prompt holds anything else: `pictures`, sounds of at
+    most `sound_tokens`, or what `unbounded` names, which the model's context alone bounds.
+    `max_output_tokens` is the caller's, None where it named none. `needs` names what an offer must
+    be able to do.
     `max_cost_pico` and `session_max_pico` are what the caller will pay for this request, and for
     its session, at most.
     `cache_salt` and `priority` are set by the pipeline once the tenant is known.
@@ -70,6 +73,9 @@ class ChatRequest:
     passed_headers: Mapping[str, str] = field(default_factory=dict)  # same dialect only
     cache_salt: str = ""
     priority: int = 0
+    pictures: tuple[Picture, ...] = ()
+    sound_tokens: int = 0
+    unbounded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,11 @@ class Candidate(msgspec.Struct, frozen=True):
     max_output_tokens: int = 0
     cost_prices: tuple[Price, ...] = ()
     cut_by: str = ""
+
+    @property
+    def tokens_bound(self) -> int:
+        """The most tokens, in and out, that it can take."""
+        return self.input_bound + self.output_bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from gateway.dataplane.snapshot import Snapshots
 from gateway.errors import (
     GatewayError,
     InvalidApiKey,
+    NeverFits,
     OverBudget,
     PermissionDenied,
     RateLimited,
@@ -65,11 +66,13 @@ def hold_of(candidates: tuple[Candidate, ...], request: ChatRequest, principal: 
     if principal.overdraft_nano:
         nano = nano_ceil(max(expected_hold(each, request, principal) for each in candidates))
     spend, named = _caps(candidates, request, principal)
+    largest = max(candidates, key=lambda candidate: candidate.tokens_bound)
     return Hold(
         nano=nano,
         ceiling_nano=ceiling_nano,
         overdraft_nano=principal.overdraft_nano,
-        tokens=max(candidate.input_bound + candidate.output_bound for candidate in candidates),
+        input_tokens=largest.input_bound,
+        output_tokens=largest.output_bound,
         spend=spend,
         named=named,
     )
@@ -199,7 +202,7 @@ def _hold_request(exchange: Exchange) -> HoldRequest:
     )
 
 
-def refusal(refused: Refused, *, hold_nano: int) -> GatewayError:
+def refusal(refused: Refused, hold: Hold | None = None) -> GatewayError:
     """A refused hold as the error that the caller sees, with the scope and what is left."""
     scope = f"{refused.scope_kind} {refused.scope_id}".strip()
     detail = {
@@ -212,7 +215,7 @@ def refusal(refused: Refused, *, hold_nano: int) -> GatewayError:
     if refused.code == "tenant_suspended":
         return PermissionDenied("This tenant is suspended.", code="tenant_suspended")
     if refused.code == "over_budget":
-        return _over_budget(refused, scope, hold_nano, detail)
+        return _over_budget(refused, scope, 0 if hold is None else hold.nano, detail)
     if refused.code == "too_many_sessions":
         return RateLimited(
             f"{refused.limit_nano} sessions of this tenant are open. One is over when nobody has "
@@ -221,18 +224,40 @@ def refusal(refused: Refused, *, hold_nano: int) -> GatewayError:
             detail=detail,
             retryable=False,
         )
-    retry_after_s = max(1, -(-refused.retry_after_ms // 1000))
+    return _over_rate(refused, scope, hold, detail)
+
+
+def _over_rate(
+    refused: Refused, scope: str, hold: Hold | None, detail: dict[str, str]
+) -> GatewayError:
+    """Too much for now; where it would be too much at any time, waiting is not asked for."""
     limit, left = refused.limit_nano, refused.left_nano
+    wanted = hold.tokens if hold is not None and refused.window == "tpm" else 1
+    numbers = {**detail, "limit": limit, "left": left, "wanted": wanted}
+    if wanted > limit:
+        return NeverFits(_never_fits(refused, scope, hold), detail=numbers)
+    retry_after_s = max(1, -(-refused.retry_after_ms // 1000))
     words = {
         "rpm": f"{limit} requests per minute",
-        "tpm": f"{limit} tokens per minute, {left} left",
+        "tpm": f"{limit} tokens per minute, {left} left; this request may take {wanted}",
         "concurrency": f"{limit} requests at the same time",
     }.get(refused.window, "its rate limit")
     return RateLimited(
         f"Rate limit of {scope}: {words}. Try again in {retry_after_s} s.",
         code="concurrency_exceeded" if refused.code == "concurrency" else "rate_limit_exceeded",
         retry_after_s=retry_after_s,
-        detail={**detail, "limit": limit, "left": left},
+        detail=numbers,
+    )
+
+
+def _never_fits(refused: Refused, scope: str, hold: Hold | None) -> str:
+    if hold is None or refused.window != "tpm":
+        return f"The rate limit of {scope} admits no requests at all."
+    return (
+        f"This request may take {hold.tokens} tokens ({hold.input_tokens} of prompt, "
+        f"{hold.output_tokens} of answer), and the rate limit of {scope} is "
+        f"{refused.limit_nano} tokens per minute: it can never be admitted. "
+        "Lower max_tokens, or shorten the prompt."
     )
 
 

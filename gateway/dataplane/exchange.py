@@ -73,9 +73,15 @@ class Hold:
     nano: int
     ceiling_nano: int
     overdraft_nano: int
-    tokens: int
+    input_tokens: int
+    output_tokens: int
     spend: tuple[SpendScope, ...]
     named: tuple[tuple[int, str, str], ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """What counts in limits of tokens per minute."""
+        return self.input_tokens + self.output_tokens
 
     def not_in(self, candidate: Candidate) -> tuple[int, ...]:
         """Positions of the caps that this candidate's spending does not count in."""

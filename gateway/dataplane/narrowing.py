@@ -1,7 +1,8 @@
 """What is left of a ranking when a cap has refused its hold: other offers, or a shorter answer.
 
-A cap of one model or provider rules out the offers it is for and no others. A session that has
-something left gets an answer cut to that. Every other cap refuses the request as it is. Pure.
+A cap of one model or provider rules out the offers it is for and no others; a limit of tokens per
+minute those that could take more than all of it. A session that has something left gets an answer
+cut to that. Every other cap refuses the request as it is. Pure.
 """
 
 from billing.holds import Refused
@@ -16,6 +17,8 @@ from providers.chat import Candidate
 def narrowed(exchange: Exchange, refused: Refused) -> Ranking | None:
     """The ranking to plan again by; None where the refusal stands. Each time it is shorter or
     cheaper, so that planning comes to an end."""
+    if refused.window == "tpm":
+        return _within_minute(exchange.ranking, refused)
     if refused.code != "over_budget":
         return None
     if refused.scope_kind in ("model", "provider"):
@@ -42,6 +45,25 @@ def _without(ranking: Ranking, refused: Refused) -> Ranking | None:
 def _name(candidate: Candidate, refused: Refused) -> str:
     offer = candidate.offer
     return offer.model if refused.scope_kind == "model" else offer.provider
+
+
+def _within_minute(ranking: Ranking, refused: Refused) -> Ranking | None:
+    """The offers that can take no more than the whole limit, where others are the dearer ones."""
+    limit = refused.limit_nano
+    kept = [each for each in ranking.candidates if each.tokens_bound <= limit]
+    if not kept or len(kept) == len(ranking.candidates):
+        return None
+    out = [
+        Rejection(
+            each.offer.sku,
+            each.offer.provider,
+            "over_rate_limit",
+            f"may take {each.tokens_bound:,} tokens of {limit:,} per minute",
+        )
+        for each in ranking.candidates
+        if each.tokens_bound > limit
+    ]
+    return without(ranking, kept, out)
 
 
 def _within_session(exchange: Exchange, refused: Refused) -> Ranking | None:

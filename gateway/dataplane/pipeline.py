@@ -81,7 +81,7 @@ class Pipeline:
                     return exchange
                 narrower = narrowing.narrowed(exchange, outcome)
                 if narrower is None:
-                    raise admission.refusal(outcome, hold_nano=exchange.hold.nano)
+                    raise admission.refusal(outcome, exchange.hold)
                 ranking = narrower
         except GatewayError as error:
             refusals.note(

@@ -78,7 +78,7 @@ async def _count(pipeline: Pipeline, principal: Principal) -> None:
             code="registers_unavailable",
         ) from None
     if refused is not None:
-        raise admission.refusal(refused, hold_nano=0)
+        raise admission.refusal(refused)
 
 
 def _document(

@@ -1,12 +1,14 @@
 """How many tokens a request can cost at most, and how many it probably will. Pure.
 
 The input bound rests on one fact: a token of text is at least one byte of it. To the JSON
-bytes of the prompt it adds what chat templates and tool preambles may add themselves. A
-prompt that is not all text is bounded by nothing but the model's context. The output bound
-is what we send upstream as the limit, so it holds because it is enforced.
+bytes of the prompt it adds what chat templates and tool preambles may add themselves, and what
+its pictures and sounds can be by their size and the model's rule. Files and what a vendor looks
+up are bounded by nothing but the model's context. The output bound is what we send upstream as
+the limit, so it holds because it is enforced.
 """
 
 from providers.chat import ChatRequest, OfferView
+from providers.wires import media_rules
 
 REQUEST_OVERHEAD_TOKENS = 64  # template prologue, default system prompt
 MESSAGE_OVERHEAD_TOKENS = 16  # role and turn markers
@@ -28,17 +30,32 @@ def text_bound(request: ChatRequest) -> int:
     return tokens
 
 
+def prompt_bound(request: ChatRequest, *, model: str) -> int | None:
+    """The most input tokens that the prompt can be to this model; None where nothing says."""
+    if request.unbounded:
+        return None
+    bound = text_bound(request) + request.sound_tokens
+    for picture in request.pictures:
+        tokens = media_rules.picture_bound(picture, model=model)
+        if tokens is None:
+            return None
+        bound += tokens
+    return bound
+
+
 def input_bound(request: ChatRequest, offer: OfferView) -> int:
-    """The most input tokens that this offer can bill for this request."""
-    if not request.all_text:
+    """The most input tokens that this offer can bill for this request; 0 where neither the prompt
+    nor the context says."""
+    bound = prompt_bound(request, model=offer.model)
+    if bound is None:
         return offer.context_length
-    bound = text_bound(request)
     return min(bound, offer.context_length) if offer.context_length else bound
 
 
 def input_expected(request: ChatRequest) -> int:
-    """The input tokens that a request of this size usually has; ranks, never bills."""
-    return max(1, request.text_bytes // BYTES_PER_TOKEN_EXPECTED)
+    """The input tokens that a request of this size usually has; ranks, never billed as a bound."""
+    pictures = sum(media_rules.picture_expected(picture) for picture in request.pictures)
+    return max(1, request.text_bytes // BYTES_PER_TOKEN_EXPECTED) + pictures
 
 
 def input_least(request: ChatRequest) -> int:
@@ -57,8 +74,10 @@ def max_output_tokens(request: ChatRequest, offer: OfferView, *, cap: int) -> in
     limits = [limit for limit in (cap, offer.max_output_tokens, context) if limit]
     if request.max_output_tokens is not None:
         return min(request.max_output_tokens, *limits) if limits else request.max_output_tokens
-    if context and request.all_text:
-        limits.append(max(context - text_bound(request), (context - _likely(request)) // 2, 1))
+    if context:
+        bound = prompt_bound(request, model=offer.model)
+        room = 0 if bound is None else context - bound
+        limits.append(max(room, (context - _likely(request)) // 2, 1))
     return min(limits) if limits else OUTPUT_TOKENS_EXPECTED
 
 

@@ -56,6 +56,7 @@ CAUSES: Final[Mapping[str, Cause]] = {
     "breaker_open": Cause.AWAY,
     "over_cost_ceiling": Cause.COST,
     "over_budget": Cause.COST,
+    "over_rate_limit": Cause.COST,
 }
 
 # What callers call the faults of their requests.

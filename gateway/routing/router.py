@@ -233,7 +233,7 @@ def _check_able(question: _Question, offer: OfferView) -> None:
     """Whether this offer can serve such a request at all."""
     request = question.request
     context = offer.context_length
-    if context and request.all_text and question.input_least > context:
+    if context and not request.unbounded and question.input_least > context:
         raise _Rejected(
             "context_too_short",
             f"a prompt of at least {question.input_least:,} tokens does not fit into "
@@ -241,8 +241,9 @@ def _check_able(question: _Question, offer: OfferView) -> None:
             wanted=question.input_least,
             room=context,
         )
-    if not context and not request.all_text:
-        raise _Rejected("context_unknown", "a prompt that is not all text has no bound here")
+    if not context and bounds.prompt_bound(request, model=offer.model) is None:
+        what = request.unbounded or "a picture of unknown size"
+        raise _Rejected("context_unknown", f"{what} has no bound in a context of unknown length")
     if request.service_tier and offer.wire == "anthropic":
         raise _Rejected("no_price", "its API knows no such service tier, so none has a price")
     if request.service_tier == tiers.BATCH and not offer.in_house:

@@ -1,5 +1,8 @@
 """How many tokens a request can have at most: what every hold rests on."""
 
+import base64
+import struct
+
 import pytest
 
 from gateway.routing import bounds
@@ -65,6 +68,44 @@ def test_what_is_not_text_is_bounded_by_the_context_alone(part: dict[str, object
 
     assert not request.all_text
     assert bounds.input_bound(request, offer_view(context_length=8_192)) == 8_192
+
+
+def test_a_picture_counts_by_its_size_and_not_by_the_bytes_that_carry_it() -> None:
+    # given two pictures of 640 by 480 pixels, each in 40,000 letters of base64
+    head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", 640, 480)
+    url = "data:image/png;base64," + base64.b64encode(head + bytes(30_000 - len(head))).decode()
+    part = {"type": "image_url", "image_url": {"url": url}}
+    text = {"type": "text", "text": "What differs?"}
+    request = openai_request(messages=[{"role": "user", "content": [text, part, part]}])
+    claude = offer_view(model="claude-fox", context_length=1_000_000)
+
+    # then what is left of the bytes is the text's, and each picture is 23 by 18 patches
+    assert request.text_bytes == 156
+    assert bounds.input_bound(request, claude) == 64 + 156 + 16 + 2 * 23 * 18
+    assert bounds.input_expected(request) == 156 // 4 + 2 * 409
+    assert bounds.input_least(request) == 26
+
+
+def test_a_picture_of_anthropic_s_clients_counts_alike_also_in_a_tool_result() -> None:
+    head = b"GIF89a" + struct.pack("<HH", 640, 480)
+    data = base64.b64encode(head + bytes(30_000 - len(head))).decode()
+    source = {"type": "base64", "media_type": "image/gif", "data": data}
+    image = {"type": "image", "source": source}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [image]}
+    request = anthropic_request(messages=[{"role": "user", "content": [image, result]}])
+    claude = offer_view(model="claude-fox", context_length=1_000_000)
+
+    assert request.text_bytes < 400
+    assert bounds.input_bound(request, claude) == 64 + request.text_bytes + 16 + 2 * 23 * 18
+
+
+def test_a_sound_counts_by_its_bytes() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "A" * 4_000, "format": "mp3"}}
+    request = openai_request(messages=[{"role": "user", "content": [sound]}])
+
+    assert request.text_bytes < 200
+    assert request.sound_tokens == 3_000 * 32 // 500 + 32
+    assert bounds.input_bound(request, offer_view()) == 80 + request.text_bytes + 224
 
 
 def test_the_callers_limit_is_lowered_to_the_models_and_the_keys() -> None:

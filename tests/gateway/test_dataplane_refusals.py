@@ -1,7 +1,9 @@
 """What a caller is refused: the right status in its own dialect, nothing charged, and a note."""
 
+import base64
 import json
 import socket
+import struct
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +27,12 @@ BODY_BYTES_MAX = 100_000
 LIMITS = {"TOKENHOUSE_BODY_BYTES_MAX": str(BODY_BYTES_MAX)}
 UNTOUCHED = {"credit": 10**9, "spent": 0, "held": 0}
 OPENAI, ANTHROPIC = "/v1/chat/completions", "/v1/messages"
+
+
+def png_url(width: int, height: int) -> str:
+    """The header of a picture says its size; the rest does not matter here."""
+    head = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", width, height)
+    return "data:image/png;base64," + base64.b64encode(head + bytes(40)).decode()
 
 
 def catalogue(upstream: FakeUpstream) -> None:
@@ -157,17 +165,63 @@ def test_over_a_key_s_quota_is_402_naming_the_key(the_world: World) -> None:
     assert the_world.register(alice) == UNTOUCHED
 
 
-def test_over_the_request_rate_is_429_with_retry_after(the_world: World) -> None:
+def test_over_the_request_rate_is_429_until_the_minute_is_over(the_world: World) -> None:
     # given
     alice = the_world.caller()
-    RateLimit.objects.create(tenant=alice.tenant, scope_kind="key", scope_id=alice.key.pk, rpm=0)
-    # when
-    answer = the_world.chat(alice, "fox-large")
+    RateLimit.objects.create(tenant=alice.tenant, scope_kind="key", scope_id=alice.key.pk, rpm=1)
+    answers = [the_world.chat(alice, "fox-large") for _ in range(3)]
+    # when the minute may have turned once, at most
+    refused = next(answer for answer in answers if answer.status_code == 429)
     # then
-    assert answer.status_code == 429
-    assert 1 <= int(answer.headers["retry-after"]) <= 60
-    assert answer.json()["error"]["metadata"]["window"] == "rpm"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "x-should-retry" not in refused.headers
+    assert refused.json()["error"]["metadata"]["window"] == "rpm"
+
+
+@pytest.mark.parametrize(
+    ("limits", "window", "wanted"),
+    [({"rpm": 0}, "rpm", 1), ({"concurrency": 0}, "concurrency", 1), ({"tpm": 183}, "tpm", 184)],
+)
+@pytest.mark.parametrize("path", [OPENAI, ANTHROPIC])
+def test_what_can_never_fit_is_refused_with_the_numbers(
+    the_world: World, path: str, limits: dict[str, int], window: str, wanted: int
+) -> None:
+    # given a question of 54 bytes in one message, and 50 tokens of answer: 64 + 54 + 16 + 50
+    alice = the_world.caller()
+    RateLimit.objects.create(tenant=alice.tenant, scope_kind="key", scope_id=alice.key.pk, **limits)
+    # when
+    answer = send(the_world, path, question("fox-large"), alice.headers)
+    # then
+    error = error_of(answer, path)
+    assert (answer.status_code, error["code"]) == (400, "exceeds_rate_limit")
+    assert answer.headers["x-should-retry"] == "false"
+    assert "retry-after" not in answer.headers
+    said = error["metadata"]
+    assert (said["window"], said["wanted"], said["limit"]) == (window, wanted, limits[window])
     assert the_world.register(alice) == UNTOUCHED
+
+
+def test_a_small_image_is_bounded_by_its_size(the_world: World) -> None:
+    # given a limit far below the context, and a picture of 64 by 48 pixels
+    alice = the_world.caller()
+    RateLimit.objects.create(
+        tenant=alice.tenant, scope_kind="key", scope_id=alice.key.pk, tpm=6_000
+    )
+    parts = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": png_url(64, 48)}},
+    ]
+    messages = [{"role": "user", "content": parts}]
+    # when
+    answer = the_world.chat(alice, "fox-large", messages=messages)
+    elsewhere = [{"type": "image_url", "image_url": {"url": "https://pictures.example/a.png"}}]
+    of_unknown_size = the_world.chat(
+        alice, "fox-large", messages=[{"role": "user", "content": elsewhere}]
+    )
+    # then
+    assert answer.status_code == 200
+    assert of_unknown_size.json()["error"]["code"] == "exceeds_rate_limit"
+    assert of_unknown_size.json()["error"]["metadata"]["wanted"] == 8192 + 50
 
 
 @pytest.mark.parametrize("path", [OPENAI, ANTHROPIC])

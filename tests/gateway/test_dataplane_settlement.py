@@ -144,7 +144,7 @@ def exchange(*attempts: Attempt) -> Exchange:
         writer=None,  # type: ignore[arg-type]
         ranking=Ranking("fox", "cheapest", True, (CANDIDATE,), (), 30, 100),
         candidates=(CANDIDATE,),
-        hold=Hold(HOLD_NANO, HOLD_NANO, 0, 300, ()),
+        hold=Hold(HOLD_NANO, HOLD_NANO, 0, 200, 100, ()),
         attempts=list(attempts),
     )
 

@@ -13,6 +13,7 @@ from gateway.dataplane.surfaces import reading
 from gateway.dataplane.surfaces.anthropic_writer import AnthropicWriter
 from gateway.dataplane.surfaces.reading import Name, Names, Probability, TokenLimit
 from gateway.errors import GatewayError, InvalidRequest
+from providers import pictures
 from providers.chat import ChatRequest, ResponseWriter
 
 NAME = "anthropic_messages"
@@ -28,7 +29,6 @@ _PLAIN = {
     "inference_geo": frozenset({b"null", b'"global"', b'"not_available"'}),
 }
 _TEXT_BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
-_BLOCK_NEEDS = {"image": "vision"}
 _PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 TOO_LONG = "prompt is too long"
 # The vendor's names for causes; the SDKs choose their exception by status.
@@ -50,8 +50,14 @@ _TYPES = {
 }
 
 
+class _Source(msgspec.Struct):
+    type: str
+    data: str | None = None
+
+
 class _Block(msgspec.Struct):
     type: str
+    source: _Source | str | None = None
     text: str | None = None
     id: str | None = None
     name: str | None = None
@@ -113,9 +119,9 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     """The canonical request, or InvalidRequest naming the field. Header names are lower case."""
     typed, fields = reading.decode(body, _decoder)
     model, sort = reading.model_and_sort(typed.model, typed.models)
-    needs, all_text = _needs(typed)
+    contents = _contents(typed)
     if reading.costs_extra(fields, _PLAIN):
-        needs.add("surcharge")
+        contents.needs.add("surcharge")
     return ChatRequest(
         surface=NAME,
         dialect="anthropic",
@@ -125,11 +131,13 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         stream=bool(typed.stream),
         max_output_tokens=typed.max_tokens,
         n=1,
-        text_bytes=reading.bytes_outside(fields, _NOT_PROMPT),
+        text_bytes=reading.bytes_outside(fields, _NOT_PROMPT) - contents.media_bytes,
         messages=len(typed.messages) + (typed.system is not None),
         tools=len(typed.tools or ()),
-        all_text=all_text,
-        needs=frozenset(needs),
+        all_text=contents.all_text,
+        pictures=tuple(contents.pictures),
+        unbounded=contents.unbounded,
+        needs=frozenset(contents.needs),
         service_tier=reading.tier(typed.service_tier),
         session_id=reading.session(typed.session_id, headers),
         max_cost_pico=reading.max_cost(fields, headers),
@@ -145,30 +153,27 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     )
 
 
-def _needs(typed: _Body) -> tuple[set[str], bool]:
-    """What an offer must be able to do, and whether the prompt is nothing but text."""
-    needs: set[str] = set()
-    all_text = True
+def _contents(typed: _Body) -> reading.Contents:
+    """What the prompt holds, and what an offer must be able to do."""
+    contents = reading.Contents()
+    needs = contents.needs
     for at, message in enumerate(typed.messages):
         if not isinstance(message.content, str):
-            path = f"messages[{at}].content"
-            all_text = _blocks_need(message.content, needs, path) and all_text
+            _read_blocks(message.content, f"messages[{at}].content", contents)
     if isinstance(typed.system, list):
-        all_text = _blocks_need(typed.system, needs, "system") and all_text
+        _read_blocks(typed.system, "system", contents)
     if typed.tools:
         needs.add("tools")
     server_tools = any(tool.type not in (None, "custom") for tool in typed.tools or ())
     if server_tools or typed.mcp_servers or typed.container is not None:
         needs.add("server_tools")
-        all_text = False
+        contents.add_unbounded("a tool that the vendor runs")
     if typed.output_config is not None and typed.output_config.format is not None:
         needs.add(typed.output_config.format.type)
-    return needs, all_text
+    return contents
 
 
-def _blocks_need(blocks: list[_Block], needs: set[str], path: str) -> bool:
-    """Add what these blocks need; True where they are text only."""
-    all_text = True
+def _read_blocks(blocks: list[_Block], path: str, contents: reading.Contents) -> None:
     for at, block in enumerate(blocks):
         if block.type == "text" and block.text is None:
             raise _missing(f"{path}[{at}].text")
@@ -178,12 +183,21 @@ def _blocks_need(blocks: list[_Block], needs: set[str], path: str) -> bool:
             if not block.tool_use_id:
                 raise _missing(f"{path}[{at}].tool_use_id")
             if isinstance(block.content, list):
-                inner = f"{path}[{at}].content"
-                all_text = _blocks_need(block.content, needs, inner) and all_text
+                _read_blocks(block.content, f"{path}[{at}].content", contents)
+        elif block.type == "image":
+            _read_image(block, contents)
         elif block.type not in _TEXT_BLOCKS:
-            all_text = False
-            needs.add(_BLOCK_NEEDS.get(block.type, "files"))
-    return all_text
+            contents.needs.add("files")
+            contents.add_unbounded(f"a block of type {block.type}")
+
+
+def _read_image(block: _Block, contents: reading.Contents) -> None:
+    """One at an address, or in a file of the vendor's, has no size before it is fetched."""
+    data = block.source.data if isinstance(block.source, _Source) else None
+    if data is None:
+        contents.add_picture(pictures.Picture(), "")
+    else:
+        contents.add_picture(pictures.of_base64(data), data)
 
 
 def _missing(param: str) -> InvalidRequest:

@@ -13,6 +13,7 @@ from gateway.dataplane.surfaces import reading
 from gateway.dataplane.surfaces.openai_writer import OpenAIWriter
 from gateway.dataplane.surfaces.reading import Name, Names, Probability, TokenLimit
 from gateway.errors import GatewayError, InvalidRequest
+from providers import pictures
 from providers.chat import ChatRequest, ResponseWriter
 
 NAME = "openai_chat"
@@ -30,14 +31,24 @@ _NOT_PROMPT = frozenset(
 _OFF = frozenset({b"null", b"false"})
 _PLAIN = dict.fromkeys(("search_parameters", "enable_search", "data_sources"), _OFF)
 _FUNCTION_TOOLS = frozenset({"function", "custom"})
-_PART_NEEDS = {"image_url": "vision", "input_audio": "audio"}
 
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 Stop = Annotated[str, msgspec.Meta(max_length=1000)]
 
 
+class _ImageUrl(msgspec.Struct):
+    url: str = ""
+    detail: str | None = None
+
+
+class _InputAudio(msgspec.Struct):
+    data: str = ""
+
+
 class _Part(msgspec.Struct):
     type: str
+    image_url: _ImageUrl | str | None = None
+    input_audio: _InputAudio | None = None
     text: str | None = None
     refusal: str | None = None
 
@@ -118,9 +129,9 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     """The canonical request, or InvalidRequest naming the field. Header names are lower case."""
     typed, fields = reading.decode(body, _decoder)
     model, sort = reading.model_and_sort(typed.model, typed.models)
-    needs, all_text = _needs(typed)
+    contents = _contents(typed)
     if reading.costs_extra(fields, _PLAIN):
-        needs.add("surcharge")
+        contents.needs.add("surcharge")
     tools = len(typed.tools or ()) + len(typed.functions or ())
     return ChatRequest(
         surface=NAME,
@@ -131,11 +142,14 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         stream=bool(typed.stream),
         max_output_tokens=_limit(typed),
         n=typed.n or 1,
-        text_bytes=reading.bytes_outside(fields, _NOT_PROMPT),
+        text_bytes=reading.bytes_outside(fields, _NOT_PROMPT) - contents.media_bytes,
         messages=len(typed.messages),
         tools=tools,
-        all_text=all_text,
-        needs=frozenset(needs),
+        all_text=contents.all_text,
+        pictures=tuple(contents.pictures),
+        sound_tokens=contents.sound_tokens,
+        unbounded=contents.unbounded,
+        needs=frozenset(contents.needs),
         service_tier=reading.tier(typed.service_tier),
         session_id=reading.session(typed.session_id, headers),
         max_cost_pico=reading.max_cost(fields, headers),
@@ -151,12 +165,12 @@ def _limit(typed: _Body) -> int | None:
     return min(limits) if limits else None
 
 
-def _needs(typed: _Body) -> tuple[set[str], bool]:
-    """What an offer must be able to do, and whether the prompt is nothing but text."""
-    needs: set[str] = set()
-    all_text = True
+def _contents(typed: _Body) -> reading.Contents:
+    """What the prompt holds, and what an offer must be able to do."""
+    contents = reading.Contents()
+    needs = contents.needs
     for at, message in enumerate(typed.messages):
-        all_text = _message_needs(at, message, needs) and all_text
+        _read_message(at, message, contents)
     if typed.tools or typed.functions:
         needs.add("tools")
     if typed.functions:
@@ -164,7 +178,7 @@ def _needs(typed: _Body) -> tuple[set[str], bool]:
     server_tools = any(tool.type not in _FUNCTION_TOOLS for tool in typed.tools or ())
     if server_tools or typed.web_search_options is not None:
         needs.add("server_tools")
-        all_text = False
+        contents.add_unbounded("a tool that the vendor runs")
     if typed.response_format is not None and typed.response_format.type != "text":
         needs.add(typed.response_format.type)
     if typed.n is not None and typed.n > 1:
@@ -173,29 +187,40 @@ def _needs(typed: _Body) -> tuple[set[str], bool]:
         needs.add("logprobs")
     if typed.modalities is not None and "audio" in typed.modalities:
         needs.add("audio_output")
-    return needs, all_text
+    return contents
 
 
-def _message_needs(at: int, message: _Message, needs: set[str]) -> bool:
-    """Add what one message needs; True where it is text only."""
+def _read_message(at: int, message: _Message, contents: reading.Contents) -> None:
     if message.role == "tool" and not message.tool_call_id:
         raise _missing(f"messages[{at}].tool_call_id")
+    if message.audio is not None:
+        contents.add_unbounded("an earlier answer's sound")
     content = message.content
-    if content is None:
-        if message.role != "assistant":
-            raise _missing(f"messages[{at}].content")
-        return message.audio is None
-    if isinstance(content, str):
-        return message.audio is None
-    all_text = message.audio is None
-    for number, part in enumerate(content):
-        if part.type == "text":
-            if part.text is None:
-                raise _missing(f"messages[{at}].content[{number}].text")
-        elif part.type != "refusal":
-            all_text = False
-            needs.add(_PART_NEEDS.get(part.type, "files"))
-    return all_text
+    if content is None and message.role != "assistant":
+        raise _missing(f"messages[{at}].content")
+    if isinstance(content, list):
+        for number, part in enumerate(content):
+            _read_part(part, f"messages[{at}].content[{number}]", contents)
+
+
+def _read_part(part: _Part, path: str, contents: reading.Contents) -> None:
+    if part.type == "text":
+        if part.text is None:
+            raise _missing(f"{path}.text")
+    elif part.type == "image_url":
+        image = part.image_url
+        if image is None:
+            raise _missing(f"{path}.image_url")
+        url = image if isinstance(image, str) else image.url
+        detail = "" if isinstance(image, str) else image.detail or ""
+        contents.add_picture(pictures.of_url(url, detail=detail), url)
+    elif part.type == "input_audio":
+        if part.input_audio is None:
+            raise _missing(f"{path}.input_audio")
+        contents.add_sound(part.input_audio.data)
+    elif part.type != "refusal":
+        contents.needs.add("files")
+        contents.add_unbounded(f"a part of type {part.type}")
 
 
 def _missing(param: str) -> InvalidRequest:

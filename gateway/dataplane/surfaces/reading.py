@@ -6,6 +6,7 @@ fields left as bytes that a wire can splice without touching a long prompt.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
@@ -14,6 +15,8 @@ import msgspec
 from billing.money import PICO_PER_USD, pico_from_usd
 from gateway.errors import InvalidRequest
 from providers.chat import RoutingFields
+from providers.pictures import Picture
+from providers.wires import media_rules
 
 T = TypeVar("T")
 
@@ -43,6 +46,39 @@ TIERS = {
     "priority": 2,
     "batch": 3,
 }
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a prompt holds, noted while it is checked. `media_bytes` of the body are pictures and
+    sounds, and no text; `unbounded` names the first thing whose tokens nothing here bounds."""
+
+    needs: set[str] = field(default_factory=set)
+    pictures: list[Picture] = field(default_factory=list)
+    sound_tokens: int = 0
+    media_bytes: int = 0
+    unbounded: str = ""
+
+    @property
+    def all_text(self) -> bool:
+        return not (self.pictures or self.sound_tokens or self.unbounded)
+
+    def add_picture(self, picture: Picture, written: str) -> None:
+        self.needs.add("vision")
+        self.pictures.append(picture)
+        self.media_bytes += len(written)
+
+    def add_sound(self, written: str) -> None:
+        """Base64 has four letters for three bytes."""
+        self.needs.add("audio")
+        if not written:
+            self.add_unbounded("a sound without data")
+            return
+        self.sound_tokens += media_rules.sound_bound(len(written) * 3 // 4)
+        self.media_bytes += len(written)
+
+    def add_unbounded(self, name: str) -> None:
+        self.unbounded = self.unbounded or name
 
 
 class Sort(msgspec.Struct):
