@@ -24,7 +24,6 @@ from billing.invoicing.admin import (
     InvoiceAdmin,
     PaymentAdmin,
     PayoutAdmin,
-    ProcessorEventAdmin,
     TopUpAdmin,
 )
 from billing.ledger_admin import AccountAdmin, EntryAdmin, TransferAdmin
@@ -36,6 +35,7 @@ from billing.models import (
     CreditAlert,
     CreditGrant,
     CreditNote,
+    Dispute,
     Entry,
     InvariantCheck,
     Invoice,
@@ -64,6 +64,7 @@ from billing.price_list_admin import (
     PriceProposalAdmin,
     PriceRuleAdmin,
 )
+from billing.processor_admin import DisputeAdmin, ProcessorEventAdmin
 from billing.rebate_admin import RebateScaleAdmin, VolumeRebateAdmin
 
 
@@ -362,4 +363,5 @@ admin.site.register(CreditNote, CreditNoteAdmin)
 admin.site.register(Payment, PaymentAdmin)
 admin.site.register(TopUp, TopUpAdmin)
 admin.site.register(Payout, PayoutAdmin)
+admin.site.register(Dispute, DisputeAdmin)
 admin.site.register(ProcessorEvent, ProcessorEventAdmin)

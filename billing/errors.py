@@ -7,6 +7,8 @@ BillingError(code)
   PriceRefused          a price version that must not be published
   LimitRefused          a quota or rate limit that must not be set
   CreditRefused         an amount that cannot be granted
+  PaymentUnknown        a message about a payment that is not ours, or not yet
+  PaymentDoubted        a message about a payment that a person has to look at
   InvoiceRefused        an invoice, payment or credit note that must not be made like this
   PayoutRefused         more than is owed, or a reference that is booked with other facts
   UnbalancedTransfer    entries that do not sum to zero: a bug
@@ -44,6 +46,14 @@ class LimitRefused(BillingError):
 
 class CreditRefused(BillingError):
     code = "credit_refused"
+
+
+class PaymentUnknown(BillingError):
+    code = "payment_unknown"
+
+
+class PaymentDoubted(BillingError):
+    code = "payment_doubted"
 
 
 class InvoiceRefused(BillingError):

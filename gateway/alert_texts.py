@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import msgspec
 
-from billing.models import AlertDelivery, BudgetAlert, CreditAlert
-from billing.money import usd_json
+from billing.models import AlertDelivery, BudgetAlert, CreditAlert, Refund
+from billing.money import PICO_PER_CENT, usd_json
 
 
 def mail_of(delivery: AlertDelivery, *, console_url: str) -> tuple[str, str]:
@@ -18,6 +18,14 @@ def mail_of(delivery: AlertDelivery, *, console_url: str) -> tuple[str, str]:
             f"${_usd(alert.spent_pico)} of ${_usd(alert.limit_pico)} at "
             f"{alert.occurred_at:%Y-%m-%d %H:%M} UTC.\n\n"
             f"Raise or change it: {console_url}/budgets/\n",
+        )
+    if isinstance(alert, Refund):
+        net, was = _cents(abs(alert.net_cents)), "taken" if alert.net_cents >= 0 else "given"
+        return (
+            f"Credit {was} back: ${net}",
+            f"${net} of bought credit was {was} back: payment {alert.payment_reference} was "
+            f"{alert.get_cause_display()}. The note is {alert.number}.\n\n"
+            f"See it: {console_url}/billing/\n",
         )
     return (
         f"Credit below ${_usd(alert.below_pico)}: {alert.tenant}",
@@ -40,6 +48,15 @@ def webhook_of(delivery: AlertDelivery) -> bytes:
             "spent_usd": _usd(alert.spent_pico),
             "limit_usd": _usd(alert.limit_pico),
         }
+    elif isinstance(alert, Refund):
+        said = {
+            "id": f"refund-{alert.pk}-{delivery.channel_id}",
+            "type": f"credit.{alert.cause}",
+            "number": alert.number,
+            "payment": alert.payment_reference,
+            "net_usd": _cents(alert.net_cents),
+            "tax_usd": _cents(alert.tax_cents),
+        }
     else:
         said = {
             "id": f"credit-{alert.pk}-{delivery.channel_id}",
@@ -47,13 +64,18 @@ def webhook_of(delivery: AlertDelivery) -> bytes:
             "below_usd": _usd(alert.below_pico),
             "left_usd": _usd(alert.left_pico),
         }
-    return msgspec.json.encode(said | {"occurred_at": alert.occurred_at.isoformat()})
+    at = alert.issued_at if isinstance(alert, Refund) else alert.occurred_at
+    return msgspec.json.encode(said | {"occurred_at": at.isoformat()})
 
 
-def _alert_of(delivery: AlertDelivery) -> BudgetAlert | CreditAlert:
-    alert = delivery.alert or delivery.credit_alert
+def _alert_of(delivery: AlertDelivery) -> BudgetAlert | CreditAlert | Refund:
+    alert = delivery.alert or delivery.credit_alert or delivery.refund
     assert alert is not None
     return alert
+
+
+def _cents(cents: int) -> str:
+    return _usd(Decimal(cents * PICO_PER_CENT))
 
 
 def _usd(pico: Decimal) -> str:

@@ -3,8 +3,9 @@
 from datetime import UTC, datetime
 
 from celery import shared_task
+from django.conf import settings
 
-from billing import budget_alerts, credit_alerts, task_runs
+from billing import budget_alerts, credit_alerts, payment_messages, task_runs
 from billing.redis_connection import connection
 from gateway import budget_alerts as alert_delivery
 from gateway import price_sources, refusals
@@ -24,9 +25,12 @@ def record_refusals() -> None:
 
 @shared_task(name=RECHARGE)
 def recharge_credit() -> None:
-    """Buy credit with saved cards; charged only once what is bought is written down for good."""
-    started = run_alone(RECHARGE, recharging.start_due)
-    recharging.charge(started or [], now=datetime.now(UTC))
+    """Buy credit with saved cards, charged only once what is bought is written down for good; and
+    try again the processor's messages that wait for their payment."""
+    now = datetime.now(UTC)
+    run_alone(RECHARGE, recharging.start_due)
+    recharging.ask_due(now)
+    payment_messages.retry_due(seller=settings.INVOICE_SELLER, now=now)
 
 
 def _noticed(now: datetime) -> int:

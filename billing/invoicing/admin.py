@@ -326,7 +326,7 @@ class TopUpAdmin(ReadOnlyAdmin):
         "status",
         "net",
         "tax",
-        "refunded",
+        "returned",
         "payment_reference",
         "document",
         "failure",
@@ -362,9 +362,9 @@ class TopUpAdmin(ReadOnlyAdmin):
             documents.append((reverse("refund-pdf", args=[refund.pk]), refund.number))
         return format_html_join(" ", '<a class="house-link" href="{}">{}</a>', documents)
 
-    @display(description="Refunded", ordering="refunded_cents")
-    def refunded(self, topup: TopUp) -> str:
-        return cents_shown(topup.refunded_cents)
+    @display(description="Taken back", ordering="returned_cents")
+    def returned(self, topup: TopUp) -> str:
+        return cents_shown(topup.returned_cents)
 
 
 class PayoutAdmin(ReadOnlyAdmin):
@@ -379,9 +379,3 @@ class PayoutAdmin(ReadOnlyAdmin):
     @display(description="Sum", ordering="amount_cents")
     def amount(self, payout: Payout) -> str:
         return cents_shown(payout.amount_cents)
-
-
-class ProcessorEventAdmin(ReadOnlyAdmin):
-    list_display = ("received_at", "kind", "event_id", "outcome")
-    search_fields = ("event_id",)
-    ordering = ("-pk",)

@@ -95,14 +95,18 @@ def of_a_receipt(receipt: Receipt) -> bytes:
 
 def of_a_refund(refund: Refund) -> bytes:
     heading = [
-        ("Refunded", f"{refund.issued_at:%-d %B %Y}"),
+        (refund.get_cause_display().capitalize(), f"{refund.issued_at:%-d %B %Y}"),
         ("Currency", "USD"),
         ("Payment", refund.payment_reference),
     ]
     if refund.receipt:
         heading.append(("For receipt", refund.receipt))
-    what = "Prepaid credit, taken back"
-    return _of_purchase(refund, f"Refund {refund.number}", heading, what, "Total refunded", sign=-1)
+    was, title = "taken", "Refund"
+    if refund.cause == Refund.Cause.DISPUTE_WON:
+        was, title = "given", "Refund, reversed,"
+    what = f"Prepaid credit, {was} back"
+    total = f"Total {was} back" if refund.cause != Refund.Cause.REFUND else "Total refunded"
+    return _of_purchase(refund, f"{title} {refund.number}", heading, what, total, sign=-1)
 
 
 def _of_purchase(

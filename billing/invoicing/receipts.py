@@ -1,5 +1,5 @@
-"""The receipt of bought credit, and the refund note when money goes back: each numbered and written
-down in the transaction that moves the credit.
+"""The receipt of bought credit, and the note when money goes back or comes again: each numbered and
+written down in the transaction that moves the credit.
 
 Seller, buyer and tax stand as they were when the money came; nothing alters them afterwards.
 """
@@ -27,9 +27,16 @@ def issue(topup: TopUp, *, seller: dict[str, str], now: datetime) -> Receipt:
 
 
 def issue_refund(
-    topup: TopUp, *, net_cents: int, tax_cents: int, seller: dict[str, str], now: datetime
+    topup: TopUp,
+    *,
+    cause: str,
+    net_cents: int,
+    tax_cents: int,
+    seller: dict[str, str],
+    now: datetime,
 ) -> Refund:
-    """Take the next number; the caller's transaction has just taken this credit back."""
+    """Take the next number; the caller's transaction takes this credit back, or gives it back
+    (negative sums)."""
     receipt = Receipt.objects.filter(topup=topup).first()
     if receipt is None:
         # Bought before purchases had receipts: the parties are those of today.
@@ -39,6 +46,7 @@ def issue_refund(
         stated = {name: getattr(receipt, name) for name in names}
     return Refund.objects.create(
         topup=topup,
+        cause=cause,
         number=numbers.next_number(NumberSeries.Document.REFUND, now),
         receipt=receipt.number if receipt else "",
         net_cents=net_cents,

@@ -15,7 +15,7 @@ from billing.models.invoices import (
 )
 from billing.models.ledger import Account, Entry, Transfer
 from billing.models.operations import InvariantCheck, ShardEpoch, TaskRun
-from billing.models.payments import ProcessorEvent, Receipt, Recharge, Refund, TopUp
+from billing.models.payments import Dispute, ProcessorEvent, Receipt, Recharge, Refund, TopUp
 from billing.models.payouts import Payout
 from billing.models.prices import (
     PlanAssignment,
@@ -52,6 +52,7 @@ __all__ = [
     "CreditGrant",
     "CreditNote",
     "CreditThreshold",
+    "Dispute",
     "Entry",
     "EntrySeal",
     "EventSeal",

@@ -1,6 +1,6 @@
 """Budgets that are filling up: what was crossed when, whom to tell, and whether they were told.
 
-Credit that runs low goes the same way.
+Credit that runs low, and bought credit that went back, go the same way.
 """
 
 from django.db import models
@@ -57,14 +57,17 @@ class AlertChannel(models.Model):
 
 
 class AlertDelivery(models.Model):
-    """One alert, of a budget or of credit, on its way to one channel; tried again a bounded number
-    of times."""
+    """One alert, of a budget, of credit or of a refund, on its way to one channel; tried again a
+    bounded number of times."""
 
     alert = models.ForeignKey(
         BudgetAlert, on_delete=models.CASCADE, null=True, related_name="deliveries"
     )
     credit_alert = models.ForeignKey(
         "billing.CreditAlert", on_delete=models.CASCADE, null=True, related_name="deliveries"
+    )
+    refund = models.ForeignKey(
+        "billing.Refund", on_delete=models.CASCADE, null=True, related_name="deliveries"
     )
     channel = models.ForeignKey(AlertChannel, on_delete=models.CASCADE, related_name="deliveries")
     tries = models.PositiveSmallIntegerField(default=0)
@@ -79,12 +82,18 @@ class AlertDelivery(models.Model):
             models.UniqueConstraint(
                 fields=["credit_alert", "channel"], name="credit_alert_delivery_once"
             ),
+            models.UniqueConstraint(fields=["refund", "channel"], name="refund_delivery_once"),
             models.CheckConstraint(
-                condition=models.Q(alert=None) ^ models.Q(credit_alert=None),
+                condition=models.Q(
+                    models.Q(credit_alert=None, refund=None) & ~models.Q(alert=None),
+                    models.Q(alert=None, refund=None) & ~models.Q(credit_alert=None),
+                    models.Q(alert=None, credit_alert=None) & ~models.Q(refund=None),
+                    _connector=models.Q.OR,
+                ),
                 name="alert_delivery_of_one",
             ),
         ]
         verbose_name_plural = "alert deliveries"
 
     def __str__(self) -> str:
-        return f"{self.alert or self.credit_alert} to {self.channel}"
+        return f"{self.alert or self.credit_alert or self.refund} to {self.channel}"

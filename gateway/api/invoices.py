@@ -60,8 +60,8 @@ class ReceiptListView(TenantView):
 class RefundListView(TenantView):
     @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
-        """Refund notes of bought credit, newest first: what went back, its tax, and for which
-        receipt."""
+        """Refund notes of bought credit, newest first: what went back (negative: what came
+        again, as a dispute was won), its tax, and for which receipt."""
         self.access.require_manager()
         issued = Refund.objects.filter(topup__tenant=self.access.tenant)
         page = pages.read(request, issued)
@@ -71,6 +71,7 @@ class RefundListView(TenantView):
 def _refund(refund: Refund) -> dict[str, Any]:
     return {
         "number": refund.number,
+        "cause": refund.cause,
         "receipt": refund.receipt or None,
         "issued_at": refund.issued_at.isoformat(),
         "payment_reference": refund.payment_reference,

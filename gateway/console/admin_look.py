@@ -90,6 +90,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Credit notes", "undo", "billing_creditnote"),
                 _item("Payments", "account_balance_wallet", "billing_payment"),
                 _item("Bought credit", "shopping_cart", "billing_topup"),
+                _item("Disputes", "gavel", "billing_dispute"),
                 _item("Processor events", "webhook", "billing_processorevent"),
             ),
             _group(

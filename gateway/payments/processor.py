@@ -1,11 +1,10 @@
-"""Stripe: hosted payment pages, saved cards, signed messages. The only file that knows it.
+"""Stripe: hosted payment pages, saved cards. With `messages` all that knows it.
 
 The processor is told which top-up a payment is for in its metadata, and every request carries the
 top-up's key as idempotency key: a repeated call starts no second payment.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import stripe
@@ -13,31 +12,21 @@ from django.conf import settings
 
 from billing import topups
 from billing.models import Recharge, TopUp
+from billing.payment_facts import Failed, Paid
 
 TIMEOUT_S: Final = 15
+# Of a page that somebody waits for. An automatic purchase is asked for again by the clock.
 RETRIES_MAX: Final = 2
-SIGNATURE_AGE_S_MAX: Final = 300
 METADATA_KEY: Final = "topup"
-REFUNDED: Final = "charge.refunded"
-PAGE_PAID: Final = ("checkout.session.completed", "checkout.session.async_payment_succeeded")
-PAGE_FAILED: Final = ("checkout.session.expired", "checkout.session.async_payment_failed")
-CARD_PAID: Final = "payment_intent.succeeded"
-CARD_FAILED: Final = "payment_intent.payment_failed"
+# The processor forgets an idempotency key after a day: later than this nothing is sent again.
+SENT_WITHIN: Final = timedelta(hours=23)
+# A call that was cut off may be carried out for so long.
+CARRIED_OUT_WITHIN: Final = timedelta(hours=1)
+LISTED_MAX: Final = 100
 
 
 class ProcessorAway(RuntimeError):
-    """The payment processor did not answer, or refused; nothing was paid."""
-
-
-class BadMessage(ValueError):
-    """A message that the processor did not sign, or not for us."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    event_id: str
-    kind: str
-    subject: dict[str, Any]
+    """The payment processor did not answer, or not what became of it."""
 
 
 def is_configured() -> bool:
@@ -71,94 +60,90 @@ def open_page(topup: TopUp, *, return_url: str, save_card: bool) -> str:
     return page.url
 
 
-def charge_card(topup: TopUp, recharge: Recharge, *, now: datetime) -> str:
-    """Charge a saved card; what came of it, as far as it is known by now."""
-    try:
-        intent = _client().v1.payment_intents.create(
-            {
-                "amount": topup.total_cents,
-                "currency": "usd",
-                "customer": recharge.payer_reference,
-                "payment_method": recharge.card_reference,
-                "off_session": True,
-                "confirm": True,
-                "metadata": {METADATA_KEY: str(topup.key)},
-            },
-            _once(topup),
-        )
-    except stripe.CardError as refused:
-        return topups.failed(key=str(topup.key), why=refused.user_message or "declined", now=now)
-    except stripe.StripeError as problem:
-        # It may have been charged: the processor's message will tell.
-        raise ProcessorAway(str(problem.user_message or type(problem).__name__)) from problem
-    if intent.status != "succeeded":
-        return f"the processor says: {intent.status}"
-    return topups.paid(
-        seller=settings.INVOICE_SELLER,
-        key=str(topup.key),
-        total_cents=intent.amount,
-        currency=intent.currency,
-        reference=intent.id,
-        now=now,
+def charge_card(topup: TopUp, *, may_send: bool, now: datetime) -> str:
+    """Charge a purchase's card, or find out what became of it; ProcessorAway while nobody can say.
+    It is sent again, under its one key, where it may be and the processor still knows the key."""
+    age = now - topup.created_at
+    if may_send and age < SENT_WITHIN:
+        try:
+            return _judge(topup, _send(topup), now=now)
+        except (stripe.CardError, stripe.InvalidRequestError) as refused:
+            # Refused for certain: nothing was charged.
+            return _failed(topup, refused.user_message or "declined", now=now)
+        except stripe.StripeError as problem:
+            unknown = str(problem.user_message or type(problem).__name__)
+    else:
+        unknown = "not found yet"
+    intent = _find(topup)
+    if intent is not None:
+        return _judge(topup, intent, now=now)
+    if may_send and age < SENT_WITHIN or age < CARRIED_OUT_WITHIN:
+        raise ProcessorAway(unknown)
+    return _failed(topup, "the payment processor never got it", now=now)
+
+
+def _send(topup: TopUp) -> stripe.PaymentIntent:
+    return _client(retries_max=0).v1.payment_intents.create(
+        {
+            "amount": topup.total_cents,
+            "currency": "usd",
+            "customer": topup.payer_reference,
+            "payment_method": topup.card_reference,
+            "off_session": True,
+            "confirm": True,
+            "metadata": {METADATA_KEY: str(topup.key)},
+        },
+        _once(topup),
     )
 
 
-def read_message(body: bytes, signature: str) -> Message:
-    """A message whose signature and age are right."""
+def _find(topup: TopUp) -> stripe.PaymentIntent | None:
+    """The payment of this purchase among the payer's; ProcessorAway where they cannot be read."""
     try:
-        event = stripe.Webhook.construct_event(
-            body, signature, settings.STRIPE_WEBHOOK_SECRET, tolerance=SIGNATURE_AGE_S_MAX
+        found = _client(retries_max=0).v1.payment_intents.list(
+            {
+                "customer": topup.payer_reference,
+                "created": {"gte": int(topup.created_at.timestamp()) - 60},
+                "limit": LISTED_MAX,
+            }
         )
-    except (stripe.SignatureVerificationError, ValueError, KeyError) as problem:
-        raise BadMessage("not signed by the payment processor") from problem
-    return Message(event["id"], event["type"], event["data"]["object"].to_dict())
+    except stripe.StripeError as problem:
+        raise ProcessorAway(str(problem.user_message or type(problem).__name__)) from problem
+    named = ((each.to_dict()["metadata"].get(METADATA_KEY), each) for each in found.data)
+    return next((each for key, each in named if key == str(topup.key)), None)
 
 
-def act_on(message: Message, *, now: datetime) -> str:
-    """Carry out a message; kinds that do not concern us are noted and left."""
-    subject = message.subject
-    key = (subject.get("metadata") or {}).get(METADATA_KEY, "")
-    if message.kind in PAGE_PAID and subject.get("payment_status") == "paid":
-        return topups.paid(
-            seller=settings.INVOICE_SELLER,
-            key=key,
-            total_cents=subject["amount_total"],
-            currency=subject["currency"],
-            reference=str(subject.get("payment_intent") or subject["id"]),
-            now=now,
+def _judge(topup: TopUp, intent: stripe.PaymentIntent, *, now: datetime) -> str:
+    if intent.status == "succeeded":
+        fact = Paid(
+            key=str(topup.key),
+            total_cents=intent.amount,
+            currency=intent.currency,
+            reference=intent.id,
         )
-    if message.kind in PAGE_FAILED:
-        return topups.failed(key=key, why="the payment page was left", now=now)
-    if message.kind == CARD_PAID and key:
-        return topups.paid(
-            seller=settings.INVOICE_SELLER,
-            key=key,
-            total_cents=subject["amount"],
-            currency=subject["currency"],
-            reference=subject["id"],
-            now=now,
-        )
-    if message.kind == CARD_FAILED and key:
-        problem = subject.get("last_payment_error") or {}
-        return topups.failed(key=key, why=problem.get("message", "declined"), now=now)
-    if message.kind == REFUNDED:
-        return topups.refunded(
-            reference=str(subject.get("payment_intent") or ""),
-            refunded_cents=subject["amount_refunded"],
-            seller=settings.INVOICE_SELLER,
-            now=now,
-        )
-    return "of no concern"
+        return topups.paid(fact, seller=settings.INVOICE_SELLER, now=now)
+    if intent.status == "processing":
+        raise ProcessorAway(f"the processor says: {intent.status}")
+    if intent.status != "canceled":
+        # It waits for its payer, who is not there: nobody may complete it later.
+        try:
+            _client(retries_max=0).v1.payment_intents.cancel(intent.id)
+        except stripe.StripeError as problem:
+            raise ProcessorAway(f"{intent.status}, and cannot be cancelled") from problem
+    said = intent.last_payment_error
+    return _failed(topup, (said and said.message) or f"it ended as {intent.status}", now=now)
 
 
-def keep_card(message: Message) -> None:
+def _failed(topup: TopUp, why: str, *, now: datetime) -> str:
+    return topups.failed(Failed(key=str(topup.key), why=why), now=now)
+
+
+def keep_card(page: dict[str, Any]) -> None:
     """Remember the payer whose card was saved on a payment page, for automatic recharges."""
-    page = message.subject
-    if message.kind not in PAGE_PAID or not page.get("customer") or not page.get("payment_intent"):
+    if not page.get("customer") or not page.get("payment_intent"):
         return
-    key = (page.get("metadata") or {}).get(METADATA_KEY, "")
-    topup = TopUp.objects.filter(key=key, state=TopUp.State.PAID).first()
-    if topup is None:
+    topup = topups.find(str((page.get("metadata") or {}).get(METADATA_KEY) or ""))
+    if topup is None or topup.state != TopUp.State.PAID:
         return
     try:
         intent = _client().v1.payment_intents.retrieve(str(page["payment_intent"]))
@@ -170,12 +155,12 @@ def keep_card(message: Message) -> None:
         )
 
 
-def _client() -> stripe.StripeClient:
+def _client(*, retries_max: int = RETRIES_MAX) -> stripe.StripeClient:
     return stripe.StripeClient(
         settings.STRIPE_API_KEY,
         base_addresses={"api": settings.STRIPE_API_URL},
         http_client=stripe.RequestsClient(timeout=TIMEOUT_S),
-        max_network_retries=RETRIES_MAX,
+        max_network_retries=retries_max,
     )
 
 

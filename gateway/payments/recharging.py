@@ -1,53 +1,48 @@
 """Automatic recharges: buys credit with a saved card for tenants that asked for it."""
 
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 from redis.exceptions import RedisError
 
-from billing import topups
-from billing.errors import CreditRefused
-from billing.models import Recharge, TopUp
+from billing import recharges
 from gateway.payments import processor
 
 logger = logging.getLogger(__name__)
-BY_ITSELF = "automatic recharge"
+
+# One run asks for so many purchases, and begins no other after so long: the rest is due at once.
+PER_RUN_MAX: Final = 100
+RUN_S_MAX: Final = 25.0
 
 
-def start_due(now: datetime) -> list[TopUp]:
+def start_due(now: datetime) -> int:
     """Write down the purchases that are due. They must be committed before a card is charged:
-    then a crash in between loses none, and the processor's message completes them."""
+    then a crash in between loses none, and the next run asks for them."""
     if not processor.is_configured():
-        return []
+        return 0
     try:
-        waiting = topups.due(now=now)
+        return recharges.start_due(now=now)
     except RedisError:
         # A balance that is not known is not low.
-        return []
-    return [topup for recharge in waiting if (topup := _start(recharge, now)) is not None]
+        return 0
 
 
-def _start(recharge: Recharge, now: datetime) -> TopUp | None:
-    try:
-        return topups.start(
-            tenant=recharge.tenant,
-            net_cents=recharge.amount_cents,
-            created_by=BY_ITSELF,
-            now=now,
-            is_automatic=True,
-        )
-    except CreditRefused as refusal:
-        logger.warning("recharge of tenant %s: %s", recharge.tenant_id, refusal)
-        return None
-
-
-def charge(started: Iterable[TopUp], *, now: datetime) -> None:
-    """Charge the saved cards of purchases that were written down."""
-    for topup in started:
-        recharge = Recharge.objects.get(tenant=topup.tenant)
+def ask_due(now: datetime, *, monotonic: Callable[[], float] = time.monotonic) -> int:
+    """Charge the saved cards of purchases that were written down, and find out what became of
+    those whose outcome is not known; returns how many are known now."""
+    known, until = 0, monotonic() + RUN_S_MAX
+    for _ in range(PER_RUN_MAX):
+        topup = recharges.claim_due(now=now) if processor.is_configured() else None
+        if topup is None or monotonic() > until:
+            break
         try:
-            outcome = processor.charge_card(topup, recharge, now=now)
+            outcome = processor.charge_card(topup, may_send=recharges.may_send(topup), now=now)
+            known += 1
         except processor.ProcessorAway as problem:
             outcome = f"not known yet: {problem}"
+            recharges.give_up(topup, now=now)
         logger.info("recharge of tenant %s: %s", topup.tenant_id, outcome)
+    return known

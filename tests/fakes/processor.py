@@ -2,11 +2,15 @@
 
 localstripe knows cards, payments and signed messages, and no hosted pages. Those are opened here,
 and paid by calling `pay`, which lets localstripe charge the card and returns the signed message.
+Nor does it know idempotency keys: what a key was answered is answered again from here. `faults` are
+played one per call that charges a card.
 """
 
 import hashlib
 import hmac
 import json
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -36,6 +40,16 @@ class Processor:
     behind: str
     pages: dict[str, dict[str, Any]] = field(default_factory=dict)
     seen_keys: list[str] = field(default_factory=list)
+    # "500", "500 after", "reset", "reset after", "slow after": before or after the card is charged.
+    faults: list[str] = field(default_factory=list)
+    is_listing: bool = True
+    answered: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    slow_s: float = 0.0
+
+    def charged(self, payer: str) -> int:
+        """How often this payer's cards were charged."""
+        charges = self.call("/v1/charges?limit=100")["data"]
+        return sum(each["customer"] == payer and each["status"] == "succeeded" for each in charges)
 
     def call(self, path: str, data: dict[str, Any] | None = None) -> dict[str, Any]:
         answer = requests.request(
@@ -146,26 +160,62 @@ def _wait(processor: Processor) -> None:
 class _Front(BaseHTTPRequestHandler):
     """Opens payment pages itself; hands everything else to localstripe."""
 
+    @property
+    def _processor(self) -> Processor:
+        found: Processor = self.server.processor  # type: ignore[attr-defined]
+        return found
+
     def do_GET(self) -> None:
-        self._forward(None)
+        path, _, query = self.path.partition("?")
+        if path == "/v1/payment_intents":
+            self._list(path, parse_qs(query)["customer"][0])
+        else:
+            self._answer(*self._asked(None))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        processor: Processor = self.server.processor  # type: ignore[attr-defined]
-        processor.seen_keys.append(self.headers.get("Idempotency-Key", ""))
+        key = self.headers.get("Idempotency-Key", "")
+        self._processor.seen_keys.append(key)
         if self.path == "/v1/checkout/sessions":
-            self._answer(200, json.dumps(_page(processor, body)).encode())
+            self._answer(200, json.dumps(_page(self._processor, body)).encode())
+        elif self.path == "/v1/payment_intents":
+            self._charge(key, body)
         else:
-            self._forward(body)
+            self._answer(*self._asked(body))
 
-    def _forward(self, body: bytes | None) -> None:
-        processor: Processor = self.server.processor  # type: ignore[attr-defined]
+    def _charge(self, key: str, body: bytes) -> None:
+        processor = self._processor
+        fault, _, moment = (processor.faults.pop(0) if processor.faults else "").partition(" ")
+        if moment == "after" or not fault:
+            if key not in processor.answered:
+                processor.answered[key] = self._asked(body)
+        if fault == "500":
+            self._answer(500, b'{"error": {"type": "api_error", "message": "out of order"}}')
+        elif fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        elif fault == "slow":
+            threading.Event().wait(processor.slow_s)
+        if not fault:
+            self._answer(*processor.answered[key])
+
+    def _list(self, path: str, payer: str) -> None:
+        if not self._processor.is_listing:
+            self._answer(500, b'{"error": {"type": "api_error", "message": "out of order"}}')
+            return
+        self.path = f"{path}?limit=100"
+        status, body = self._asked(None)
+        found = json.loads(body)
+        found["data"] = [each for each in found["data"] if each["customer"] == payer]
+        self._answer(status, json.dumps(found).encode())
+
+    def _asked(self, body: bytes | None) -> tuple[int, bytes]:
         kept = ("authorization", "content-type", "idempotency-key")
         headers = {name: value for name, value in self.headers.items() if name.lower() in kept}
         answer = requests.request(
-            self.command, processor.behind + self.path, data=body, headers=headers, timeout=10
+            self.command, self._processor.behind + self.path, data=body, headers=headers, timeout=10
         )
-        self._answer(answer.status_code, answer.content)
+        return answer.status_code, answer.content
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -66,6 +66,7 @@ PAGES = (
     "billing/payout/",
     "billing/providerbill/",
     "billing/providerbill/add/",
+    "billing/dispute/",
     "billing/processorevent/",
     "billing/account/",
     "billing/transfer/",

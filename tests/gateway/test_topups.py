@@ -24,8 +24,9 @@ from billing.models import (
     Refund,
     TopUp,
 )
+from billing.payment_facts import Paid
 from gateway.models import Member
-from gateway.payments import processor as payments
+from gateway.payments import messages as payments
 from gateway.payments import recharging
 from tests.billing.test_invoice_pdf import text_of
 from tests.fakes import processor as fakes
@@ -231,7 +232,8 @@ def recharge(alice: Person, processor: Processor, card: str = fakes.GOOD_CARD) -
 
 
 def run(now: datetime) -> None:
-    recharging.charge(recharging.start_due(now), now=now)
+    recharging.start_due(now)
+    recharging.ask_due(now)
 
 
 def test_little_left_buys_more_up_to_the_month_s_sum(alice: Person, processor: Processor) -> None:
@@ -358,10 +360,7 @@ def test_a_payment_of_another_sum_has_no_receipt(
         tenant=alice.tenant, net_cents=2_000, created_by="alice", now=datetime.now(UTC)
     )
     said = topups.paid(
-        key=str(topup.key),
-        total_cents=1,
-        currency="usd",
-        reference="pi_1",
+        Paid(key=str(topup.key), total_cents=1, currency="usd", reference="pi_1"),
         seller={"legal_name": "House"},
         now=datetime.now(UTC),
     )

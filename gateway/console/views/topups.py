@@ -1,9 +1,10 @@
 """Buying credit: the way to the payment page, automatic recharges, the processor's messages."""
 
 import logging
+from datetime import datetime
 
 from django.conf import settings
-from django.contrib import messages
+from django.contrib import messages as notices
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -11,14 +12,15 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from billing import topups
+from billing import payment_messages, recharges, topups
 from billing.errors import CreditRefused
+from billing.payment_messages import Told
 from gateway.console.access import MANAGERS, require, tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, in_cents
 from gateway.console.pages import render_page
 from gateway.console.views.billing import billing_page
 from gateway.models import Member
-from gateway.payments import processor
+from gateway.payments import messages, processor
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ def set_recharge(request: HttpRequest, member: Member) -> HttpResponse:
     if not form.is_valid():
         return billing_page(request, member, recharge_form=form)
     terms = form.cleaned_data
-    topups.set_recharge(
+    recharges.set_recharge(
         tenant=member.tenant,
         terms={
             "is_on": terms["is_on"],
@@ -71,7 +73,7 @@ def set_recharge(request: HttpRequest, member: Member) -> HttpResponse:
         actor=request.user.get_username(),
         now=timezone.now(),
     )
-    messages.success(request, "Saved.")
+    notices.success(request, "Saved.")
     return redirect("billing")
 
 
@@ -83,16 +85,9 @@ def stripe_message(request: HttpRequest) -> HttpResponse:
         raise Http404
     body, now = request.body, timezone.now()
     try:
-        message = processor.read_message(body, request.headers.get("Stripe-Signature", ""))
-        outcome = topups.act_once(
-            event_id=message.event_id,
-            kind=message.kind,
-            body=body,
-            now=now,
-            act=lambda: processor.act_on(message, now=now),
-        )
-        processor.keep_card(message)
-    except processor.BadMessage as problem:
+        message = messages.read(body, request.headers.get("Stripe-Signature", ""))
+        outcome = _carry_out(message, body, now)
+    except messages.BadMessage as problem:
         return HttpResponse(f"{problem}\n", status=400, content_type="text/plain")
     except CreditRefused as problem:
         return HttpResponse(f"{problem}\n", status=409, content_type="text/plain")
@@ -100,3 +95,16 @@ def stripe_message(request: HttpRequest) -> HttpResponse:
         return HttpResponse(f"{problem}\n", status=503, content_type="text/plain")
     logger.info("processor event %s, %s: %s", message.event_id, message.kind, outcome)
     return HttpResponse(f"{outcome}\n", content_type="text/plain")
+
+
+def _carry_out(message: messages.Message, body: bytes, now: datetime) -> str:
+    told = Told(message.event_id, message.kind, body, now)
+    try:
+        fact = messages.fact_of(message)
+    except messages.UnreadableMessage as problem:
+        payment_messages.doubt(told, why=str(problem))
+        return "noted for a person"
+    outcome = payment_messages.receive(told, fact, seller=settings.INVOICE_SELLER)
+    if message.kind in messages.PAGE_PAID:
+        processor.keep_card(message.subject)
+    return outcome
