@@ -19,7 +19,7 @@ WHERE card.tenant_id = billing_topup.tenant_id AND card.card_reference <> '' AND
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0029_payments_in_any_order"),
+        ("billing", "0032_payments_in_any_order"),
     ]
 
     operations = [

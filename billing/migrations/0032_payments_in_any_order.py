@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0028_no_usage_drained_brin"),
+        ("billing", "0031_usage_sessions"),
     ]
 
     operations = [
