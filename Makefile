@@ -2,7 +2,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 VENV := .venv/bin/python
 
-.PHONY: up down demo worker test check install lock
+.PHONY: up down demo worker test check install lock sbom
 
 up: install
 	@exec $(VENV) -m gateway.runtime.up
@@ -34,3 +34,8 @@ check:
 
 lock:
 	@exec $(VENV) -m gateway.runtime.locks
+
+# What the lock files bring, as CycloneDX, into dist/.
+sbom:
+	@$(PYTHON) -m gateway.runtime.bootstrap dev
+	@exec $(VENV) -m gateway.runtime.supply_chain sbom

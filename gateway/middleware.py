@@ -1,5 +1,7 @@
 """Walls of the console: a strict content security policy, an address list for the admin, no NUL.
 
+And the release in every answer.
+
 Pages of the teams run no inline script and no eval. The admin's own framework (Alpine.js) evaluates
 expressions, so its pages, and only they, may; they are behind the address list.
 """
@@ -15,6 +17,8 @@ from django.http import (
     HttpResponseBadRequest,
     HttpResponseForbidden,
 )
+
+from gateway.version import HEADER, VERSION
 
 Respond = Callable[[HttpRequest], HttpResponse]
 
@@ -41,6 +45,23 @@ class ContentSecurityPolicy:
             "Content-Security-Policy", ADMIN_POLICY if is_admin else PAGE_POLICY
         )
         return response
+
+
+class Version:
+    """Every answer of the console names the release, as the data plane's do."""
+
+    def __init__(self, get_response: Respond) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self._get_response(request)
+        response.headers[HEADER] = VERSION
+        return response
+
+
+def version_in_pages(request: HttpRequest) -> dict[str, str]:
+    """For the foot of every page."""
+    return {"tokenhouse_version": VERSION}
 
 
 class NoNulInAddresses:

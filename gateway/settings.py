@@ -11,6 +11,7 @@ from kombu import Queue
 
 from gateway import connections, env
 from gateway.console import admin_look
+from gateway.version import VERSION
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -342,6 +343,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "gateway.middleware.Version",
     "gateway.middleware.ContentSecurityPolicy",
     "gateway.middleware.NoNulInAddresses",
     "gateway.middleware.AdminAddressList",
@@ -365,6 +367,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "gateway.middleware.version_in_pages",
             ],
         },
     },
@@ -413,7 +416,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Tokenhouse management API",
-    "VERSION": "1",
+    "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
 }
 UNFOLD = admin_look.UNFOLD

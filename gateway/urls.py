@@ -1,16 +1,18 @@
 """Addresses of the console process: pages of the teams, admin, management API."""
 
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import include, path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
+from gateway.version import VERSION
+
 
 @require_safe
 def health(request: HttpRequest) -> HttpResponse:
-    """Alive; says nothing of the services behind it."""
-    return HttpResponse("ok\n", content_type="text/plain")
+    """Alive, and which release; says nothing of the services behind it."""
+    return JsonResponse({"status": "ok", "version": VERSION})
 
 
 urlpatterns = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-ENGINE_VERSION = "0.1.0"
+ENGINE_VERSION = "0.2.0"
 DEFAULT_MODEL_DIR = Path(".tokenhouse/models/smollm2-135m-instruct")
 DEFAULT_KERNEL_DIR = Path(".tokenhouse/kernels")
 # Of SmolLM2, which comes with the project's packages.

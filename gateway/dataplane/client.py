@@ -15,11 +15,14 @@ from gateway.dataplane.budget import Budget
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.watchdog import ClientLeft, ClientStalled, DeadlinePassed, Watchdog
 from gateway.errors import InvalidRequest, RequestTimeout, RequestTooLarge, Unavailable
+from gateway.version import HEADER, VERSION
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+VERSION_HEADER = (HEADER.encode(), VERSION.encode())
 
 
 class Client:
@@ -131,7 +134,8 @@ class Client:
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
-        await self._give({"type": "http.response.start", "status": status, "headers": headers})
+        head = [*headers, VERSION_HEADER]
+        await self._give({"type": "http.response.start", "status": status, "headers": head})
 
     async def write(self, data: bytes) -> None:
         """Returns when the transport took the bytes; ClientLeft or ClientStalled where not."""

@@ -22,6 +22,7 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.routing import names, router
+from gateway.version import VERSION
 from providers.chat import OfferView
 
 JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
@@ -39,7 +40,7 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
     if method not in ("GET", "HEAD"):
         raise MethodNotAllowed("Use GET here.")
     if path == "/health":
-        await client.answer(200, JSON, b'{"status":"ok"}')
+        await client.answer(200, JSON, _encode({"status": "ok", "version": VERSION}))
         return
     if path == "/ready":
         reason = plane.unready()

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from workers.config import ENGINE_VERSION
 from workers.server import errors, tokens
 from workers.server.bridge import EngineBridge
 from workers.server.calls import CallBuilder
@@ -97,7 +98,8 @@ class App:
     async def _health(self) -> tuple[bytes, bytes]:
         if not self._bridge.is_alive:
             raise errors.EngineFailed("The engine has stopped", code="engine_stopped")
-        return encode({"status": "ok", "model": self._config.model_name}), JSON
+        state = {"status": "ok", "model": self._config.model_name, "version": ENGINE_VERSION}
+        return encode(state), JSON
 
     async def _models(self) -> tuple[bytes, bytes]:
         model = {
