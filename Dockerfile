@@ -1,5 +1,5 @@
 # The gateway's image: data plane, console, Celery and migrations; which one is the command's choice.
-# No torch in it. Never built: no container engine was at hand (docs/deploy.md).
+# No torch in it. docs/deploy.md says what was seen of it.
 
 # The full image has a compiler, for a dependency that comes without a wheel for this platform.
 FROM python:3.11-bookworm AS install
