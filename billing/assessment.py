@@ -95,7 +95,7 @@ def _debited_in_full(entry: StreamEntry, rated_pico: int) -> bool:
 def _rated(entry: StreamEntry, prices: Mapping[int, Price]) -> tuple[int, int]:
     event = entry.event
     if event.usage is None:
-        raise _Doubtful("no usage where a count is due")
+        raise _Doubtful(event.problem or "no usage where a count is due")
     if event.price is None:
         served = events.detail_of(event).served_tier
         raise _Doubtful(

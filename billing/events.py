@@ -8,6 +8,7 @@ from numbers import Real
 
 import msgspec
 
+from billing import basis
 from billing.usage import CanonicalUsage
 
 WORD_LENGTH_MAX = 200
@@ -49,12 +50,26 @@ class AttemptFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
     model: str
     outcome: str
     usage: CanonicalUsage | None = None
-    usage_source: str = "none"
+    usage_source: str = basis.NONE
+    # What is wrong with the seller's counts; and what it counted beyond all that was asked of it,
+    # which is not what `usage` says.
+    problem: str = ""
+    claimed: CanonicalUsage | None = None
     billable: bool = True
     tenant_cost_pico: int = 0
     supplier_cost_pico: int = 0
     occurred_ms: int
     settled_ms: int
+
+
+class Estimated(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt probably used and cost, where its own counts cannot be taken."""
+
+    input_tokens: int
+    output_tokens: int
+    basis: str
+    tenant_pico: int
+    supplier_pico: int
 
 
 class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -78,10 +93,12 @@ class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
     tpot_ms: float | None = None
     upstream_id: str = ""
     served_tier: str = ""
-    # Bytes of text that the upstream sent, reasoning and tool arguments included; and where it
-    # reported no usage, our own count of tokens in and out from the bytes.
+    # Bytes of text that the upstream sent, reasoning and tool arguments included; whose counts
+    # input and output are, where they are not its own; and where those cannot be billed, what it
+    # probably was.
     output_bytes: int = 0
-    recount: tuple[int, int] | None = None
+    basis: tuple[str, str] | None = None
+    estimate: Estimated | None = None
     tag: str = ""
     input_bound: int = 0
     cancel_applied: str = ""

@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Final
 
+import msgspec
 from django.db import connection
 
 from billing import price_books, price_lists, rating
+from billing.events import Estimated
 from billing.models import ServiceTier, UsageEvent
 from billing.rates import PPM
 from billing.rating import PriceNotFound
@@ -72,11 +74,13 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Our own count of an event without usage, and what it costs at the price of its moment."""
+    """What an event without usable counts probably used, what that costs its tenant, and what its
+    supplier bills for it."""
 
     input_tokens: int
     output_tokens: int
     cost_pico: int | None
+    supplier_pico: int = 0
 
 
 def drifts(*, trusted: Collection[str], now: datetime) -> list[Drift]:
@@ -126,7 +130,17 @@ def _middle(ratios: Iterable[Fraction]) -> Fraction:
 
 
 def suggestion(event: UsageEvent) -> Suggestion | None:
-    """What an event without usage probably was; None where nothing was counted."""
+    """What an event without usable counts probably was; None where nothing is known."""
+    found = event.detail.get("estimate")
+    if found is not None:
+        estimate = msgspec.convert(found, Estimated)
+        return Suggestion(
+            estimate.input_tokens,
+            estimate.output_tokens,
+            estimate.tenant_pico,
+            estimate.supplier_pico,
+        )
+    # As it was written down before estimates were rated where they are made.
     counted = event.detail.get("recount")
     if not isinstance(counted, list) or len(counted) != 2:
         return None

@@ -219,6 +219,16 @@ class Wire(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """A sum that is debited and not charged: the counts of its answer cannot be taken. When nobody
+    decides in time the estimate is charged, and the rest given back."""
+
+    amount_pico: int
+    reason: str
+    estimate_pico: int
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What the client is told at the end: one usage block, whatever the attempts were."""
 
@@ -233,6 +243,7 @@ class Receipt:
     explanation: dict[str, Any] | None = None
     session_cost_pico: int | None = None  # the session's running total, this request included
     stopped_by: str = ""  # the caller's ceiling that ended the answer
+    held: Held | None = None
 
 
 class ResponseWriter(Protocol):

@@ -3,13 +3,18 @@
 Data only. The pipeline fills it from top to bottom; settlement and leases read it.
 """
 
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from billing.holds import SpendScope
+from billing.usage import CanonicalUsage
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.client import Client
 from gateway.dataplane.stopwatch import Stopwatch
+from gateway.estimates import shapes
+from gateway.estimates.ratios import Ratios
+from gateway.estimates.shapes import Shape
 from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest, Chunk, ResponseReader, ResponseWriter
 from providers.errors import ProviderError
@@ -25,20 +30,34 @@ STOPPED = "stopped"  # by us, at the caller's own ceiling
 UNKNOWN = "unknown"
 
 
+# So much of an answer's text is kept to tell what it is made of; the rest is like it.
+TEXT_KEPT_BYTES: Final = 16 * 1024
+
+
 @dataclass(slots=True)
 class Tally:
-    """Content that passed by: what bounds or estimates tokens where a provider gives no count."""
+    """Content that passed by: what estimates tokens where a provider gives no count."""
 
     size: int = 0
     chunks: int = 0
+    texts: list[str] = field(default_factory=list)
 
     def add(self, chunk: Chunk) -> None:
-        size = _bytes(chunk.text) + _bytes(chunk.reasoning)
+        before = self.size
+        if chunk.text:
+            self._take(chunk.text)
+        if chunk.reasoning:
+            self._take(chunk.reasoning)
         if chunk.tool_calls:
-            size += sum(_bytes(str(call.get("function", ""))) for call in chunk.tool_calls)
-        if size:
-            self.size += size
+            for text in shapes.tool_texts(chunk.tool_calls):
+                self._take(text)
+        if self.size != before:
             self.chunks += 1
+
+    def _take(self, text: str) -> None:
+        if self.size < TEXT_KEPT_BYTES:
+            self.texts.append(text)
+        self.size += _bytes(text)
 
 
 def _bytes(text: str) -> int:
@@ -46,9 +65,35 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a server had counted when so many bytes of its answer were shown."""
+
+    usage: CanonicalUsage
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A count that was asked for once the answer was over, and who made it."""
+
+    usage: CanonicalUsage
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the text of a prompt is made of, its bytes, and what stands beside it, in tokens."""
+
+    shape: Shape
+    size: int
+    beside_tokens: int
+
+
 @dataclass(slots=True)
 class Attempt:
-    """One try at one candidate. `shown` is what the client's transport took of what was `read`."""
+    """One try at one candidate. `shown` is what the client's transport took of what was `read`;
+    `told` is what the server had counted by then, `asked` what it says afterwards."""
 
     number: int
     candidate: Candidate
@@ -60,6 +105,14 @@ class Attempt:
     cancel_applied: str = ""
     read: Tally = field(default_factory=Tally)
     shown: Tally = field(default_factory=Tally)
+    told: Told | None = None
+    asked: Asked | None = None
+
+    def show(self, chunk: Chunk) -> None:
+        """The client's transport took a chunk."""
+        self.shown.add(chunk)
+        if chunk.usage is not None:
+            self.told = Told(chunk.usage, self.shown.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +164,16 @@ class Exchange:
     session_nano: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
     chunks: list[Chunk] = field(default_factory=list)  # of an answer that is not streamed
+    ratios: Ratios = field(default_factory=lambda: Ratios(time.monotonic))
+    _prompt: Prompt | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """Worked out when somebody needs it first: most requests are counted by their sellers."""
+        if self._prompt is None:
+            shape, size = shapes.of_request(self.request)
+            self._prompt = Prompt(shape, size, shapes.beside_text(self.request))
+        return self._prompt
 
     @property
     def last(self) -> Attempt:

@@ -24,6 +24,7 @@ from gateway.dataplane.stopwatch import Clock
 from gateway.dataplane.surfaces.registry import Surface
 from gateway.dataplane.watchdog import ClientLeft, ClientStalled
 from gateway.errors import GatewayError
+from gateway.estimates.ratios import Ratios
 from gateway.routing import ceilings, router
 from gateway.routing.breaker import Breaker
 from gateway.routing.router import Ranking
@@ -41,6 +42,7 @@ class Pipeline:
     leases: Leases
     relay: Relay
     breaker: Breaker
+    ratios: Ratios
     limits: Limits
     clock: Clock
 
@@ -157,6 +159,7 @@ class Pipeline:
             session=registers.session_of(principal.tenant_id, request.session_id)
             if request.session_id
             else "",
+            ratios=self.ratios,
         )
         exchange.attempts.append(
             relay.new_attempt(exchange, candidates[0], number=1, clock=self.clock)

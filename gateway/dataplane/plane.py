@@ -18,6 +18,7 @@ from gateway.dataplane.spool import Spool
 from gateway.dataplane.stopwatch import Clock
 from gateway.dataplane.upstream import Upstream
 from gateway.dataplane.watchdog import Watchdog
+from gateway.estimates.ratios import Ratios
 from gateway.routing.breaker import Breaker
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Plane:
         self.stopping = False
         self._serving: dict[asyncio.Task[Any], Watchdog] = {}
         self._watching_clock: asyncio.Task[None] | None = None
+        self.ratios = Ratios(clock.monotonic)
         breaker = Breaker()
         unknown_keys = UnknownKeys(self.snapshots.find_key, monotonic=clock.monotonic)
         self.snapshots.on_change = unknown_keys.forget
@@ -60,6 +62,7 @@ class Plane:
             leases=self.leases,
             relay=Relay(upstream=self.upstream, breaker=breaker, limits=limits, clock=clock),
             breaker=breaker,
+            ratios=self.ratios,
             limits=limits,
             clock=clock,
         )

@@ -221,7 +221,7 @@ class Relay:
         if data:
             await client.write(data)
         for chunk in chunks:
-            attempt.shown.add(chunk)
+            attempt.show(chunk)
 
     async def _let_go(
         self, exchange: Exchange, attempt: Attempt, answer: Answer | None, reason: Interrupted

@@ -2,18 +2,20 @@
 
 The tenant pays for what was delivered: in full after a good answer, input and the shown output
 when the client left or the answer broke off, nothing where nothing was shown because of the
-upstream. Rating is `billing.rating`, under the price versions pinned at admission. The settle is
-never lost: what Redis does not take goes to the spool.
+upstream. What was used is `counting`'s to say; rating is `billing.rating`, under the price versions
+pinned at admission. The settle is never lost: what Redis does not take goes to the spool.
 """
 
 from dataclasses import dataclass
 
-from billing import events, rating
-from billing.events import AttemptDetail, AttemptEvent
+from billing import basis, events, rating
+from billing.events import AttemptDetail, AttemptEvent, Estimated
 from billing.holds import Settled
 from billing.money import PICO_PER_NANO, REGISTER_NANO_MAX, nano_ceil
 from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
+from gateway.dataplane import counting
+from gateway.dataplane.counting import Counted
 from gateway.dataplane.exchange import (
     CLIENT_CANCELLED,
     CLIENT_STALLED,
@@ -24,56 +26,130 @@ from gateway.dataplane.exchange import (
     Exchange,
 )
 from gateway.routing import explain
-from providers.chat import Receipt
+from providers.chat import Held, Receipt
 from providers.wires import tiers
 
-BYTES_PER_TOKEN = 4
 LENGTH = "length"
 CLIENT_ENDED = frozenset({CLIENT_CANCELLED, CLIENT_STALLED})
+NO_PRICE = "no price was pinned for the tier that served"
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The rated result of one attempt. `price` is None where nothing could be rated."""
+    """The rated result of one attempt. `price` is None where nothing could be rated: then
+    `charge_nano` is held and not charged, `problem` says why, and `estimate` what is probably due.
+    """
 
     usage: CanonicalUsage | None = None
-    source: str = "none"
+    source: str = basis.NONE
     price: int | None = None
     tenant_pico: int = 0
     supplier_pico: int = 0
     charge_nano: int = 0
     billable: bool = False
+    problem: str = ""
+    claimed: CanonicalUsage | None = None
+    estimate: Estimated | None = None
+    parts: tuple[str, str] | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return self.billable and self.price is None
 
 
 def charge_of(exchange: Exchange, attempt: Attempt) -> Charge:
     """What this attempt costs the tenant and us, as far as it got."""
-    usage, source = _usage(exchange, attempt)
-    reported = attempt.reader.usage
+    found = counting.counted(exchange, attempt)
     if not _billable(attempt):
-        supplier_pico = _supplier_pico(exchange, attempt, reported or usage)
-        source = source if reported is not None else "none"
-        return Charge(usage=reported, source=source, supplier_pico=supplier_pico)
+        return _unpaid(exchange, attempt, found)
     try:
-        price, tenant_pico = _rate(exchange, attempt, usage, attempt.candidate.prices)
+        price, tenant_pico = _rate(exchange, attempt, found.usage, attempt.candidate.prices)
         if nano_ceil(tenant_pico) >= REGISTER_NANO_MAX:
             raise UsageError("the cost is beyond all bounds")
-    except (PriceNotFound, UsageError):
-        # Quarantined by the drain; until somebody decides, the whole hold stays charged.
-        return Charge(usage=usage, source=source, charge_nano=exchange.hold.nano, billable=True)
-    supplier_pico = tenant_pico
-    if attempt.candidate.cost_prices != attempt.candidate.prices:
-        supplier_pico = _supplier_pico(exchange, attempt, usage)
-    if reported is not None and reported is not usage:
-        supplier_pico = max(supplier_pico, _supplier_pico(exchange, attempt, reported))
+    except PriceNotFound:
+        return _held(exchange, attempt, found, NO_PRICE)
+    except UsageError as wrong:
+        return _held(exchange, attempt, found, found.problem or str(wrong))
     return Charge(
-        usage=usage,
-        source=source,
+        usage=found.usage,
+        source=found.basis,
         price=price.version,
         tenant_pico=tenant_pico,
-        supplier_pico=supplier_pico,
+        supplier_pico=_owed_pico(exchange, attempt, found, tenant_pico),
         charge_nano=nano_ceil(tenant_pico),
         billable=True,
+        problem=found.problem,
+        claimed=found.claimed,
+        parts=_parts(found),
     )
+
+
+def _unpaid(exchange: Exchange, attempt: Attempt, found: Counted) -> Charge:
+    """Nobody pays for it; its supplier may bill it all the same."""
+    stated, claimed, problem = counting.stated_by_seller(attempt)
+    return Charge(
+        usage=stated,
+        source=basis.PROVIDER if stated is not None else basis.NONE,
+        supplier_pico=0 if claimed else _supplier_pico(exchange, attempt, stated or found.usage),
+        problem=problem,
+        claimed=claimed,
+    )
+
+
+def _owed_pico(exchange: Exchange, attempt: Attempt, found: Counted, tenant_pico: int) -> int:
+    """What the supplier may bill: for the whole answer, where less of it was shown. A claim beyond
+    what was asked is owed to nobody until somebody has looked."""
+    if found.claimed is not None:
+        return 0
+    owed_pico = tenant_pico
+    if attempt.candidate.cost_prices != attempt.candidate.prices:
+        owed_pico = _supplier_pico(exchange, attempt, found.usage)
+    reported = attempt.reader.usage
+    if reported is not None and reported is not found.usage:
+        owed_pico = max(owed_pico, _supplier_pico(exchange, attempt, reported))
+    return owed_pico
+
+
+def _held(exchange: Exchange, attempt: Attempt, found: Counted, problem: str) -> Charge:
+    """Quarantined by the drain. Until somebody decides, the most that this attempt can cost stays
+    debited; when nobody does, what it probably was is charged."""
+    candidate = attempt.candidate
+    return Charge(
+        usage=found.usage,
+        source=found.basis,
+        charge_nano=min(exchange.hold.nano, nano_ceil(candidate.worst_pico)),
+        billable=True,
+        problem=problem,
+        estimate=_estimated(exchange, attempt, found),
+    )
+
+
+def _estimated(exchange: Exchange, attempt: Attempt, found: Counted) -> Estimated | None:
+    """At the tier that was asked for: what served has no price."""
+    try:
+        tier = exchange.request.service_tier
+        usage = found.estimate
+        price = rating.choose(
+            attempt.candidate.prices, service_tier=tier, input_tokens=usage.input_tokens
+        )
+        cost_price = rating.choose(
+            attempt.candidate.cost_prices, service_tier=tier, input_tokens=usage.input_tokens
+        )
+        return Estimated(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            basis=found.estimate_basis,
+            tenant_pico=rating.rate(usage, price),
+            supplier_pico=rating.rate(usage, cost_price),
+        )
+    except (PriceNotFound, UsageError):
+        return None
+
+
+def _parts(found: Counted) -> tuple[str, str] | None:
+    """Whose counts input and output are, where it is not the seller alone."""
+    both = (found.input_basis, found.output_basis)
+    return None if both == (basis.PROVIDER, basis.PROVIDER) else both
 
 
 def _rate(
@@ -102,55 +178,6 @@ def _billable(attempt: Attempt) -> bool:
     if attempt.outcome in (OK, *CLIENT_ENDED):
         return True
     return attempt.shown.chunks > 0
-
-
-def _usage(exchange: Exchange, attempt: Attempt) -> tuple[CanonicalUsage | None, str]:
-    """The usage the tenant pays for, and where it comes from."""
-    reported = attempt.reader.usage
-    shown_all = attempt.reader.finished and attempt.shown.size == attempt.read.size
-    if attempt.outcome == OK or (shown_all and reported is not None):
-        return reported, "provider" if reported is not None else "none"
-    reported = reported or attempt.reader.prompt_usage
-    if reported is None:
-        return (
-            CanonicalUsage(
-                input_tokens=_input_estimate(exchange, attempt),
-                output_tokens=_shown_tokens(attempt),
-            ),
-            "estimated",
-        )
-    output_tokens = _shown_tokens(attempt)
-    if attempt.reader.finished:
-        size = max(attempt.read.size, 1)
-        output_tokens = -(-reported.output_tokens * attempt.shown.size // size)
-    output_tokens = min(output_tokens, attempt.candidate.output_bound)
-    return (
-        CanonicalUsage(
-            input_tokens=reported.input_tokens,
-            output_tokens=output_tokens,
-            cache_read_tokens=reported.cache_read_tokens,
-            cache_write_5m_tokens=reported.cache_write_5m_tokens,
-            cache_write_1h_tokens=reported.cache_write_1h_tokens,
-            input_audio_tokens=reported.input_audio_tokens,
-            input_image_tokens=reported.input_image_tokens,
-        ),
-        "estimated",
-    )
-
-
-def _input_estimate(exchange: Exchange, attempt: Attempt) -> int:
-    """A client that leaves early pays the bound: aborting is not a discount. Others an estimate."""
-    bound = attempt.candidate.input_bound
-    if attempt.outcome in CLIENT_ENDED:
-        return bound
-    return min(bound, exchange.ranking.input_expected)
-
-
-def _shown_tokens(attempt: Attempt) -> int:
-    """Each shown chunk held a token at least; four bytes are one in most languages."""
-    shown = attempt.shown
-    tokens = max(shown.chunks, -(-shown.size // BYTES_PER_TOKEN))
-    return min(tokens, attempt.candidate.output_bound)
 
 
 def _supplier_pico(exchange: Exchange, attempt: Attempt, usage: CanonicalUsage | None) -> int:
@@ -188,6 +215,8 @@ def event_of(
             outcome=attempt.outcome or UNKNOWN,
             usage=charge.usage,
             usage_source=charge.source,
+            problem=charge.problem[: events.WORD_LENGTH_MAX],
+            claimed=charge.claimed,
             billable=charge.billable,
             tenant_cost_pico=charge.tenant_pico,
             supplier_cost_pico=charge.supplier_pico,
@@ -219,20 +248,14 @@ def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDeta
         upstream_id=reader.upstream_id,
         served_tier=reader.served_tier,
         output_bytes=attempt.read.size,
-        recount=_recount(exchange, attempt, charge),
+        estimate=charge.estimate,
+        basis=charge.parts,
         tag=request.tag,
         input_bound=attempt.candidate.input_bound,
         cancel_applied=attempt.cancel_applied,
         speculation=speculation if isinstance(speculation, dict) else None,
         ranking=explain.explanation(exchange.ranking) if attempt.number == 1 else None,
     )
-
-
-def _recount(exchange: Exchange, attempt: Attempt, charge: Charge) -> tuple[int, int] | None:
-    """What a person who resolves an answer without usage can go by; it is never billed as such."""
-    if charge.usage is not None or not charge.billable:
-        return None
-    return exchange.ranking.input_expected, _shown_tokens(attempt)
 
 
 def receipt_of(
@@ -264,11 +287,23 @@ def receipt_of(
         sku=offer.sku,
         usage=charge.usage or CanonicalUsage(input_tokens=0, output_tokens=0),
         usage_source=charge.source,
+        held=_held_part(charge, charged_nano),
         cost_pico=min(charge.tenant_pico, charged_nano * PICO_PER_NANO),
         session_cost_pico=None if session_nano is None else session_nano * PICO_PER_NANO,
         stopped_by=_stopped_by(attempt),
         usage_extra=attempt.reader.usage_extra,
         explanation=explanation,
+    )
+
+
+def _held_part(charge: Charge, charged_nano: int) -> Held | None:
+    """What is debited and not charged yet; None where the cost is known."""
+    if not charge.is_held:
+        return None
+    return Held(
+        amount_pico=min(charge.charge_nano, charged_nano) * PICO_PER_NANO,
+        reason=charge.problem,
+        estimate_pico=charge.estimate.tenant_pico if charge.estimate else 0,
     )
 
 

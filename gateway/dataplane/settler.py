@@ -15,7 +15,7 @@ from billing import holds
 from billing.errors import Cold, HoldNotOpen
 from billing.holds import Settled, SettledAttempt
 from billing.registers import shard_of
-from gateway.dataplane import settlement
+from gateway.dataplane import counting, settlement
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.redis_pipe import RedisAway, RedisPipe
 from gateway.dataplane.snapshot import Snapshots
@@ -80,6 +80,7 @@ class Settler:
             else [],
         )
         settled = await self._surely(record)
+        counting.teach(exchange)
         return settlement.receipt_of(exchange, exchange.last, charges[-1], settled)
 
     async def void(self, exchange: Exchange) -> None:

@@ -22,9 +22,17 @@ def whole(exchange: Exchange, receipt: Receipt) -> tuple[Head, bytes]:
     body = exchange.writer.whole(exchange.chunks, receipt)
     head = head_of(exchange)
     head.append((b"x-tokenhouse-cost", usd_json(receipt.cost_pico)))
+    if receipt.held is not None:
+        head.append((b"x-tokenhouse-held", usd_json(receipt.held.amount_pico)))
+        head.append((b"x-tokenhouse-held-reason", _ascii(receipt.held.reason)))
     if receipt.session_cost_pico is not None:
         head.append(session_header(receipt.session_cost_pico))
     return head, body
+
+
+def _ascii(words: str) -> bytes:
+    """As a header can carry them: some are a seller's own."""
+    return "".join(c if c.isprintable() else " " for c in words).encode("ascii", "replace")
 
 
 def broken(exchange: Exchange, receipt: Receipt) -> bytes:

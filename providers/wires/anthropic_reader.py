@@ -51,7 +51,7 @@ class _Message(msgspec.Struct):
     id: str | None = None
     content: list[_Block] | None = None
     stop_reason: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None  # of any type: nonsense here must not make the rest unreadable
 
 
 class _Event(msgspec.Struct):
@@ -60,7 +60,7 @@ class _Event(msgspec.Struct):
     message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None
     error: Any = None
 
 
@@ -87,10 +87,16 @@ class _Reader:
         self.served_tier = ""
         self.finished = False
         self._counts: dict[str, Any] = {}
+        self._unreadable = ""
 
-    def _merge_usage(self, counts: dict[str, Any] | None) -> None:
+    def _merge_usage(self, counts: Any) -> None:
         """Later counts are totals and replace earlier ones; a null replaces nothing."""
-        for name, value in (counts or {}).items():
+        if counts is None:
+            return
+        if not isinstance(counts, dict):
+            self._unreadable = "the usage is no object"
+            return
+        for name, value in counts.items():
             if value is not None:
                 self._counts[name] = value
         # A fast answer is charged at a multiple, whatever tier is named beside it.
@@ -99,11 +105,13 @@ class _Reader:
         self.served_tier = tier if speed in ("", tiers.STANDARD) else speed
 
     def _settle_usage(self) -> None:
-        if not self._counts:
+        stated, problem = _canonical(self._counts)
+        self.usage_problem = self._unreadable or problem
+        if stated is None or self._unreadable:
+            self.usage = None
             return
-        self.usage, self.usage_problem = _canonical(self._counts)
-        if self.usage is not None:
-            self.usage_extra = usage.extra(self._counts)
+        self.usage = usage.larger(self.usage or self.prompt_usage, stated)
+        self.usage_extra = usage.extra(self._counts)
 
     def _stop(self, reason: str | None) -> str:
         """The canonical finish reason; empty where there is none yet."""
@@ -117,8 +125,10 @@ class _Reader:
 def _canonical(stated: dict[str, Any]) -> tuple[CanonicalUsage | None, str]:
     """The counts, or what is wrong with them."""
     try:
-        return usage.from_anthropic(msgspec.convert(stated, usage.AnthropicUsage)), ""
-    except (UsageError, msgspec.ValidationError) as problem:
+        return usage.from_anthropic(usage.counts_of(stated, usage.AnthropicUsage)), ""
+    except usage.NoCounts:
+        return None, ""
+    except UsageError as problem:
         return None, str(problem)
 
 
@@ -185,8 +195,10 @@ class StreamReader(_Reader):
     def _message_start(self, event: _Event) -> None:
         if event.message is not None:
             self.upstream_id = event.message.id or ""
-            # The output count of this event is a placeholder, not a count.
-            counts = {**(event.message.usage or {}), "output_tokens": None}
+            counts = event.message.usage
+            if isinstance(counts, dict):
+                # The output count of this event is a placeholder, not a count.
+                counts = {**counts, "output_tokens": None}
             self._merge_usage(counts)
             if self._counts:
                 self.prompt_usage, _ = _canonical({**self._counts, "output_tokens": 0})

@@ -57,6 +57,14 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _counts = msgspec.json.Decoder(usage.OpenAIUsage).decode
 
 
+def _typed(text: bytes) -> usage.OpenAIUsage:
+    """In one step where the counts are plain integers, as nearly all are."""
+    try:
+        return _counts(text)
+    except msgspec.ValidationError:
+        return usage.counts_of(msgspec.json.decode(text), usage.OpenAIUsage)
+
+
 class _Reader:
     """What streamed and whole answers have in common: choices into chunks, and usage."""
 
@@ -101,12 +109,14 @@ class _Reader:
         if text == b"null":
             return False
         try:
-            self.usage = usage.from_openai(_counts(text), self._rule)
-            self.usage_problem = ""
+            stated = usage.from_openai(_typed(text), self._rule)
+        except usage.NoCounts:
+            return True
         except (UsageError, msgspec.MsgspecError) as problem:
             self.usage = None
             self.usage_problem = str(problem)
             return True
+        self.usage, self.usage_problem = usage.larger(self.usage, stated), ""
         self.usage_extra = usage.extra(msgspec.json.decode(text))
         return True
 

@@ -2,12 +2,13 @@
 
 Canonical counts are inclusive: the input contains cache reads and writes, the output contains
 reasoning. Where a total is given it must be the sum that the convention says; counts that do
-not add up are not usage. None is not 0.
+not add up are not usage. None is not 0. Of several counts of one answer the larger is true.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,6 +22,13 @@ class Convention:
 
     cache_additive: bool = False  # prompt_tokens leaves cache reads and writes out
     reasoning_additive: bool = False  # completion_tokens leaves reasoning out
+
+
+T = TypeVar("T")
+
+
+class NoCounts(UsageError):
+    """A usage block without the counts of input or output: as if none had come."""
 
 
 SUBSET = Convention()
@@ -109,11 +117,57 @@ class AnthropicUsage(msgspec.Struct):
     iterations: list[_Iteration] | None = None
 
 
+def counts_of(stated: Any, kind: type[T]) -> T:
+    """Decoded JSON as counts of this kind; UsageError where they are none. To JSON `10.0` is an
+    integer, as it is to JSON Schema; a text is no number."""
+    try:
+        try:
+            return msgspec.convert(stated, kind)
+        except msgspec.ValidationError:
+            return msgspec.convert(_integral(stated), kind)
+    except (msgspec.ValidationError, RecursionError) as problem:
+        raise UsageError(str(problem)) from problem
+
+
+def _integral(stated: Any) -> Any:
+    if isinstance(stated, float) and stated.is_integer():
+        return int(stated)
+    if isinstance(stated, Decimal) and stated.is_finite() and stated == stated.to_integral_value():
+        return int(stated)
+    if isinstance(stated, dict):
+        return {name: _integral(value) for name, value in stated.items()}
+    if isinstance(stated, list):
+        return [_integral(value) for value in stated]
+    return stated
+
+
+def larger(before: CanonicalUsage | None, later: CanonicalUsage) -> CanonicalUsage:
+    """What two counts of one answer come to. Counts grow while an answer is made; a smaller one
+    that comes later, a zero above all, takes nothing back of what was counted."""
+    if before is None:
+        return later
+    if before.input_tokens <= later.input_tokens and before.output_tokens <= later.output_tokens:
+        return later
+    prompt = before if before.input_tokens > later.input_tokens else later
+    answer = before if before.output_tokens > later.output_tokens else later
+    return joined(prompt, answer)
+
+
+def joined(prompt: CanonicalUsage, answer: CanonicalUsage) -> CanonicalUsage:
+    """The input of the one with the output of the other."""
+    return msgspec.structs.replace(
+        prompt,
+        output_tokens=answer.output_tokens,
+        reasoning_tokens=answer.reasoning_tokens,
+        output_audio_tokens=answer.output_audio_tokens,
+    )
+
+
 def from_openai(usage: OpenAIUsage, rule: Convention) -> CanonicalUsage:
     """UsageError where a count is missing or the sum is wrong."""
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
     if prompt is None or completion is None:
-        raise UsageError("prompt_tokens or completion_tokens is missing")
+        raise NoCounts("prompt_tokens or completion_tokens is missing")
     inputs = usage.prompt_tokens_details or _PromptDetails()
     outputs = usage.completion_tokens_details or _CompletionDetails()
     if outputs.image_tokens:
@@ -162,7 +216,7 @@ def _refuse_tools(usage: OpenAIUsage) -> None:
 def from_anthropic(usage: AnthropicUsage) -> CanonicalUsage:
     """Cache reads and writes stand beside input_tokens and are added to it."""
     if usage.input_tokens is None or usage.output_tokens is None:
-        raise UsageError("input_tokens or output_tokens is missing")
+        raise NoCounts("input_tokens or output_tokens is missing")
     if usage.server_tool_use is not None and usage.server_tool_use.web_search_requests:
         raise UsageError("searches have no price")
     if usage.iterations:
@@ -233,7 +287,11 @@ _TOLD = {
     "server_tool_use_details",
 }
 _COUNTED = (
-    frozenset(OpenAIUsage.__struct_fields__ + AnthropicUsage.__struct_fields__ + ("usage_source",))
+    frozenset(
+        OpenAIUsage.__struct_fields__
+        + AnthropicUsage.__struct_fields__
+        + ("usage_source", "confidence", "held")
+    )
     - _TOLD
 )
 

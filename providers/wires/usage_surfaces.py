@@ -16,6 +16,7 @@ from providers.wires.usage import (
     Convention,
     OpenAIUsage,
     convention,
+    counts_of,
     from_anthropic,
     from_openai,
     totalled,
@@ -139,10 +140,7 @@ def read(provider: str, surface: str, answer: Mapping[str, Any]) -> CanonicalUsa
         counts = counts.get(name) if isinstance(counts, Mapping) else None
     if counts is None:
         raise UsageError(f"the answer has no {place}")
-    try:
-        return reader(counts, convention(provider, "openai"))
-    except msgspec.ValidationError as problem:
-        raise UsageError(str(problem)) from problem
+    return reader(counts, convention(provider, "openai"))
 
 
 def from_responses(usage: ResponsesUsage) -> CanonicalUsage:
@@ -245,14 +243,14 @@ def from_cohere(usage: CohereUsage) -> CanonicalUsage:
 Reader = Callable[[Any, Convention], CanonicalUsage]
 # Surface -> where the counts stand in the answer (names with dots between), and how they are read.
 READERS: Mapping[str, tuple[str, Reader]] = {
-    "chat": ("usage", lambda c, rule: from_openai(msgspec.convert(c, OpenAIUsage), rule)),
-    "messages": ("usage", lambda c, _: from_anthropic(msgspec.convert(c, AnthropicUsage))),
-    "responses": ("usage", lambda c, _: from_responses(msgspec.convert(c, ResponsesUsage))),
+    "chat": ("usage", lambda c, rule: from_openai(counts_of(c, OpenAIUsage), rule)),
+    "messages": ("usage", lambda c, _: from_anthropic(counts_of(c, AnthropicUsage))),
+    "responses": ("usage", lambda c, _: from_responses(counts_of(c, ResponsesUsage))),
     "realtime": (
         "response.usage",
-        lambda c, _: from_realtime(msgspec.convert(c, RealtimeUsage)),
+        lambda c, _: from_realtime(counts_of(c, RealtimeUsage)),
     ),
-    "gemini": ("usageMetadata", lambda c, _: from_gemini(msgspec.convert(c, GeminiUsage))),
-    "converse": ("usage", lambda c, _: from_converse(msgspec.convert(c, ConverseUsage))),
-    "cohere": ("usage", lambda c, _: from_cohere(msgspec.convert(c, CohereUsage))),
+    "gemini": ("usageMetadata", lambda c, _: from_gemini(counts_of(c, GeminiUsage))),
+    "converse": ("usage", lambda c, _: from_converse(counts_of(c, ConverseUsage))),
+    "cohere": ("usage", lambda c, _: from_cohere(counts_of(c, CohereUsage))),
 }

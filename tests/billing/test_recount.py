@@ -82,18 +82,25 @@ def test_few_requests_and_failed_answers_suspect_nobody(books: Books) -> None:
 @pytest.mark.parametrize(
     ("detail", "told"),
     [
-        (AttemptDetail(recount=(120, 30)), (120, 30, 120 * 2_000_000 + 30 * 8_000_000)),
-        (AttemptDetail(), None),
+        (
+            b'"estimate":{"input_tokens":120,"output_tokens":30,"basis":"bytes",'
+            b'"tenant_pico":71,"supplier_pico":5}',
+            (120, 30, 71),
+        ),
+        # As events of release 0.1 say it.
+        (b'"recount":[120,30]', (120, 30, 120 * 2_000_000 + 30 * 8_000_000)),
+        (b'"tag":"a"', None),
     ],
 )
 def test_an_event_without_usage_comes_with_a_figure_to_go_by(
-    books: Books, detail: AttemptDetail, told: tuple[int, int, int] | None
+    books: Books, detail: bytes, told: tuple[int, int, int] | None
 ) -> None:
     # given
     request_id = books.desk.placed(hold_nano=1_000_000)
     made = books.desk.event(request_id, usage=None, cost_pico=0)
-    made.detail = detail
-    books.desk.settle_events(request_id, [SettledAttempt(events.encode(made), 1_000_000)])
+    made.detail = AttemptDetail()
+    body = events.encode(made).replace(b'"detail":{', b'"detail":{' + detail)
+    books.desk.settle_events(request_id, [SettledAttempt(body, 1_000_000)])
     books.drain()
     event = UsageEvent.objects.get()
     # when

@@ -88,8 +88,9 @@ def test_leaving_early_pays_the_input_and_what_was_shown(the_world: World) -> No
     # then
     (event,) = the_world.settled(alice)
     usage = event["usage"]
-    assert event["usage_source"] == "estimated"
-    assert usage["input_tokens"] > INPUT_TOKENS  # the bound: aborting is not a discount
+    assert event["usage_source"] in ("bytes", "measured_ratio")
+    # An estimate, and no bound, which is more than ten times as much.
+    assert INPUT_TOKENS / 2 < usage["input_tokens"] < 2 * INPUT_TOKENS
     assert 2 <= usage["output_tokens"] <= 50
     assert event["tenant_cost_pico"] == (
         usage["input_tokens"] * INPUT_PICO + usage["output_tokens"] * OUTPUT_PICO

@@ -4,6 +4,7 @@ Sixteen faults, each alone and with a steady second offer behind it. Nothing may
 that broke off may look complete, and nobody pays for what was not delivered.
 """
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -237,9 +238,10 @@ def test_a_broken_stream_bills_what_was_delivered(the_world: World, fault: str) 
     assert shown_text(stream_events(answer.text)) == "".join(TOKENS[:3])
     (event,) = the_world.settled(alice)
     assert event["outcome"] == "upstream_cut"
-    assert event["usage_source"] == "estimated"
+    assert event["usage_source"] == "bytes"
+    assert event["detail"]["basis"] == ["bytes", "bytes"]
     usage = event["usage"]
-    assert usage["output_tokens"] == 4  # 15 bytes, four of them a token
+    assert usage["output_tokens"] == 3  # 15 bytes in three chunks, as small as tokens are
     assert event["tenant_cost_pico"] == (
         usage["input_tokens"] * INPUT_PICO + usage["output_tokens"] * OUTPUT_PICO
     )
@@ -317,13 +319,23 @@ def test_the_breaker_opens_and_says_so_in_the_reasons(the_world: World) -> None:
     assert [reason["code"] for reason in reasons] == ["breaker_open"]
 
 
-def test_more_than_the_hold_is_the_house_s_loss(the_world: World) -> None:
-    # given: the provider reports 100,000 tokens where 50 were allowed
+def test_a_claim_beyond_what_was_asked_is_owed_to_nobody(the_world: World) -> None:
+    # given: the provider reports 100,000 tokens where 50 were asked for, and shows one word
     alice = the_world.caller()
     # when
-    the_world.chat(alice, "overrun-alone-stream", stream=True)
-    # then
+    answer = the_world.chat(alice, "overrun-alone-stream", stream=True)
+    # then: the tenant pays the estimate, and hears no other sum
     (event,) = the_world.settled(alice)
-    assert event["tenant_cost_pico"] == 10 * INPUT_PICO + 100_000 * OUTPUT_PICO
+    usage = event["usage"]
+    assert usage["output_tokens"] == 1
+    assert event["tenant_cost_pico"] == (
+        usage["input_tokens"] * INPUT_PICO + usage["output_tokens"] * OUTPUT_PICO
+    )
+    assert event.get("supplier_cost_pico", 0) == 0
+    assert event["claimed"] == {"input_tokens": 10, "output_tokens": 100_000}
+    assert event["problem"] == "claims 100,000 output tokens; 50 were asked for"
+    said = [e for e in stream_events(answer.text) if isinstance(e, dict)]
+    (told,) = [e["usage"] for e in said if e.get("usage")]
+    assert Decimal(str(told["cost"])) == Decimal(event["tenant_cost_pico"]) / 10**12
     register = the_world.register(alice)
-    assert register["spent"] == event["charged_nano"] < 10_000_000
+    assert register["spent"] == event["charged_nano"] == nano(event["tenant_cost_pico"])

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from billing import events
+from billing.holds import Settled
 from billing.rating import Price
 from billing.usage import CanonicalUsage
 from gateway.dataplane import settlement
@@ -20,11 +21,13 @@ from gateway.dataplane.stopwatch import Stopwatch
 from gateway.routing.breaker import Breaker
 from gateway.routing.policies import PolicyView
 from gateway.routing.router import Ranking
-from providers.chat import Candidate, ChatRequest, Chunk, OfferView
+from providers.chat import Candidate, ChatRequest, Chunk, Held, OfferView
 from providers.errors import ProviderError, StreamBroken, Timeout, UpstreamFailed
 
 NOON_MS = 1_773_144_000_000
 HOLD_NANO = 5_000_000
+# What this offer can cost at most; the hold is for a dearer one that may have to take over.
+WORST_PICO = 200 * 4_000_000 + 100 * 8_000_000
 PRICE = Price(
     version=7,
     sku="acme/fox",
@@ -54,7 +57,7 @@ CANDIDATE = Candidate(
     offer=OFFER,
     prices=(PRICE,),
     expected_pico=1,
-    worst_pico=1,
+    worst_pico=WORST_PICO,
     score=0.0,
     why="",
     input_bound=200,
@@ -82,7 +85,9 @@ REQUEST = ChatRequest(
     surface="openai_chat",
     dialect="openai",
     body=b"{}",
-    fields={},
+    fields={
+        "messages": msgspec.Raw(b'[{"role": "user", "content": "A quick brown fox"}]'),
+    },
     model="fox",
     stream=True,
     max_output_tokens=100,
@@ -92,6 +97,8 @@ REQUEST = ChatRequest(
     tools=0,
     all_text=True,
 )
+# "A quick brown fox" is 17 bytes, five tokens; a message has four more, a request three.
+PROMPT_TOKENS = 5 + 4 + 3
 FULL = CanonicalUsage(input_tokens=50, cache_read_tokens=20, output_tokens=40)
 FULL_PICO = 30 * 2_000_000 + 20 * 500_000 + 40 * 8_000_000
 
@@ -114,6 +121,7 @@ class Reader:
     upstream_id: str = "up-1"
     served_tier: str = ""
     usage_extra: dict[str, Any] = field(default_factory=dict)
+    usage_problem: str = ""
     prompt_usage: CanonicalUsage | None = None
 
 
@@ -128,8 +136,15 @@ def attempt(
 ) -> Attempt:
     made = Attempt(1, CANDIDATE, Reader(usage, finished), Stopwatch(Clock()))  # type: ignore[arg-type]
     made.outcome, made.failure = outcome, failure
-    made.shown = Tally(size=shown, chunks=1 if shown else 0)
-    made.read = Tally(size=read, chunks=1 if read else 0)
+    made.shown, made.read = tally(shown), tally(read)
+    return made
+
+
+def tally(size: int) -> Tally:
+    """Text of so many bytes, in one chunk."""
+    made = Tally()
+    if size:
+        made.add(Chunk(b"", text="x" * size))
     return made
 
 
@@ -164,24 +179,37 @@ FAILED = UpstreamFailed("500", status=500)
          "provider", FULL_PICO),
         # It left, the upstream was drained: a quarter of the text is a quarter of the tokens.
         (attempt("client_cancelled", usage=FULL, finished=True, shown=40, read=160), (50, 10),
-         "estimated", 30 * 2_000_000 + 20 * 500_000 + 10 * 8_000_000),
-        # It left, the upstream was aborted: the bound for the prompt, four bytes a token shown.
-        (attempt("client_cancelled", shown=41, read=160), (200, 11), "estimated",
-         200 * 2_000_000 + 11 * 8_000_000),
+         "measured_ratio", 30 * 2_000_000 + 20 * 500_000 + 10 * 8_000_000),
+        # It left, the upstream was aborted: nobody counted, four bytes a token and the template.
+        (attempt("client_cancelled", shown=41, read=160), (PROMPT_TOKENS, 11), "bytes",
+         PROMPT_TOKENS * 2_000_000 + 11 * 8_000_000),
         # It left before anything came: the prompt alone.
-        (attempt("client_cancelled"), (200, 0), "estimated", 200 * 2_000_000),
+        (attempt("client_cancelled"), (PROMPT_TOKENS, 0), "bytes", PROMPT_TOKENS * 2_000_000),
         # It stopped reading: like leaving.
-        (attempt("client_stalled", shown=8, read=160), (200, 2), "estimated",
-         200 * 2_000_000 + 2 * 8_000_000),
+        (attempt("client_stalled", shown=18, read=160), (PROMPT_TOKENS, 5), "bytes",
+         PROMPT_TOKENS * 2_000_000 + 5 * 8_000_000),
         # The upstream broke off: the prompt by estimate, the output as shown.
-        (attempt("upstream_cut", shown=16, read=16, failure=CUT), (30, 4), "estimated",
-         30 * 2_000_000 + 4 * 8_000_000),
+        (attempt("upstream_cut", shown=16, read=16, failure=CUT), (PROMPT_TOKENS, 4), "bytes",
+         PROMPT_TOKENS * 2_000_000 + 4 * 8_000_000),
         # It had counted the prompt already.
         (attempt("upstream_cut", usage=CanonicalUsage(input_tokens=50, output_tokens=1), shown=16,
-                 read=16, failure=CUT), (50, 4), "estimated", 50 * 2_000_000 + 4 * 8_000_000),
+                 read=16, failure=CUT), (50, 4), "bytes", 50 * 2_000_000 + 4 * 8_000_000),
         # The deadline came in the middle.
-        (attempt("deadline", shown=16, read=16, failure=CUT), (30, 4), "estimated",
-         30 * 2_000_000 + 4 * 8_000_000),
+        (attempt("deadline", shown=16, read=16, failure=CUT), (PROMPT_TOKENS, 4), "bytes",
+         PROMPT_TOKENS * 2_000_000 + 4 * 8_000_000),
+        # A good answer without any count: as if the client had left at its end.
+        (attempt("ok", finished=True, shown=16, read=16), (PROMPT_TOKENS, 4), "bytes",
+         PROMPT_TOKENS * 2_000_000 + 4 * 8_000_000),
+        # Nothing counted beside text that was shown is no count.
+        (attempt("ok", usage=CanonicalUsage(input_tokens=0, output_tokens=0), finished=True,
+                 shown=16, read=16), (PROMPT_TOKENS, 4), "bytes",
+         PROMPT_TOKENS * 2_000_000 + 4 * 8_000_000),
+        # The input it did count stands.
+        (attempt("ok", usage=CanonicalUsage(input_tokens=50, output_tokens=0), finished=True,
+                 shown=16, read=16), (50, 4), "bytes", 50 * 2_000_000 + 4 * 8_000_000),
+        # An answer of nothing has nothing to count.
+        (attempt("ok", usage=CanonicalUsage(input_tokens=50, output_tokens=0), finished=True),
+         (50, 0), "provider", 50 * 2_000_000),
     ],
 )  # fmt: skip
 def test_the_tenant_pays_for_what_was_delivered(
@@ -241,33 +269,117 @@ def test_an_estimate_never_passes_the_bounds_of_the_hold() -> None:
     assert charge.usage.output_tokens == CANDIDATE.output_bound
 
 
-@pytest.mark.parametrize(
-    "usage",
-    [None, CanonicalUsage(input_tokens=5, output_tokens=5, input_audio_tokens=2)],
-)
-def test_usage_that_cannot_be_rated_keeps_the_hold_until_somebody_decides(
-    usage: CanonicalUsage | None,
-) -> None:
-    # given: no counts at all, or a unit without a price
+def test_a_unit_without_a_price_keeps_the_most_it_can_cost_until_somebody_decides() -> None:
+    # given
+    usage = CanonicalUsage(input_tokens=5, output_tokens=5, input_audio_tokens=2)
     ended = attempt("ok", usage=usage, finished=True, shown=10, read=10)
     # when
     charge = settlement.charge_of(exchange(ended), ended)
+    # then: what this offer can cost, not what the dearest fallback could
+    assert (charge.price, charge.tenant_pico, charge.charge_nano) == (None, 0, 1_600_000)
+    assert (charge.billable, charge.problem) == (True, "audio input has no price at this sku")
+
+
+def test_counts_that_are_none_are_held_and_the_receipt_says_how_much_and_why() -> None:
+    # given
+    ended = attempt("ok", finished=True, shown=16, read=16)
+    ended.reader.usage_problem = "negative input_tokens"
+    asked = exchange(ended)
+    # when
+    charge = settlement.charge_of(asked, ended)
+    receipt = settlement.receipt_of(asked, ended, charge, None)
+    event = events.decode(settlement.event_of(asked, ended, charge, now_ms=NOON_MS))
     # then
-    assert (charge.price, charge.tenant_pico, charge.charge_nano) == (None, 0, HOLD_NANO)
-    assert charge.billable
+    due_pico = PROMPT_TOKENS * 2_000_000 + 4 * 8_000_000
+    assert (receipt.cost_pico, receipt.usage_source) == (0, "none")
+    assert receipt.held == Held(WORST_PICO, "negative input_tokens", due_pico)
+    assert (event.usage, event.price, event.problem) == (None, None, "negative input_tokens")
+    assert event.detail.estimate == events.Estimated(
+        input_tokens=PROMPT_TOKENS,
+        output_tokens=4,
+        basis="bytes",
+        tenant_pico=due_pico,
+        supplier_pico=due_pico,
+    )
 
 
-def test_the_client_is_told_what_is_debited_and_never_more_than_the_hold() -> None:
-    # given: a provider that reports ten times what was allowed
-    usage = CanonicalUsage(input_tokens=50, output_tokens=1_000)
-    ended = attempt("ok", usage=usage, finished=True, shown=10, read=10)
+@pytest.mark.parametrize(
+    ("claimed", "problem"),
+    [
+        (CanonicalUsage(input_tokens=50, output_tokens=10**10),
+         "claims 10,000,000,000 output tokens; 100 were asked for"),
+        (CanonicalUsage(input_tokens=50, output_tokens=101),
+         "claims 101 output tokens; 100 were asked for"),
+        (CanonicalUsage(input_tokens=201, output_tokens=1),
+         "claims 201 input tokens; the prompt can be 200 at most"),
+        (CanonicalUsage(input_tokens=50, output_tokens=10**30),
+         f"claims {10**30:,} output tokens; 100 were asked for"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("outcome", ["ok", "client_cancelled"])
+def test_a_claim_beyond_what_was_asked_costs_its_tenant_the_estimate_and_is_owed_to_nobody(
+    claimed: CanonicalUsage, problem: str, outcome: str
+) -> None:
+    # given
+    ended = attempt(outcome, usage=claimed, finished=True, shown=16, read=16)
     asked = exchange(ended)
     # when
     charge = settlement.charge_of(asked, ended)
     receipt = settlement.receipt_of(asked, ended, charge, None)
     # then
-    assert charge.tenant_pico == 50 * 2_000_000 + 1_000 * 8_000_000
-    assert receipt.cost_pico == HOLD_NANO * 1000
+    assert charge.usage == CanonicalUsage(input_tokens=PROMPT_TOKENS, output_tokens=4)
+    assert charge.tenant_pico == PROMPT_TOKENS * 2_000_000 + 4 * 8_000_000
+    assert (charge.supplier_pico, charge.problem) == (0, problem)
+    assert charge.claimed is not None
+    assert charge.claimed.output_tokens == min(claimed.output_tokens, 2**63 - 1)
+    assert events.decode(settlement.event_of(asked, ended, charge, now_ms=1)).claimed is not None
+    assert (receipt.cost_pico, receipt.held) == (charge.tenant_pico, None)
+
+
+def test_a_failed_attempt_that_claims_too_much_is_owed_nothing_either() -> None:
+    # given
+    claimed = CanonicalUsage(input_tokens=50, output_tokens=10**10)
+    ended = attempt("upstream_error", usage=claimed, read=16, failure=CUT)
+    # when
+    charge = settlement.charge_of(exchange(ended), ended)
+    # then
+    assert (charge.tenant_pico, charge.supplier_pico, charge.billable) == (0, 0, False)
+    assert charge.claimed == claimed
+
+
+def test_what_a_server_had_counted_when_a_chunk_was_shown_is_charged() -> None:
+    # given: a server that counts as it goes, and a client that leaves
+    ended = attempt("client_cancelled")
+    so_far = CanonicalUsage(input_tokens=38, cache_read_tokens=16, output_tokens=7)
+    ended.show(Chunk(b"", text="x" * 90, usage=so_far))
+    # when
+    charge = settlement.charge_of(exchange(ended), ended)
+    # then
+    assert (charge.usage, charge.source) == (so_far, "provider")
+    assert charge.tenant_pico == 22 * 2_000_000 + 16 * 500_000 + 7 * 8_000_000
+
+
+def test_a_count_that_is_behind_what_was_shown_is_none_of_the_output() -> None:
+    # given: it counted once, at the first word
+    ended = attempt("client_cancelled")
+    ended.show(Chunk(b"", text="word", usage=CanonicalUsage(input_tokens=38, output_tokens=1)))
+    ended.show(Chunk(b"", text="x" * 76))
+    # when
+    charge = settlement.charge_of(exchange(ended), ended)
+    # then
+    assert charge.usage == CanonicalUsage(input_tokens=38, output_tokens=20)
+    assert charge.source == "bytes"
+
+
+def test_the_client_is_told_what_is_debited_and_never_more_than_the_hold() -> None:
+    # given: Redis took less than it was asked to
+    ended = attempt("ok", usage=FULL, finished=True, shown=10, read=10)
+    asked = exchange(ended)
+    charge = settlement.charge_of(asked, ended)
+    # when
+    receipt = settlement.receipt_of(asked, ended, charge, Settled(7, 383, True, 0))
+    # then
+    assert (charge.tenant_pico, receipt.cost_pico) == (FULL_PICO, 7_000)
 
 
 def test_the_event_says_all_that_the_drain_needs() -> None:
@@ -296,16 +408,6 @@ def test_the_template_of_a_hold_is_an_unknown_attempt_that_costs_nothing() -> No
     assert (event.outcome, event.billable, event.tenant_cost_pico) == ("unknown", False, 0)
 
 
-def test_a_cost_that_no_register_can_hold_is_for_a_person_to_decide() -> None:
-    # given: a provider that reports a thousand billion tokens
-    usage = CanonicalUsage(input_tokens=50, output_tokens=10**12)
-    ended = attempt("ok", usage=usage, finished=True, shown=10, read=10)
-    # when
-    charge = settlement.charge_of(exchange(ended), ended)
-    # then: what goes to Redis is the hold, which it can take
-    assert (charge.price, charge.tenant_pico, charge.charge_nano) == (None, 0, HOLD_NANO)
-
-
 def test_who_leaves_early_pays_the_prompt_as_the_provider_counted_it() -> None:
     # given: a provider that counts the prompt at the start and the output at the end
     ended = attempt("client_cancelled", shown=41, read=160)
@@ -316,7 +418,7 @@ def test_who_leaves_early_pays_the_prompt_as_the_provider_counted_it() -> None:
     charge = settlement.charge_of(exchange(ended), ended)
     # then
     assert charge.tenant_pico == 30 * 2_000_000 + 20 * 500_000 + 11 * 8_000_000
-    assert charge.source == "estimated"
+    assert charge.source == "bytes"
 
 
 @pytest.mark.parametrize(("text", "size"), [("fox", 3), ("狐狸", 6), ("🦊", 4)])
@@ -393,5 +495,5 @@ def test_a_served_tier_without_a_pinned_price_keeps_the_hold_and_is_rated_by_nob
     charge, event = served(tier, asked=0, prices=(PRICE,))
     # then
     assert (charge.price, charge.tenant_pico, charge.supplier_pico) == (None, 0, 0)
-    assert (charge.charge_nano, charge.billable) == (HOLD_NANO, True)
+    assert (charge.charge_nano, charge.billable) == (1_600_000, True)
     assert (event.price, event.prices) == (None, (7,))

@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
+from billing import basis
 from billing.money import usd_json
-from providers.chat import Receipt
+from providers.chat import Held, Receipt
 
 
 def openai_usage(receipt: Receipt) -> dict[str, Any]:
@@ -55,11 +56,24 @@ def _completed(counts: dict[str, Any], receipt: Receipt) -> dict[str, Any]:
     counts["cost"] = msgspec.Raw(usd_json(receipt.cost_pico))
     if receipt.session_cost_pico is not None:
         counts["session_cost"] = msgspec.Raw(usd_json(receipt.session_cost_pico))
-    if receipt.usage_source not in ("", "provider"):
+    if receipt.usage_source not in ("", basis.PROVIDER):
         counts["usage_source"] = receipt.usage_source
+    if receipt.usage_source in basis.CONFIDENCE and receipt.usage_source != basis.PROVIDER:
+        counts["confidence"] = basis.CONFIDENCE[receipt.usage_source]
+    if receipt.held is not None:
+        counts["held"] = held_part(receipt.held)
     for name, value in receipt.usage_extra.items():
         counts.setdefault(name, value)
     return counts
+
+
+def held_part(held: Held) -> dict[str, Any]:
+    """What stays debited until somebody decides, why, and what is charged when nobody does."""
+    return {
+        "amount": msgspec.Raw(usd_json(held.amount_pico)),
+        "estimate": msgspec.Raw(usd_json(held.estimate_pico)),
+        "reason": held.reason,
+    }
 
 
 def own_fields(receipt: Receipt) -> dict[str, Any]:
