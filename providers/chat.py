@@ -76,6 +76,7 @@ class ChatRequest:
     pictures: tuple[Picture, ...] = ()
     sound_tokens: int = 0
     unbounded: str = ""
+    thinking_tokens: int = 0  # the budget that the caller gave, which its limit must exceed
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class OfferView:
     base_url: str
     headers: Mapping[str, str]  # authorisation included: never logged
     context_length: int
-    max_output_tokens: int
+    max_output_tokens: int  # 0: not known
     prices: tuple[Price, ...]
     in_house: bool
     demoted: bool = False
@@ -121,8 +122,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
     The bounds are those that `worst_pico` rests on: `output_bound` is for all choices
     together, `max_output_tokens` the limit for one, to be sent upstream. `cost_prices` are what
-    the supplier charges us for the same tiers. `cut_by` names the ceiling of the caller that
-    lowered the limit.
+    the supplier charges us for the same tiers. `limited_by` names what lowered the caller's limit
+    or, where it named none, the model's; `cut_by` the ceiling in money that lowered it further.
     """
 
     offer: OfferView
@@ -136,6 +137,7 @@ class Candidate(msgspec.Struct, frozen=True):
     max_output_tokens: int = 0
     cost_prices: tuple[Price, ...] = ()
     cut_by: str = ""
+    limited_by: str = ""
 
     @property
     def tokens_bound(self) -> int:

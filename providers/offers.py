@@ -24,7 +24,6 @@ ANTHROPIC_VERSION = "2023-06-01"
 # What a chat call can be sent to; offers without it are listed, never routed.
 CHAT = "chat"
 DEFAULT_CONTEXT_LENGTH = 8_192
-DEFAULT_MAX_OUTPUT_TOKENS = 4_096
 
 NO_PRICE = "no price in force"
 NO_CREDENTIAL = "no credential"
@@ -92,7 +91,7 @@ def _view(
         base_url=access.base_url,
         headers=access.headers or {},
         context_length=context_length,
-        max_output_tokens=min(offer.max_output_tokens or context_length, context_length),
+        max_output_tokens=min(offer.max_output_tokens or 0, context_length),
         prices=() if book is None else book.opening(),
         in_house=offer.provider.kind != Provider.Kind.EXTERNAL,
         demoted=offer.state == Offer.State.DEMOTED,

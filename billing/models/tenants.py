@@ -38,8 +38,11 @@ class Tenant(models.Model):
     overdraft_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
     # Raised with every change of credit, so that Redis can refuse an older figure.
     credit_version = models.BigIntegerField(default=0)
-    # Injected as max_tokens where the caller names none, and the cap where it does.
-    max_output_tokens = models.PositiveIntegerField(default=4096)
+    max_output_tokens = models.PositiveIntegerField(
+        default=0,
+        help_text="The most output tokens of one answer, told to callers whose limit it lowers. "
+        "0: the model's own limit.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:

@@ -30,6 +30,10 @@ from gateway.routing.breaker import Breaker
 from gateway.routing.router import Ranking
 from providers.chat import ChatRequest, Receipt
 
+# Each cap that refuses may be met by other offers or a shorter answer; a race for the rest of a
+# budget comes to an end.
+NARROWINGS_MAX = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
@@ -73,7 +77,7 @@ class Pipeline:
             model = request.model
             request.cache_salt = principal.cache_salt
             ranking = self.rank(request, principal)
-            while True:
+            for narrowings_left in range(NARROWINGS_MAX, -1, -1):
                 exchange = self._plan(surface, client, principal, request, ranking, request_id)
                 outcome = await admission.place(
                     exchange, pipe=self.pipe, snapshots=self.snapshots, settler=self.settler
@@ -81,10 +85,11 @@ class Pipeline:
                 if isinstance(outcome, Placed):
                     self._note_placed(exchange, outcome)
                     return exchange
-                narrower = narrowing.narrowed(exchange, outcome)
+                narrower = narrowing.narrowed(exchange, outcome) if narrowings_left else None
                 if narrower is None:
                     raise admission.refusal(outcome, exchange.hold)
                 ranking = narrower
+            raise AssertionError("the last round returns or raises")
         except GatewayError as error:
             refusals.note(
                 self.pipe,

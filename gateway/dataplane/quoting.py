@@ -130,6 +130,7 @@ def _offer(
         "input_tokens_max": candidate.input_bound,
         "output_tokens_max": candidate.output_bound,
         "cut_by": candidate.cut_by,
+        "limited_by": candidate.limited_by,
         "basis": NO_PAST if use is None else use.whose,
         "samples": 0 if use is None else use.calls,
         "price_versions": [price.version for price in candidate.prices],

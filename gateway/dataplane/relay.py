@@ -308,6 +308,10 @@ def head_of(exchange: Exchange) -> list[tuple[bytes, bytes]]:
         (b"x-request-id", exchange.request_id.encode()),
         (b"x-tokenhouse-offer", exchange.last.candidate.offer.sku.encode()),
     ]
+    candidate = exchange.last.candidate
+    if by := candidate.cut_by or candidate.limited_by:
+        limit = f"{candidate.max_output_tokens}; by={by}"
+        head.append((b"x-tokenhouse-max-tokens", limit.encode()))
     if exchange.session_nano is not None and exchange.request.stream:
         head.append(session_header(exchange.session_nano * PICO_PER_NANO))
     return head

@@ -21,6 +21,7 @@ from gateway.routing.rejections import CAUSES, OWN_FAULTS, Cause, Rejection
 from gateway.routing.router import Ranking
 
 WORDS_MAX = 3
+PARAMS = {"thinking_cut": "thinking.budget_tokens"}
 
 
 def error_of(
@@ -75,6 +76,7 @@ def _own_fault(ranking: Ranking, faults: list[Rejection]) -> InvalidRequest:
     return InvalidRequest(
         f"No offer of `{ranking.model}` takes this request: {first.reason}.",
         code=OWN_FAULTS[first.code],
+        param=PARAMS.get(first.code),
         detail=detail,
     )
 

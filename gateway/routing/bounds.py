@@ -18,6 +18,10 @@ BYTES_PER_TOKEN_EXPECTED = 4
 # Only a prompt that is too long even at this many bytes per token is refused by the router.
 BYTES_PER_TOKEN_MOST = 6
 OUTPUT_TOKENS_EXPECTED = 256
+# Vendors refuse a limit above the model's; of one whose limit nobody published this is asked for.
+OUTPUT_TOKENS_UNKNOWN = 4_096
+# What lowers a limit, as callers are told.
+TENANT, MODEL, CONTEXT, UNKNOWN = "tenant", "model", "context", "unknown"
 
 
 def text_bound(request: ChatRequest) -> int:
@@ -63,22 +67,34 @@ def input_least(request: ChatRequest) -> int:
     return request.text_bytes // BYTES_PER_TOKEN_MOST
 
 
-def max_output_tokens(request: ChatRequest, offer: OfferView, *, cap: int) -> int:
-    """The limit for one choice that goes upstream: the caller's, else one that fits.
+def output_limit(request: ChatRequest, offer: OfferView, *, cap: int) -> tuple[int, str]:
+    """The limit for one choice that goes upstream, and what lowered it, if that is to be told.
 
-    `cap` is the key's own; 0 means none. A limit that the caller named is lowered to the
-    model's and the key's, and left for the upstream to refuse where prompt and output do
-    not fit together. One that we inject leaves room for the prompt.
+    `cap` is the tenant's own; 0 means none. A limit that the caller named is lowered to the
+    model's and the tenant's, and left for the upstream to refuse where prompt and output do
+    not fit together. One that we inject is the model's, and leaves room for the prompt.
     """
-    context = offer.context_length
-    limits = [limit for limit in (cap, offer.max_output_tokens, context) if limit]
-    if request.max_output_tokens is not None:
-        return min(request.max_output_tokens, *limits) if limits else request.max_output_tokens
+    context, named = offer.context_length, request.max_output_tokens
+    limits = [(cap, TENANT), (offer.max_output_tokens, MODEL), (context, CONTEXT)]
+    least = min((limit for limit in limits if limit[0]), default=None)
+    if named is not None:
+        return (named, "") if least is None or named <= least[0] else least
+    if least is None:
+        return OUTPUT_TOKENS_EXPECTED, UNKNOWN
+    tokens, by = least
+    if not offer.max_output_tokens and not offer.in_house and tokens > OUTPUT_TOKENS_UNKNOWN:
+        tokens, by = OUTPUT_TOKENS_UNKNOWN, UNKNOWN
     if context:
         bound = prompt_bound(request, model=offer.model)
         room = 0 if bound is None else context - bound
-        limits.append(max(room, (context - _likely(request)) // 2, 1))
-    return min(limits) if limits else OUTPUT_TOKENS_EXPECTED
+        room = max(room, (context - _likely(request)) // 2, 1)
+        if room <= tokens:
+            return room, ""
+    return tokens, "" if by in (MODEL, CONTEXT) else by
+
+
+def max_output_tokens(request: ChatRequest, offer: OfferView, *, cap: int) -> int:
+    return output_limit(request, offer, cap=cap)[0]
 
 
 def _likely(request: ChatRequest) -> int:

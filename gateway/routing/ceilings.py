@@ -19,11 +19,15 @@ from providers.chat import Candidate, ChatRequest
 OVER_CEILING = "over_cost_ceiling"
 MAX_COST = "max_cost"
 SESSION_MAX_COST = "session_max_cost"
+BUDGET = "budget"
+RATE_LIMIT = "rate_limit"
 
 
-def within(ranking: Ranking, request: ChatRequest, *, ceiling_pico: int, cut_by: str) -> Ranking:
-    """The ranking with every candidate cut to cost at most this; those that cannot be, rejected.
-    `cut_by` is what the caller called its ceiling."""
+def within(
+    ranking: Ranking, request: ChatRequest, *, ceiling_pico: int, cut_by: str, least: int = 1
+) -> Ranking:
+    """The ranking with every candidate cut to cost at most this; those that cannot be, or only to
+    an answer of fewer than `least` tokens, rejected. `cut_by` is what lowers the limit."""
     kept: list[Candidate] = []
     rejected: list[Rejection] = []
     for candidate in ranking.candidates:
@@ -31,11 +35,24 @@ def within(ranking: Ranking, request: ChatRequest, *, ceiling_pico: int, cut_by:
             kept.append(candidate)
             continue
         limit = _output_within(candidate, request, ceiling_pico)
-        if limit < 1:
+        if limit < max(1, min(least, candidate.max_output_tokens), request.thinking_tokens + 1):
             rejected.append(_rejection(candidate, request, ceiling_pico, cut_by))
         else:
             kept.append(_cut(candidate, request, limit, cut_by))
     return router.without(ranking, kept, rejected)
+
+
+def shortened(ranking: Ranking, request: ChatRequest, *, tokens: int, least: int) -> Ranking:
+    """The ranking with every candidate cut to take so many tokens in and out, as far as an answer
+    of `least` tokens remains of it."""
+    kept = []
+    for candidate in ranking.candidates:
+        limit = (tokens - candidate.input_bound) // request.n
+        if candidate.tokens_bound <= tokens:
+            kept.append(candidate)
+        elif limit >= max(min(least, candidate.max_output_tokens), request.thinking_tokens + 1):
+            kept.append(_cut(candidate, request, limit, RATE_LIMIT))
+    return router.without(ranking, kept, [])
 
 
 def least_pico(candidate: Candidate, request: ChatRequest) -> int:

@@ -46,7 +46,7 @@ def explanation(ranking: Ranking, *, attempts: Sequence[AttemptNote] = ()) -> di
 
 
 def _candidate(at: int, candidate: Candidate) -> dict[str, Any]:
-    return {
+    row: dict[str, Any] = {
         "rank": at,
         "offer": candidate.offer.sku,
         "provider": candidate.offer.provider,
@@ -55,6 +55,9 @@ def _candidate(at: int, candidate: Candidate) -> dict[str, Any]:
         "score": candidate.score if math.isfinite(candidate.score) else None,
         "why": candidate.why,
     }
+    if by := candidate.cut_by or candidate.limited_by:
+        row["max_tokens"], row["max_tokens_by"] = candidate.max_output_tokens, by
+    return row
 
 
 def reasons(rejections: Sequence[Rejection]) -> list[dict[str, Any]]:

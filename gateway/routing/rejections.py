@@ -43,6 +43,7 @@ CAUSES: Final[Mapping[str, Cause]] = {
     "capability": Cause.REQUEST,
     "dialect": Cause.REQUEST,
     "no_price": Cause.REQUEST,
+    "thinking_cut": Cause.REQUEST,
     "model_not_allowed": Cause.FORBIDDEN,
     "not_pinned": Cause.FORBIDDEN,
     "provider_not_allowed": Cause.FORBIDDEN,
@@ -66,4 +67,5 @@ OWN_FAULTS: Final[Mapping[str, str]] = {
     "capability": "unsupported_by_model",
     "dialect": "unsupported_by_model",
     "no_price": "unpriced",
+    "thinking_cut": "thinking_budget_too_large",
 }

@@ -167,7 +167,8 @@ def _candidate(question: _Question, offer: OfferView) -> Candidate:
     _check_able(question, offer)
     request = question.request
     input_bound = bounds.input_bound(request, offer)
-    limit = bounds.max_output_tokens(request, offer, cap=question.limits.output_cap)
+    limit, limited_by = bounds.output_limit(request, offer, cap=question.limits.output_cap)
+    _check_thinking(request, limit, limited_by)
     output_bound = request.n * limit
     prices, expected_pico, worst_pico = _costs(question, offer, input_bound, output_bound)
     cost_prices = prices if offer.book is None else _pinned(question, offer, SUPPLIERS)
@@ -186,7 +187,20 @@ def _candidate(question: _Question, offer: OfferView) -> Candidate:
         output_bound=output_bound,
         max_output_tokens=limit,
         cost_prices=cost_prices,
+        limited_by=limited_by,
     )
+
+
+def _check_thinking(request: ChatRequest, limit: int, limited_by: str) -> None:
+    """A budget to think that leaves nothing to say is the caller's to change; it is not cut."""
+    if limited_by and limit <= request.thinking_tokens:
+        raise _Rejected(
+            "thinking_cut",
+            f"a thinking budget of {request.thinking_tokens:,} tokens leaves nothing of an output "
+            f"limit of {limit:,} (by the {limited_by})",
+            wanted=request.thinking_tokens,
+            room=limit,
+        )
 
 
 def refusal_to(

@@ -2,6 +2,7 @@
 
 import base64
 import struct
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,31 @@ def test_the_callers_limit_is_lowered_to_the_models_and_the_keys() -> None:
     assert bounds.max_output_tokens(request, offer_view(), cap=0) == 4_096
     assert bounds.max_output_tokens(request, offer_view(), cap=1_000) == 1_000
     assert bounds.max_output_tokens(openai_request(max_tokens=7), offer_view(), cap=1_000) == 7
+
+
+@pytest.mark.parametrize(
+    ("asked", "cap", "offer", "limit"),
+    [
+        (5_000, 0, {}, (4_096, "model")),
+        (5_000, 1_000, {}, (1_000, "tenant")),
+        (7, 1_000, {}, (7, "")),
+        (9_000, 0, {"max_output_tokens": 0}, (8_192, "context")),
+        (9_000, 0, {"max_output_tokens": 0, "context_length": 0}, (9_000, "")),
+        (None, 0, {}, (4_096, "")),
+        (None, 1_000, {}, (1_000, "tenant")),
+        (None, 0, {"max_output_tokens": 8_192}, (8_192 - 120, "")),
+        # of a vendor whose limit is not published so much is asked for, and it is said
+        (None, 0, {"max_output_tokens": 0, "context_length": 128_000}, (4_096, "unknown")),
+        (None, 0, {"max_output_tokens": 0, "in_house": True}, (8_192 - 120, "")),
+        (None, 0, {"max_output_tokens": 0, "context_length": 0}, (256, "unknown")),
+    ],
+)
+def test_what_lowers_a_limit_is_named(
+    asked: int | None, cap: int, offer: dict[str, Any], limit: tuple[int, str]
+) -> None:
+    request = openai_request(max_tokens=asked)
+
+    assert bounds.output_limit(request, offer_view(**offer), cap=cap) == limit
 
 
 def test_the_smaller_of_both_limits_counts() -> None:

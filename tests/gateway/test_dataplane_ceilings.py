@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from billing import registers
-from billing.models import CallProfile, Quota
+from billing.models import CallProfile, Quota, RateLimit
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream, trickles
 from tests.gateway.world import (
     INPUT_PICO,
@@ -316,3 +316,60 @@ def test_an_expected_hold_is_the_p99_of_the_key_s_past(the_world: World) -> None
     assert answer.status_code == 200
     the_world.settled(alice)
     assert the_world.register(alice)["spent"] == 54_000
+
+
+def test_a_cap_that_bites_is_told_in_a_header_and_in_the_explanation(the_world: World) -> None:
+    # given a tenant that caps answers at 40 of the 50 tokens asked for
+    alice = the_world.caller(max_output_tokens=40)
+    explain = {"x-tokenhouse-explain": "1"}
+    for stream in (False, True):
+        # when
+        answer = the_world.chat(alice, "fox", stream=stream, headers=explain)
+        # then
+        assert answer.headers["x-tokenhouse-max-tokens"] == "40; by=tenant"
+        assert the_world.upstream.seen[-1].body["max_tokens"] == 40
+    first = the_world.chat(alice, "fox", headers=explain).json()["tokenhouse"]["explanation"]
+    said = first["candidates"][0]
+    assert (said["max_tokens"], said["max_tokens_by"]) == (40, "tenant")
+
+
+def test_without_a_cap_of_the_tenant_the_limit_asked_for_goes_upstream(the_world: World) -> None:
+    alice = the_world.caller()
+
+    answer = the_world.chat(alice, "fox", max_tokens=6_000)
+    capped = the_world.chat(alice, "fox", max_tokens=32_000)
+
+    assert "x-tokenhouse-max-tokens" not in answer.headers
+    assert the_world.upstream.seen[-2].body["max_tokens"] == 6_000
+    # a context of 8,192 is all that is known of the model
+    assert capped.headers["x-tokenhouse-max-tokens"] == "8192; by=context"
+
+
+def test_who_names_no_limit_gets_what_the_budget_has_left_and_is_told(the_world: World) -> None:
+    # given credit for the prompt and 1,000 tokens, of 8,000 that the model could write
+    question_pico = worst_pico(the_world, the_world.caller()) - 50 * OUTPUT_PICO
+    alice = the_world.caller(credit_nano=(question_pico + 1_000 * OUTPUT_PICO) // 1_000)
+    # when
+    answer = the_world.chat(alice, "fox", max_tokens=None, provider={"only": ["pool"]})
+    # then
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-tokenhouse-max-tokens"] == "1000; by=budget"
+    assert the_world.upstream.seen[-1].body["max_tokens"] == 1_000
+    # and where hardly anything is left, or a length was asked for, it is refused as before
+    named = the_world.chat(alice, "fox", max_tokens=2_000)
+    bob = the_world.caller(credit_nano=(question_pico + 200 * OUTPUT_PICO) // 1_000)
+    scarce = the_world.chat(bob, "fox", max_tokens=None)
+    assert (named.status_code, scarce.status_code) == (402, 402)
+    assert the_world.register(bob)["held"] == the_world.register(bob)["spent"] == 0
+
+
+def test_who_names_no_limit_fits_into_the_tokens_of_a_minute(the_world: World) -> None:
+    alice = the_world.caller()
+    RateLimit.objects.create(
+        tenant=alice.tenant, scope_kind="key", scope_id=alice.key.pk, tpm=2_000
+    )
+
+    answer = the_world.chat(alice, "fox", max_tokens=None)
+
+    # 64 + 51 + 16 tokens of prompt
+    assert answer.headers["x-tokenhouse-max-tokens"] == "1869; by=rate_limit"

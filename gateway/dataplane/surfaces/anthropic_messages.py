@@ -144,6 +144,7 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         session_max_pico=reading.session_max_cost(headers),
         tag=reading.text(headers, b"x-tokenhouse-tag"),
         explain=reading.flag(headers, b"x-tokenhouse-explain"),
+        thinking_tokens=(typed.thinking and typed.thinking.budget_tokens) or 0,
         routing=reading.routing(typed.provider, typed.models, sort=sort),
         passed_headers={
             name.decode(): headers[name].decode("latin-1")

@@ -86,6 +86,12 @@ class _ResponseFormat(msgspec.Struct):
     type: str
 
 
+class _Reasoning(msgspec.Struct):
+    """OpenRouter's."""
+
+    max_tokens: TokenLimit | None = None
+
+
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
@@ -114,6 +120,7 @@ class _Body(msgspec.Struct):
     tools: Annotated[list[_Tool], msgspec.Meta(max_length=1024)] | None = None
     functions: list[_Function] | None = None
     response_format: _ResponseFormat | None = None
+    reasoning: _Reasoning | None = None
     modalities: list[str] | None = None
     web_search_options: Any = None
     service_tier: str | None = None
@@ -156,6 +163,7 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         session_max_pico=reading.session_max_cost(headers),
         tag=reading.text(headers, b"x-tokenhouse-tag"),
         explain=reading.flag(headers, b"x-tokenhouse-explain"),
+        thinking_tokens=(typed.reasoning and typed.reasoning.max_tokens) or 0,
         routing=reading.routing(typed.provider, typed.models, sort=sort),
     )
 
