@@ -22,6 +22,7 @@ OUTCOMES = (
     "upstream_cut",
     "refused",
     "deadline",
+    "gateway_error",
     "unknown",
 )
 SETTLED = b',"settled_ms":'

@@ -58,13 +58,14 @@ class ProviderError(Exception):
 
 
 class OwnTrouble(ProviderError):
-    """Says nothing of the offer."""
+    """Says nothing of the offer, which may have worked, and `charged` for it, all the same."""
 
     code = "gateway_trouble"
     counts = False
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("the gateway could not make the call just now", detail=detail)
+    def __init__(self, detail: str, *, charged: bool = False) -> None:
+        super().__init__("the gateway could not carry the call through", detail=detail)
+        self.charged = charged
 
 
 class ConnectFailed(ProviderError):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from billing.events import AttemptEvent
+from providers.errors import OwnTrouble
 from providers.histograms import bucket_of
 from providers.models import MeasurementRollup
 
@@ -52,7 +53,8 @@ class Delta:
             counts["cancelled"] += 1
         else:
             self.errors[detail.error or event.outcome] += 1
-            counts["failed"] += event.outcome in FAILED
+            is_ours = detail.error == OwnTrouble.code
+            counts["failed"] += event.outcome in FAILED and not is_ours
         if event.usage is not None:
             counts["input_tokens"] += event.usage.input_tokens
             counts["cached_tokens"] += event.usage.cache_read_tokens

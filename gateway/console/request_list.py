@@ -26,6 +26,7 @@ OUTCOMES: Final[Mapping[str, tuple[str, str]]] = {
     "upstream_cut": ("cut off by the seller", "bad"),
     "refused": ("refused by the seller", "warn"),
     "deadline": ("deadline passed", "bad"),
+    "gateway_error": ("trouble of the gateway", "bad"),
     "unknown": ("outcome unknown", "bad"),
 }
 

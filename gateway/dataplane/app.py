@@ -101,7 +101,7 @@ class Application:
         assert plane is not None, "the server runs no lifespan"
         task = asyncio.current_task()
         assert task is not None
-        watchdog = Watchdog(deadline_s=plane.limits.deadline_s)
+        watchdog = Watchdog(deadline_s=plane.limits.deadline_s, pulse=plane.pulse)
         plane.serving(task, watchdog)
         client = Client(
             scope, receive, send, limits=plane.limits, watchdog=watchdog, budget=plane.budget

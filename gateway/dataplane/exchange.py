@@ -26,6 +26,7 @@ UPSTREAM_ERROR = "upstream_error"
 UPSTREAM_CUT = "upstream_cut"
 REFUSED = "refused"
 DEADLINE = "deadline"
+GATEWAY_ERROR = "gateway_error"  # ours: it says nothing of the offer
 STOPPED = "stopped"  # by us, at the caller's own ceiling
 UNKNOWN = "unknown"
 

@@ -10,6 +10,7 @@ from gateway.dataplane.budget import Budget
 from gateway.dataplane.leases import Leases
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pipeline import Pipeline
+from gateway.dataplane.pulse import Pulse
 from gateway.dataplane.redis_pipe import RedisAddress, RedisAway, RedisPipe
 from gateway.dataplane.relay import Relay
 from gateway.dataplane.settler import Settler
@@ -33,6 +34,7 @@ class Plane:
     def __init__(self, *, redis_url: str, limits: Limits, source: Source, clock: Clock) -> None:
         self.limits = limits
         self.clock = clock
+        self.pulse = Pulse(clock)
         self.pipe = RedisPipe(
             RedisAddress.from_url(redis_url),
             holds.scripts(),
@@ -60,7 +62,13 @@ class Plane:
             unknown_keys=unknown_keys,
             settler=self.settler,
             leases=self.leases,
-            relay=Relay(upstream=self.upstream, breaker=breaker, limits=limits, clock=clock),
+            relay=Relay(
+                upstream=self.upstream,
+                breaker=breaker,
+                limits=limits,
+                clock=clock,
+                pulse=self.pulse,
+            ),
             breaker=breaker,
             ratios=self.ratios,
             limits=limits,
@@ -68,6 +76,7 @@ class Plane:
         )
 
     async def start(self) -> None:
+        self.pulse.start()
         self.spool.open()
         await self.pipe.start()
         await self.snapshots.start()
@@ -98,6 +107,7 @@ class Plane:
                 await asyncio.wait(late, timeout=LAST_WORDS_S)
         if self._watching_clock:
             self._watching_clock.cancel()
+        self.pulse.stop()
         await self.leases.close()
         await self.settler.close()
         await self.snapshots.close()

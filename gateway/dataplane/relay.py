@@ -15,6 +15,7 @@ from gateway.dataplane.exchange import (
     CLIENT_CANCELLED,
     CLIENT_STALLED,
     DEADLINE,
+    GATEWAY_ERROR,
     OK,
     REFUSED,
     STOPPED,
@@ -24,6 +25,7 @@ from gateway.dataplane.exchange import (
     Exchange,
 )
 from gateway.dataplane.limits import Limits
+from gateway.dataplane.pulse import Pulse
 from gateway.dataplane.stopwatch import Clock, Stopwatch
 from gateway.dataplane.upstream import Answer, Upstream
 from gateway.dataplane.watchdog import (
@@ -39,6 +41,8 @@ from gateway.routing.breaker import Breaker
 from providers.chat import Candidate, Chunk
 from providers.errors import (
     BadRequest,
+    ConnectFailed,
+    OwnTrouble,
     ProtocolError,
     ProviderError,
     StreamBroken,
@@ -60,6 +64,7 @@ class Relay:
     breaker: Breaker
     limits: Limits
     clock: Clock
+    pulse: Pulse
 
     async def run(self, exchange: Exchange) -> None:
         """Try the candidates in order until one has shown something or succeeded."""
@@ -79,6 +84,7 @@ class Relay:
         offer = attempt.candidate.offer
         self.breaker.begin(offer.access, exchange.principal.tenant_id, self.clock.now_ms())
         attempt.stopwatch = Stopwatch(self.clock)
+        lost_s = self.pulse.lost_s()
         try:
             answer = await self._open(exchange, attempt)
             await self._pump(exchange, attempt, answer)
@@ -93,18 +99,21 @@ class Relay:
         except DeadlinePassed:
             attempt.outcome = DEADLINE
             attempt.failure = Timeout("the request used up all of its time")
+            if exchange.client.watchdog.ended:
+                attempt.failure = OwnTrouble("the gateway was stopped", charged=True)
         except (ClientLeft, ClientStalled) as reason:
             await self._let_go(exchange, attempt, answer, reason)
         except Unavailable:
-            attempt.outcome = UPSTREAM_ERROR
+            attempt.outcome = GATEWAY_ERROR
             raise
         except asyncio.CancelledError:
             attempt.outcome = DEADLINE
-            attempt.failure = Timeout("the gateway was stopped")
+            attempt.failure = OwnTrouble("the gateway was stopped", charged=True)
             raise
         finally:
             if answer is not None:
                 answer.close()
+            _own_up(attempt, still_s=self.pulse.lost_s() - lost_s)
             self._report(exchange, attempt)
 
     def _succeed(self, exchange: Exchange, attempt: Attempt) -> None:
@@ -321,10 +330,25 @@ def session_header(cost_pico: int) -> tuple[bytes, bytes]:
     return (b"x-session-cost", usd_json(cost_pico))
 
 
+def _own_up(attempt: Attempt, *, still_s: float) -> None:
+    """A seller is not to blame for an exchange in which we did not listen for a while: it may have
+    ended it for that."""
+    problem = attempt.failure
+    if not still_s or not isinstance(problem, Timeout | StreamBroken | ConnectFailed):
+        return
+    said = f"this process stood still for {still_s:.1f} s; then: {problem}"
+    logger.warning("%s: %s", attempt.candidate.offer.sku, said)
+    attempt.failure = OwnTrouble(said, charged=problem.charged)
+    if attempt.outcome in (UPSTREAM_ERROR, UPSTREAM_CUT):
+        attempt.outcome = GATEWAY_ERROR
+
+
 def _fail(attempt: Attempt, problem: ProviderError) -> None:
     attempt.failure = problem
     if isinstance(problem, BadRequest):
         attempt.outcome = REFUSED
+    elif isinstance(problem, OwnTrouble):
+        attempt.outcome = GATEWAY_ERROR
     else:
         attempt.outcome = UPSTREAM_CUT if attempt.shown.chunks else UPSTREAM_ERROR
 

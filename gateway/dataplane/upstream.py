@@ -16,10 +16,13 @@ from urllib.parse import urlsplit
 from gateway.dataplane import egress, http1
 from gateway.dataplane.egress import EgressRefused, Origin
 from gateway.dataplane.http1 import Broken, Connection, Pool
+from gateway.dataplane.own_trouble import is_own
 from providers.chat import UpstreamCall
-from providers.errors import ConnectFailed, StreamBroken
+from providers.errors import ConnectFailed, OwnTrouble, ProviderError, StreamBroken
 
 RESOLVE_EVERY_S = 60.0
+# Where our resolver did not answer: until then the address that it named last is called.
+RESOLVE_AGAIN_S = 5.0
 TARGETS_MAX = 10_000
 
 
@@ -117,7 +120,7 @@ class Upstream:
         except TimeoutError:
             raise ConnectFailed(f"{pool.origin.host} did not accept in time") from None
         except (OSError, ssl.CertificateError) as problem:
-            raise ConnectFailed(f"{pool.origin.host}: {_words(problem)}") from None
+            raise _trouble(pool.origin.host, problem) from None
 
     def close(self) -> None:
         for pinned in self._pinned.values():
@@ -147,8 +150,17 @@ class Upstream:
             task.add_done_callback(lambda _: self._pinning.pop(origin, None))
         try:
             return await asyncio.shield(task)
-        except (EgressRefused, OSError) as problem:
-            raise ConnectFailed(f"{origin.host}: {_words(problem)}") from None
+        except EgressRefused as problem:
+            raise ConnectFailed(f"{origin.host}: {problem}") from None
+        except OSError as problem:
+            known = self._pinned.get(origin)
+            if known is not None and is_own(problem):
+                # Our resolver is away, the host need not be: it was checked a while ago.
+                self._pinned[origin] = pinned = _Pinned(
+                    known.pool, self._clock.monotonic() + RESOLVE_AGAIN_S
+                )
+                return pinned
+            raise _trouble(origin.host, problem) from None
 
     async def _resolve(self, origin: Origin) -> _Pinned:
         address = await egress.resolve(origin)
@@ -183,6 +195,11 @@ def _head(target: _Target, call: UpstreamCall) -> bytes:
     if head.count("\n") != len(lines) + target.head.count("\n") + 2:
         raise ConnectFailed("a header for the upstream holds a line break")
     return head.encode("latin-1", errors="replace")
+
+
+def _trouble(host: str, problem: OSError | ssl.CertificateError) -> ProviderError:
+    text = f"{host}: {_words(problem)}"
+    return OwnTrouble(text) if is_own(problem) else ConnectFailed(text)
 
 
 def _words(problem: Exception) -> str:

@@ -4,11 +4,17 @@ One per request, in the task that serves it. It interrupts only inside `wait`, b
 task once and turning that cancellation into the reason; a cancellation by anybody else passes
 through untouched. One timer per request, re-armed lazily: a stream of a thousand tokens costs
 no thousand timers.
+
+Time in which this process itself stood still counts for no limit: what lies in the sockets then is
+read before anything is judged.
 """
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Protocol, TypeVar
+
+# What a deadline that passed while the process stood still leaves for reading what has come.
+LAST_READ_S = 5.0
 
 T = TypeVar("T")
 
@@ -33,6 +39,12 @@ class DeadlinePassed(Interrupted):
     """The request has used up all of its time."""
 
 
+class Pulse(Protocol):
+    """How long this process stood still, ever."""
+
+    def lost_s(self) -> float: ...
+
+
 class Watchdog:
     """See the module. `deadline` is on the loop's clock."""
 
@@ -42,21 +54,27 @@ class Watchdog:
         "_due",
         "_fired",
         "_loop",
+        "_lost_s",
+        "_pulse",
         "_reason",
         "_task",
         "_timer",
         "_timer_at",
         "client_left",
         "deadline",
+        "ended",
     )
 
-    def __init__(self, *, deadline_s: float) -> None:
+    def __init__(self, *, deadline_s: float, pulse: Pulse) -> None:
+        self._pulse = pulse
+        self._lost_s = 0.0
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self.deadline = self._loop.time() + deadline_s
         self.client_left = False
+        self.ended = False  # by `end_now`
         self._armed = False
         self._client_matters = False
         self._due = self.deadline
@@ -77,6 +95,7 @@ class Watchdog:
         if client_matters and self.client_left:
             _discard(awaitable)
             raise ClientLeft
+        self._lost_s = self._pulse.lost_s()
         due = self._loop.time() + limit_s
         self._due, self._reason = due, reason
         if due > self.deadline:
@@ -103,6 +122,7 @@ class Watchdog:
 
     def end_now(self) -> None:
         """The deadline is now: the current wait ends, and so does every later one."""
+        self.ended = True
         self.deadline = self._loop.time()
         if self._armed:
             self._fire(DeadlinePassed)
@@ -128,10 +148,21 @@ class Watchdog:
         self._timer = None
         if not self._armed:
             return
+        self._forgive()
         if self._loop.time() >= self._due:
             self._fire(self._reason)
         else:
             self._set_timer()
+
+    def _forgive(self) -> None:
+        """Lengthen the wait by the time in which nobody waited."""
+        still_s = self._pulse.lost_s() - self._lost_s
+        if not still_s:
+            return
+        self._lost_s += still_s
+        if self._due >= self.deadline:
+            self.deadline += min(still_s, LAST_READ_S)
+        self._due = min(self._due + still_s, self.deadline)
 
     def _fire(self, reason: type[Interrupted]) -> None:
         if self._fired is None:

@@ -9,6 +9,8 @@ import pytest
 from gateway.dataplane.budget import Budget
 from gateway.dataplane.client import Client
 from gateway.dataplane.limits import Limits
+from gateway.dataplane.pulse import Pulse
+from gateway.dataplane.stopwatch import SystemClock
 from gateway.dataplane.watchdog import Watchdog
 from gateway.errors import InvalidRequest, RequestTimeout, Unavailable
 
@@ -26,7 +28,7 @@ def client_that(receive: Receive, *, deadline_s: float = 5.0) -> Client:
         receive,
         send,
         limits=LIMITS,
-        watchdog=Watchdog(deadline_s=deadline_s),
+        watchdog=Watchdog(deadline_s=deadline_s, pulse=Pulse(SystemClock())),
         budget=Budget(1_000_000),
     )
 

@@ -17,6 +17,7 @@ from gateway.dataplane.budget import Budget
 from gateway.dataplane.client import Client
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.plane import Plane
+from gateway.dataplane.pulse import Pulse
 from gateway.dataplane.redis_pipe import RedisAddress, RedisPipe
 from gateway.dataplane.snapshot import (
     FIND_KEY_TIMEOUT_S,
@@ -29,6 +30,7 @@ from gateway.dataplane.stopwatch import SystemClock
 from gateway.dataplane.watchdog import ClientLeft, DeadlinePassed, Silent, Watchdog
 from gateway.errors import InvalidApiKey, Unavailable
 
+PULSE = Pulse(SystemClock())
 NOON_MS = 1_773_144_000_000
 
 
@@ -47,7 +49,7 @@ def test_request_ids_of_one_millisecond_differ() -> None:
 
 async def test_a_wait_returns_what_it_waited_for() -> None:
     # given
-    watchdog = Watchdog(deadline_s=5)
+    watchdog = Watchdog(deadline_s=5, pulse=PULSE)
     # when / then
     assert await watchdog.wait(asyncio.sleep(0, "it"), limit_s=1, reason=Silent) == "it"
     watchdog.close()
@@ -55,7 +57,7 @@ async def test_a_wait_returns_what_it_waited_for() -> None:
 
 async def test_a_limit_ends_a_wait_with_its_reason() -> None:
     # given
-    watchdog = Watchdog(deadline_s=5)
+    watchdog = Watchdog(deadline_s=5, pulse=PULSE)
     # when / then
     with pytest.raises(Silent):
         await watchdog.wait(asyncio.sleep(5), limit_s=0.02, reason=Silent)
@@ -66,7 +68,7 @@ async def test_a_limit_ends_a_wait_with_its_reason() -> None:
 
 async def test_the_deadline_comes_before_a_longer_limit() -> None:
     # given
-    watchdog = Watchdog(deadline_s=0.03)
+    watchdog = Watchdog(deadline_s=0.03, pulse=PULSE)
     # when / then
     with pytest.raises(DeadlinePassed):
         await watchdog.wait(asyncio.sleep(5), limit_s=5, reason=Silent)
@@ -75,7 +77,7 @@ async def test_the_deadline_comes_before_a_longer_limit() -> None:
 
 async def test_a_client_that_leaves_ends_the_wait() -> None:
     # given
-    watchdog = Watchdog(deadline_s=5)
+    watchdog = Watchdog(deadline_s=5, pulse=PULSE)
     asyncio.get_running_loop().call_later(0.02, watchdog.note_client_left)
     # when / then
     with pytest.raises(ClientLeft):
@@ -87,7 +89,7 @@ async def test_a_client_that_leaves_ends_the_wait() -> None:
 
 async def test_a_client_that_leaves_does_not_end_a_wait_it_has_no_part_in() -> None:
     # given
-    watchdog = Watchdog(deadline_s=5)
+    watchdog = Watchdog(deadline_s=5, pulse=PULSE)
     asyncio.get_running_loop().call_later(0.01, watchdog.note_client_left)
     # when
     got = await watchdog.wait(
@@ -102,7 +104,7 @@ async def test_a_client_that_leaves_does_not_end_a_wait_it_has_no_part_in() -> N
 async def test_a_cancellation_from_outside_passes_through() -> None:
     # given
     async def work() -> None:
-        watchdog = Watchdog(deadline_s=5)
+        watchdog = Watchdog(deadline_s=5, pulse=PULSE)
         await watchdog.wait(asyncio.sleep(5), limit_s=5, reason=Silent)
 
     task = asyncio.create_task(work())
@@ -171,7 +173,7 @@ def client_of(parts: list[bytes], budget: Budget, **headers: str) -> Client:
         receive,
         send,
         limits=Limits(body_bytes_max=1000),
-        watchdog=Watchdog(deadline_s=5),
+        watchdog=Watchdog(deadline_s=5, pulse=PULSE),
         budget=budget,
     )
 

@@ -14,6 +14,7 @@ from gateway.dataplane import settlement
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.exchange import Attempt, Exchange, Hold, Tally
 from gateway.dataplane.limits import Limits
+from gateway.dataplane.pulse import Pulse
 from gateway.dataplane.relay import Relay
 from gateway.dataplane.request_id import new_request_id
 from gateway.dataplane.settlement import Charge
@@ -438,7 +439,13 @@ def test_a_slow_reader_s_deadline_does_not_close_an_offer_that_was_answering(
 ) -> None:
     # given
     breaker = Breaker()
-    relay = Relay(upstream=None, breaker=breaker, limits=Limits(), clock=Clock())  # type: ignore[arg-type]
+    relay = Relay(
+        upstream=None,  # type: ignore[arg-type]
+        breaker=breaker,
+        limits=Limits(),
+        clock=Clock(),
+        pulse=Pulse(Clock()),
+    )
     # when: three requests in a row use up all of their time
     for _ in range(3):
         ended = attempt("deadline", shown=read, read=read, failure=Timeout("deadline"))
