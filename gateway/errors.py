@@ -6,6 +6,7 @@
     ├── PermissionDenied 403            ├── RateLimited 429
     ├── ModelNotFound 404               ├── RouteNotFound 404, MethodNotAllowed 405
     ├── NeverFits 400                   ├── Unavailable 503
+    ├── UnsupportedEncoding 415         │
     ├── RequestTimeout 408              ├── AllAttemptsFailed (the last attempt's status)
     ├── NoEligibleOffer 503             ├── DeadlineExceeded 504
     └── NobodySells 404                 └── UpgradeRequired 426
@@ -65,6 +66,14 @@ class RequestTooLarge(GatewayError):
     type = "invalid_request_error"
     code = "request_too_large"
     retryable = False
+
+
+class UnsupportedEncoding(GatewayError):
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_content_encoding"
+    retryable = False
+    headers = ((b"accept-encoding", b"gzip, deflate, zstd"),)
 
 
 class RequestTimeout(GatewayError):

@@ -107,14 +107,15 @@ class Application:
             scope, receive, send, limits=plane.limits, watchdog=watchdog, budget=plane.budget
         )
         request_id = new_request_id(plane.clock.now_ms())
-        path = scope["path"]
+        # Base addresses end with a slash as often as not, and so then do the paths made of them.
+        path = scope["path"].rstrip("/") or "/"
         surface = quoting.surface_of(client.headers) if path == quoting.PATH else SURFACES.get(path)
         try:
             _check_protocol(client)
             if surface is None:
                 await pages.serve(plane, client, scope["method"], path)
             else:
-                await self._post(plane, surface, client, scope, request_id)
+                await self._post(plane, surface, client, scope["method"], path, request_id)
         except Interrupted:
             logger.debug("the client of %s left before there was an answer", request_id)
         except GatewayError as error:
@@ -129,13 +130,19 @@ class Application:
             plane.served(task)
 
     async def _post(
-        self, plane: Plane, surface: Surface, client: Client, scope: Scope, request_id: str
+        self,
+        plane: Plane,
+        surface: Surface,
+        client: Client,
+        method: str,
+        path: str,
+        request_id: str,
     ) -> None:
-        if scope["method"] != "POST":
+        if method != "POST":
             raise MethodNotAllowed("Use POST here.")
         if plane.stopping:
             raise Unavailable("This process is stopping. Try again.")
-        if scope["path"] == quoting.PATH:
+        if path == quoting.PATH:
             await quoting.serve(plane.pipeline, surface, client, request_id=request_id)
         else:
             await plane.pipeline.serve(surface, client, request_id=request_id)

@@ -13,12 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from billing.holds import RateScope, SpendScope
-from gateway.errors import InvalidApiKey, PermissionDenied, Unavailable
+from gateway.errors import InvalidApiKey, InvalidRequest, PermissionDenied, Unavailable
 from gateway.routing.policies import PolicyView
 
 INFERENCE = "inference"
 KEY_PREFIX = b"tk-"
 KEY_BYTES_MAX = 200
+KEY_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 UNKNOWN_KEYS_MAX = 10_000
 UNKNOWN_FOR_S = 10.0
 ASKED_AT_ONCE_MAX = 200
@@ -106,25 +107,42 @@ class UnknownKeys:
         return found
 
 
-def key_hash_of(headers: Mapping[bytes, bytes]) -> KeyHash:
-    """The hash of the presented key; InvalidApiKey where there is none or it has no key's form."""
-    presented = _presented(headers)
-    if not presented:
+def key_hash_of(
+    headers: Mapping[bytes, bytes], *, repeated: frozenset[bytes] = frozenset()
+) -> KeyHash:
+    """The hash of the presented key; InvalidApiKey where there is none or it has no key's form.
+    `repeated` are headers that came more than once: no guess is made which one counts."""
+    if not repeated.isdisjoint(KEY_HEADERS):
+        raise _ambiguous()
+    keys = _presented(headers)
+    if not keys:
         raise InvalidApiKey(
-            "No API key was sent. Put it into the header `Authorization: Bearer tk-…` "
-            "or `x-api-key: tk-…`.",
+            "No API key was sent. Put it into the header `Authorization: Bearer tk-…`, "
+            "`x-api-key: tk-…` or `api-key: tk-…`.",
             code="missing_api_key",
         )
-    if not presented.startswith(KEY_PREFIX) or len(presented) > KEY_BYTES_MAX:
+    # Clients also send what they know of other vendors.
+    ours = {key for key in keys if key.startswith(KEY_PREFIX)}
+    if len(ours) > 1:
+        raise _ambiguous()
+    presented = ours.pop() if ours else b""
+    if not presented or len(presented) > KEY_BYTES_MAX:
         raise InvalidApiKey("This is not an API key of this gateway; they begin with `tk-`.")
     return hashlib.sha256(presented).digest()
 
 
-def _presented(headers: Mapping[bytes, bytes]) -> bytes:
+def _presented(headers: Mapping[bytes, bytes]) -> list[bytes]:
+    """What was sent as a key: of OpenAI's, Anthropic's and Azure's clients."""
     authorization = headers.get(b"authorization", b"")
-    if authorization[:7].lower() == b"bearer ":
-        return authorization[7:].strip()
-    return headers.get(b"x-api-key", b"").strip()
+    bearer = authorization[7:] if authorization[:7].lower() == b"bearer " else b""
+    sent = (bearer, headers.get(b"x-api-key", b""), headers.get(b"api-key", b""))
+    return [key.strip() for key in sent if key.strip()]
+
+
+def _ambiguous() -> InvalidRequest:
+    return InvalidRequest(
+        "More than one API key was sent; send one, in one header.", code="several_api_keys"
+    )
 
 
 def check_principal(principal: Principal | None, *, now_ms: int) -> Principal:

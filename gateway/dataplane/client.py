@@ -7,15 +7,17 @@ is cut. The server swallows what is sent to a caller that has left, so leaving i
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from gateway.dataplane import sockets
+from gateway.dataplane import codings, sockets
 from gateway.dataplane.budget import Budget
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.watchdog import ClientLeft, ClientStalled, DeadlinePassed, Watchdog
-from gateway.errors import InvalidRequest, RequestTimeout, RequestTooLarge, Unavailable
+from gateway.errors import InvalidRequest, RequestTimeout, Unavailable
 from gateway.version import HEADER, VERSION
+from providers.wires.sse import BYTE_ORDER_MARK
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -38,6 +40,7 @@ class Client:
         "cut_off",
         "head",
         "headers",
+        "repeated",
         "started",
         "tenant",
         "watchdog",
@@ -61,18 +64,27 @@ class Client:
         self._taken = 0
         self.watchdog = watchdog
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.repeated = _repeated(scope["headers"], self.headers)
         self.head: list[tuple[bytes, bytes]] = []  # belongs to every answer, refusals too
         self.started = False
         self.tenant: int | None = None  # known before anything is held
         self.cut_off = False
 
     async def body(self) -> bytes:
-        """The whole body, or RequestTooLarge as soon as it is known to be."""
+        """The whole body, decoded, or RequestTooLarge as soon as it is known to be."""
+        body = await self._body_as_sent()
+        coding = self.headers.get(b"content-encoding", b"").decode("latin-1")
+        if coding:
+            body = codings.decoded(body, coding, bytes_max=self._limits.body_bytes_max)
+            self.hold(len(body) - self._taken)
+        return body.removeprefix(BYTE_ORDER_MARK)
+
+    async def _body_as_sent(self) -> bytes:
         limit = self._limits.body_bytes_max
         declared = self.headers.get(b"content-length", b"")
         length = int(declared) if declared.isdigit() else -1
         if length > limit:
-            raise _too_large(limit)
+            raise codings.too_large(limit)
         self.hold(max(length, 0))
         parts: list[bytes] = []
         size = 0
@@ -81,7 +93,7 @@ class Client:
             part = message.get("body", b"")
             size += len(part)
             if size > limit:
-                raise _too_large(limit)
+                raise codings.too_large(limit)
             self.hold(size - self._taken)
             parts.append(part)
             # A body of the declared length is complete; the message that says so comes later.
@@ -165,5 +177,11 @@ class Client:
             sockets.cut(peer[0], int(peer[1]))
 
 
-def _too_large(limit: int) -> RequestTooLarge:
-    return RequestTooLarge(f"The request is larger than {limit} bytes.")
+def _repeated(
+    listed: Sequence[tuple[bytes, bytes]], named: Mapping[bytes, bytes]
+) -> frozenset[bytes]:
+    """The headers that came more than once."""
+    if len(listed) == len(named):
+        return frozenset()
+    counts = Counter(name for name, _ in listed)
+    return frozenset(name for name, count in counts.items() if count > 1)

@@ -59,7 +59,7 @@ class Pipeline:
 
     async def authenticate(self, client: Client) -> Principal:
         """Whose call it is: from the snapshot, else from Postgres."""
-        key_hash = auth.key_hash_of(client.headers)
+        key_hash = auth.key_hash_of(client.headers, repeated=client.repeated)
         principal = self.snapshots.current.keys.get(key_hash)
         if principal is None:
             principal = await self.unknown_keys.find(key_hash)

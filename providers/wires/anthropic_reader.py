@@ -161,7 +161,7 @@ class StreamReader(_Reader):
         chunks: list[Chunk] = []
         for event in events:
             if event.data:
-                chunk = self._chunk(event)
+                chunk = self._chunk(event.in_one_line())
                 if chunk is not None:
                     chunks.append(chunk)
             if self.failure is not None:

@@ -152,7 +152,7 @@ class StreamReader(_Reader):
         chunks: list[Chunk] = []
         for event in events:
             if event.data:
-                chunks += self._event(event)
+                chunks += self._event(event.in_one_line())
             if self.failure is not None:
                 break
         return chunks

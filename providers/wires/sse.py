@@ -9,6 +9,7 @@ from typing import NamedTuple
 from providers.errors import ProtocolError
 
 EVENT_BYTES_MAX = 8 * 1024 * 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Event(NamedTuple):
@@ -17,6 +18,15 @@ class Event(NamedTuple):
     raw: bytes
     data: bytes
     name: bytes
+
+    def in_one_line(self) -> "Event":
+        """The event of JSON with its data in one line: many clients read no other. A line break
+        outside of strings is white space there, and within them there is none."""
+        if b"\n" not in self.data:
+            return self
+        data = self.data.replace(b"\n", b" ")
+        named = b"event: " + self.name + b"\n" if self.name else b""
+        return Event(named + b"data: " + data + b"\n\n", data, self.name)
 
 
 class Splitter:
@@ -27,6 +37,8 @@ class Splitter:
         self._searched = 0  # the tail holds no event end before this
         self._held = b""  # a CR whose LF may still come
         self._event_bytes_max = event_bytes_max
+        self._begun = False
+        self._mark = b""  # the beginning, while it may still become a byte order mark
 
     @property
     def tail(self) -> bytes:
@@ -38,6 +50,8 @@ class Splitter:
 
         Linear in the bytes fed, however small the pieces are in which a long event comes.
         """
+        if not self._begun:
+            chunk = self._without_mark(chunk)
         if self._held or b"\r" in chunk:
             chunk, self._held = _unix(self._held + chunk)
         if not self._tail:
@@ -48,6 +62,15 @@ class Splitter:
             return []
         data = bytes(self._tail)
         return self._split(data)
+
+    def _without_mark(self, chunk: bytes) -> bytes:
+        """A stream may begin with a byte order mark, which is no part of its first event."""
+        begin = self._mark + chunk
+        if len(begin) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(begin):
+            self._mark = begin
+            return b""
+        self._begun, self._mark = True, b""
+        return begin.removeprefix(BYTE_ORDER_MARK)
 
     def _split(self, data: bytes) -> list[Event]:
         events = []

@@ -4,6 +4,7 @@ reader whose upstream answered in one piece. Knows no dialect.
 
 from providers.chat import Chunk, ResponseReader
 from providers.errors import ProtocolError
+from providers.wires.sse import BYTE_ORDER_MARK
 
 WHOLE_BYTES_MAX = 64 * 1024 * 1024
 
@@ -25,7 +26,7 @@ class Body:
         return None
 
     def whole(self) -> bytes:
-        return b"".join(self._parts)
+        return b"".join(self._parts).removeprefix(BYTE_ORDER_MARK)
 
 
 def read_as_stream(stream: ResponseReader, whole: ResponseReader, body: bytes) -> list[Chunk]:

@@ -28,7 +28,7 @@ from gateway.dataplane.snapshot import (
 )
 from gateway.dataplane.stopwatch import SystemClock
 from gateway.dataplane.watchdog import ClientLeft, DeadlinePassed, Silent, Watchdog
-from gateway.errors import InvalidApiKey, Unavailable
+from gateway.errors import InvalidApiKey, InvalidRequest, Unavailable
 
 PULSE = Pulse(SystemClock())
 NOON_MS = 1_773_144_000_000
@@ -146,10 +146,23 @@ async def test_an_unknown_key_is_looked_up_once_for_all_and_remembered() -> None
         {b"authorization": b"Bearer tk-a-b"},
         {b"authorization": b"bearer tk-a-b"},
         {b"x-api-key": b"tk-a-b"},
+        {b"api-key": b"tk-a-b"},
+        # what a client knows of another vendor, or of the same key, is no second one
+        {b"authorization": b"Bearer sk-other", b"x-api-key": b"tk-a-b"},
+        {b"authorization": b"Bearer tk-a-b", b"api-key": b"tk-a-b"},
     ],
 )
 def test_a_key_is_taken_from_either_header(headers: dict[bytes, bytes]) -> None:
     assert key_hash_of(headers) == key_hash_of({b"x-api-key": b"tk-a-b"})
+
+
+def test_two_keys_are_refused_whichever_would_count() -> None:
+    twice = frozenset({b"authorization"})
+
+    with pytest.raises(InvalidRequest):
+        key_hash_of({b"authorization": b"Bearer tk-a-b"}, repeated=twice)
+    with pytest.raises(InvalidRequest):
+        key_hash_of({b"authorization": b"Bearer tk-a-b", b"x-api-key": b"tk-c-d"})
 
 
 def test_a_basic_login_is_no_key() -> None:

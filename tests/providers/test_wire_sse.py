@@ -56,6 +56,21 @@ def test_other_line_ends_are_understood(line_end: bytes, size: int) -> None:
     assert [(event.name, event.data) for event in read(pieces)] == EVENTS
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_a_byte_order_mark_before_the_stream_is_no_part_of_it(size: int) -> None:
+    stream = sse.BYTE_ORDER_MARK + STREAM
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+
+    assert read(pieces) == read([STREAM])
+
+
+def test_data_of_several_lines_is_shown_in_one() -> None:
+    (event,) = read([b'event: x\r\n: note\r\ndata: {"a":\r\ndata: 1}\r\n\r\n'])
+
+    assert event.data == b'{"a":\n1}'
+    assert event.in_one_line() == (b'event: x\ndata: {"a": 1}\n\n', b'{"a": 1}', b"x")
+
+
 def test_a_last_event_without_its_blank_line_is_read_at_the_end() -> None:
     assert [event.data for event in read([b"data: a\n\ndata: b"])] == [b"a", b"b"]
 
