@@ -5,6 +5,7 @@ its own. Masks apply to logits before a token is drawn, so drafts are verified u
 """
 
 import hashlib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
+
+from workers import formats
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -91,7 +94,10 @@ class GrammarCompiler:
         """The grammar of one line of JSON that is valid under `schema`, a JSON object as text."""
         _check_size(schema)
         try:
-            source = LLMatcher.grammar_from_json_schema(schema, overrides=JSON_STYLE)
+            kept = json.dumps(formats.settled(json.loads(schema)))
+            source = LLMatcher.grammar_from_json_schema(kept, overrides=JSON_STYLE)
+        except RecursionError:
+            raise GrammarRefused("it is nested too deeply") from None
         except ValueError as error:
             raise GrammarRefused(str(error)) from error
         return self._cached(source)

@@ -15,6 +15,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RustTokenizer
 
+from workers.literals import Literals
 from workers.tools import style_of
 
 # Vocabularies hold text, so bytes that are none have names in them: in byte-level vocabularies a
@@ -41,6 +42,7 @@ class Tokenizer:
         self._tokenizer, settings = _read_files(model_dir)
         source = _template_source(model_dir, settings)
         self.tool_style = style_of(source)
+        self._literals = Literals(self._tokenizer)
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
         )
@@ -104,8 +106,13 @@ class Tokenizer:
     ) -> list[int]:
         """Tokens of the rendered conversation, ready for the assistant's next (or same) turn.
 
-        `opening` is how that turn begins, whatever the model would have written.
+        `opening` is how that turn begins, whatever the model would have written. Control tokens in
+        what the caller wrote are text.
         """
+        mark = self._literals.mark_for(messages, tools)
+        if mark:
+            messages = self._literals.marked(messages, mark)
+            tools = self._literals.marked(tools, mark)
         try:
             text = self._template.render(
                 messages=messages,
@@ -117,6 +124,8 @@ class Tokenizer:
             raise TemplateRefused(str(error)) from error
         if continue_final:
             text = _without_closing(text, str(messages[-1]["content"]).rstrip())
+        if mark:
+            return self._literals.encode(text + opening, mark)
         return self.encode(text + opening)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from workers.structured import JSON_STYLE
+from workers import formats
+from workers.structured import JSON_STYLE, GrammarRefused
 from workers.text import overlap
 
 Style = Literal["hermes", "llama", "mistral"]
@@ -40,7 +41,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call as the model wrote it: the arguments are JSON text, cut short if the answer was."""
+    """A call as the model wrote it, whole; the arguments are JSON text."""
 
     name: str
     arguments: str
@@ -66,11 +67,19 @@ def forced_grammar(functions: Sequence[Function], style: Style | None) -> str:
     head = '{"name": %s, "' + _key(style) + '": '
     rules = ["start: " + " | ".join(f"call_{index}" for index in range(len(functions)))]
     for index, function in enumerate(functions):
-        schema = {**(function.parameters or NO_PARAMETERS), "x-guidance": JSON_STYLE}
+        schema = {**_settled(function.parameters or NO_PARAMETERS), "x-guidance": JSON_STYLE}
         opening = json.dumps(head % json.dumps(function.name))
         rules.append(f'call_{index}: {opening} arguments_{index} "}}"')
         rules.append(f"arguments_{index}: %json {json.dumps(schema)}")
     return "\n".join(rules)
+
+
+def _settled(parameters: dict[str, Any]) -> dict[str, Any]:
+    try:
+        kept: dict[str, Any] = formats.settled(parameters)
+    except RecursionError:
+        raise GrammarRefused("it is nested too deeply") from None
+    return kept
 
 
 def instructions(tools: list[dict[str, Any]]) -> str:
@@ -88,10 +97,12 @@ def _key(style: Style | None) -> str:
 
 
 class ForcedParser:
-    """Reads the one call that a grammar of `forced_grammar` let through."""
+    """Reads the one call that a grammar of `forced_grammar` let through.
 
-    def __init__(self, style: Style | None) -> None:
-        self._between = f', "{_key(style)}": '
+    One that was cut is no call: its text is shown as the text that it is.
+    """
+
+    def __init__(self) -> None:
         self._text = ""
 
     def feed(self, text: str) -> Parsed:
@@ -99,12 +110,8 @@ class ForcedParser:
         return Parsed()
 
     def finish(self) -> Parsed:
-        head, found, arguments = self._text.partition(self._between)
-        if not found:
-            return Parsed()
         call = _call_in(self._text)
-        name = json.loads(head.removeprefix('{"name": '))
-        return Parsed(calls=[call or Call(name, arguments)])
+        return Parsed(self._text) if call is None else Parsed(calls=[call])
 
 
 class FreeParser:

@@ -6,6 +6,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.workers.engines import make_engine, request, run
+from workers import formats
 from workers.sequence import FinishReason
 from workers.structured import (
     CACHED_GRAMMARS_MAX,
@@ -47,6 +48,12 @@ SCHEMAS = {
         "additionalProperties": False,
     },
     "date": {"type": "string", "format": "date"},
+    "annotated": {
+        "type": "object",
+        "properties": {"format": {"type": "string", "format": "phone", "maxLength": 5}},
+        "required": ["format"],
+        "additionalProperties": False,
+    },
 }
 PROMPT = list(range(10, 40))
 
@@ -190,11 +197,10 @@ def test_preemption_keeps_the_place_in_the_grammar(tiny_model_dir: Path):
         ('{"$ref": "#"}', "no text at all"),
         ('{"type": "integer", "minimum": 9, "maximum": 3}', "minimum"),
         ('{"type": "string", "pattern": "(a"}', "unclosed group"),
-        ('{"type": "string", "format": "horoscope"}', "horoscope"),
         ('{"x-guidance": {"lenient": true}, "not": {}}', "not"),
         ("[]", "object"),
         ("{", "line 1"),
-        ("[" * 10_000, "recursion limit"),
+        ("[" * 10_000, "nested too deeply"),
         (json.dumps({"const": "x" * GRAMMAR_BYTES_MAX}), str(GRAMMAR_BYTES_MAX)),
     ],
 )
@@ -250,3 +256,83 @@ def test_keys_come_in_the_order_of_the_schema(engines):
         grammar = compiler(engine).json_schema(json.dumps(schema))
         [answer] = run(engine, [request("a", PROMPT, max_tokens=60, grammar=grammar)])
         assert list(json.loads(answer.text)) == list(order)
+
+
+@pytest.mark.parametrize(
+    ("name", "longest"),
+    [
+        ("date-time", 35),
+        ("time", 24),
+        ("duration", 32),
+        ("date", 10),
+        ("uuid", 36),
+        ("ipv4", 15),
+    ],
+)
+def test_a_format_is_kept_and_has_an_end(engines, name: str, longest: int):
+    # given: a model that writes any digit as gladly as the end of the text
+    schema = {"type": "string", "format": name}
+    grammar = compiler(engines["off"]).json_schema(json.dumps(schema))
+
+    # when
+    answers = run(
+        engines["off"],
+        [
+            request(f"r{seed}", PROMPT, max_tokens=200, temperature=1.0, seed=seed, grammar=grammar)
+            for seed in range(8)
+        ],
+    )
+
+    # then
+    checker = Draft202012Validator.FORMAT_CHECKER
+    for answer in answers:
+        assert answer.finish_reason is FinishReason.STOP
+        assert 0 < len(json.loads(answer.text)) <= longest
+        Draft202012Validator(schema, format_checker=checker).validate(json.loads(answer.text))
+
+
+@pytest.mark.parametrize(
+    "name", ["int32", "double", "horoscope", "uri-reference", "", 5, None, ["x"]]
+)
+@pytest.mark.parametrize("wrapped", ["items", "anyOf", "properties", "$defs", "if"])
+def test_a_format_that_nobody_knows_is_an_annotation(tiny_model_dir: Path, name, wrapped: str):
+    # given
+    inner = {"type": "string", "format": name, "maxLength": 3}
+    schema = {
+        "items": {"type": "array", "items": inner},
+        "anyOf": {"anyOf": [inner, {"type": "null"}]},
+        "properties": {"type": "object", "properties": {"a": inner}},
+        "$defs": {"$ref": "#/$defs/a", "$defs": {"a": inner}},
+        "if": {"type": "array", "prefixItems": [inner], "items": False},
+    }[wrapped]
+
+    # when
+    known = compiler(make_engine(tiny_model_dir)).json_schema(json.dumps(schema))
+
+    # then
+    assert not known.is_complete
+
+
+def test_only_schemas_are_looked_into():
+    # given: data and names that read like a format
+    schema = {
+        "const": {"format": "phone"},
+        "enum": [{"format": "phone"}],
+        "properties": {"format": {"format": "time", "maxLength": 9}},
+        "default": {"format": "date-time"},
+        "maxLength": 1_000,
+        "format": "date-time",
+    }
+
+    # when
+    settled = formats.settled(schema)
+
+    # then
+    assert settled == {**schema, "maxLength": 35}
+    assert schema["maxLength"] == 1_000
+
+
+def test_a_schema_of_a_thousand_levels_is_refused(tiny_model_dir: Path):
+    schema = '{"not":' * 3_000 + "{}" + "}" * 3_000
+    with pytest.raises(GrammarRefused, match="nested too deeply"):
+        compiler(make_engine(tiny_model_dir)).json_schema(schema)

@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 from transformers import PreTrainedTokenizerFast
 
 from tests.workers.engines import write_tiny_model
-from tests.workers.servers import BEARER, MODEL, RunningWorker, chat_body, running_worker
+from tests.workers.servers import BEARER, MODEL, RunningWorker, chat_body, running_worker, sse
 from workers.tokenizer import Tokenizer
 from workers.tools import (
     Call,
@@ -139,14 +139,26 @@ def test_required_chooses_among_the_tools(plain: RunningWorker):
     assert names == {"weather", "clock"}
 
 
-def test_a_call_that_is_cut_says_so(plain: RunningWorker):
-    body = plain.chat(tools=[WEATHER], tool_choice="required", max_tokens=45).json()
+@pytest.mark.parametrize("max_tokens", [1, 8, 20, 45])
+def test_a_call_that_is_cut_is_no_call(plain: RunningWorker, max_tokens: int):
+    body = plain.chat(tools=[WEATHER], tool_choice="required", max_tokens=max_tokens).json()
     [choice] = body["choices"]
     assert choice["finish_reason"] == "length"
-    [call] = choice["message"]["tool_calls"]
-    assert call["function"]["name"] == "weather"
-    with pytest.raises(ValueError, match="Expecting|Unterminated"):
-        json.loads(call["function"]["arguments"])
+    assert "tool_calls" not in choice["message"]
+    assert '{"name": "weather", "arguments": '.startswith(choice["message"]["content"][:33])
+
+
+def test_a_call_that_is_cut_is_no_call_in_a_stream_either(plain: RunningWorker):
+    # when
+    answer = plain.chat(tools=[WEATHER], tool_choice="required", max_tokens=45, stream=True)
+
+    # then
+    chunks = [chunk for chunk in sse(answer) if isinstance(chunk, dict)]
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    assert [one["finish_reason"] for one in choices if one["finish_reason"]] == ["length"]
+    assert not any("tool_calls" in one["delta"] for one in choices)
+    said = "".join(one["delta"].get("content") or "" for one in choices)
+    assert said.startswith('{"name": "weather", ')
 
 
 def test_a_model_that_knows_tools_may_answer_in_words(hermes: RunningWorker):
@@ -350,7 +362,7 @@ def test_calls_are_found_however_the_text_arrives(style, text: str, shown: str, 
 
 
 def test_a_forced_call_in_llamas_words():
-    parser = ForcedParser("llama")
+    parser = ForcedParser()
     parser.feed('{"name": "f", "param')
     parser.feed('eters": {"a": 1}}')
     assert parser.finish() == Parsed(calls=[ONE])

@@ -118,7 +118,7 @@ class CallBuilder:
         if not call.usable_tools:
             return None
         if call.forced_functions:
-            return ForcedParser(style)
+            return ForcedParser()
         return FreeParser(style) if style is not None else None
 
     def _chat_prompt(self, call: ChatRequest) -> list[int]:
