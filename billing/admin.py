@@ -18,6 +18,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidge
 from billing import audit, credit, hold_modes, hold_queries, plan_page, quarantine_page, quotas
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
 from billing.errors import BillingError
+from billing.invoicing.adjustment_admin import AdjustmentNoteAdmin
 from billing.invoicing.admin import (
     BillingProfileAdmin,
     CreditNoteAdmin,
@@ -30,6 +31,7 @@ from billing.ledger_admin import AccountAdmin, EntryAdmin, TransferAdmin
 from billing.limits_admin import CreditAlertAdmin
 from billing.models import (
     Account,
+    AdjustmentNote,
     AuditEntry,
     BillingProfile,
     CreditAlert,
@@ -359,6 +361,7 @@ class AuditEntryAdmin(ReadOnlyAdmin):
 
 admin.site.register(Invoice, InvoiceAdmin)
 admin.site.register(BillingProfile, BillingProfileAdmin)
+admin.site.register(AdjustmentNote, AdjustmentNoteAdmin)
 admin.site.register(CreditNote, CreditNoteAdmin)
 admin.site.register(Payment, PaymentAdmin)
 admin.site.register(TopUp, TopUpAdmin)

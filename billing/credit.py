@@ -30,6 +30,7 @@ AGAINST: Final = {
     GrantKind.PAID: Kind.CASH,
     GrantKind.ROUNDING: Kind.ROUNDING,
     GrantKind.CREDIT_NOTE: Kind.REVENUE,
+    GrantKind.TAX: Kind.TAX_PAYABLE,
     GrantKind.ADJUSTMENT: Kind.REVENUE,
     GrantKind.EXPIRY: Kind.BREAKAGE,
 }

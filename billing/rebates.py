@@ -11,10 +11,11 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import audit, credit, locks, price_lists, tiers
+from billing import audit, locks, price_lists, tiers
 from billing.errors import LockTimeout, PriceRefused
+from billing.invoicing import adjustments
 from billing.models import (
-    CreditGrant,
+    AdjustmentNote,
     PriceList,
     RebateScale,
     Tenant,
@@ -99,7 +100,7 @@ def post_month(month: date, *, actor: str, now: datetime) -> list[VolumeRebate]:
         its_end = _beginning(_following(month)) - timedelta.resolution
         plans = price_lists.plans_at(min(its_end, now))
         tenants = Tenant.objects.filter(pk__in=plans).order_by("pk")
-        posted = [_post(tenant, plans[tenant.pk], month, actor) for tenant in tenants]
+        posted = [_post(tenant, plans[tenant.pk], month, actor, now) for tenant in tenants]
     return [rebate for rebate in posted if rebate is not None]
 
 
@@ -119,7 +120,7 @@ def _following(month: date) -> date:
     return (month + timedelta(days=32)).replace(day=1)
 
 
-def _post(tenant: Tenant, plan: int, month: date, actor: str) -> VolumeRebate | None:
+def _post(tenant: Tenant, plan: int, month: date, actor: str, now: datetime) -> VolumeRebate | None:
     scale = (
         RebateScale.objects.filter(plan=plan, from_month__lte=month).order_by("-from_month").first()
     )
@@ -131,19 +132,22 @@ def _post(tenant: Tenant, plan: int, month: date, actor: str) -> VolumeRebate | 
     given = int(before.aggregate(total=Sum("grant__amount_pico"))["total"] or 0)
     if due == given:
         return None
-    grant = credit.grant(
+    note = adjustments.post(
         tenant=tenant,
+        cause=AdjustmentNote.Cause.REBATE,
         amount_pico=due - given,
+        months={month: due - given},
         reason=f"volume rebate {month:%Y-%m}",
         created_by=actor,
-        kind=CreditGrant.Kind.ADJUSTMENT,
+        now=now,
     )
     return VolumeRebate.objects.create(
-        tenant=tenant, month=month, scale=scale, spent_pico=spent, due_pico=due, grant=grant
+        tenant=tenant, month=month, scale=scale, spent_pico=spent, due_pico=due, grant=note.grant
     )
 
 
 def _spent_pico(tenant: Tenant, month: date) -> int:
-    """What was charged for the requests of a UTC month."""
+    """What was charged for the requests of a UTC month, as corrected since."""
     found = UsageDay.objects.filter(tenant=tenant, day__gte=month, day__lt=_following(month))
-    return int(found.aggregate(total=Sum("cost_pico"))["total"] or 0)
+    charged = int(found.aggregate(total=Sum("cost_pico"))["total"] or 0)
+    return charged - adjustments.given_pico(tenant, month)

@@ -84,7 +84,7 @@ def _start(recharge: Recharge, now: datetime) -> bool:
             TopUp.objects.create(
                 tenant=recharge.tenant,
                 net_cents=recharge.amount_cents,
-                tax_cents=topups.tax_cents(recharge.tenant, recharge.amount_cents),
+                **topups.tax_terms(recharge.tenant, recharge.amount_cents),
                 is_automatic=True,
                 payer_reference=recharge.payer_reference,
                 card_reference=recharge.card_reference,

@@ -1,22 +1,24 @@
 """Re-rates a period at a corrected price: previewed per tenant, then posted as adjusting entries.
 
 Nothing is updated in place: events keep the version they were rated by, and each tenant gets the
-difference as a credit note of its own. A second correction replaces the first for the same period
-and posts only what is off since, charges that arrived late included.
+difference as an adjustment note of its own. A second correction replaces the first for the same
+period and posts only what is off since, charges that arrived late included.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final
+from datetime import UTC, date, datetime
+from typing import Any, Final, NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import Q
 
-from billing import audit, credit, locks
+from billing import audit, locks
 from billing.errors import LockTimeout, PriceRefused
+from billing.invoicing import adjustments
 from billing.invoicing.lines import TOKEN_CLASSES
-from billing.models import Adjustment, CreditGrant, PriceVersion, ReRating, Tenant
+from billing.models import Adjustment, AdjustmentNote, PriceVersion, ReRating, Tenant
 from billing.prices import Slot
 from billing.rates import Rates
 
@@ -32,12 +34,13 @@ _SETTLED_SQL: Final = """
         AND s.attempt = -u.attempt - 1 AND s.day = u.day AND s.state = 'posted')
 """
 _CORRECTED_SQL: Final = f"""
-    SELECT tenant_id, count(*), sum(charged),
+    SELECT tenant_id, month, count(*), sum(charged),
         sum(CASE WHEN charged >= rated_pico
             THEN LEAST(corrected, GREATEST(hold_pico, charged))
             ELSE LEAST(corrected, charged) END)
     FROM (
-        SELECT u.tenant_id, u.rated_pico, u.hold_nano::numeric * 1000 AS hold_pico,
+        SELECT u.tenant_id, date_trunc('month', u.day)::date AS month, u.rated_pico,
+            u.hold_nano::numeric * 1000 AS hold_pico,
             u.tenant_cost_pico + coalesce(e.tenant_cost_pico, 0) AS charged,
             {_RATED_SQL} AS corrected
         FROM billing_usageevent u
@@ -48,7 +51,7 @@ _CORRECTED_SQL: Final = f"""
             AND u.state = 'posted' AND u.quarantine_reason = ''
             AND NOT (u.attempt < 0 AND {_SETTLED_SQL})
     ) charge
-    GROUP BY tenant_id
+    GROUP BY tenant_id, month
 """
 _UNPRICED_SQL: Final = """
     SELECT count(*) FROM billing_usageevent u WHERE u.price_version_id = ANY(%(versions)s)
@@ -68,14 +71,26 @@ class Correction:
     rates: Rates
 
 
+class _Charged(NamedTuple):
+    events: int = 0
+    charged_pico: int = 0
+    corrected_pico: int = 0
+
+    @property
+    def credit_pico(self) -> int:
+        return self.charged_pico - self.corrected_pico
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One tenant's share. `charged_pico` contains earlier corrections of the same events."""
+    """One tenant's share. `charged_pico` contains earlier corrections of the same events; `months`
+    says what it gets back for requests of which UTC month."""
 
     tenant_id: int
     events: int
     charged_pico: int
     corrected_pico: int
+    months: Mapping[date, int]
 
     @property
     def credit_pico(self) -> int:
@@ -93,8 +108,7 @@ def preview(correction: Correction, *, now: datetime) -> list[Difference]:
     found = _charges(correction)
     already = _already(earlier)
     differences = [
-        Difference(tenant, events, charged - already.get(tenant, 0), corrected)
-        for tenant, (events, charged, corrected) in found.items()
+        _difference(tenant, months, already.get(tenant, {})) for tenant, months in found.items()
     ]
     return sorted(differences, key=lambda each: (-each.credit_pico, each.tenant_id))
 
@@ -143,6 +157,23 @@ def post(
     return made
 
 
+def _difference(
+    tenant: int, months: Mapping[date, _Charged], already: Mapping[date, int]
+) -> Difference:
+    back = {
+        month: months.get(month, _Charged()).credit_pico - already.get(month, 0)
+        for month in months.keys() | already.keys()
+    }
+    charged = sum(sums.charged_pico for sums in months.values())
+    return Difference(
+        tenant_id=tenant,
+        events=sum(sums.events for sums in months.values()),
+        charged_pico=charged - sum(already.values()),
+        corrected_pico=sum(sums.corrected_pico for sums in months.values()),
+        months=back,
+    )
+
+
 def _adjust(re_rating: ReRating, difference: Difference) -> None:
     amount = difference.credit_pico
     if amount < 0 and not re_rating.charges_more:
@@ -150,13 +181,15 @@ def _adjust(re_rating: ReRating, difference: Difference) -> None:
     tenant = Tenant.objects.get(pk=difference.tenant_id)
     grant = None
     if amount:
-        grant = credit.grant(
+        grant = adjustments.post(
             tenant=tenant,
+            cause=AdjustmentNote.Cause.CORRECTION,
             amount_pico=amount,
+            months=difference.months,
             reason=f"{re_rating}: {re_rating.reason}",
             created_by=re_rating.created_by,
-            kind=CreditGrant.Kind.ADJUSTMENT,
-        )
+            now=re_rating.created_at,
+        ).grant
     Adjustment.objects.create(
         re_rating=re_rating,
         tenant=tenant,
@@ -192,28 +225,32 @@ def _earlier(correction: Correction) -> ReRating | None:
     return None
 
 
-def _already(earlier: ReRating | None) -> Mapping[int, int]:
-    """What each tenant has got back for the period by now, over all corrections in a row."""
-    returned: dict[int, int] = {}
+def _already(earlier: ReRating | None) -> Mapping[int, Mapping[date, int]]:
+    """What each tenant has got back for the period by now, over all corrections in a row, by month.
+    Corrections from before there were notes count in the month that their period begins in."""
+    returned: dict[int, dict[date, int]] = defaultdict(lambda: defaultdict(int))
     while earlier is not None:
-        for row in earlier.adjustments.all():
+        for row in earlier.adjustments.select_related("grant__adjustment_note"):
+            note = getattr(row.grant, "adjustment_note", None)
             change = int(row.charged_pico) - int(row.corrected_pico)
-            returned[row.tenant_id] = returned.get(row.tenant_id, 0) + change
+            first = earlier.since.astimezone(UTC).date().replace(day=1)
+            for month, pico in (adjustments.months_of(note) if note else {first: change}).items():
+                returned[row.tenant_id][month] += pico
         earlier = earlier.replaces
     return returned
 
 
-def _charges(correction: Correction) -> dict[int, tuple[int, int, int]]:
-    """Per tenant: events, what was charged and what would have been."""
-    totals: dict[int, tuple[int, int, int]] = {}
+def _charges(correction: Correction) -> dict[int, dict[date, _Charged]]:
+    """Per tenant and month: events, what was charged and what would have been."""
+    totals: dict[int, dict[date, _Charged]] = defaultdict(lambda: defaultdict(_Charged))
     for change, versions in _versions(correction).items():
         rates = correction.rates if change is None else correction.rates.changed(change)
-        for tenant, events, charged, corrected in _sums(correction, rates, versions):
-            before = totals.get(tenant, (0, 0, 0))
-            totals[tenant] = (
-                before[0] + events,
-                before[1] + int(charged),
-                before[2] + int(corrected),
+        for tenant, month, events, charged, corrected in _sums(correction, rates, versions):
+            before = totals[tenant][month]
+            totals[tenant][month] = _Charged(
+                before.events + events,
+                before.charged_pico + int(charged),
+                before.corrected_pico + int(corrected),
             )
     return totals
 

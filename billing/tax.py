@@ -33,6 +33,21 @@ def post(
     )
 
 
+def refusal(*, tax_ppm: int, tax_id: str, is_reverse_charge: bool, tax_note: str) -> str:
+    """Why documents may not be taxed by these terms; empty where they may."""
+    if not is_reverse_charge:
+        return (
+            "a note cannot shift the tax to the buyer: choose reverse charge"
+            if "reverse charge" in " ".join(tax_note.lower().replace("-", " ").split())
+            else ""
+        )
+    if tax_ppm:
+        return "under reverse charge the buyer owes the tax: charge none"
+    if not any(letter.isdigit() for letter in tax_id):
+        return "reverse charge needs the buyer's VAT id"
+    return ""
+
+
 def part_cents(*, before: int, after: int, tax_cents: int, total_cents: int) -> int:
     """The tax in what brings a sum in parts from `before` to `after`: the parts add up exactly."""
     shares = [half_away(paid * tax_cents, total_cents) for paid in (before, after)]

@@ -15,7 +15,7 @@ from django.db.models import F
 
 from billing import credit, tax
 from billing.errors import CreditRefused, PaymentDoubted, PaymentUnknown
-from billing.invoicing import receipts
+from billing.invoicing import receipts, untaxed
 from billing.ledger import AccountKey, Code, Kind
 from billing.models import BillingProfile, CreditGrant, Recharge, Tenant, TopUp
 from billing.models.invoices import PPM
@@ -52,15 +52,18 @@ def start(*, tenant: Tenant, net_cents: int, created_by: str, now: datetime) -> 
         return TopUp.objects.create(
             tenant=tenant,
             net_cents=net_cents,
-            tax_cents=tax_cents(tenant, net_cents),
+            **tax_terms(tenant, net_cents),
             created_by=created_by,
             created_at=now,
         )
 
 
-def tax_cents(tenant: Tenant, net_cents: int) -> int:
+def tax_terms(tenant: Tenant, net_cents: int) -> dict[str, int | bool]:
+    """The tax on a purchase; it waits for the usage's invoice where nobody said who buys yet."""
     profile = BillingProfile.objects.filter(tenant=tenant).first()
-    return half_away(net_cents * profile.tax_ppm, PPM) if profile else 0
+    if profile is None:
+        return {"tax_cents": 0, "is_taxed_later": True}
+    return {"tax_cents": half_away(net_cents * profile.tax_ppm, PPM), "is_taxed_later": False}
 
 
 def paid(fact: Paid, *, seller: dict[str, str], now: datetime) -> str:
@@ -128,13 +131,16 @@ def locked(key: str) -> TopUp | None:
 
 
 def grant(topup: TopUp, net_cents: int, word: str) -> CreditGrant:
-    return credit.grant(
+    amount_pico = net_cents * PICO_PER_CENT
+    made = credit.grant(
         tenant=topup.tenant,
-        amount_pico=net_cents * PICO_PER_CENT,
+        amount_pico=amount_pico,
         reason=f"{word}: {topup.payment_reference}",
         created_by=topup.created_by,
         kind=CreditGrant.Kind.PAID,
     )
+    untaxed.mark(made, amount_pico if topup.is_taxed_later else 0)
+    return made
 
 
 def post_tax(topup: TopUp, tax_cents: int, *, key: str) -> None:

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
-from billing.models import AlertDelivery, BudgetAlert, CreditAlert, Refund
+from billing.models import AdjustmentNote, AlertDelivery, BudgetAlert, CreditAlert, Refund
 from billing.money import PICO_PER_CENT, usd_json
 
 
@@ -26,6 +26,14 @@ def mail_of(delivery: AlertDelivery, *, console_url: str) -> tuple[str, str]:
             f"${net} of bought credit was {was} back: payment {alert.payment_reference} was "
             f"{alert.get_cause_display()}. The note is {alert.number}.\n\n"
             f"See it: {console_url}/billing/\n",
+        )
+    if isinstance(alert, AdjustmentNote):
+        sum_usd = f"${_usd(Decimal(abs(alert.charged_pico)))}"
+        was = "charged" if alert.charged_pico > 0 else "given back"
+        return (
+            f"{sum_usd} {was}: {alert.title.lower()} {alert.number}",
+            f"{alert.tenant} was {was} {sum_usd}: {alert.reason}.\nIt is a line of the next "
+            f"invoice. The note is {alert.number}.\n\nSee it: {console_url}/billing/\n",
         )
     return (
         f"Credit below ${_usd(alert.below_pico)}: {alert.tenant}",
@@ -57,6 +65,15 @@ def webhook_of(delivery: AlertDelivery) -> bytes:
             "net_usd": _cents(alert.net_cents),
             "tax_usd": _cents(alert.tax_cents),
         }
+    elif isinstance(alert, AdjustmentNote):
+        said = {
+            "id": f"adjustment-{alert.pk}-{delivery.channel_id}",
+            "type": "adjustment.issued",
+            "number": alert.number,
+            "cause": alert.cause,
+            "reason": alert.reason,
+            "charged_usd": _usd(Decimal(alert.charged_pico)),
+        }
     else:
         said = {
             "id": f"credit-{alert.pk}-{delivery.channel_id}",
@@ -64,12 +81,12 @@ def webhook_of(delivery: AlertDelivery) -> bytes:
             "below_usd": _usd(alert.below_pico),
             "left_usd": _usd(alert.left_pico),
         }
-    at = alert.issued_at if isinstance(alert, Refund) else alert.occurred_at
+    at = alert.issued_at if isinstance(alert, Refund | AdjustmentNote) else alert.occurred_at
     return msgspec.json.encode(said | {"occurred_at": at.isoformat()})
 
 
-def _alert_of(delivery: AlertDelivery) -> BudgetAlert | CreditAlert | Refund:
-    alert = delivery.alert or delivery.credit_alert or delivery.refund
+def _alert_of(delivery: AlertDelivery) -> BudgetAlert | CreditAlert | Refund | AdjustmentNote:
+    alert = delivery.alert or delivery.credit_alert or delivery.refund or delivery.adjustment
     assert alert is not None
     return alert
 

@@ -71,7 +71,12 @@ def deliver_due(*, now: datetime) -> int:
     """Try what is due; returns how many were delivered. A failed one is tried later, eight times
     over some hours."""
     due = AlertDelivery.objects.filter(due_at__lte=now).select_related(
-        "alert", "credit_alert__tenant", "refund", "channel"
+        "alert",
+        "credit_alert__tenant",
+        "refund",
+        "adjustment__tenant",
+        "adjustment__grant",
+        "channel",
     )
     delivered = 0
     for delivery in due.order_by("due_at", "pk")[:PER_RUN_MAX]:

@@ -23,6 +23,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
+from billing import tax
 from billing.admin_pages import ReadOnlyAdmin, dollars
 from billing.audited_admin import AuditedAdmin
 from billing.dollar_field import DollarField
@@ -279,6 +280,14 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
         self.instance.tax_ppm = int((cleaned.get("tax_percent") or 0) * 10_000)
         if self.instance.tax_ppm and not cleaned.get("tax_name"):
             self.add_error("tax_name", "Name the tax that is charged.")
+        wrong = tax.refusal(
+            tax_ppm=self.instance.tax_ppm,
+            tax_id=cleaned.get("tax_id") or "",
+            is_reverse_charge=bool(cleaned.get("is_reverse_charge")),
+            tax_note=cleaned.get("tax_note") or "",
+        )
+        if wrong:
+            self.add_error("is_reverse_charge", wrong)
         return cleaned
 
 

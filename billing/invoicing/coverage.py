@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from django.db import connection, transaction
-from django.db.models import Max, Sum
+from django.db.models import Exists, F, Max, OuterRef, Sum
 
 from billing import locks, registers
 from billing.invoicing.spans import Span, left_of
-from billing.models import CoveredSpan, Invoice, Tenant, Transfer, UsageDay
+from billing.models import AdjustmentNote, CoveredSpan, Invoice, Tenant, Transfer, UsageDay
 
 LOCK_WAIT_S: Final = 5.0
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,8 +70,28 @@ def hand_over(invoice: Invoice, successor: Invoice) -> None:
     CoveredSpan.objects.bulk_create(spans)
 
 
+def notes_of(invoice: Invoice) -> list[AdjustmentNote]:
+    """The adjustment notes that it covers, by the same spans as charges."""
+    found = AdjustmentNote.objects.filter(
+        Exists(
+            CoveredSpan.objects.filter(
+                invoice=invoice,
+                tenant=OuterRef("tenant"),
+                occurred_from__lte=OuterRef("issued_at"),
+                occurred_until__gt=OuterRef("issued_at"),
+                posted_after__lt=OuterRef("grant__transfer"),
+                posted_upto__gte=OuterRef("grant__transfer"),
+            )
+        ),
+        tenant=invoice.tenant_id,
+    )
+    return list(found.select_related("grant").order_by("pk"))
+
+
 def open_pico(tenant: Tenant) -> int:
-    """Charges that stand on no issued invoice yet."""
+    """What was charged, adjustments included, and stands on no issued invoice yet."""
     used = UsageDay.objects.filter(tenant=tenant).aggregate(total=Sum("cost_pico"))["total"]
+    given = AdjustmentNote.objects.filter(tenant=tenant).aggregate(total=Sum("grant__amount_pico"))
     issued = Invoice.objects.filter(tenant=tenant, state=Invoice.State.FINALISED)
-    return int(used or 0) - int(issued.aggregate(total=Sum("usage_pico"))["total"] or 0)
+    on_them = issued.aggregate(total=Sum(F("usage_pico") + F("adjusted_pico")))["total"]
+    return int(used or 0) - int(given["total"] or 0) - int(on_them or 0)

@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import F, Sum
 
 from billing import audit, credit, tax
 from billing.errors import InvoiceRefused
 from billing.invoicing import coverage as coverages
-from billing.invoicing import lines, numbers
+from billing.invoicing import lines, numbers, untaxed
 from billing.invoicing.periods import Period
 from billing.ledger import AccountKey, Code, Kind
 from billing.models import (
@@ -32,6 +32,8 @@ from billing.money import PICO_PER_CENT, cents, half_away
 State = Invoice.State
 # Charges that are posted late still reach the month they belong to, while it is a draft.
 GRACE: Final = timedelta(hours=24)
+TAX_TERMS: Final = ("tax_ppm", "tax_id", "is_reverse_charge", "tax_note")
+REVERSE_CHARGE: Final = "Reverse charge: the recipient is liable for the tax."
 
 
 def draft(*, tenant: Tenant, period: Period, created_by: str, now: datetime) -> Invoice:
@@ -88,33 +90,54 @@ def _stretch(invoice: Invoice, upto: int) -> None:
 
 
 def _fill(invoice: Invoice) -> None:
-    """Write a draft's lines and sums from the charges that it covers."""
+    """Write a draft's lines and sums from what it covers."""
     InvoiceLine.objects.filter(invoice=invoice).delete()
     made = lines.lines_of(invoice)
+    amounts = lines.amounts_cents(made)
     InvoiceLine.objects.bulk_create(
-        line.as_row(invoice.pk, position) for position, line in enumerate(made, start=1)
+        line.as_row(invoice.pk, position, amount)
+        for position, (line, amount) in enumerate(zip(made, amounts, strict=True), start=1)
     )
-    usage = sum(line.exact_pico for line in made)
-    covered = min(usage, max(0, _credit_before(invoice)))
-    invoice.usage_pico, invoice.covered_pico = usage, covered
-    invoice.subtotal_cents = sum(line.amount_cents for line in made)
-    # What credit covers whole leaves nothing due, not the cents that rounding lines made.
-    invoice.covered_cents = invoice.subtotal_cents if covered == usage else cents(covered)
+    invoice.adjusted_pico = sum(line.exact_pico for line in made if line.is_adjustment)
+    invoice.usage_pico = sum(line.exact_pico for line in made) - invoice.adjusted_pico
+    invoice.subtotal_cents = sum(amounts)
+    _let_credit_cover(invoice)
     profile = BillingProfile.objects.filter(tenant=invoice.tenant_id).first()
     invoice.tax_ppm = profile.tax_ppm if profile else 0
-    invoice.tax_cents = half_away(invoice.net_cents * invoice.tax_ppm, PPM)
+    invoice.tax_cents = half_away(invoice.taxable_cents * invoice.tax_ppm, PPM)
     invoice.save()
 
 
-def _credit_before(invoice: Invoice) -> int:
-    """Credit that was there for this invoice's charges: granted, less what earlier ones took."""
+def _let_credit_cover(invoice: Invoice) -> None:
+    """Credit that has borne its tax, or is a gift, covers first. What is below zero is carried
+    over as credit, which it is in the ledger already."""
+    before, untaxed_before = _credit_before(invoice)
+    charged = invoice.charged_pico
+    covered = min(charged, max(0, before)) if charged > 0 else charged
+    beyond_taxed = covered - (before - untaxed_before)
+    invoice.covered_pico = covered
+    invoice.untaxed_pico = min(max(0, covered), max(0, untaxed_before), max(0, beyond_taxed))
+    # What credit covers whole leaves nothing due, not the cents that rounding lines made.
+    invoice.covered_cents = invoice.subtotal_cents if covered == charged else cents(covered)
+    invoice.untaxed_cents = min(cents(int(invoice.untaxed_pico)), max(0, invoice.covered_cents))
+
+
+def _credit_before(invoice: Invoice) -> tuple[int, int]:
+    """Credit that was there for this invoice's charges: granted, less what earlier ones took; and
+    what of it has borne no tax. Adjustment notes are lines of invoices, so they are no credit here.
+    """
+    upto = invoice.upto_transfer
     granted = CreditGrant.objects.filter(
-        tenant=invoice.tenant_id, transfer_id__lte=invoice.upto_transfer
+        tenant=invoice.tenant_id, transfer_id__lte=upto, adjustment_note=None
     ).aggregate(total=Sum("amount_pico"))["total"]
+    untaxed_pico = untaxed.granted_pico(invoice.tenant_id, upto_transfer=upto)
     taken = Invoice.objects.filter(
         tenant=invoice.tenant_id, period_end__lt=invoice.period_end, state=State.FINALISED
-    ).aggregate(total=Sum("usage_pico"))["total"]
-    return int(granted or 0) - int(taken or 0)
+    ).aggregate(total=Sum(F("usage_pico") + F("adjusted_pico")), untaxed=Sum("untaxed_pico"))
+    return (
+        int(granted or 0) - int(taken["total"] or 0),
+        untaxed_pico - int(taken["untaxed"] or 0),
+    )
 
 
 def finalise(*, invoice_id: int, seller: dict[str, str], actor: str, now: datetime) -> Invoice:
@@ -125,6 +148,9 @@ def finalise(*, invoice_id: int, seller: dict[str, str], actor: str, now: dateti
         profile = BillingProfile.objects.filter(tenant=invoice.tenant_id).first()
         if profile is None:
             raise InvoiceRefused("the tenant has no billing profile: enter its name and address")
+        wrong = tax.refusal(**{name: getattr(profile, name) for name in TAX_TERMS})
+        if wrong:
+            raise InvoiceRefused(wrong)
         earlier = Invoice.objects.filter(
             tenant=invoice.tenant_id, period_end__lt=invoice.period_end, state=State.DRAFT
         ).first()
@@ -152,8 +178,10 @@ def finalise(*, invoice_id: int, seller: dict[str, str], actor: str, now: dateti
 
 def buyer_of(profile: BillingProfile) -> dict[str, str]:
     """Whom a document is addressed to, as it is frozen in it."""
-    names = ("legal_name", "address", "country", "email", "tax_id", "tax_name", "tax_note")
-    return {name: getattr(profile, name) for name in (*names, "reference")}
+    names = ("legal_name", "address", "country", "email", "tax_id", "tax_name", "reference")
+    notes = [REVERSE_CHARGE] if profile.is_reverse_charge else []
+    notes += [profile.tax_note] if profile.tax_note else []
+    return {name: getattr(profile, name) for name in names} | {"tax_note": " ".join(notes)}
 
 
 def _post_tax(
@@ -173,7 +201,7 @@ def _post_tax(
 
 def _rounding_pico(invoice: Invoice) -> int:
     """What the tenant is let off by rounding; negative where it pays a fraction more."""
-    due = int(invoice.usage_pico) - int(invoice.covered_pico)
+    due = invoice.charged_pico - int(invoice.covered_pico)
     return due - invoice.net_cents * PICO_PER_CENT
 
 

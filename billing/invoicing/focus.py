@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from billing.invoicing.lines import TOKEN_CLASSES
 from billing.models import CreditNote, Invoice, InvoiceLine
 from billing.money import usd
 
@@ -66,6 +67,7 @@ COLUMNS: Final = (
     "AvailabilityZone",
     "x_ExactCost",
 )
+RATE_OF_UNIT: Final = {leaf.unit: leaf.rate for leaf in TOKEN_CLASSES}
 SERVICE: Final = {
     "ServiceCategory": "AI and Machine Learning",
     "ServiceSubcategory": "Generative AI",
@@ -75,10 +77,13 @@ SERVICE: Final = {
 def of_invoice(invoice: Invoice) -> Iterator[Row]:
     """The rows of an issued invoice; their `BilledCost` sums to its total."""
     shared = _shared(invoice)
-    for line in invoice.lines.order_by("position"):
-        yield _row(shared, _usage(line))
+    lines = invoice.lines.select_related("price_version__made_from").order_by("position")
+    for line in lines:
+        is_note = line.kind == InvoiceLine.Kind.ADJUSTMENT
+        yield _row(shared, _adjusted(line) if is_note else _usage(line))
     if invoice.covered_cents:
-        yield _row(shared, _other("Credit", "Covered by credit", -invoice.covered_cents, invoice))
+        carried = "Covered by credit" if invoice.covered_cents > 0 else "Carried over as credit"
+        yield _row(shared, _other("Credit", carried, -invoice.covered_cents, invoice))
     if invoice.tax_cents:
         yield _row(shared, _other("Tax", "Tax", invoice.tax_cents, invoice))
 
@@ -121,17 +126,45 @@ def _shared(invoice: Invoice) -> Row:
     }
 
 
+def _adjusted(line: InvoiceLine) -> Row:
+    """An adjustment note: its number is the sku of its line."""
+    exact = f"{usd(int(line.exact_pico)):f}"
+    return {
+        "BilledCost": _cents(line.amount_cents),
+        "EffectiveCost": exact,
+        "ContractedCost": exact,
+        "ListCost": exact,
+        "x_ExactCost": exact,
+        "ChargeCategory": "Adjustment",
+        "ChargeClass": "Correction",
+        "ChargeDescription": f"{line.sku}, {line.model}: {line.unit}",
+        "ChargeFrequency": "One-Time",
+        "ChargePeriodStart": _moment(line.service_start),
+        "ChargePeriodEnd": _moment(line.service_end),
+    }
+
+
+def _list_rate(line: InvoiceLine) -> int | None:
+    """The list price's own rate, where a plan or a discount made another of it."""
+    version = line.price_version
+    if line.rate_pico is None or version is None or version.made_from is None:
+        return line.rate_pico
+    rate: int | None = getattr(version.made_from, RATE_OF_UNIT[line.unit])
+    return rate or 0
+
+
 def _usage(line: InvoiceLine) -> Row:
     billed = _cents(line.amount_cents)
     exact = f"{usd(int(line.exact_pico)):f}"
     itemised = line.rate_pico is not None
     unit = "Requests" if line.unit.startswith("requests") else "Tokens"
     price = f"{usd(line.rate_pico):f}" if line.rate_pico is not None else ""
+    listed = _list_rate(line)
     return {
         "BilledCost": billed,
         "EffectiveCost": exact,
         "ContractedCost": exact,
-        "ListCost": exact,
+        "ListCost": exact if listed is None else f"{usd(line.quantity * listed):f}",
         "x_ExactCost": exact,
         "ChargeCategory": "Usage",
         "ChargeClass": "",
@@ -144,7 +177,7 @@ def _usage(line: InvoiceLine) -> Row:
         "PricingQuantity": str(line.quantity) if itemised else "",
         "PricingUnit": unit if itemised else "",
         "PricingCategory": "Standard" if itemised else "Other",
-        "ListUnitPrice": price,
+        "ListUnitPrice": "" if listed is None else f"{usd(listed):f}",
         "ContractedUnitPrice": price,
         "ResourceId": line.model,
         "ResourceName": line.model,

@@ -1,10 +1,11 @@
-"""From covered charges to invoice lines: one per token class and price version.
+"""From covered charges to invoice lines: one per token class and price version, one per adjustment.
 
 A charge is itemised where its tokens × rates are what the tenant paid; where it paid another sum
 (cut at its hold, settled late, decided by a person) it goes into one line per price version. So
 the exact sums of the lines are the exact sum of the charges, which is asserted.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,8 +14,9 @@ from typing import Any, Final, NamedTuple
 from django.db import connection
 
 from billing.errors import InvoiceRefused
+from billing.invoicing import coverage
 from billing.invoicing.coverage import COVERED_SQL
-from billing.models import Invoice, InvoiceLine
+from billing.models import AdjustmentNote, Invoice, InvoiceLine
 from billing.money import cents
 
 Kind = InvoiceLine.Kind
@@ -91,14 +93,14 @@ class Line:
     service_end: datetime
 
     @property
-    def amount_cents(self) -> int:
-        return cents(self.exact_pico)
+    def is_adjustment(self) -> bool:
+        return self.kind == Kind.ADJUSTMENT
 
-    def as_row(self, invoice_id: int, position: int) -> InvoiceLine:
+    def as_row(self, invoice_id: int, position: int, amount_cents: int) -> InvoiceLine:
         return InvoiceLine(
             invoice_id=invoice_id,
             position=position,
-            amount_cents=self.amount_cents,
+            amount_cents=amount_cents,
             **{name: getattr(self, name) for name in self.__slots__},
         )
 
@@ -114,7 +116,34 @@ def lines_of(invoice: Invoice) -> list[Line]:
     lines = [line for group in groups for line in _lines_of_group(group)]
     if sum(line.exact_pico for line in lines) != charged:
         raise InvoiceRefused(f"lines do not add up to the charges of {charged} pico-dollars")
-    return lines
+    return lines + [_line_of_note(note) for note in coverage.notes_of(invoice)]
+
+
+def amounts_cents(lines: Iterable[Line]) -> list[int]:
+    """The cents of each line: what the rounded sum of its sku grows by with it. So a sku is rounded
+    once, however many prices it had, and its lines add up to that."""
+    sums: dict[str, int] = defaultdict(int)
+    amounts = []
+    for line in lines:
+        before = cents(sums[line.sku])
+        sums[line.sku] += line.exact_pico
+        amounts.append(cents(sums[line.sku]) - before)
+    return amounts
+
+
+def _line_of_note(note: AdjustmentNote) -> Line:
+    return Line(
+        kind=Kind.ADJUSTMENT,
+        model=note.title,
+        sku=note.number,
+        price_version_id=None,
+        unit=note.reason,
+        quantity=1,
+        rate_pico=None,
+        exact_pico=note.charged_pico,
+        service_start=note.issued_at,
+        service_end=note.issued_at,
+    )
 
 
 def _lines_of_group(group: tuple[Any, ...]) -> Iterable[Line]:

@@ -16,7 +16,7 @@ from django.db import connection
 
 from billing.errors import InvoiceRefused
 from billing.invoicing.coverage import COVERED_SQL
-from billing.models import CreditNote, Invoice, InvoiceLine, Receipt, Refund
+from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
 from billing.money import usd_json
 
 TEMPLATE: Final = Path(__file__).with_name("invoice.typ")
@@ -76,10 +76,35 @@ def of_a_credit_note(note: CreditNote) -> bytes:
         "lines": [{"title": "Credit", "detail": "", "rows": [row]}],
         "sums": sums,
         "total": ("Total credited", dollars(-note.total_cents)),
-        "notes": ["The net sum was added to your credit."],
+        "notes": [_credited(note)],
         "teams": [],
     }
     return _compile(facts, parties, note.issued_at)
+
+
+def _credited(note: CreditNote) -> str:
+    if note.tax_grant is None:
+        return "The net sum was added to your credit."
+    back = note.net_cents + note.tax_cents - note.settled_tax_cents
+    return f"{dollars(back)} was added to your credit: the net sum, and the tax that was paid."
+
+
+def of_an_adjustment(note: AdjustmentNote) -> bytes:
+    """What was given back or charged more, exactly; it is taxed as a line of the next invoice."""
+    exact = f"${usd_json(abs(note.charged_pico)).decode()}"
+    row = {"what": note.reason, "quantity": "", "rate": "", "amount": exact}
+    facts: dict[str, Any] = {
+        "title": f"Adjustment {note.number}",
+        "state": "",
+        "facts": [("Issued", f"{note.issued_at:%-d %B %Y}"), ("Currency", "USD")],
+        "rate_label": "",
+        "lines": [{"title": note.title, "detail": "", "rows": [row]}],
+        "sums": [],
+        "total": ("Charged" if note.charged_pico > 0 else "Given back", exact),
+        "notes": ["It is a line of your next invoice, where it is rounded and taxed."],
+        "teams": [],
+    }
+    return _compile(facts, note.parties, note.issued_at)
 
 
 def of_a_receipt(receipt: Receipt) -> bytes:
@@ -238,7 +263,9 @@ def _row(line: InvoiceLine) -> dict[str, str]:
 def _sums(invoice: Invoice, tax_name: str) -> list[Pair]:
     rows = [("Subtotal", dollars(invoice.subtotal_cents))]
     if invoice.covered_cents:
-        rows.append(("Covered by your credit", dollars(-invoice.covered_cents)))
+        covered = invoice.covered_cents > 0
+        label = "Covered by your credit" if covered else "Carried over to your credit"
+        rows.append((label, dollars(-invoice.covered_cents)))
     if invoice.tax_ppm:
         rows.append((_tax_label(invoice.tax_ppm, tax_name), dollars(invoice.tax_cents)))
     return rows
@@ -256,7 +283,14 @@ def _notes(invoice: Invoice, parties: Mapping[str, Any]) -> list[str]:
     if parties["buyer"].get("tax_note"):
         notes.append(parties["buyer"]["tax_note"])
     exact = usd_json(int(invoice.usage_pico)).decode()
-    notes.append(f"Usage was ${exact} exactly; each line is rounded once, to whole cents.")
+    notes.append(
+        f"Usage was ${exact} exactly; the sum of each sku is rounded once, to whole cents."
+    )
+    if invoice.untaxed_cents:
+        notes.append(
+            f"Tax is also on {dollars(invoice.untaxed_cents)} that was covered by credit"
+            " which had borne none."
+        )
     if invoice.total_cents and parties["seller"].get("payment"):
         notes.append(parties["seller"]["payment"])
     if invoice.replaces is not None:

@@ -5,13 +5,18 @@ Seller, buyer and tax stand as they were when the money came; nothing alters the
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from billing.invoicing import numbers
 from billing.invoicing.documents import buyer_of
-from billing.models import BillingProfile, NumberSeries, Receipt, Refund, TopUp
+from billing.models import BillingProfile, NumberSeries, Receipt, Refund, Tenant, TopUp
 from billing.models.invoices import PPM
 from billing.money import half_away
+
+TAXED_LATER: Final = (
+    "No tax is charged yet, as there was no billing profile: it is on the invoice of the usage that"
+    " this credit covers."
+)
 
 
 def issue(topup: TopUp, *, seller: dict[str, str], now: datetime) -> Receipt:
@@ -58,11 +63,18 @@ def issue_refund(
 
 def _stated(topup: TopUp, seller: dict[str, str]) -> dict[str, Any]:
     profile = BillingProfile.objects.filter(tenant=topup.tenant).first()
-    buyer = buyer_of(profile) if profile else {"legal_name": topup.tenant.name}
     # The profile may have changed since the sum was fixed; then no rate is printed.
     is_same = profile and half_away(topup.net_cents * profile.tax_ppm, PPM) == topup.tax_cents
+    buyer = buyer_as_of_now(topup.tenant)
+    if topup.is_taxed_later:
+        buyer["tax_note"] = TAXED_LATER
     return {
         "parties": {"seller": seller, "buyer": buyer},
         "tax_ppm": profile.tax_ppm if profile and is_same else None,
         "payment_reference": topup.payment_reference,
     }
+
+
+def buyer_as_of_now(tenant: Tenant) -> dict[str, str]:
+    profile = BillingProfile.objects.filter(tenant=tenant).first()
+    return buyer_of(profile) if profile else {"legal_name": tenant.name}

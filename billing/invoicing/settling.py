@@ -1,33 +1,49 @@
 """What is paid and credited on a finalised invoice, and what is still open."""
 
 from datetime import date, datetime
+from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import Sum
 
 from billing import audit, credit, tax
 from billing.errors import InvoiceRefused
-from billing.invoicing import numbers
+from billing.invoicing import numbers, untaxed
 from billing.invoicing.documents import locked_finalised
 from billing.ledger import AccountKey, Code, Kind
 from billing.models import CreditGrant, CreditNote, Invoice, NumberSeries, Payment, Transfer
 from billing.money import PICO_PER_CENT, half_away
 
 
-def open_cents(invoice: Invoice) -> int:
-    """What is still to be paid; what was credited beyond it is credit of the tenant by now."""
+class Open(NamedTuple):
+    """What is still to be paid, before tax and of tax."""
+
+    net_cents: int
+    tax_cents: int
+
+    @property
+    def total_cents(self) -> int:
+        return self.net_cents + self.tax_cents
+
+
+def open_of(invoice: Invoice) -> Open:
+    """What neither was paid nor credited; what was credited beyond it is credit of the tenant."""
     if invoice.state != Invoice.State.FINALISED:
-        return 0
-    return max(0, invoice.total_cents - _credited(invoice) - _paid(invoice))
+        return Open(0, 0)
+    credited = invoice.credit_notes.aggregate(
+        net=Sum("settled_net_cents"), tax=Sum("settled_tax_cents")
+    )
+    paid = invoice.payments.aggregate(total=Sum("amount_cents"), net=Sum("grant__amount_pico"))
+    paid_net = int(paid["net"] or 0) // PICO_PER_CENT
+    paid_tax = (paid["total"] or 0) - paid_net
+    return Open(
+        max(0, invoice.net_cents - (credited["net"] or 0) - paid_net),
+        max(0, invoice.tax_cents - (credited["tax"] or 0) - paid_tax),
+    )
 
 
-def _credited(invoice: Invoice) -> int:
-    sums = invoice.credit_notes.aggregate(net=Sum("net_cents"), tax=Sum("tax_cents"))
-    return (sums["net"] or 0) + (sums["tax"] or 0)
-
-
-def _paid(invoice: Invoice) -> int:
-    return invoice.payments.aggregate(total=Sum("amount_cents"))["total"] or 0
+def open_cents(invoice: Invoice) -> int:
+    return open_of(invoice).total_cents
 
 
 def record_payment(
@@ -49,12 +65,13 @@ def record_payment(
             if (known.invoice_id, known.amount_cents) != (invoice.pk, amount_cents):
                 raise InvoiceRefused(f"{reference} is booked already, with other facts")
             return known
-        still_open = open_cents(invoice)
-        if amount_cents > still_open:
+        still_open = open_of(invoice)
+        if amount_cents > still_open.total_cents:
             raise InvoiceRefused(
-                f"{still_open} cents are open: book the rest as credit of the tenant"
+                f"{still_open.total_cents} cents are open: book the rest as credit of the tenant"
             )
-        tax_cents = _tax_part(invoice, amount_cents)
+        # In proportion to what is open, so that the last payment brings both to zero exactly.
+        tax_cents = half_away(amount_cents * still_open.tax_cents, still_open.total_cents)
         audit.record(
             actor=created_by,
             action="invoice.pay",
@@ -72,17 +89,6 @@ def record_payment(
             transfer=_pay_tax(invoice, tax_cents, key=f"payment:{reference}"),
             created_by=created_by,
         )
-
-
-def _tax_part(invoice: Invoice, amount_cents: int) -> int:
-    """Tax in proportion, so that the last payment brings tax and net to their sums exactly."""
-    before = _credited(invoice) + _paid(invoice)
-    return tax.part_cents(
-        before=before,
-        after=before + amount_cents,
-        tax_cents=invoice.tax_cents,
-        total_cents=invoice.total_cents,
-    )
 
 
 def _credit_paid(
@@ -114,7 +120,8 @@ def _pay_tax(invoice: Invoice, tax_cents: int, *, key: str) -> Transfer | None:
 def issue_credit_note(
     *, invoice_id: int, net_cents: int, reason: str, created_by: str, now: datetime
 ) -> CreditNote:
-    """Credit part of an invoice: the tenant's credit grows by it, and its tax is taken back."""
+    """Credit part of an invoice, its tax in proportion: what is open is lessened, and what was paid
+    is credit of the tenant again, tax included."""
     if not reason.strip() or net_cents <= 0:
         raise InvoiceRefused("a credit note needs an amount above zero and a reason")
     with transaction.atomic():
@@ -125,51 +132,75 @@ def issue_credit_note(
             left = invoice.subtotal_cents - net_before
             raise InvoiceRefused(f"{left} cents of {invoice.number} are left to credit")
         number = numbers.next_number(NumberSeries.Document.CREDIT_NOTE, now)
-        tax_cents = _tax_credited(invoice, net_before + net_cents) - tax_before
+        note = CreditNote(
+            invoice=invoice,
+            number=number,
+            reason=reason[:200],
+            net_cents=net_cents,
+            tax_cents=_tax_credited(invoice, net_before + net_cents) - tax_before,
+            created_by=created_by,
+            issued_at=now,
+        )
         audit.record(
             actor=created_by,
             action="invoice.credit",
             subject=str(invoice),
             tenant=invoice.tenant,
-            after={"credit_note": number, "net_cents": net_cents, "tax_cents": tax_cents},
+            after={"credit_note": number, "net_cents": net_cents, "tax_cents": note.tax_cents},
             reason=reason,
             now=now,
         )
-        return CreditNote.objects.create(
-            invoice=invoice,
-            number=number,
-            reason=reason[:200],
-            net_cents=net_cents,
-            tax_cents=tax_cents,
-            grant=credit.grant(
-                tenant=invoice.tenant,
-                amount_pico=net_cents * PICO_PER_CENT,
-                reason=f"{number}: {reason}",
-                created_by=created_by,
-                kind=CreditGrant.Kind.CREDIT_NOTE,
-            ),
-            transfer=_untax(invoice, tax_cents, number),
-            created_by=created_by,
-            issued_at=now,
-        )
+        _credit(note, _taxed(invoice, net_before + net_cents) - _taxed(invoice, net_before))
+        note.save()
+    return note
+
+
+def _credit(note: CreditNote, taxed_cents: int) -> None:
+    """Move a note's money: `taxed_cents` of it had borne tax. What of that was paid by now is
+    credit before tax, for the tax on it is given back too."""
+    still_open = open_of(note.invoice)
+    note.settled_net_cents = min(note.net_cents, still_open.net_cents)
+    note.settled_tax_cents = min(note.tax_cents, still_open.tax_cents)
+    untaxed_cents = max(0, taxed_cents - note.settled_net_cents)
+    note.grant = _grant(note, note.net_cents, CreditGrant.Kind.CREDIT_NOTE, untaxed_cents)
+    paid_tax_cents = note.tax_cents - note.settled_tax_cents
+    if paid_tax_cents:
+        note.tax_grant = _grant(note, paid_tax_cents, CreditGrant.Kind.TAX, paid_tax_cents)
+    note.transfer = _untax(note)
+
+
+def _grant(note: CreditNote, amount_cents: int, kind: str, untaxed_cents: int) -> CreditGrant:
+    grant = credit.grant(
+        tenant=note.invoice.tenant,
+        amount_pico=amount_cents * PICO_PER_CENT,
+        reason=f"{note.number}: {note.reason}",
+        created_by=note.created_by,
+        kind=kind,
+    )
+    untaxed.mark(grant, untaxed_cents * PICO_PER_CENT)
+    return grant
+
+
+def _taxed(invoice: Invoice, net_cents: int) -> int:
+    """What of a credited net sum had borne tax: credit that covered the rest had not."""
+    return min(net_cents, invoice.taxable_cents)
 
 
 def _tax_credited(invoice: Invoice, net_cents: int) -> int:
-    """Tax that belongs to a credited net sum; credit that had covered the usage bore none."""
-    if not invoice.net_cents:
+    if not invoice.taxable_cents:
         return 0
-    taxed = min(net_cents, invoice.net_cents)
-    return half_away(taxed * invoice.tax_cents, invoice.net_cents)
+    return half_away(_taxed(invoice, net_cents) * invoice.tax_cents, invoice.taxable_cents)
 
 
-def _untax(invoice: Invoice, tax_cents: int, number: str) -> Transfer | None:
+def _untax(note: CreditNote) -> Transfer | None:
+    """Tax that is not owed any more, because it was still open."""
     return tax.post(
         debit=AccountKey(Kind.TAX_PAYABLE),
-        credit=AccountKey(Kind.RECEIVABLE, invoice.tenant_id),
-        tax_cents=tax_cents,
+        credit=AccountKey(Kind.RECEIVABLE, note.invoice.tenant_id),
+        tax_cents=note.settled_tax_cents,
         code=Code.CREDIT_NOTE,
-        key=f"credit-note:{number}",
-        tenant_id=invoice.tenant_id,
-        memo=f"{number} for {invoice.number}",
-        corrects_id=invoice.transfer_id,
+        key=f"credit-note:{note.number}",
+        tenant_id=note.invoice.tenant_id,
+        memo=f"{note.number} for {note.invoice.number}",
+        corrects_id=note.invoice.transfer_id,
     )

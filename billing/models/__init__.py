@@ -1,5 +1,6 @@
 """Billing's tables, one file per concept; import them from here."""
 
+from billing.models.adjustment_notes import AdjustmentNote
 from billing.models.audit_entries import AuditEntry
 from billing.models.budget_alerts import AlertChannel, AlertDelivery, BudgetAlert
 from billing.models.call_profiles import CallCount, CallMark, CallProfile
@@ -33,9 +34,11 @@ from billing.models.rerating import Adjustment, ReRating
 from billing.models.rollups import AccountSum, UsageDay, UsageHour, UsageSession
 from billing.models.seals import EntrySeal, EventSeal
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
+from billing.models.untaxed_credit import UntaxedCredit
 from billing.models.usage_events import UsageEvent
 
 __all__ = [
+    "AdjustmentNote",
     "AlertChannel",
     "AlertDelivery",
     "BudgetAlert",
@@ -88,6 +91,7 @@ __all__ = [
     "Tenant",
     "TopUp",
     "Transfer",
+    "UntaxedCredit",
     "UsageDay",
     "UsageEvent",
     "UsageHour",

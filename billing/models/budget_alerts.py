@@ -56,6 +56,15 @@ class AlertChannel(models.Model):
         return f"{self.kind} {self.target}"
 
 
+def _one_of(*names: str) -> models.Q:
+    """Exactly one of these is set."""
+    condition = models.Q()
+    for name in names:
+        others = {other: None for other in names if other != name}
+        condition |= models.Q(**others) & ~models.Q(**{name: None})
+    return condition
+
+
 class AlertDelivery(models.Model):
     """One alert, of a budget, of credit or of a refund, on its way to one channel; tried again a
     bounded number of times."""
@@ -68,6 +77,9 @@ class AlertDelivery(models.Model):
     )
     refund = models.ForeignKey(
         "billing.Refund", on_delete=models.CASCADE, null=True, related_name="deliveries"
+    )
+    adjustment = models.ForeignKey(
+        "billing.AdjustmentNote", on_delete=models.CASCADE, null=True, related_name="deliveries"
     )
     channel = models.ForeignKey(AlertChannel, on_delete=models.CASCADE, related_name="deliveries")
     tries = models.PositiveSmallIntegerField(default=0)
@@ -83,17 +95,17 @@ class AlertDelivery(models.Model):
                 fields=["credit_alert", "channel"], name="credit_alert_delivery_once"
             ),
             models.UniqueConstraint(fields=["refund", "channel"], name="refund_delivery_once"),
+            models.UniqueConstraint(
+                fields=["adjustment", "channel"], name="adjustment_delivery_once"
+            ),
             models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(credit_alert=None, refund=None) & ~models.Q(alert=None),
-                    models.Q(alert=None, refund=None) & ~models.Q(credit_alert=None),
-                    models.Q(alert=None, credit_alert=None) & ~models.Q(refund=None),
-                    _connector=models.Q.OR,
-                ),
+                condition=_one_of("alert", "credit_alert", "refund", "adjustment"),
                 name="alert_delivery_of_one",
             ),
         ]
         verbose_name_plural = "alert deliveries"
 
     def __str__(self) -> str:
-        return f"{self.alert or self.credit_alert or self.refund} to {self.channel}"
+        return (
+            f"{self.alert or self.credit_alert or self.refund or self.adjustment} to {self.channel}"
+        )

@@ -30,8 +30,15 @@ class BillingProfile(models.Model):
     tax_name = models.CharField(max_length=40, blank=True, help_text="For example VAT or GST.")
     # Parts per million: 8.875 % is 88,750.
     tax_ppm = models.PositiveIntegerField(default=0, validators=[MaxValueValidator(PPM)])
+    is_reverse_charge = models.BooleanField(
+        "reverse charge",
+        default=False,
+        help_text="The buyer owes the tax: needs its VAT id, and is printed.",
+    )
     tax_note = models.CharField(
-        max_length=200, blank=True, help_text="Printed under the tax, for example: reverse charge."
+        max_length=200,
+        blank=True,
+        help_text="Printed under the tax: why there is none, say.",
     )
     reference = models.CharField(
         max_length=80, blank=True, help_text="The buyer's order number or cost centre, printed."
@@ -44,6 +51,10 @@ class BillingProfile(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(tax_ppm__lte=PPM), name="tax_at_most_all"),
             models.CheckConstraint(condition=Q(tax_ppm=0) | ~Q(tax_name=""), name="tax_has_a_name"),
+            models.CheckConstraint(
+                condition=Q(is_reverse_charge=False) | Q(tax_ppm=0) & ~Q(tax_id=""),
+                name="reverse_charge_has_a_vat_id",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -58,6 +69,7 @@ class NumberSeries(models.Model):
         CREDIT_NOTE = "CN"
         RECEIPT = "RCP"
         REFUND = "RFN"
+        ADJUSTMENT = "ADJ"
 
     document = models.CharField(max_length=4, choices=Document)
     year = models.PositiveSmallIntegerField()
@@ -98,9 +110,15 @@ class Invoice(models.Model):
         "self", on_delete=models.PROTECT, null=True, related_name="replaced_by"
     )
     usage_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
+    # What adjustment notes charged, less what they gave back.
+    adjusted_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
+    # Negative where more was given back than used: carried over as credit.
     covered_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
     subtotal_cents = models.BigIntegerField(default=0)
     covered_cents = models.BigIntegerField(default=0)
+    # What of the covered sum was covered by credit that has borne no tax: it is taxed here.
+    untaxed_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
+    untaxed_cents = models.BigIntegerField(default=0)
     tax_cents = models.BigIntegerField(default=0)
     tax_ppm = models.PositiveIntegerField(default=0)
     # Buyer and seller as they were when it was finalised.
@@ -150,25 +168,35 @@ class Invoice(models.Model):
         return self.subtotal_cents - self.covered_cents
 
     @property
+    def taxable_cents(self) -> int:
+        return self.net_cents + self.untaxed_cents
+
+    @property
+    def charged_pico(self) -> int:
+        return int(self.usage_pico) + int(self.adjusted_pico)
+
+    @property
     def total_cents(self) -> int:
         return self.net_cents + self.tax_cents
 
 
 class InvoiceLine(models.Model):
-    """One token class at one price version: exact cost, rounded once, half away from zero."""
+    """One token class at one price version, exactly; or an adjustment note. Cents are rounded once
+    per sku, half away from zero: those of its lines add up to it."""
 
     class Kind(models.TextChoices):
         USAGE = "usage"
         LATE = "late", "from an earlier period"
         PARTIAL = "partial", "charged in part"
+        ADJUSTMENT = "adjustment"
 
     invoice = models.ForeignKey(Invoice, on_delete=models.CASCADE, related_name="lines")
     position = models.PositiveIntegerField()
-    kind = models.CharField(max_length=10, choices=Kind)
+    kind = models.CharField(max_length=12, choices=Kind)
     model = models.CharField(max_length=200)
     sku = models.CharField(max_length=200)
     price_version = models.ForeignKey("billing.PriceVersion", on_delete=models.PROTECT, null=True)
-    unit = models.CharField(max_length=40)
+    unit = models.CharField(max_length=200)
     quantity = models.BigIntegerField()
     # Null where the line is not quantity × rate.
     rate_pico = models.BigIntegerField(null=True)
@@ -194,7 +222,14 @@ class CreditNote(models.Model):
     reason = models.CharField(max_length=200)
     net_cents = models.BigIntegerField()
     tax_cents = models.BigIntegerField()
+    # What of it met what was open. The rest was paid or covered by then, and is credit.
+    settled_net_cents = models.BigIntegerField(default=0)
+    settled_tax_cents = models.BigIntegerField(default=0)
     grant = models.OneToOneField(CreditGrant, on_delete=models.PROTECT)
+    # Tax that was paid and is credit now.
+    tax_grant = models.OneToOneField(
+        CreditGrant, on_delete=models.PROTECT, null=True, related_name="+"
+    )
     transfer = models.OneToOneField("billing.Transfer", on_delete=models.PROTECT, null=True)
     created_by = models.CharField(max_length=150)
     issued_at = models.DateTimeField()

@@ -26,6 +26,8 @@ class TopUp(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="topups")
     net_cents = models.BigIntegerField()
     tax_cents = models.BigIntegerField(default=0)
+    # There was no billing profile: usage that this credit covers is taxed on its invoice.
+    is_taxed_later = models.BooleanField(default=False)
     is_automatic = models.BooleanField(default=False)
     state = models.CharField(max_length=10, choices=State, default=State.STARTED)
     # The processor's own name of the payment, once it has one.

@@ -64,7 +64,8 @@ class CreditGrant(models.Model):
         PAID = "paid"
         ROUNDING = "rounding"  # what an invoice's rounding to cents left over, either way
         CREDIT_NOTE = "credit_note"
-        ADJUSTMENT = "adjustment"  # a price was corrected: back to the tenant, or negative
+        TAX = "tax"  # tax that was paid and is credited
+        ADJUSTMENT = "adjustment"  # outside usage: back to the tenant, or negative
         EXPIRY = "expiry"  # takes back what `expires` had left, so negative
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="grants")

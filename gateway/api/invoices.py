@@ -10,8 +10,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.invoicing import settling
-from billing.models import CreditNote, Invoice, InvoiceLine, Receipt, Refund
+from billing.invoicing import adjustments, settling
+from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
 from gateway.api import pages
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_per_million_text, usd_text
@@ -45,6 +45,30 @@ class InvoiceView(TenantView):
                 "credit_notes": [_note(note) for note in notes],
             }
         )
+
+
+class AdjustmentListView(TenantView):
+    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
+    def get(self, request: Request, tenant: str) -> Response:
+        """Corrections, rebates and service credits, newest first: each is a line of the next
+        invoice. `charged_usd` is below zero where it was given back."""
+        self.access.require_manager()
+        issued = AdjustmentNote.objects.filter(tenant=self.access.tenant).select_related("grant")
+        page = pages.read(request, issued)
+        return page.answer([_adjustment(note) for note in page.rows])
+
+
+def _adjustment(note: AdjustmentNote) -> dict[str, Any]:
+    return {
+        "number": note.number,
+        "cause": note.cause,
+        "reason": note.reason,
+        "charged_usd": usd_text(note.charged_pico),
+        "months": {
+            f"{month:%Y-%m}": usd_text(-pico) for month, pico in adjustments.months_of(note).items()
+        },
+        "issued_at": note.issued_at.isoformat(),
+    }
 
 
 class ReceiptListView(TenantView):
@@ -106,8 +130,10 @@ def _invoice(invoice: Invoice) -> dict[str, Any]:
         "due_on": invoice.due_on.isoformat() if invoice.due_on else None,
         "currency": "USD",
         "usage_usd": usd_text(int(invoice.usage_pico)),
+        "adjustments_usd": usd_text(int(invoice.adjusted_pico)),
         "subtotal": _sum(invoice.subtotal_cents),
         "covered_by_credit": _sum(invoice.covered_cents),
+        "covered_untaxed": _sum(invoice.untaxed_cents),
         "tax": _sum(invoice.tax_cents),
         "total": _sum(invoice.total_cents),
         "open": _sum(settling.open_cents(invoice)),

@@ -53,6 +53,11 @@ urlpatterns = [
     path(f"{TENANT}/members/<int:member_id>/", members.MemberView.as_view(), name="api-member"),
     path(f"{TENANT}/invoices/", invoices.InvoiceListView.as_view(), name="api-invoices"),
     path(f"{TENANT}/invoices/<str:number>/", invoices.InvoiceView.as_view(), name="api-invoice"),
+    path(
+        f"{TENANT}/adjustments/",
+        invoices.AdjustmentListView.as_view(),
+        name="api-adjustments",
+    ),
     path(f"{TENANT}/receipts/", invoices.ReceiptListView.as_view(), name="api-receipts"),
     path(f"{TENANT}/refunds/", invoices.RefundListView.as_view(), name="api-refunds"),
     path(f"{TENANT}/keys/", tenants.KeyListView.as_view(), name="api-keys"),

@@ -87,6 +87,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 "Invoices",
                 _item("Invoices", "request_quote", "billing_invoice"),
                 _item("Billing profiles", "contact_mail", "billing_billingprofile"),
+                _item("Adjustments", "tune", "billing_adjustmentnote"),
                 _item("Credit notes", "undo", "billing_creditnote"),
                 _item("Payments", "account_balance_wallet", "billing_payment"),
                 _item("Bought credit", "shopping_cart", "billing_topup"),

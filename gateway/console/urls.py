@@ -57,6 +57,7 @@ urlpatterns = [
     path("invoices/<int:invoice_id>/pdf/", billing.invoice_pdf, name="invoice-pdf"),
     path("invoices/<int:invoice_id>/focus.csv", billing.invoice_focus, name="invoice-focus"),
     path("credit-notes/<int:note_id>/pdf/", billing.credit_note_pdf, name="credit-note-pdf"),
+    path("adjustments/<int:note_id>/pdf/", billing.adjustment_pdf, name="adjustment-pdf"),
     path("receipts/<int:receipt_id>/pdf/", billing.receipt_pdf, name="receipt-pdf"),
     path("refunds/<int:refund_id>/pdf/", billing.refund_pdf, name="refund-pdf"),
     path("members/", members.member_list, name="members"),

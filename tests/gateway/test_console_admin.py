@@ -43,6 +43,7 @@ PAGES = (
     "gateway/seller/",
     "billing/rebatescale/",
     "billing/rebatescale/add/",
+    "billing/adjustmentnote/",
     "billing/volumerebate/",
     "providers/provider/drift/",
     "gateway/seller/add/",

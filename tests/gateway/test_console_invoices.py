@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from billing.invoicing import documents, periods, settling
-from billing.models import BillingProfile, CreditNote, Invoice, Payment, Tenant
+from billing.models import AdjustmentNote, BillingProfile, CreditNote, Invoice, Payment, Tenant
 from gateway.models import Member
 from tests.gateway.console_rows import offer, served
 from tests.people import Person
@@ -111,3 +111,32 @@ def test_a_tenant_reads_its_invoices_and_nobody_else_s(
 
 def test_a_stranger_signs_in_first(client: Client, db: None) -> None:
     assert client.get("/invoices/1/pdf/").status_code == 302
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_operator_adjusts_and_the_tenant_reads_its_note(
+    operator: Client, client: Client, alice: Person, charlie: Person
+) -> None:
+    # given
+    facts = {
+        "tenant": alice.tenant.pk,
+        "cause": "service",
+        "given_usd": "2.50",
+        "month": "2026-03-17",
+        "reason": "slow week",
+    }
+    # when
+    for wrong in ({"given_usd": "0"}, {"given_usd": "1e9"}, {"cause": "rebate"}, {"reason": " "}):
+        operator.post("/admin/billing/adjustmentnote/add/", {**facts, **wrong})
+    assert not AdjustmentNote.objects.exists()
+    assert operator.post("/admin/billing/adjustmentnote/add/", facts).status_code == 302
+    # then
+    note = AdjustmentNote.objects.get()
+    assert note.months == {"2026-03": "2500000000000"}
+    client.force_login(alice.user)
+    assert note.number in client.get("/billing/").content.decode()
+    assert client.get(f"/adjustments/{note.pk}/pdf/").status_code == 200
+    listed = client.get(f"/api/v1/tenants/{alice.tenant.slug}/adjustments/").json()
+    assert [(row["number"], row["charged_usd"]) for row in listed] == [(note.number, "-2.5")]
+    client.force_login(charlie.user)
+    assert client.get(f"/adjustments/{note.pk}/pdf/").status_code == 404

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 from billing import burning
 from billing.errors import InvoiceRefused
 from billing.invoicing import focus, pdf, settling
-from billing.models import CreditNote, Invoice, Receipt, Recharge, Refund, TopUp
+from billing.models import AdjustmentNote, CreditNote, Invoice, Receipt, Recharge, Refund, TopUp
 from billing.money import usd
 from gateway import chargeback
 from gateway.console import budget_rows
@@ -54,6 +54,9 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
         "centres": chargeback.of_month(tenant, month),
         "rows": [(invoice, settling.open_cents(invoice)) for invoice in found],
         "notes": CreditNote.objects.filter(invoice__tenant=tenant).order_by("-pk")[:SHOWN_MAX],
+        "adjustments": AdjustmentNote.objects.filter(tenant=tenant)
+        .select_related("grant")
+        .order_by("-pk")[:SHOWN_MAX],
         "pots": [pot for pot in burning.pots_of(tenant) if pot.left_pico > 0],
         "topups": TopUp.objects.filter(tenant=tenant)
         .select_related("receipt")
@@ -109,6 +112,14 @@ def credit_note_pdf(request: HttpRequest, note_id: int) -> HttpResponse:
     found = CreditNote.objects.select_related("invoice__tenant")
     note = get_object_or_404(found, _visible_to(request, "invoice__tenant"), pk=note_id)
     return _pdf(note.number, lambda: pdf.of_a_credit_note(note))
+
+
+@require_safe
+@login_required
+def adjustment_pdf(request: HttpRequest, note_id: int) -> HttpResponse:
+    found = AdjustmentNote.objects.select_related("grant")
+    note = get_object_or_404(found, _visible_to(request, "tenant"), pk=note_id)
+    return _pdf(note.number, lambda: pdf.of_an_adjustment(note))
 
 
 @require_safe
