@@ -1,7 +1,7 @@
 """The registers of spend caps as Postgres has them, and which of them an event counts in."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -9,7 +9,7 @@ from typing import Any, Final
 from django.db import connection
 from django.db.models import QuerySet
 
-from billing import registers
+from billing import made_keys, registers
 from billing.models import Quota, ScopeKind
 from billing.registers import Span
 from billing.usage_stream import StreamEntry
@@ -132,10 +132,22 @@ def used(tenants: Collection[int], kinds: Collection[str], span: Span) -> dict[S
     with connection.cursor() as cursor:
         sql = USED.format(parts=parts, by_scope=by_scope)
         cursor.execute(sql, arguments | {"tenants": list(tenants)})
-        return {
+        found = {
             (tenant_id, kind, scope_id): int(pico)
             for tenant_id, kind, scope_id, pico in cursor.fetchall()
         }
+    return found | _with_made_keys(tenants, found) if ScopeKind.KEY in kinds else found
+
+
+def _with_made_keys(tenants: Collection[int], own: Mapping[Scope, int]) -> dict[Scope, int]:
+    """What keys used together with the keys that they made."""
+    found: dict[Scope, int] = {}
+    for (tenant_id, made), line in made_keys.lines(tenants).items():
+        used_by_made = own.get((tenant_id, ScopeKind.KEY, str(made)), 0)
+        for maker in line:
+            scope = (tenant_id, ScopeKind.KEY.value, str(maker))
+            found[scope] = found.get(scope, own.get(scope, 0)) + used_by_made
+    return found
 
 
 def _parts(span: Span) -> tuple[str, dict[str, Any]]:
@@ -181,6 +193,7 @@ class QuotaRegisters:
 
     tag: str
     windows: dict[Scope, list[Window]]
+    makers: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
     # Most events of a batch ask the same as one before them.
     _answers: dict[tuple[object, ...], tuple[str, ...]] = field(default_factory=dict)
 
@@ -189,7 +202,9 @@ class QuotaRegisters:
         windows: dict[Scope, list[Window]] = defaultdict(list)
         for quota in _with_registers(tenants):
             windows[_scope_of(quota)].append((quota.window, quota.tenant.time_zone))
-        return cls(registers.tag_of_shard(shard), dict(windows))
+        capped = {tenant for tenant, kind, _ in windows if kind == ScopeKind.KEY}
+        makers = made_keys.lines(capped) if capped else {}
+        return cls(registers.tag_of_shard(shard), dict(windows), makers)
 
     def missing(self, entry: StreamEntry) -> tuple[str, ...]:
         """Registers the event belongs in that its hold did not name: a cap set after it."""
@@ -209,6 +224,7 @@ class QuotaRegisters:
             (ScopeKind.TENANT, event.tenant),
             (ScopeKind.TEAM, event.team),
             (ScopeKind.KEY, event.key),
+            *((ScopeKind.KEY, maker) for maker in self.makers.get((event.tenant, event.key), ())),
             (ScopeKind.MODEL, event.model),
             (ScopeKind.PROVIDER, event.supplier),
         )

@@ -6,6 +6,7 @@ data plane only after its register is right. Callers tell the data plane to look
 signal); without it the limit is seen a few seconds later. Every change is written down (`audit`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -29,6 +30,7 @@ LIMIT_PICO_MAX: Final = 10**30
 NAME_LENGTH_MAX: Final = 200
 CALENDAR: Final = (Quota.Window.DAY, Quota.Window.WEEK, Quota.Window.MONTH)
 OWNED_SCOPES: Final = (ScopeKind.TEAM, ScopeKind.KEY)
+OWN_LIMIT: Final = "a key does not loosen a limit that binds it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,12 @@ def set_quota(
     actor: str,
     now: datetime,
     reason: str = "",
+    may_loosen: bool = True,
     client: redis.Redis | None = None,
 ) -> Quota:
-    """Set or change a spend cap; a raise that it has ends. Takes the shard's lock to the end of
-    the transaction; LimitRefused, RedisError, Cold and LockTimeout change nothing."""
+    """Set or change a spend cap; a raise that it has ends. Who may not loosen it is refused what
+    lets more through. Takes the shard's lock to the end of the transaction; LimitRefused,
+    RedisError, Cold and LockTimeout change nothing."""
     _check_cap(tenant, cap)
     client = client or connection()
     _catch_up(client, tenant.shard, now)
@@ -78,6 +82,8 @@ def set_quota(
         known = Quota.objects.filter(
             tenant=tenant, scope_kind=cap.scope_kind, scope_id=cap.scope_id, window=cap.window
         ).first()
+        if known is not None and not may_loosen and _loosens(known, cap):
+            raise LimitRefused(OWN_LIMIT)
         if known is None and cap.scope_kind != ScopeKind.SESSION:
             _begin_register(client, tenant, _register_of(tenant, cap, now))
         quota, _ = Quota.objects.update_or_create(
@@ -96,6 +102,10 @@ def set_quota(
     return quota
 
 
+def _loosens(known: Quota, cap: Cap) -> bool:
+    return cap.limit_pico > known.limit_pico or (cap.shadow and not known.shadow)
+
+
 def raise_quota(
     *,
     tenant: Tenant,
@@ -105,8 +115,11 @@ def raise_quota(
     actor: str,
     now: datetime,
     reason: str = "",
+    may_loosen: bool = True,
 ) -> Quota:
     """Raise a cap until a date, after which it is what it was."""
+    if not may_loosen:
+        raise LimitRefused(OWN_LIMIT)
     if type(limit_pico) is not int or not 0 <= limit_pico < LIMIT_PICO_MAX:
         raise LimitRefused(f"not a spend limit: {limit_pico}")
     if until <= now:
@@ -122,8 +135,12 @@ def raise_quota(
     return quota
 
 
-def remove_quota(*, tenant: Tenant, quota_id: int, actor: str, now: datetime) -> None:
+def remove_quota(
+    *, tenant: Tenant, quota_id: int, actor: str, now: datetime, may_loosen: bool = True
+) -> None:
     """Lift a cap; its register goes with its window."""
+    if not may_loosen:
+        raise LimitRefused(OWN_LIMIT)
     with transaction.atomic():
         quota = _locked(tenant, quota_id)
         before = _stated(quota)
@@ -286,8 +303,10 @@ def set_rate_limit(
     rpm: int | None = None,
     tpm: int | None = None,
     concurrency: int | None = None,
+    may_loosen: bool = True,
 ) -> RateLimit | None:
-    """Set all three rate limits of a scope; None lifts one, and all None remove the row."""
+    """Set all three rate limits of a scope; None lifts one, and all None remove the row. Who may
+    not loosen them is refused what lets more through."""
     if scope_kind not in (ScopeKind.TENANT, *OWNED_SCOPES):
         raise LimitRefused(f"no rates are counted for a {scope_kind}")
     _check_scope(tenant, scope_kind, scope_id)
@@ -297,8 +316,12 @@ def set_rate_limit(
             raise LimitRefused(f"not a limit for {name}: {value}")
     limit: RateLimit | None = None
     with transaction.atomic():
-        rows = RateLimit.objects.filter(tenant=tenant, scope_kind=scope_kind, scope_id=scope_id)
+        rows = RateLimit.objects.select_for_update().filter(
+            tenant=tenant, scope_kind=scope_kind, scope_id=scope_id
+        )
         before = rows.values(*values).first()
+        if not may_loosen and _lets_more(before or {}, values):
+            raise LimitRefused(OWN_LIMIT)
         if all(value is None for value in values.values()):
             rows.delete()
         else:
@@ -316,3 +339,9 @@ def set_rate_limit(
                 now=now,
             )
     return limit
+
+
+def _lets_more(before: Mapping[str, int | None], after: Mapping[str, int | None]) -> bool:
+    """Whether some rate would be lifted, or higher than it was."""
+    limits = [(limit, after[name]) for name, limit in before.items() if limit is not None]
+    return any(wanted is None or wanted > limit for limit, wanted in limits)

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from billing import audit, key_status
+from billing import audit, key_status, made_keys
 from billing.models import Tenant
 from billing.redis_connection import connection
 from gateway.models import ApiKey, Team
@@ -25,6 +25,12 @@ SCOPES = (INFERENCE, MANAGEMENT)
 # Of the house, beyond any tenant: given by operators alone, and by nothing that asks for SCOPES.
 OPERATOR = "operator"
 
+
+def is_managing(scopes: Sequence[str]) -> bool:
+    """Whether a key with these scopes does more than call models."""
+    return not set(scopes) <= {INFERENCE}
+
+
 ALPHABET = string.ascii_letters + string.digits
 PUBLIC_ID_LENGTH = 12
 SECRET_LENGTH = 43  # 43 letters out of 62 are 256 bits
@@ -33,6 +39,10 @@ MODELS_ALLOWED_MAX = 200
 
 class KeyRefused(ValueError):
     """What was asked of a new key does not fit; the text is for the person who asked."""
+
+    def __init__(self, message: str, *, code: str = "refused") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +71,12 @@ def issue(
     scopes: Sequence[str] = (INFERENCE,),
     models_allowed: Sequence[str] = (),
     expires_at: datetime | None = None,
+    maker: ApiKey | None = None,
 ) -> IssuedKey:
-    """Make a key and return its plain text, once."""
+    """Make a key and return its plain text, once. A key that makes one hands out no more than it
+    has: the caps and rates that bind it bind what it made, which is of its team and its models."""
+    if maker is not None:
+        team, models_allowed = _within(maker, team, models_allowed, expires_at)
     _check(tenant, name, team, scopes, models_allowed, expires_at, now)
     wanted = ApiKey(
         tenant=tenant,
@@ -73,7 +87,7 @@ def issue(
         expires_at=expires_at,
         created_by=created_by,
     )
-    return _make(wanted, now)
+    return _make(wanted, now, maker)
 
 
 def issue_for_operators(
@@ -93,12 +107,32 @@ def issue_for_operators(
     return _make(wanted, now)
 
 
-def _make(key: ApiKey, now: datetime) -> IssuedKey:
+def _within(
+    maker: ApiKey,
+    team: Team | None,
+    models_allowed: Sequence[str],
+    expires_at: datetime | None,
+) -> tuple[Team | None, Sequence[str]]:
+    """The team and the models of a key that this key makes."""
+    if maker.team is not None and team not in (None, maker.team):
+        raise KeyRefused("a key of a team makes keys of that team", code="beyond_its_maker")
+    if maker.models_allowed and not set(models_allowed) <= set(maker.models_allowed):
+        raise KeyRefused("a key makes none for models it may not use", code="beyond_its_maker")
+    if maker.expires_at is not None and (expires_at is None or expires_at > maker.expires_at):
+        raise KeyRefused("a key cannot make one that outlives it", code="outlives_its_maker")
+    return maker.team or team, models_allowed or maker.models_allowed
+
+
+def _make(key: ApiKey, now: datetime, maker: ApiKey | None = None) -> IssuedKey:
     public_id = random_text(PUBLIC_ID_LENGTH)
     plain = f"tk-{public_id}-{random_text(SECRET_LENGTH)}"
     with transaction.atomic():
+        if maker is not None and not is_live(_locked(maker), now):
+            raise KeyRefused("the key that makes it was revoked or has expired")
         key.public_id, key.key_hash = public_id, hash_of(plain)
         key.save()
+        if maker is not None:
+            made_keys.record(tenant=key.tenant, api_key_id=key.pk, maker_id=maker.pk)
         audit.record(
             actor=key.created_by,
             action="key.issue",
@@ -147,7 +181,7 @@ def revoke(*, key: ApiKey, actor: str, now: datetime) -> None:
     which is the safe side.
     """
     with transaction.atomic():
-        locked = ApiKey.objects.select_for_update().get(pk=key.pk)
+        locked = _locked(key)
         if locked.revoked_at is None:
             locked.revoked_at = now
             locked.save(update_fields=["revoked_at"])
@@ -162,6 +196,10 @@ def revoke(*, key: ApiKey, actor: str, now: datetime) -> None:
         key_status.revoke(connection(), tenant_id=locked.tenant_id, api_key_id=locked.pk)
         bump()
     key.revoked_at = locked.revoked_at
+
+
+def _locked(key: ApiKey) -> ApiKey:
+    return ApiKey.objects.select_for_update().get(pk=key.pk)
 
 
 def is_live(key: ApiKey, now: datetime) -> bool:

@@ -28,7 +28,7 @@ from billing.models.prices import (
 )
 from billing.models.proposals import PriceDisagreement, PriceProposal
 from billing.models.provider_bills import ProviderBill, ProviderBillLine
-from billing.models.quotas import Quota, RateLimit, RevokedKey, ScopeKind
+from billing.models.quotas import MadeKey, Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.rebates import RebateScale, VolumeRebate
 from billing.models.rerating import Adjustment, ReRating
 from billing.models.rollups import AccountSum, UsageDay, UsageHour, UsageSession
@@ -63,6 +63,7 @@ __all__ = [
     "InvariantCheck",
     "Invoice",
     "InvoiceLine",
+    "MadeKey",
     "NumberSeries",
     "Payment",
     "Payout",

@@ -102,3 +102,20 @@ class RevokedKey(models.Model):
 
     def __str__(self) -> str:
         return f"key {self.api_key_id}"
+
+
+class MadeKey(models.Model):
+    """An API key that another key made, once for each key in its maker's line: what it uses counts
+    at their limits too."""
+
+    tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
+    api_key_id = models.BigIntegerField()
+    maker_id = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["api_key_id", "maker_id"], name="made_key_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"key {self.api_key_id} by {self.maker_id}"

@@ -6,37 +6,39 @@ that does not exist.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.http import Http404
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
-from rest_framework.exceptions import PermissionDenied
+from rest_framework.exceptions import MethodNotAllowed, PermissionDenied
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing.models import Tenant
+from billing import made_keys
+from billing.models import ScopeKind, Tenant
+from gateway import roles
 from gateway.api import problems
 from gateway.api.authentication import ManagementKeyAuthentication, OperatorKeyAuthentication
 from gateway.middleware import is_admitted
 from gateway.models import ApiKey, Member, Team
+from gateway.roles import Action
 
-MANAGERS = frozenset({Member.Role.OWNER, Member.Role.ADMIN})
+READING = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A caller inside one tenant."""
+    """A caller inside one tenant, as `gateway.roles` judges it. A management key acts as an admin,
+    and hands out no more than it has itself."""
 
     tenant: Tenant
     caller: str
-    can_manage: bool
     role: str
-    # A management key cannot hand out more time than it has itself.
-    ends_at: datetime | None = None
+    team_id: int | None = None
+    key: ApiKey | None = None
     is_operator: bool = False
 
     def team(self, slug: str | None) -> Team | None:
@@ -47,15 +49,27 @@ class Access:
             raise Http404
         return team
 
-    def key(self, key_id: int) -> ApiKey:
+    def own_team(self) -> Team | None:
+        """Whose keys are made where no team is named: that of a developer, or of a key."""
+        if self.team_id is None or (self.key is None and roles.reaches_all_teams(self)):
+            return None
+        return Team.objects.get(pk=self.team_id)
+
+    def is_bound_by(self, kind: str, scope_id: str) -> bool:
+        """Whether a limit of this scope binds the key that calls: its own, its makers', its
+        team's. It may tighten such a limit, and not loosen it."""
+        if self.key is None:
+            return False
+        if kind == ScopeKind.TEAM:
+            return scope_id == str(self.key.team_id)
+        line = (self.key.pk, *made_keys.makers(self.tenant.pk, self.key.pk))
+        return kind == ScopeKind.KEY and scope_id in map(str, line)
+
+    def find_key(self, key_id: int) -> ApiKey:
         key = ApiKey.objects.select_related("team").filter(tenant=self.tenant, pk=key_id).first()
         if key is None:
             raise Http404
         return key
-
-    def require_manager(self) -> None:
-        if not self.can_manage:
-            raise PermissionDenied("Your role in this tenant does not allow this.")
 
 
 class ApiView(APIView):
@@ -73,15 +87,20 @@ class ApiView(APIView):
 
 
 class TenantView(ApiView):
-    """A view below `/tenants/<slug>/`; writing takes a manager or a management key."""
+    """A view below `/tenants/<slug>/`. What reading and writing take is named by the view; what a
+    single thing takes is asked where it is found."""
 
+    reads = Action.SEE
+    writes: Action | None = None
     access: Access
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         self.access = self.find_access(request, kwargs["tenant"])
-        if request.method not in ("GET", "HEAD", "OPTIONS"):
-            self.access.require_manager()
+        action = self.reads if request.method in READING else self.writes
+        if action is None:
+            raise MethodNotAllowed(request.method or "")
+        roles.require(self.access, action)
 
     def find_access(self, request: Request, slug: str) -> Access:
         return access_to(request, slug)
@@ -109,7 +128,7 @@ class OperatorView(ApiView):
         if isinstance(request.auth, ApiKey):
             self.access = OperatorAccess(f"key {request.auth.public_id}")
             return
-        user, is_reading = request.user, request.method in ("GET", "HEAD", "OPTIONS")
+        user, is_reading = request.user, request.method in READING
         right = "billing.view_payout" if is_reading else "billing.add_payout"
         if not isinstance(user, User) or not user.is_staff or not user.has_perm(right):
             raise PermissionDenied("This is for operators of the house.")
@@ -128,7 +147,6 @@ def operator_access(request: Request, slug: str) -> Access | None:
     return Access(
         tenant,
         user.get_username(),
-        can_manage=True,
         role=Member.Role.ADMIN,
         is_operator=True,
     )
@@ -143,9 +161,9 @@ def access_to(request: Request, slug: str) -> Access:
         return Access(
             key.tenant,
             f"key {key.public_id}",
-            can_manage=True,
             role=Member.Role.ADMIN,
-            ends_at=key.expires_at,
+            team_id=key.team_id,
+            key=key,
         )
     member = memberships(request).filter(tenant__slug=slug).first()
     if member is None:
@@ -153,8 +171,8 @@ def access_to(request: Request, slug: str) -> Access:
     return Access(
         member.tenant,
         request.user.get_username(),
-        can_manage=member.role in MANAGERS,
         role=member.role,
+        team_id=member.team_id,
     )
 
 

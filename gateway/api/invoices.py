@@ -15,23 +15,26 @@ from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Rec
 from gateway.api import pages
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_per_million_text, usd_text
+from gateway.roles import Action
 
 
 class InvoiceListView(TenantView):
+    reads = Action.SEE_MONEY
+
     @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         """Issued invoices, newest first; void ones too, marked so."""
-        self.access.require_manager()
         issued = Invoice.objects.filter(tenant=self.access.tenant)
         page = pages.read(request, issued.exclude(state=Invoice.State.DRAFT))
         return page.answer([_invoice(invoice) for invoice in page.rows])
 
 
 class InvoiceView(TenantView):
+    reads = Action.SEE_MONEY
+
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, tenant: str, number: str) -> Response:
         """One invoice with its lines and credit notes."""
-        self.access.require_manager()
         found = Invoice.objects.filter(tenant=self.access.tenant, number=number)
         invoice = found.exclude(state=Invoice.State.DRAFT).first()
         if invoice is None:
@@ -48,11 +51,12 @@ class InvoiceView(TenantView):
 
 
 class AdjustmentListView(TenantView):
+    reads = Action.SEE_MONEY
+
     @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         """Corrections, rebates and service credits, newest first: each is a line of the next
         invoice. `charged_usd` is below zero where it was given back."""
-        self.access.require_manager()
         issued = AdjustmentNote.objects.filter(tenant=self.access.tenant).select_related("grant")
         page = pages.read(request, issued)
         return page.answer([_adjustment(note) for note in page.rows])
@@ -72,21 +76,23 @@ def _adjustment(note: AdjustmentNote) -> dict[str, Any]:
 
 
 class ReceiptListView(TenantView):
+    reads = Action.SEE_MONEY
+
     @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         """Receipts of bought credit, newest first, with what was refunded of each since."""
-        self.access.require_manager()
         issued = Receipt.objects.filter(topup__tenant=self.access.tenant).select_related("topup")
         page = pages.read(request, issued)
         return page.answer([_receipt(receipt) for receipt in page.rows])
 
 
 class RefundListView(TenantView):
+    reads = Action.SEE_MONEY
+
     @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         """Refund notes of bought credit, newest first: what went back (negative: what came
         again, as a dispute was won), its tax, and for which receipt."""
-        self.access.require_manager()
         issued = Refund.objects.filter(topup__tenant=self.access.tenant)
         page = pages.read(request, issued)
         return page.answer([_refund(refund) for refund in page.rows])

@@ -20,6 +20,7 @@ from gateway.api.serializers import (
     RateLimitSerializer,
 )
 from gateway.models import Team
+from gateway.roles import Action
 from providers.snapshot_signal import bump
 
 NAMED_SCOPES = (ScopeKind.MODEL, ScopeKind.PROVIDER)
@@ -34,7 +35,7 @@ def scope_id(access: Access, kind: str, scope: str) -> str:
         assert team is not None
         return str(team.pk)
     if kind == ScopeKind.KEY and scope.isdecimal():
-        return str(access.key(int(scope)).pk)
+        return str(access.find_key(int(scope)).pk)
     if kind in NAMED_SCOPES:
         return scope
     raise NotFound(f"no {kind} {scope} in this tenant")
@@ -63,7 +64,16 @@ def _stated(quota: Quota) -> dict[str, Any]:
     }
 
 
+def _quota(access: Access, quota_id: int) -> Quota:
+    quota = Quota.objects.filter(tenant=access.tenant, pk=quota_id).first()
+    if quota is None:
+        raise NotFound
+    return quota
+
+
 class QuotaListView(TenantView):
+    writes = Action.SET_LIMITS
+
     @extend_schema(responses=QuotaSerializer(many=True))
     def get(self, request: Request, tenant: str) -> Response:
         names = scope_names(self.access)
@@ -80,11 +90,13 @@ class QuotaListView(TenantView):
         body.is_valid(raise_exception=True)
         stated: dict[str, Any] = body.validated_data
         kind = stated["scope_kind"]
+        limited = scope_id(self.access, kind, stated["scope"])
         quota = quotas.set_quota(
             tenant=self.access.tenant,
+            may_loosen=not self.access.is_bound_by(kind, limited),
             cap=quotas.Cap(
                 scope_kind=kind,
-                scope_id=scope_id(self.access, kind, stated["scope"]),
+                scope_id=limited,
                 window=stated["window"],
                 limit_pico=stated["limit_pico"],
                 shadow=stated["shadow"],
@@ -97,14 +109,16 @@ class QuotaListView(TenantView):
 
 
 class QuotaView(TenantView):
+    writes = Action.SET_LIMITS
+
     @extend_schema(responses={204: None})
     def delete(self, request: Request, tenant: str, quota_id: int) -> Response:
         """Lift a spend cap."""
-        if not Quota.objects.filter(tenant=self.access.tenant, pk=quota_id).exists():
-            raise NotFound
+        quota = _quota(self.access, quota_id)
         quotas.remove_quota(
             tenant=self.access.tenant,
             quota_id=quota_id,
+            may_loosen=not self.access.is_bound_by(quota.scope_kind, quota.scope_id),
             actor=self.access.caller,
             now=timezone.now(),
         )
@@ -113,16 +127,18 @@ class QuotaView(TenantView):
 
 
 class QuotaRaiseView(TenantView):
+    writes = Action.SET_LIMITS
+
     @extend_schema(request=QuotaRaiseSerializer, responses=QuotaSerializer)
     def post(self, request: Request, tenant: str, quota_id: int) -> Response:
         """Raise a spend cap until a date; then it is what it was."""
-        if not Quota.objects.filter(tenant=self.access.tenant, pk=quota_id).exists():
-            raise NotFound
+        found = _quota(self.access, quota_id)
         body = QuotaRaiseSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         quota = quotas.raise_quota(
             tenant=self.access.tenant,
             quota_id=quota_id,
+            may_loosen=not self.access.is_bound_by(found.scope_kind, found.scope_id),
             actor=self.access.caller,
             now=timezone.now(),
             **body.validated_data,
@@ -139,6 +155,8 @@ def _number(access: Access, kind: str, scope: str) -> int:
 
 
 class RateLimitListView(TenantView):
+    writes = Action.SET_LIMITS
+
     @extend_schema(responses=RateLimitSerializer(many=True))
     def get(self, request: Request, tenant: str) -> Response:
         names = scope_names(self.access)
@@ -154,10 +172,13 @@ class RateLimitListView(TenantView):
         body = RateLimitSerializer(data=request.data)
         body.is_valid(raise_exception=True)
         stated: dict[str, Any] = body.validated_data
+        kind = stated["scope_kind"]
+        limited = _number(self.access, kind, stated["scope"])
         quotas.set_rate_limit(
             tenant=self.access.tenant,
-            scope_kind=stated["scope_kind"],
-            scope_id=_number(self.access, stated["scope_kind"], stated["scope"]),
+            scope_kind=kind,
+            scope_id=limited,
+            may_loosen=not self.access.is_bound_by(kind, str(limited)),
             rpm=stated["rpm"],
             tpm=stated["tpm"],
             concurrency=stated["concurrency"],
@@ -169,6 +190,8 @@ class RateLimitListView(TenantView):
 
 
 class PolicyView(TenantView):
+    writes = Action.SET_ROUTING
+
     @extend_schema(responses=PolicySerializer)
     def get(self, request: Request, tenant: str) -> Response:
         """The tenant's routing policy, or its team's with `?team=`."""

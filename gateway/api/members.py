@@ -13,6 +13,7 @@ from gateway import members
 from gateway.api import pages
 from gateway.api.base import Access, TenantView
 from gateway.models import Member
+from gateway.roles import Action
 
 
 class MemberSerializer(serializers.Serializer[Any]):
@@ -36,6 +37,8 @@ class MemberListView(TenantView):
 
 
 class MemberView(TenantView):
+    writes = Action.MANAGE_PEOPLE
+
     @extend_schema(request=ChangedMemberSerializer, responses=MemberSerializer)
     def put(self, request: Request, tenant: str, member_id: int) -> Response:
         """Give a member another role or team; the last owner stays one."""

@@ -22,7 +22,6 @@ from providers.workers import WorkerForbidden, WorkerRefused, WorkerUnknown
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = "2"
 REFUSALS = (
-    KeyRefused,
     MemberRefused,
     PolicyRefused,
     TermsRefused,
@@ -64,6 +63,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
 def _as_api_exception(error: Exception) -> Exception:
     if isinstance(error, UNAVAILABLE):
         return Unavailable()
+    if isinstance(error, KeyRefused):
+        return Refused(str(error), code=error.code)
     if isinstance(error, REFUSALS):
         return Refused(str(error))
     if isinstance(error, DataError):

@@ -12,10 +12,11 @@ from rest_framework.response import Response
 from billing import budget_alerts, credit_alerts
 from billing.models import AlertChannel, Tenant
 from gateway import budget_alerts as alert_delivery
-from gateway import tenant_terms
+from gateway import roles, tenant_terms
 from gateway.api.base import Access, TenantView, access_to, operator_access
 from gateway.api.fields import UsdField
 from gateway.api.idempotency import KEY_HEADER, idempotent
+from gateway.roles import Action
 
 
 class SettingsSerializer(serializers.Serializer[Any]):
@@ -54,12 +55,14 @@ class ChannelSerializer(serializers.Serializer[Any]):
     )
 
     def get_secret(self, channel: AlertChannel) -> str | None:
-        if channel.kind != AlertChannel.Kind.WEBHOOK or not self.context["can_manage"]:
+        if channel.kind != AlertChannel.Kind.WEBHOOK or not self.context["may_set"]:
             return None
         return alert_delivery.secret_of(channel)
 
 
 class SettingsView(TenantView):
+    writes = Action.SET_TERMS
+
     def find_access(self, request: Request, slug: str) -> Access:
         return operator_access(request, slug) or access_to(request, slug)
 
@@ -98,6 +101,8 @@ def _stated(tenant: Tenant) -> Any:
 
 
 class ChannelListView(TenantView):
+    writes = Action.SET_ALERTS
+
     @extend_schema(responses=ChannelSerializer(many=True))
     def get(self, request: Request, tenant: str) -> Response:
         """Who is told of the tenant's budgets and credit."""
@@ -123,10 +128,12 @@ class ChannelListView(TenantView):
         return Response(answer, status=status.HTTP_201_CREATED)
 
     def _context(self) -> dict[str, bool]:
-        return {"can_manage": self.access.can_manage}
+        return {"may_set": roles.may(self.access, Action.SET_ALERTS)}
 
 
 class ChannelView(TenantView):
+    writes = Action.SET_ALERTS
+
     @extend_schema(responses={204: None})
     def delete(self, request: Request, tenant: str, channel_id: int) -> Response:
         """Tell nobody there any more."""

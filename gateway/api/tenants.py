@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing import credit
-from gateway import keys, teams
+from gateway import keys, roles, teams
 from gateway.api import pages
 from gateway.api.base import ApiView, TenantView, memberships
 from gateway.api.idempotency import KEY_HEADER, idempotent
@@ -24,6 +24,7 @@ from gateway.api.serializers import (
     TenantSerializer,
 )
 from gateway.models import ApiKey, Team
+from gateway.roles import Action, Thing
 
 
 class TenantListView(ApiView):
@@ -54,6 +55,8 @@ class BalanceView(TenantView):
 
 
 class TeamListView(TenantView):
+    writes = Action.MANAGE_TEAMS
+
     @extend_schema(responses=TeamSerializer(many=True))
     def get(self, request: Request, tenant: str) -> Response:
         found = Team.objects.filter(tenant=self.access.tenant).order_by("slug")
@@ -77,6 +80,8 @@ class TeamListView(TenantView):
 
 
 class TeamView(TenantView):
+    writes = Action.MANAGE_TEAMS
+
     @extend_schema(request=TeamChangeSerializer, responses=TeamSerializer, parameters=[KEY_HEADER])
     @idempotent
     def patch(self, request: Request, tenant: str, team: str) -> Response:
@@ -94,6 +99,8 @@ class TeamView(TenantView):
 
 
 class KeyListView(TenantView):
+    writes = Action.MAKE_KEYS
+
     @extend_schema(responses=KeySerializer(many=True), parameters=[pages.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         found = ApiKey.objects.filter(tenant=self.access.tenant).select_related("team")
@@ -105,17 +112,18 @@ class KeyListView(TenantView):
     )
     @idempotent
     def post(self, request: Request, tenant: str) -> Response:
-        """Make a key. Its `secret` is in this answer and nowhere else."""
+        """Make a key. Its `secret` is in this answer and nowhere else. A key that makes one hands
+        out no more than it has: its own caps and rates hold for both together."""
         body = NewKeySerializer(data=request.data)
         body.is_valid(raise_exception=True)
         stated: dict[str, Any] = body.validated_data
-        if self.access.ends_at is not None:
-            wanted = stated["expires_at"]
-            if wanted is None or wanted > self.access.ends_at:
-                raise Refused("a key cannot make one that outlives it", code="outlives_its_maker")
+        team = self.access.team(stated.pop("team")) or self.access.own_team()
+        manages = keys.is_managing(stated["scopes"])
+        roles.require(self.access, Action.MAKE_KEYS, Thing(team.pk if team else None, manages))
         issued = keys.issue(
             tenant=self.access.tenant,
-            team=self.access.team(stated.pop("team")),
+            team=team,
+            maker=self.access.key,
             created_by=self.access.caller,
             now=timezone.now(),
             **stated,
@@ -125,13 +133,16 @@ class KeyListView(TenantView):
 
 
 class KeyView(TenantView):
+    writes = Action.REVOKE_KEYS
+
     @extend_schema(responses=KeySerializer)
     def get(self, request: Request, tenant: str, key_id: int) -> Response:
-        return Response(KeySerializer(self.access.key(key_id)).data)
+        return Response(KeySerializer(self.access.find_key(key_id)).data)
 
     @extend_schema(responses=KeySerializer)
     def delete(self, request: Request, tenant: str, key_id: int) -> Response:
         """Revoke a key: its next call fails, in every process. It stays listed."""
-        key = self.access.key(key_id)
+        key = self.access.find_key(key_id)
+        roles.require(self.access, Action.REVOKE_KEYS, roles.key_thing(key))
         keys.revoke(key=key, actor=self.access.caller, now=timezone.now())
         return Response(KeySerializer(key).data)

@@ -19,6 +19,7 @@ from gateway import chargeback, months
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_text
 from gateway.months import NoSuchMonth
+from gateway.roles import Action
 
 DAYS = timedelta(days=30)
 TOKEN_FIELDS = (
@@ -88,13 +89,14 @@ class UsageView(TenantView):
 
 
 class ChargebackView(TenantView):
+    reads = Action.SEE_MONEY
+
     @extend_schema(
         parameters=[OpenApiParameter("month", OpenApiTypes.STR, pattern=r"^\d{4}-\d{2}$")],
         responses=OpenApiTypes.OBJECT,
     )
     def get(self, request: Request, tenant: str) -> Response:
         """A month's use by cost centre, team and model (UTC days); this month by default."""
-        self.access.require_manager()
         try:
             month = months.named(request.query_params.get("month", ""), now=timezone.now())
         except NoSuchMonth as refused:

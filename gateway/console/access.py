@@ -10,17 +10,15 @@ from typing import Concatenate, Final, ParamSpec
 
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from billing.models import Tenant
+from gateway import roles
 from gateway.models import ApiKey, Member, Seller
 
 SESSION_TENANT: Final = "tenant"
-MANAGERS: Final = frozenset({Member.Role.OWNER, Member.Role.ADMIN})
-BUILDERS: Final = MANAGERS | {Member.Role.DEVELOPER}
 
 P = ParamSpec("P")
 
@@ -56,16 +54,10 @@ def tenant_page(
     return guarded
 
 
-def require(member: Member, roles: frozenset[str]) -> None:
-    """Refuse with 403 unless the member has one of the roles."""
-    if member.role not in roles:
-        raise PermissionDenied("Your role in this tenant does not allow this.")
-
-
 def sellers_of(member: Member) -> "QuerySet[Seller]":
     """What a member may see sold: its team's, and for managers every team's of the tenant."""
     found = Seller.objects.filter(team__tenant=member.tenant).select_related("team", "provider")
-    return found if member.role in MANAGERS else found.filter(team=member.team_id)
+    return found if roles.reaches_all_teams(member) else found.filter(team=member.team_id)
 
 
 def access_key(tenant: Tenant, key_id: int) -> ApiKey:

@@ -8,7 +8,7 @@ from django import forms
 
 from billing.money import pico_from_usd
 from billing.quotas import Cap
-from gateway import keys
+from gateway import keys, roles
 from gateway.models import Member, RoutingPolicy, Team
 
 EXPIRIES: Final = (("", "Never"), ("7", "In 7 days"), ("30", "In 30 days"), ("90", "In 90 days"))
@@ -43,19 +43,19 @@ class KeyForm(PlainForm):
         help_text="One per line. Empty allows every model.",
     )
 
-    def __init__(self, *args: Any, member: Member, may_manage: bool, **kwargs: Any) -> None:
-        """Who is no manager makes keys that can neither manage nor leave the person's own team:
-        that would lead out of its budget."""
+    def __init__(self, *args: Any, member: Member, **kwargs: Any) -> None:
+        """Offers what `gateway.roles` lets this member make: a key beyond a developer's own team
+        would lead out of its budget."""
         super().__init__(*args, **kwargs)
         team, scopes = self.fields["team"], self.fields["scopes"]
         assert isinstance(team, forms.ModelChoiceField)
         assert isinstance(scopes, forms.MultipleChoiceField)
         team.queryset = Team.objects.filter(tenant=member.tenant).order_by("name")
-        if not may_manage:
+        if not roles.reaches_all_teams(member):
             scopes.choices = [(keys.INFERENCE, keys.INFERENCE)]
             scopes.help_text = "Managers also make keys for the management API."
+            team.queryset = team.queryset.filter(pk__in=[member.team_id])
             if member.team_id is not None:
-                team.queryset = team.queryset.filter(pk=member.team_id)
                 team.required, team.empty_label = True, None
 
     def expires_at(self, now: datetime) -> datetime | None:

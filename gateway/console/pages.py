@@ -10,7 +10,7 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 
 from billing import credit
-from gateway import months
+from gateway import months, roles
 from gateway.console.access import choose_member, memberships, sellers_of
 from gateway.models import Member
 from gateway.months import Month, NoSuchMonth
@@ -35,6 +35,7 @@ def render_page(
         "nav": nav,
         "member": member,
         "memberships": memberships(request.user) if isinstance(request.user, User) else [],
+        "may": {} if member is None else roles.allowed(member),
         "sells": member is not None and sellers_of(member).exists(),
         "left_pico": None if member is None else _left(member),
         "theme": theme_of(request),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from billing import holds, registers
 from billing.money import PICO_PER_NANO, usd_json
 from billing.rating import Price
+from billing.scopes import SpendScope
 from gateway.dataplane import unserved
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.client import Client
@@ -79,13 +81,16 @@ async def _check_status(plane: Plane, principal: Principal) -> None:
 
 
 async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:
-    """OpenRouter's shape: `limit` is the key's lifetime cap; the tenant's credit is beside it."""
+    """OpenRouter's shape: `limit` is the key's lifetime cap, or that of a key that made it where
+    less of it remains; the tenant's credit is beside it."""
     tag = registers.shard_tag(principal.tenant_id)
-    cap = next(
-        (c for c in principal.spend if c.kind == "key" and c.window == registers.LIFETIME), None
-    )
+    caps = [
+        cap
+        for cap in principal.spend
+        if cap.kind == "key" and cap.window == registers.LIFETIME and not cap.shadow
+    ]
     reads = [_nanos(plane, registers.tenant_key(tag, principal.tenant_id))]
-    if cap is not None:
+    for cap in caps:
         own = registers.spend_key(
             tag, principal.tenant_id, kind="key", scope=cap.id, bucket=registers.LIFETIME
         )
@@ -97,7 +102,14 @@ async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:
     rpm = [rate.rpm for rate in principal.rates if rate.rpm is not None]
     data: dict[str, Any] = {
         "label": principal.name,
-        "usage": _usd(rest[0]["spent"]) if rest else None,
+        "usage": next(
+            (
+                _usd(row["spent"])
+                for cap, row in zip(caps, rest, strict=True)
+                if cap.id == str(principal.key_id)
+            ),
+            None,
+        ),
         "limit": None,
         "limit_remaining": None,
         "is_free_tier": False,
@@ -110,10 +122,17 @@ async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:
             "left": _usd(tenant["credit"] - tenant["spent"] - tenant["held"]),
         },
     }
-    if cap is not None and cap.limit_nano is not None:
-        left_nano = max(cap.limit_nano - rest[0]["spent"] - rest[0]["held"], 0)
-        data |= {"limit": _usd(cap.limit_nano), "limit_remaining": _usd(left_nano)}
+    if caps:
+        left_nano, limit_nano = min(_remains(plane, *pair) for pair in zip(caps, rest, strict=True))
+        data |= {"limit": _usd(limit_nano), "limit_remaining": _usd(left_nano)}
     return {"data": data}
+
+
+def _remains(plane: Plane, cap: SpendScope, row: Mapping[str, int]) -> tuple[int, int]:
+    """What is left of a cap, and how high it is now."""
+    is_raised = plane.clock.now_ms() < cap.raised_until_ms
+    limit_nano = cap.raised_nano if is_raised else cap.limit_nano
+    return max(limit_nano - row["spent"] - row["held"], 0), limit_nano
 
 
 async def _nanos(plane: Plane, key: str) -> dict[str, int]:

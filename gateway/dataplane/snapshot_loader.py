@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.db.models import Q, QuerySet
 
-from billing import hold_modes, price_lists, registers
+from billing import hold_modes, made_keys, price_lists, registers
 from billing.holds import RateScope, SpendScope
 from billing.models import CallProfile, Quota, RateLimit, ScopeKind, ShardEpoch
 from billing.money import nano_floor
@@ -63,6 +63,7 @@ def _principals(keys: "QuerySet[ApiKey]") -> dict[KeyHash, Principal]:
         policies=_policies(tenants),
         profiles=_profiles(tenants),
         price_lists=price_lists.lists_by_tenant(tenants),
+        makers=made_keys.lines(tenants),
     )
     return {bytes(key.key_hash): _principal(key, terms) for key in rows}
 
@@ -76,6 +77,7 @@ class _Terms:
     policies: Mapping[tuple[int, int | None], PolicyView]
     profiles: Mapping[tuple[int, int | None], Mapping[str, CallUse]]
     price_lists: Mapping[int, tuple[int, ...]]
+    makers: Mapping[tuple[int, int], tuple[int, ...]]
 
 
 def _principal(key: ApiKey, terms: _Terms) -> Principal:
@@ -83,6 +85,10 @@ def _principal(key: ApiKey, terms: _Terms) -> Principal:
     scopes: list[Scope] = [
         (tenant_id, ScopeKind.TENANT, str(tenant_id)),
         (tenant_id, ScopeKind.KEY, str(key.pk)),
+        *(
+            (tenant_id, ScopeKind.KEY, str(maker))
+            for maker in terms.makers.get((tenant_id, key.pk), ())
+        ),
     ]
     if key.team_id is not None:
         scopes.insert(1, (tenant_id, ScopeKind.TEAM, str(key.team_id)))

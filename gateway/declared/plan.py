@@ -218,7 +218,9 @@ def _rate_limit(slug: str, there: Tenant | None, declared: DeclaredRateLimit) ->
                 scope_id=int(scope_id),
                 actor=run.actor,
                 now=run.now,
-                **wanted,
+                rpm=declared.rpm,
+                tpm=declared.tpm,
+                concurrency=declared.concurrency,
             )
 
         yield Change(f"{slug}, rate limit of {declared.scope}", before, after, make)

@@ -11,9 +11,10 @@ import redis
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from billing import budget_alerts, credit, quotas, rebuild, topups
+from billing import budget_alerts, credit, quotas, rebuild, returns, topups
 from billing.invoicing import documents, periods, settling
 from billing.models import AlertChannel, BillingProfile, ScopeKind, TopUp
+from billing.payment_facts import Paid, Refunded
 from billing.quotas import Cap
 from gateway import keys, members
 from gateway.models import ApiKey, Member, RoutingPolicy, Team
@@ -56,7 +57,7 @@ def make(person: Person, sold: Priced, redis_client: redis.Redis, **use: Any) ->
     served(tenant, sold, at=period.start + timedelta(hours=30), **terms)
     event = served(tenant, sold, at=now - timedelta(hours=1), **terms)
     refusal = refused(tenant, at=now - timedelta(hours=1), key_id=key.pk)
-    other_team = Team.objects.create(tenant=tenant, slug="other", name="Other")
+    other_team = Team.objects.create(tenant=tenant, slug=f"other-{tenant.slug}", name="Other")
     RoutingPolicy.objects.create(tenant=tenant)
     cap = Cap(scope_kind=ScopeKind.KEY, scope_id=str(key.pk), window="month", limit_pico=USD)
     quota = quotas.set_quota(tenant=tenant, cap=cap, actor=who, now=now)
@@ -118,15 +119,14 @@ def _documents(person: Person) -> dict[str, str]:
     )
     topup = topups.start(tenant=tenant, net_cents=2_000, created_by="ada", now=now)
     reference = f"pi_{tenant.slug}"
-    topups.paid(
+    paid = Paid(
         key=str(topup.key),
         total_cents=topup.total_cents,
         currency="usd",
         reference=reference,
-        seller=SELLER,
-        now=now,
     )
-    topups.refunded(reference=reference, refunded_cents=119, seller=SELLER, now=now)
+    topups.paid(paid, seller=SELLER, now=now)
+    returns.refunded(Refunded(reference=reference, refunded_cents=119), seller=SELLER, now=now)
     bought = TopUp.objects.get(pk=topup.pk)
     credit.grant(tenant=tenant, amount_pico=USD, reason="gift", created_by="ada")
     return {

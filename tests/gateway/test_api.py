@@ -103,17 +103,20 @@ def test_a_revoked_key_is_told_so(client: Client, alice: Person, redis_client: r
     assert answer["WWW-Authenticate"] == "Bearer"
 
 
-def test_a_developer_reads_and_does_not_write(client: Client, bob: Person) -> None:
+def test_a_developer_makes_keys_of_the_own_team_and_sets_nothing(
+    client: Client, bob: Person, redis_client: redis.Redis
+) -> None:
     # given
     client.force_login(bob.user)
 
     # when
     read = client.get(f"{TENANT}/keys/")
-    written = _post(client, f"{TENANT}/keys/", {"name": "CI"})
+    limited = _put(client, f"{TENANT}/rate-limits/", {"scope_kind": "tenant", "scope": "aurora"})
+    made = _post(client, f"{TENANT}/keys/", {"name": "CI"})
 
     # then
-    assert (read.status_code, written.status_code) == (200, 403)
-    assert not ApiKey.objects.exists()
+    assert (read.status_code, limited.status_code, made.status_code) == (200, 403, 201)
+    assert ApiKey.objects.get().team == bob.team
 
 
 def test_a_session_needs_a_csrf_token_to_write(alice: Person) -> None:

@@ -1,13 +1,15 @@
 """API keys: shown once, stored as a hash, revoked everywhere at once."""
 
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 
 import pytest
 import redis
+from django.apps import apps
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from billing import holds, registers
+from billing import holds, made_keys, registers
 from gateway import keys
 from gateway.keys import KeyRefused
 from gateway.models import ApiKey
@@ -102,3 +104,19 @@ def test_a_key_that_makes_no_sense_is_refused(alice: Person, changed: dict[str, 
 def test_a_key_cannot_join_a_team_of_another_tenant(alice: Person, charlie: Person) -> None:
     with pytest.raises(KeyRefused, match="another tenant"):
         _issue(alice, team=charlie.team)
+
+
+def test_lines_of_keys_made_before_are_found_by_who_made_them(alice: Person) -> None:
+    # given a key that a key made, and that another, before lines were kept
+    migration = import_module("gateway.migrations.0007_lines_of_made_keys")
+    maker = _issue(alice).key
+    child = _issue(alice, created_by=f"key {maker.public_id}").key
+    grandchild = _issue(alice, created_by=f"key {child.public_id}").key
+    _issue(alice, created_by="key of nobody")
+    # when
+    migration.keep_lines(apps, None)
+    # then
+    assert made_keys.lines([alice.tenant.pk]) == {
+        (alice.tenant.pk, child.pk): (maker.pk,),
+        (alice.tenant.pk, grandchild.pk): (child.pk, maker.pk),
+    }

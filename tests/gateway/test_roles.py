@@ -11,6 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from gateway import keys
+from gateway.api import docs
 from gateway.api.base import OperatorView
 from gateway.api.urls import urlpatterns as api_urlpatterns
 from gateway.console.urls import urlpatterns
@@ -163,6 +164,22 @@ def test_every_page_is_in_the_matrix() -> None:
     # then
     assert missing == []
     assert len(MATRIX) > 30
+
+
+def test_every_write_of_the_api_is_in_the_matrix(client: Client, db: None) -> None:
+    # given
+    listed = {(row.method, re.sub(r"/0/", "/{}/", row.path)) for row in MATRIX}
+    listed = {(method, path.replace("/teams/main/", "/teams/{}/")) for method, path in listed}
+    # when
+    operations = docs.operations(client.get("/api/schema/").json())
+    writes = {
+        (each.method, re.sub(r"\{(?!tenant\})\w+\}", "{}", each.path))
+        for each in operations
+        if each.method != "GET" and "{tenant}" in each.path
+    }
+    # then
+    assert writes - listed == set()
+    assert len(writes) >= 14
 
 
 def test_a_stranger_is_asked_to_sign_in(client: Client, db: None) -> None:

@@ -17,12 +17,13 @@ from billing.models import AdjustmentNote, CreditNote, Invoice, Receipt, Recharg
 from billing.money import usd
 from gateway import chargeback
 from gateway.console import budget_rows
-from gateway.console.access import MANAGERS, require, tenant_page
+from gateway.console.access import tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, recharge_terms
 from gateway.console.pages import month_asked, render_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Team
 from gateway.payments import processor
+from gateway.roles import ALLOWED, Action, require
 
 SHOWN_MAX: Final = 120
 TOPUPS_SHOWN: Final = 20
@@ -36,7 +37,7 @@ CHARGEBACK_HEAD: Final = (
 @tenant_page
 def billing(request: HttpRequest, member: Member) -> HttpResponse:
     """Credit and where it came from, what was bought, the invoices."""
-    require(member, MANAGERS)
+    require(member, Action.SEE_MONEY)
     return billing_page(request, member)
 
 
@@ -79,7 +80,7 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
 @tenant_page
 def chargeback_csv(request: HttpRequest, member: Member) -> HttpResponse:
     """A month's use by cost centre, team and model, in exact dollars."""
-    require(member, MANAGERS)
+    require(member, Action.SEE_MONEY)
     month = month_asked(request)
     return csv_response(
         f"chargeback-{member.tenant.slug}-{month}.csv",
@@ -160,7 +161,7 @@ def _visible_to(request: HttpRequest, tenant: str) -> Q:
     if _is_house(request):
         return Q()
     assert isinstance(request.user, User)
-    members = Member.objects.filter(user=request.user, role__in=MANAGERS)
+    members = Member.objects.filter(user=request.user, role__in=ALLOWED[Action.SEE_MONEY])
     return Q(**{f"{tenant}__in": members.values("tenant")})
 
 

@@ -11,7 +11,7 @@ from billing import budget_alerts, credit_alerts, quotas
 from billing.errors import BillingError
 from gateway import budget_alerts as alert_delivery
 from gateway.console import budget_rows
-from gateway.console.access import MANAGERS, require, tenant_page
+from gateway.console.access import tenant_page
 from gateway.console.forms import (
     ChannelForm,
     LowCreditForm,
@@ -22,6 +22,7 @@ from gateway.console.forms import (
 )
 from gateway.console.pages import render_page
 from gateway.models import Member
+from gateway.roles import Action, require
 from providers.snapshot_signal import bump
 
 
@@ -34,7 +35,7 @@ def budgets(request: HttpRequest, member: Member) -> HttpResponse:
 @require_POST
 @tenant_page
 def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.SET_LIMITS)
     form = QuotaForm(request.POST, scopes=budget_rows.cap_scopes(member.tenant))
     if not form.is_valid():
         return _page(request, member, quota_form=form)
@@ -56,7 +57,7 @@ def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
 @require_POST
 @tenant_page
 def remove_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.SET_LIMITS)
     try:
         quotas.remove_quota(
             tenant=member.tenant,
@@ -75,7 +76,7 @@ def remove_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpRes
 @require_POST
 @tenant_page
 def raise_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.SET_LIMITS)
     form, now = RaiseForm(request.POST), timezone.now()
     if not form.is_valid():
         messages.error(request, "Nothing was changed: say how high, and for how many days.")
@@ -101,7 +102,7 @@ def raise_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResp
 @require_POST
 @tenant_page
 def add_channel(request: HttpRequest, member: Member) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.SET_ALERTS)
     form = ChannelForm(request.POST)
     if not form.is_valid():
         messages.error(request, "Nothing was changed: say a mail address or an https URL.")
@@ -126,7 +127,7 @@ def add_channel(request: HttpRequest, member: Member) -> HttpResponse:
 @require_POST
 @tenant_page
 def set_low_credit(request: HttpRequest, member: Member) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.SET_ALERTS)
     form = LowCreditForm(request.POST)
     if not form.is_valid():
         messages.error(request, "Nothing was changed: say a sum like 12.50, or nothing.")
@@ -144,7 +145,7 @@ def set_low_credit(request: HttpRequest, member: Member) -> HttpResponse:
 @require_POST
 @tenant_page
 def remove_channel(request: HttpRequest, member: Member, channel_id: int) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.SET_ALERTS)
     try:
         budget_alerts.remove_channel(
             tenant=member.tenant,
@@ -162,7 +163,7 @@ def remove_channel(request: HttpRequest, member: Member, channel_id: int) -> Htt
 @require_POST
 @tenant_page
 def set_rate_limit(request: HttpRequest, member: Member) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.SET_LIMITS)
     form = RateLimitForm(request.POST, scopes=budget_rows.scopes(member.tenant))
     if not form.is_valid():
         return _page(request, member, rate_form=form)
@@ -204,7 +205,6 @@ def _page(
         "low_credit_form": LowCreditForm(initial=budget_rows.low_credit_terms(member.tenant)),
         "watched": budget_rows.watched(member.tenant, timezone.now()),
         "rate_form": rate_form or RateLimitForm(scopes=scopes),
-        "may_change": member.role in MANAGERS,
     }
     status = 422 if quota_form or rate_form else 200
     return render_page(

@@ -12,12 +12,13 @@ from django.views.decorators.http import require_POST, require_safe
 from redis.exceptions import RedisError
 
 from billing import usage_sums
-from gateway import keys
-from gateway.console.access import BUILDERS, MANAGERS, access_key, require, tenant_page
+from gateway import keys, roles
+from gateway.console.access import access_key, tenant_page
 from gateway.console.first_request import curl_line, example_model
 from gateway.console.forms import KeyForm
 from gateway.console.pages import render_page
 from gateway.models import ApiKey, Member
+from gateway.roles import Action, require
 
 USE_LOOKS_BACK: Final = timedelta(days=90)
 
@@ -33,7 +34,7 @@ def key_list(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def create_key(request: HttpRequest, member: Member) -> HttpResponse:
     """Answers with the secret itself, not with a redirect: it is never stored, not even briefly."""
-    require(member, BUILDERS)
+    require(member, Action.MAKE_KEYS)
     form = _form(member, request.POST)
     if not form.is_valid():
         return _list(request, member, form, status=422)
@@ -66,8 +67,9 @@ def _show_once(request: HttpRequest, member: Member, issued: keys.IssuedKey) -> 
 @require_POST
 @tenant_page
 def revoke_key(request: HttpRequest, member: Member, key_id: int) -> HttpResponse:
-    require(member, BUILDERS)
+    require(member, Action.REVOKE_KEYS)
     key = access_key(member.tenant, key_id)
+    require(member, Action.REVOKE_KEYS, roles.key_thing(key))
     try:
         keys.revoke(key=key, actor=request.user.get_username(), now=timezone.now())
     except RedisError:
@@ -86,10 +88,14 @@ def _list(
     context = {
         "form": form,
         "rows": [
-            (key, keys.is_live(key, now), used.get(key.pk))
+            (
+                key,
+                keys.is_live(key, now),
+                used.get(key.pk),
+                roles.may(member, Action.REVOKE_KEYS, roles.key_thing(key)),
+            )
             for key in found.order_by("revoked_at", "-created_at")
         ],
-        "may_change": member.role in BUILDERS,
     }
     return render_page(
         request, "console/keys.html", context, nav="keys", member=member, status=status
@@ -97,4 +103,4 @@ def _list(
 
 
 def _form(member: Member, typed: QueryDict | None = None) -> KeyForm:
-    return KeyForm(typed, member=member, may_manage=member.role in MANAGERS)
+    return KeyForm(typed, member=member)

@@ -15,11 +15,12 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from gateway import members
-from gateway.console.access import MANAGERS, SESSION_TENANT, require, tenant_page
+from gateway.console.access import SESSION_TENANT, tenant_page
 from gateway.console.forms import PlainForm
 from gateway.console.pages import render_page
 from gateway.members import MemberRefused
 from gateway.models import Invitation, Member, Team
+from gateway.roles import Action, require
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -65,7 +66,7 @@ def member_list(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def invite(request: HttpRequest, member: Member) -> HttpResponse:
     """Answers with the link itself, not with a redirect: its token is stored nowhere."""
-    require(member, MANAGERS)
+    require(member, Action.MANAGE_PEOPLE)
     form = InviteForm(request.POST, member=member)
     if not form.is_valid():
         return _page(request, member, form, status=422)
@@ -81,7 +82,7 @@ def invite(request: HttpRequest, member: Member) -> HttpResponse:
 @require_POST
 @tenant_page
 def withdraw(request: HttpRequest, member: Member, invitation_id: int) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.MANAGE_PEOPLE)
     try:
         members.withdraw(by=member, invitation_id=invitation_id, now=timezone.now())
     except MemberRefused as refusal:
@@ -94,7 +95,7 @@ def withdraw(request: HttpRequest, member: Member, invitation_id: int) -> HttpRe
 @require_POST
 @tenant_page
 def change(request: HttpRequest, member: Member, member_id: int) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.MANAGE_PEOPLE)
     form = MemberForm(request.POST, member=member)
     if not form.is_valid():
         messages.error(request, "Choose a role, and a team of this tenant.")
@@ -118,7 +119,7 @@ def change(request: HttpRequest, member: Member, member_id: int) -> HttpResponse
 @require_POST
 @tenant_page
 def remove(request: HttpRequest, member: Member, member_id: int) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.MANAGE_PEOPLE)
     try:
         members.remove(
             tenant=member.tenant,
@@ -186,7 +187,6 @@ def _page(
         "waiting": waiting.order_by("email"),
         "form": form,
         "link": link,
-        "may_change": member.role in MANAGERS,
     }
     return render_page(
         request, "console/members.html", context, nav="members", member=member, status=status

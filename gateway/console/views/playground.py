@@ -9,10 +9,11 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from gateway import keys
 from gateway.console import playground
-from gateway.console.access import BUILDERS, choose_member, require, tenant_page
+from gateway.console.access import choose_member, tenant_page
 from gateway.console.pages import render_page
 from gateway.console.playground import Question
 from gateway.models import Member
+from gateway.roles import Action, require
 from providers import leaderboards
 
 
@@ -23,7 +24,7 @@ def page(request: HttpRequest, member: Member) -> HttpResponse:
     """POST begins a visit: it makes the key that the page then calls with."""
     plain = ""
     if request.method == "POST":
-        require(member, BUILDERS)
+        require(member, Action.MAKE_KEYS)
         now = timezone.now()
         plain = keys.issue(
             tenant=member.tenant,
@@ -36,7 +37,6 @@ def page(request: HttpRequest, member: Member) -> HttpResponse:
     context = {
         "plain": plain,
         "models": [row for row in leaderboards.home() if row.routable],
-        "may_change": member.role in BUILDERS,
         "tokens": playground.OUTPUT_TOKENS,
         "prompt_length": playground.PROMPT_LENGTH_MAX,
     }

@@ -8,10 +8,11 @@ from django.views.decorators.http import require_http_methods
 
 from gateway import policies
 from gateway.console import policy_page
-from gateway.console.access import MANAGERS, require, tenant_page
+from gateway.console.access import tenant_page
 from gateway.console.forms import PolicyForm, pico_per_token_of
 from gateway.console.pages import render_page
 from gateway.models import Member
+from gateway.roles import Action, require
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -24,7 +25,7 @@ def routing(request: HttpRequest, member: Member) -> HttpResponse:
 
 
 def _save(request: HttpRequest, member: Member) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.SET_ROUTING)
     form = PolicyForm(request.POST)
     if not form.is_valid():
         return _page(request, member, form, status=422)
@@ -55,7 +56,6 @@ def _page(
         "form": form,
         "chosen": form["kind"].value() or policy.kind,
         "options": policy_page.options(member.tenant_id, policy, now=timezone.now()),
-        "may_change": member.role in MANAGERS,
     }
     return render_page(
         request, "console/routing.html", context, nav="routing", member=member, status=status

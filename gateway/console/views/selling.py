@@ -13,12 +13,13 @@ from django.views.decorators.http import require_POST, require_safe
 from billing import earnings, payouts, price_queries
 from billing.errors import BillingError
 from billing.money import usd
-from gateway import months, sellers
-from gateway.console.access import BUILDERS, require, sellers_of, tenant_page
+from gateway import months, roles, sellers
+from gateway.console.access import sellers_of, tenant_page
 from gateway.console.ask_form import AskForm
 from gateway.console.pages import month_asked, render_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Seller
+from gateway.roles import Action, require
 
 LOOKED_BACK: Final = timedelta(days=30)
 PAYOUTS_SHOWN: Final = 24
@@ -37,8 +38,9 @@ def selling(request: HttpRequest, member: Member) -> HttpResponse:
 @require_POST
 @tenant_page
 def ask(request: HttpRequest, member: Member) -> HttpResponse:
-    require(member, BUILDERS)
+    require(member, Action.SELL)
     seller = _seller(request, member)
+    require(member, Action.SELL, roles.seller_thing(seller))
     form = AskForm(request.POST, seller=seller)
     if not form.is_valid():
         return _page(request, member, seller, form=form)
@@ -114,7 +116,6 @@ def _page(
         "share_percent": f"{seller.house_share_ppm / 10_000:g}",
         "offers": [(offer, _asks(offer.sku, now)) for offer in offers],
         "form": form or AskForm(seller=seller),
-        "may_change": member.role in BUILDERS,
         "month": months.named("", now=now),
     }
     return render_page(request, "console/selling.html", context, nav="selling", member=member)

@@ -7,10 +7,11 @@ from django.views.decorators.http import require_POST, require_safe
 
 from gateway import keys
 from gateway.console import request_list
-from gateway.console.access import BUILDERS, require, tenant_page
+from gateway.console.access import tenant_page
 from gateway.console.first_request import PLACEHOLDER, curl_line, example_model
 from gateway.console.pages import render_page
 from gateway.models import ApiKey, Member
+from gateway.roles import Action, require
 
 FIRST_KEY_NAME = "first key"
 
@@ -26,7 +27,7 @@ def start(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def start_with_key(request: HttpRequest, member: Member) -> HttpResponse:
     """Makes a key and shows it inside the line; like every secret it is shown this once."""
-    require(member, BUILDERS)
+    require(member, Action.MAKE_KEYS)
     issued = keys.issue(
         tenant=member.tenant,
         team=member.team,
@@ -43,7 +44,6 @@ def _page(request: HttpRequest, member: Member, *, plain: str | None) -> HttpRes
     context = {
         "plain": plain,
         "has_key": ApiKey.objects.filter(tenant=member.tenant, revoked_at=None).exists(),
-        "may_change": member.role in BUILDERS,
         "model": model,
         "curl": curl_line(plain or PLACEHOLDER, model),
         "arrived": arrived[0] if arrived else None,

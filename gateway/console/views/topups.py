@@ -15,12 +15,13 @@ from django.views.decorators.http import require_POST
 from billing import payment_messages, recharges, topups
 from billing.errors import CreditRefused
 from billing.payment_messages import Told
-from gateway.console.access import MANAGERS, require, tenant_page
+from gateway.console.access import tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, in_cents
 from gateway.console.pages import render_page
 from gateway.console.views.billing import billing_page
 from gateway.models import Member
 from gateway.payments import messages, processor
+from gateway.roles import Action, require
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 @tenant_page
 def buy(request: HttpRequest, member: Member) -> HttpResponse:
     """Answers with a link to the payment page: a form may not lead to another house."""
-    require(member, MANAGERS)
+    require(member, Action.BUY_CREDIT)
     if not processor.is_configured():
         raise Http404
     form = TopUpForm(request.POST)
@@ -57,7 +58,7 @@ def buy(request: HttpRequest, member: Member) -> HttpResponse:
 @require_POST
 @tenant_page
 def set_recharge(request: HttpRequest, member: Member) -> HttpResponse:
-    require(member, MANAGERS)
+    require(member, Action.BUY_CREDIT)
     form = RechargeForm(request.POST)
     if not form.is_valid():
         return billing_page(request, member, recharge_form=form)
