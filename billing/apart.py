@@ -48,7 +48,11 @@ _round: ContextVar[list[Failure] | None] = ContextVar("failures of this round", 
 
 @contextmanager
 def told_at_the_end() -> Iterator[None]:
-    """A round: raises SomeFailed at its end if anybody within it could not be served."""
+    """A round: raises SomeFailed at its end if anybody within it could not be served. Within
+    another one it is part of that."""
+    if _round.get() is not None:
+        yield
+        return
     failures: list[Failure] = []
     token = _round.set(failures)
     try:
@@ -74,14 +78,13 @@ def apart(name: str) -> Iterator[None]:
 def each(
     items: Iterable[Item], serve: Callable[[Item], Result], *, name: Callable[[Item], str] = str
 ) -> list[Result]:
-    """Serve all of them; what those gave that could be served. Outside a round it is one itself."""
-    if _round.get() is None:
-        with told_at_the_end():
-            return each(items, serve, name=name)
+    """Serve all of them; what those gave that could be served. Outside a round it is one itself,
+    and raises."""
     served = []
-    for item in items:
-        with apart(name(item)):
-            served.append(serve(item))
+    with told_at_the_end():
+        for item in items:
+            with apart(name(item)):
+                served.append(serve(item))
     return served
 
 

@@ -11,7 +11,7 @@ from typing import Final, cast
 import redis
 from django.db import transaction
 
-from billing import audit, registers
+from billing import apart, audit, registers
 from billing.errors import LimitRefused
 from billing.models import AlertChannel, AlertDelivery, BudgetAlert, Quota, ScopeKind, Tenant
 from billing.money import PICO_PER_NANO
@@ -19,6 +19,7 @@ from billing.money import PICO_PER_NANO
 PERCENTS: Final = (50, 80, 100)
 CHANNELS_MAX: Final = 10
 TARGET_LENGTH_MAX: Final = 300
+Spent = bytes | None | Exception
 
 
 def notice(client: redis.Redis, *, now: datetime) -> int:
@@ -26,17 +27,26 @@ def notice(client: redis.Redis, *, now: datetime) -> int:
     quotas = list(
         Quota.objects.exclude(scope_kind=ScopeKind.SESSION).select_related("tenant").order_by("pk")
     )
-    spans = [_span(quota, now) for quota in quotas]
+    spans = apart.each(quotas, lambda quota: (quota, _span(quota, now)), name=_named)
     with client.pipeline(transaction=False) as pipe:
-        for quota, span in zip(quotas, spans, strict=True):
+        for quota, span in spans:
             pipe.hget(_key(quota, span.bucket), "spent")
-        spent = cast(list[bytes | None], pipe.execute())
-    found = [
-        alert
-        for quota, span, nano in zip(quotas, spans, spent, strict=True)
-        for alert in _reached(quota, span.bucket, int(nano or 0) * PICO_PER_NANO, now)
-    ]
-    return _queue(found, now)
+        spent = cast(list[Spent], pipe.execute(raise_on_error=False))
+
+    def reached(asked: tuple[tuple[Quota, registers.Span], Spent]) -> list[BudgetAlert]:
+        (quota, span), nano = asked
+        if isinstance(nano, Exception):
+            raise nano
+        return _reached(quota, span.bucket, int(nano or 0) * PICO_PER_NANO, now)
+
+    found = apart.each(
+        zip(spans, spent, strict=True), reached, name=lambda asked: _named(asked[0][0])
+    )
+    return _queue([alert for alerts in found for alert in alerts], now)
+
+
+def _named(quota: Quota) -> str:
+    return f"budget {quota.pk} of {quota.tenant.slug}"
 
 
 def _span(quota: Quota, now: datetime) -> registers.Span:

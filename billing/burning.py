@@ -13,7 +13,7 @@ import redis
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import credit
+from billing import apart, credit
 from billing.ledger import Code, Kind
 from billing.models import CreditGrant, Entry, GrantUse, Tenant
 from billing.redis_connection import connection
@@ -130,7 +130,8 @@ def expire_due(*, now: datetime, client: redis.Redis | None = None) -> list[Cred
     """
     client = client or connection()
     tenants = Tenant.objects.filter(grants__expires_at__lte=now).distinct().order_by("pk")
-    return [made for tenant in tenants for made in _expire(tenant, client, now)]
+    found = apart.each(tenants, lambda t: _expire(t, client, now), name=lambda t: t.slug)
+    return [made for expired in found for made in expired]
 
 
 def _expire(tenant: Tenant, client: redis.Redis, now: datetime) -> list[CreditGrant]:

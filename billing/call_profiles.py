@@ -7,10 +7,11 @@ Integers throughout; a percentile is the upper edge of its bucket, at most a ten
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection, transaction
 
+from billing import apart
 from billing.models import CallCount, CallMark, CallProfile, UsageEvent
 
 DAYS_USED: Final = 14
@@ -33,8 +34,9 @@ EDGES: Final = _edges(TOKENS_MAX)
 # zero says that the event tells nothing of its input.
 COUNT: Final = """
     WITH fresh AS (
-        SELECT tenant_id, api_key_id, model, day, output_tokens, input_tokens,
-            coalesce((detail ->> 'input_bound')::bigint, 0) AS bound
+        SELECT tenant_id, api_key_id, model, day, least(output_tokens, %(most)s) AS output_tokens,
+            input_tokens, CASE jsonb_typeof(detail -> 'input_bound')
+                WHEN 'number' THEN (detail ->> 'input_bound')::numeric ELSE 0 END AS bound
         FROM billing_usageevent
         WHERE id > %(since)s AND id <= %(until)s AND outcome = 'ok' AND api_key_id IS NOT NULL
     ), sides AS (
@@ -42,7 +44,7 @@ COUNT: Final = """
         FROM fresh
         UNION ALL
         SELECT tenant_id, api_key_id, model, day, 'input',
-            least(1000, (1000 * input_tokens + bound - 1) / bound)
+            least(1000, ceil(1000.0 * input_tokens / bound))::bigint
         FROM fresh WHERE bound > 0
     )
     INSERT INTO billing_callcount (tenant_id, api_key_id, model, day, side, bucket, calls, total)
@@ -81,11 +83,8 @@ def refresh(*, now: datetime) -> int:
     with transaction.atomic():
         touched = _count_new()
         since = (now - timedelta(days=DAYS_USED)).date()
-        profiles = [
-            profile
-            for tenant_id, model in touched
-            for profile in _profiles(tenant_id, model, since, now)
-        ]
+        found = apart.each(touched, lambda of: list(_profiles(*of, since, now)))
+        profiles = [profile for some in found for profile in some]
         CallProfile.objects.bulk_create(
             profiles,
             update_conflicts=True,
@@ -113,11 +112,16 @@ def _count_new() -> list[tuple[int, str]]:
     if until <= mark.last_event_id:
         return []
     with connection.cursor() as cursor:
-        cursor.execute(COUNT, {"since": mark.last_event_id, "until": until, "edges": EDGES})
+        cursor.execute(COUNT, _asked(mark.last_event_id, until))
         touched = sorted(set(cursor.fetchall()))
     mark.last_event_id = until
     mark.save(update_fields=["last_event_id"])
     return touched
+
+
+def _asked(since: int, until: int) -> dict[str, Any]:
+    """A claim beyond all bounds counts as the most that is told apart: it is one call."""
+    return {"since": since, "until": until, "edges": EDGES, "most": TOKENS_MAX}
 
 
 def _profiles(tenant_id: int, model: str, since: date, now: datetime) -> Iterable[CallProfile]:

@@ -11,12 +11,13 @@ from typing import Final, cast
 import redis
 from django.db import transaction
 
-from billing import audit, registers
+from billing import apart, audit, registers
 from billing.errors import LimitRefused
 from billing.models import AlertChannel, AlertDelivery, CreditAlert, CreditThreshold, Tenant
 from billing.money import PICO_PER_NANO, PICO_PER_USD
 
 BELOW_PICO_MAX: Final = 1_000_000 * PICO_PER_USD
+Register = Sequence[bytes | None] | Exception
 
 
 def set_threshold(*, tenant: Tenant, below_pico: int | None, actor: str, now: datetime) -> None:
@@ -55,13 +56,19 @@ def notice(client: redis.Redis, *, now: datetime) -> int:
             tag = registers.shard_tag(threshold.tenant_id)
             key = registers.tenant_key(tag, threshold.tenant_id)
             pipe.hmget(key, "credit", "version", "spent", "pico")
-        found = cast(list[Sequence[bytes | None]], pipe.execute())
-    fell = 0
-    for threshold, register in zip(thresholds, found, strict=True):
+        found = cast(list[Register], pipe.execute(raise_on_error=False))
+
+    def judge(pair: tuple[CreditThreshold, Register]) -> bool:
+        threshold, register = pair
+        if isinstance(register, Exception):
+            raise register
         # A register that is not there yet says nothing; the rebuild writes it.
-        if register[0] is not None:
-            fell += _judge(threshold, [int(value or 0) for value in register], now)
-    return fell
+        if register[0] is None:
+            return False
+        return _judge(threshold, [int(value or 0) for value in register], now)
+
+    pairs = zip(thresholds, found, strict=True)
+    return sum(apart.each(pairs, judge, name=lambda pair: pair[0].tenant.slug))
 
 
 def _judge(threshold: CreditThreshold, register: list[int], now: datetime) -> bool:

@@ -6,7 +6,7 @@ instant per shard, under the shard's lock, so that a difference is one.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -14,7 +14,7 @@ from typing import Final
 import redis
 from django.db import connection
 
-from billing import credit, hold_modes, locks, metering, quota_registers, registers, sealing
+from billing import apart, credit, hold_modes, locks, metering, quota_registers, registers, sealing
 from billing.invariant_results import report
 from billing.invariant_statements import OF_NEW_ROWS, OF_SUMS
 from billing.lua_scripts import COMPARE, Argument, Call
@@ -32,6 +32,8 @@ REGISTERS_EQUAL: Final = "Redis registers equal Postgres, unread events and open
 WITHIN_CREDIT: Final = "nobody spends or holds beyond credit and overdraft"
 # Reported when they break, by whoever sees it; they start out kept.
 REPORTED: Final = ("one event, one body", "every event readable")
+
+Results = dict[str, list[str]]  # violations by promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +59,41 @@ class Found:
 def check_all(client: redis.Redis, *, now: datetime) -> bool:
     """Check what is new, all sums and all registers, and record each result."""
     verified = dict(InvariantCheck.objects.values_list("name", "verified_until"))
-    results = {
-        name: _violations(sql, (verified.get(name) or BEGINNING + OVERLAP) - OVERLAP)
-        for name, sql in OF_NEW_ROWS.items()
-    }
-    return _record(results | _check_sums() | check_registers(client, now=now), now)
+
+    def of_new_rows(name: str) -> Results:
+        since = (verified.get(name) or BEGINNING + OVERLAP) - OVERLAP
+        return {name: _violations(OF_NEW_ROWS[name], since)}
+
+    with apart.told_at_the_end():
+        found = apart.each(OF_NEW_ROWS, of_new_rows)
+        return _record([*found, *_check_sums(), *_of_registers(client, now)], now)
 
 
 def audit(client: redis.Redis, *, now: datetime, everything: bool = False) -> bool:
     """Check the rows and the sums against them, by blocks that `sealing` keeps; `everything`: every
     row there is, at a cost that grows with all of history."""
-    results = sealing.audit_rows(now=now, everything=everything)
-    return _record(results | _check_sums() | check_registers(client, now=now), now)
+    with apart.told_at_the_end():
+        rows = apart.each(["rows"], lambda _: sealing.audit_rows(now=now, everything=everything))
+        return _record([*rows, *_check_sums(), *_of_registers(client, now)], now)
 
 
-def _check_sums() -> dict[str, list[str]]:
-    return {name: _violations(sql) for name, sql in OF_SUMS.items()}
+def _check_sums() -> list[Results]:
+    return apart.each(OF_SUMS, lambda name: {name: _violations(OF_SUMS[name])})
 
 
-def _record(results: Mapping[str, Sequence[str]], now: datetime) -> bool:
+def _of_registers(client: redis.Redis, now: datetime) -> list[Results]:
+    return apart.each(["registers"], lambda _: check_registers(client, now=now))
+
+
+def _record(found: Iterable[Results], now: datetime) -> bool:
+    """What could not be looked at stays as it was, and is looked at again from there."""
+    results: Results = {}
+    for part in found:
+        results |= part
     for name, wrong in results.items():
         report(name, not wrong, "; ".join(wrong[:SHOWN_MAX]), now)
-    InvariantCheck.objects.filter(name__in=OF_NEW_ROWS, holds=True).update(verified_until=now)
+    new = results.keys() & OF_NEW_ROWS.keys()
+    InvariantCheck.objects.filter(name__in=new, holds=True).update(verified_until=now)
     for name in REPORTED:
         InvariantCheck.objects.get_or_create(name=name, defaults={"holds": True, "checked_at": now})
     return not any(results.values())
@@ -90,19 +105,20 @@ def _violations(sql: str, *arguments: datetime) -> list[str]:
         return [" ".join(str(value) for value in row) for row in cursor.fetchall()]
 
 
-def check_registers(client: redis.Redis, *, now: datetime) -> dict[str, list[str]]:
+def check_registers(client: redis.Redis, *, now: datetime) -> Results:
     """Compare every tenant's and every cap's register; busy or cold shards wait for next time."""
-    unequal: list[str] = []
-    beyond: list[str] = []
     epochs = dict(ShardEpoch.objects.values_list("shard", "epoch"))
-    tenants: dict[int, list[int]] = defaultdict(list)
     overdrafts = {tenant.pk: hold_modes.overdraft_of(tenant) for tenant in Tenant.objects.all()}
+    tenants: dict[int, list[int]] = defaultdict(list)
     for pk in overdrafts:
         tenants[registers.shard_of(pk)].append(pk)
-    for shard in sorted(tenants.keys() & epochs.keys()):
+
+    def look(shard: int) -> tuple[list[str], list[str]]:
+        unequal: list[str] = []
+        beyond: list[str] = []
         with locks.shard(shard, wait_s=LOCK_WAIT_S) as taken:
             if not taken:
-                continue
+                return unequal, beyond
             # What a dead drain has committed and not acknowledged is settled first.
             metering.drain(client, shard, now=now)
             expected = _expected(shard, tenants[shard], now)
@@ -111,7 +127,14 @@ def check_registers(client: redis.Redis, *, now: datetime) -> dict[str, list[str
                 if found.key.startswith("tenant:"):
                     tenant = int(found.key.rpartition(":")[2])
                     beyond += _beyond(client, found, overdrafts[tenant])
-    return {REGISTERS_EQUAL: unequal, WITHIN_CREDIT: beyond}
+        return unequal, beyond
+
+    known = sorted(tenants.keys() & epochs.keys())
+    looked = apart.each(known, look, name=lambda shard: f"shard {shard}")
+    return {
+        REGISTERS_EQUAL: [wrong for unequal, _ in looked for wrong in unequal],
+        WITHIN_CREDIT: [wrong for _, beyond in looked for wrong in beyond],
+    }
 
 
 def _expected(shard: int, tenants: Sequence[int], now: datetime) -> list[Register]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from django.db import transaction
 
-from billing import payment_facts, returns, topups
+from billing import apart, payment_facts, returns, topups
 from billing.errors import CreditRefused, PaymentDoubted, PaymentUnknown
 from billing.models import ProcessorEvent
 from billing.payment_facts import Disputed, Fact, Failed, Paid, Refunded
@@ -85,7 +85,11 @@ def doubt(told: Told, *, why: str) -> None:
 def retry_due(*, seller: dict[str, str], now: datetime) -> int:
     """Try what waits and is due; returns how many have found their payment."""
     due = ProcessorEvent.objects.filter(due_at__lte=now).order_by("due_at", "pk")
-    found = [_try_again(pk, seller=seller, now=now) for pk in due.values_list("pk")[:PER_RUN_MAX]]
+    found = apart.each(
+        due.values_list("pk")[:PER_RUN_MAX],
+        lambda pk: _try_again(pk, seller=seller, now=now),
+        name=lambda pk: f"processor event {pk[0]}",
+    )
     return sum(found)
 
 

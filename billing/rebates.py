@@ -11,7 +11,7 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import audit, locks, price_lists, tiers
+from billing import apart, audit, locks, price_lists, tiers
 from billing.errors import LockTimeout, PriceRefused
 from billing.invoicing import adjustments
 from billing.models import (
@@ -90,7 +90,8 @@ def due_pico(scale: RebateScale, spent_pico: int) -> int:
 
 def post_month(month: date, *, actor: str, now: datetime) -> list[VolumeRebate]:
     """Post what is due for a month that has begun, for every tenant on a plan with tiers: at its
-    end, or now where it has not ended. All or none. LockTimeout while somebody else is at it.
+    end, or now where it has not ended. All or none, but in a periodic task, where one tenant's
+    failure keeps no other waiting. LockTimeout while somebody else is at it.
     """
     if month.day != 1 or month > month_of(now):
         raise PriceRefused("rebates are for a month that has begun")
@@ -100,7 +101,9 @@ def post_month(month: date, *, actor: str, now: datetime) -> list[VolumeRebate]:
         its_end = _beginning(_following(month)) - timedelta.resolution
         plans = price_lists.plans_at(min(its_end, now))
         tenants = Tenant.objects.filter(pk__in=plans).order_by("pk")
-        posted = [_post(tenant, plans[tenant.pk], month, actor, now) for tenant in tenants]
+        posted = apart.each(
+            tenants, lambda t: _post(t, plans[t.pk], month, actor, now), name=lambda t: t.slug
+        )
     return [rebate for rebate in posted if rebate is not None]
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from django.db import IntegrityError, transaction
 from django.db.models import Q, Sum
 
-from billing import audit, credit, topups
+from billing import apart, audit, credit, topups
 from billing.models import Recharge, Refund, Tenant, TopUp
 from billing.money import PICO_PER_CENT
 
@@ -55,7 +55,10 @@ def start_due(*, now: datetime) -> int:
     """Write down the purchases that are due; RedisError while no balance is known."""
     wanted = Recharge.objects.filter(is_on=True, tenant__status=Tenant.Status.ACTIVE)
     found = wanted.exclude(card_reference="").select_related("tenant").order_by("pk")
-    return sum(_start(recharge, now) for recharge in found if _is_due(recharge, now))
+    started = apart.each(
+        found, lambda r: _is_due(r, now) and _start(r, now), name=lambda r: r.tenant.slug
+    )
+    return sum(started)
 
 
 def _is_due(recharge: Recharge, now: datetime) -> bool:

@@ -4,6 +4,7 @@ from celery import shared_task
 from django.db import transaction
 
 from billing import (
+    apart,
     burning,
     call_profiles,
     credit,
@@ -51,7 +52,8 @@ def check_invariants() -> None:
     """Check the ledger's invariants, and repeat pushes of credit that got lost."""
     with task_runs.recorded(CHECK) as now:
         client = connection()
-        credit.push_stale(client)
+        with apart.apart("credit that was not told"):
+            credit.push_stale(client)
         invariants.check_all(client, now=now)
 
 

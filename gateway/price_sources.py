@@ -12,7 +12,7 @@ from typing import Final
 
 from django.db.models import Q
 
-from billing import price_check
+from billing import apart, price_check
 from gateway.dataplane import egress
 from gateway.dataplane.stopwatch import SystemClock
 from gateway.dataplane.upstream import Upstream
@@ -43,7 +43,7 @@ def read_due(*, now: datetime) -> int:
     due = PriceSource.objects.filter(
         Q(tried_at=None) | Q(tried_at__lte=now - READ_EVERY), is_on=True
     )
-    return sum(read(source, now=now) for source in due.order_by("pk"))
+    return sum(apart.each(due.order_by("pk"), lambda source: read(source, now=now)))
 
 
 def read(source: PriceSource, *, now: datetime) -> bool:

@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from celery import shared_task
 from django.conf import settings
 
-from billing import budget_alerts, credit_alerts, payment_messages, task_runs
+from billing import apart, budget_alerts, credit_alerts, payment_messages, task_runs
 from billing.redis_connection import connection
 from gateway import budget_alerts as alert_delivery
 from gateway import price_sources, refusals
 from gateway.payments import recharging
-from providers.task_runs import run_alone
+from providers.task_runs import run_alone, run_in_turn
 
 RECORD = "gateway.tasks.record_refusals"
 RECHARGE = "gateway.tasks.recharge_credit"
@@ -27,22 +27,30 @@ def record_refusals() -> None:
 def recharge_credit() -> None:
     """Buy credit with saved cards, charged only once what is bought is written down for good; and
     try again the processor's messages that wait for their payment."""
-    now = datetime.now(UTC)
-    run_alone(RECHARGE, recharging.start_due)
-    recharging.ask_due(now)
-    payment_messages.retry_due(seller=settings.INVOICE_SELLER, now=now)
+    with task_runs.recorded(RECHARGE) as now:
+        with apart.apart("purchases"):
+            run_alone(RECHARGE, recharging.start_due)
+        with apart.apart("payments"):
+            recharging.ask_due(now)
+        with apart.apart("messages"):
+            payment_messages.retry_due(seller=settings.INVOICE_SELLER, now=now)
 
 
-def _noticed(now: datetime) -> int:
-    client = connection()
-    return budget_alerts.notice(client, now=now) + credit_alerts.notice(client, now=now)
+def _budgets(now: datetime) -> int:
+    return budget_alerts.notice(connection(), now=now)
+
+
+def _credit(now: datetime) -> int:
+    return credit_alerts.notice(connection(), now=now)
 
 
 @shared_task(name=BUDGETS)
 def tell_of_budgets() -> None:
     """Notice budgets that fill up and credit that runs low, then deliver what is due."""
-    run_alone(BUDGETS, _noticed)
-    alert_delivery.deliver_due(now=datetime.now(UTC))
+    with task_runs.recorded(BUDGETS):
+        run_in_turn(BUDGETS, {"budgets": _budgets, "credit": _credit})
+        with apart.apart("deliveries"):
+            alert_delivery.deliver_due(now=datetime.now(UTC))
 
 
 @shared_task(name=PRICES)

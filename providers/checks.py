@@ -6,13 +6,14 @@ no heartbeats and are only asked.
 """
 
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pyreqwest.client import SyncClient, SyncClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
+from billing import apart
 from providers import credentials, offers, pool_metrics
 from providers.errors import AuthFailed
 from providers.models import Credential, Offer, Provider, Worker
@@ -40,15 +41,24 @@ class Answer:
     failure: str  # empty: it answered
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One that was asked: its answer, or what went wrong in asking."""
+
+    offer_id: int
+    answer: Future[Answer]
+
+
 def check_all(*, now: datetime) -> int:
     """Ask every worker and pool once and move their offers accordingly; returns how many moved."""
     workers = {worker.offer_id: worker for worker in Worker.objects.select_related("offer")}
     targets = [*_worker_targets(workers.values()), *_pool_targets()]
-    moved = 0
-    for answer in _ask(targets):
-        worker = workers.get(answer.offer_id)
-        moved += _judge_worker(worker, answer, now) if worker else _judge_pool(answer, now)
-    return moved
+
+    def judge(asked: Asked) -> int:
+        answer, worker = asked.answer.result(), workers.get(asked.offer_id)
+        return _judge_worker(worker, answer, now) if worker else _judge_pool(answer, now)
+
+    return sum(apart.each(_ask(targets), judge, name=lambda asked: f"offer {asked.offer_id}"))
 
 
 def _worker_targets(workers: Iterable[Worker]) -> Iterable[Target]:
@@ -77,21 +87,23 @@ def read_loads(*, now: datetime) -> int:
     """Ask every pool for its metrics and keep its load; returns how many showed one."""
     pools = Provider.objects.filter(kind=Provider.Kind.POOL, enabled=True)
     secrets = credentials.active()
-    asked: list[tuple[Provider, Target]] = []
-    for pool in pools:
-        headers = _headers(pool, secrets.get(pool.pk))
-        if headers is not None:
-            asked.append((pool, Target(pool.pk, f"{root_of(pool.base_url)}/metrics", headers)))
+    asked: list[tuple[Provider, Future[str]]] = []
     with client() as http, ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
-        pages = list(threads.map(lambda pair: _page(http, pair[1]), asked))
-    known = 0
-    for (pool, _), page in zip(asked, pages, strict=True):
-        load = pool_metrics.load_of(page)
-        known += bool(load)
+        for pool in pools:
+            headers = _headers(pool, secrets.get(pool.pk))
+            if headers is not None:
+                target = Target(pool.pk, f"{root_of(pool.base_url)}/metrics", headers)
+                asked.append((pool, threads.submit(_page, http, target)))
+
+    def keep(pair: tuple[Provider, Future[str]]) -> bool:
+        pool, page = pair
+        load = pool_metrics.load_of(page.result())
         # A load that is not renewed would be read as today's.
         pool.load = {**load, "at": now.isoformat()} if load else {}
         pool.save(update_fields=["load"])
-    return known
+        return bool(load)
+
+    return sum(apart.each(asked, keep, name=lambda pair: pair[0].slug))
 
 
 def _page(http: SyncClient, target: Target) -> str:
@@ -129,9 +141,9 @@ def _headers(provider: Provider, credential: Credential | None) -> dict[str, str
     return offers.headers_for(provider.wire, secret)
 
 
-def _ask(targets: list[Target]) -> list[Answer]:
+def _ask(targets: list[Target]) -> list[Asked]:
     with client() as http, ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
-        return list(threads.map(lambda target: _ask_one(http, target), targets))
+        return [Asked(one.offer_id, threads.submit(_ask_one, http, one)) for one in targets]
 
 
 def client() -> SyncClient:
@@ -151,20 +163,25 @@ def settle_doubts(*, now: datetime) -> int:
     """Ask the providers of doubted credentials whether they are dead; returns how many are. A call
     that costs nothing, and that no tenant's request has a part in. No answer settles nothing."""
     doubted = Credential.objects.filter(active=True, dead_reason="", doubted_at__isnull=False)
-    buried = 0
-    for credential in doubted.select_related("provider")[:CHECKS_AT_ONCE]:
-        provider = credential.provider
-        headers = _headers(provider, credential)
-        if headers is None or not provider.base_url:
-            continue
-        reason = _refusal_of_credential(provider, headers)
-        if reason is None:
-            continue
-        if reason:
-            buried += credentials.mark_dead(provider_id=provider.pk, reason=reason, seen_at=now)
-        else:
-            Credential.objects.filter(pk=credential.pk).update(doubted_at=None)
-    return buried
+    asked = doubted.select_related("provider")[:CHECKS_AT_ONCE]
+    buried = apart.each(
+        asked, lambda credential: _settle_doubt(credential, now), name=lambda c: c.provider.slug
+    )
+    return sum(buried)
+
+
+def _settle_doubt(credential: Credential, now: datetime) -> bool:
+    provider = credential.provider
+    headers = _headers(provider, credential)
+    if headers is None or not provider.base_url:
+        return False
+    reason = _refusal_of_credential(provider, headers)
+    if reason is None:
+        return False
+    if reason:
+        return credentials.mark_dead(provider_id=provider.pk, reason=reason, seen_at=now)
+    Credential.objects.filter(pk=credential.pk).update(doubted_at=None)
+    return False
 
 
 def _refusal_of_credential(provider: Provider, headers: dict[str, str]) -> str | None:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from billing import price_queries
+from billing import apart, price_queries
 from billing.price_queries import ListPrice
 from providers import board_rows, histograms, offers
 from providers.board_rows import SAMPLES_LEAST, STANDARD_MIX
@@ -116,7 +116,9 @@ def compute(*, now: datetime) -> list[HomeRow]:
     for offer in found:
         if offer.sku in in_force:
             by_model[offer.model_id].append(offer)
-    made = [_row(group, facts) for group in by_model.values()]
+    made = apart.each(
+        by_model.values(), lambda group: _row(group, facts), name=lambda group: group[0].model.slug
+    )
     return sorted(made, key=_order)
 
 

@@ -7,7 +7,7 @@ price that an operator made by hand stands until it is withdrawn.
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from billing import price_queries, prices
+from billing import apart, price_queries, prices
 from billing.price_queries import ListPrice
 from providers.engine_cost import (
     InHousePrice,
@@ -43,7 +43,10 @@ def publish_all(*, now: datetime) -> int:
     workers = Worker.objects.select_related("offer").filter(
         offer__state__in=(Offer.State.LIVE, Offer.State.DEMOTED)
     )
-    return sum(_publish_if_moved(worker, now) for worker in workers)
+    moved = apart.each(
+        workers, lambda worker: _publish_if_moved(worker, now), name=lambda w: w.offer.sku
+    )
+    return sum(moved)
 
 
 def _current(offer: Offer, now: datetime) -> ListPrice | None:

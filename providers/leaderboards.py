@@ -13,7 +13,7 @@ from typing import Any
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from billing import price_queries
+from billing import apart, price_queries
 from providers import board_rows, home_board, offers
 from providers.board_rows import Mix, Seller
 from providers.home_board import HomeRow
@@ -132,20 +132,26 @@ def refresh(*, now: datetime) -> int:
     due = {(model_id, window) for model_id in touched for window in WINDOWS}
     if last is not None:
         due |= _slid(last, now)
-    models = Model.objects.in_bulk({model_id for model_id, _ in due})
-    fresh = [
-        compute(models[model_id], WINDOWS[window], now=now)
-        for model_id, window in sorted(due)
-        if model_id in models
-    ]
-    Leaderboard.objects.bulk_create(
-        fresh,
+    found = Model.objects.filter(pk__in={model_id for model_id, _ in due}).order_by("pk")
+
+    def make(model: Model) -> int:
+        windows = sorted(window for model_id, window in due if model_id == model.pk)
+        return _keep([compute(model, WINDOWS[window], now=now) for window in windows])
+
+    made = sum(apart.each(found, make, name=lambda model: model.slug))
+    with apart.apart("the home board"):
+        home_board.refresh(now=now, is_stale=bool(touched))
+    return made
+
+
+def _keep(boards: list[Leaderboard]) -> int:
+    kept = Leaderboard.objects.bulk_create(
+        boards,
         update_conflicts=True,
         unique_fields=["model", "window"],
         update_fields=["computed_at", "mix", "facts", "rows"],
     )
-    home_board.refresh(now=now, is_stale=bool(touched))
-    return len(fresh)
+    return len(kept)
 
 
 def mark() -> str:

@@ -4,7 +4,7 @@ from celery import shared_task
 
 from billing.redis_connection import connection
 from providers import checks, in_house, leaderboards, measurements
-from providers.task_runs import run_alone
+from providers.task_runs import run_alone, run_in_turn
 
 BATCHES_PER_RUN_MAX = 50
 RECORD = "providers.tasks.record_measurements"
@@ -28,13 +28,23 @@ def refresh_leaderboards() -> None:
 
 @shared_task(name=CHECK)
 def check_offers() -> None:
-    run_alone(CHECK, lambda now: checks.check_all(now=now))
-    run_alone(CHECK, lambda now: checks.read_loads(now=now))
-    run_alone(CHECK, lambda now: checks.settle_doubts(now=now))
+    run_in_turn(
+        CHECK,
+        {
+            "checks": lambda now: checks.check_all(now=now),
+            "loads": lambda now: checks.read_loads(now=now),
+            "doubts": lambda now: checks.settle_doubts(now=now),
+        },
+    )
 
 
 @shared_task(name=PUBLISH)
 def publish_in_house_prices() -> None:
     """Also forgets old rollups: both are due every few minutes."""
-    run_alone(PUBLISH, lambda now: in_house.publish_all(now=now))
-    run_alone(PUBLISH, lambda now: measurements.forget_old(now=now))
+    run_in_turn(
+        PUBLISH,
+        {
+            "prices": lambda now: in_house.publish_all(now=now),
+            "old rollups": lambda now: measurements.forget_old(now=now),
+        },
+    )

@@ -8,7 +8,8 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from billing import recharges
+from billing import apart, recharges
+from billing.models import TopUp
 from gateway.payments import processor
 
 logger = logging.getLogger(__name__)
@@ -38,11 +39,17 @@ def ask_due(now: datetime, *, monotonic: Callable[[], float] = time.monotonic) -
         topup = recharges.claim_due(now=now) if processor.is_configured() else None
         if topup is None or monotonic() > until:
             break
-        try:
-            outcome = processor.charge_card(topup, may_send=recharges.may_send(topup), now=now)
-            known += 1
-        except processor.ProcessorAway as problem:
-            outcome = f"not known yet: {problem}"
-            recharges.give_up(topup, now=now)
-        logger.info("recharge of tenant %s: %s", topup.tenant_id, outcome)
+        with apart.apart(f"recharge of tenant {topup.tenant_id}"):
+            known += _ask(topup, now)
     return known
+
+
+def _ask(topup: TopUp, now: datetime) -> bool:
+    is_known = True
+    try:
+        outcome = processor.charge_card(topup, may_send=recharges.may_send(topup), now=now)
+    except processor.ProcessorAway as problem:
+        outcome, is_known = f"not known yet: {problem}", False
+        recharges.give_up(topup, now=now)
+    logger.info("recharge of tenant %s: %s", topup.tenant_id, outcome)
+    return is_known
