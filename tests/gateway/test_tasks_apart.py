@@ -10,7 +10,7 @@ import pytest
 import redis
 from django.core import mail
 
-from billing import budget_alerts, credit_alerts, registers
+from billing import budget_alerts, credit_alerts, metering, registers
 from billing.apart import SomeFailed
 from billing.models import BudgetAlert, CreditAlert, Quota, TaskRun, Tenant
 from gateway import tasks as gateway_tasks
@@ -108,6 +108,7 @@ def test_a_board_that_cannot_be_made_keeps_no_other_nor_the_home_board(
 ) -> None:
     # given
     broken, fine = make_offer("acme/a", model="a"), make_offer("acme/b", model="b")
+    metering.ensure_groups(redis_client)
     append(redis_client, attempt(broken), attempt(fine, 1))
     tasks.record_measurements()
     MeasurementRollup.objects.filter(offer=broken).update(errors=5)
