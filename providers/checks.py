@@ -5,7 +5,6 @@ direct checks in a row that fail remove it, one that succeeds restores it. Attac
 no heartbeats and are only asked.
 """
 
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -52,35 +51,41 @@ class Asked:
 def check_all(*, now: datetime) -> int:
     """Ask every worker and pool once and move their offers accordingly; returns how many moved."""
     workers = {worker.offer_id: worker for worker in Worker.objects.select_related("offer")}
-    targets = [*_worker_targets(workers.values()), *_pool_targets()]
 
     def judge(asked: Asked) -> int:
         answer, worker = asked.answer.result(), workers.get(asked.offer_id)
         return _judge_worker(worker, answer, now) if worker else _judge_pool(answer, now)
 
-    return sum(apart.each(_ask(targets), judge, name=lambda asked: f"offer {asked.offer_id}"))
+    with apart.told_at_the_end():
+        targets = apart.each(workers.values(), _worker_target, name=lambda w: f"worker {w.pk}")
+        targets += _pool_targets()
+        asked = _ask([target for target in targets if target is not None])
+        return sum(apart.each(asked, judge, name=lambda asked: f"offer {asked.offer_id}"))
 
 
-def _worker_targets(workers: Iterable[Worker]) -> Iterable[Target]:
-    for worker in workers:
-        try:
-            bearer = credentials.decrypt(worker.bearer_ciphertext)
-        except credentials.CredentialUnreadable:
-            continue
-        headers = offers.headers_for(Provider.Wire.OPENAI, bearer)
-        yield Target(worker.offer_id, f"{worker.base_url}/health", headers)
+def _worker_target(worker: Worker) -> Target | None:
+    try:
+        bearer = credentials.decrypt(worker.bearer_ciphertext)
+    except credentials.CredentialUnreadable:
+        return None
+    headers = offers.headers_for(Provider.Wire.OPENAI, bearer)
+    return Target(worker.offer_id, f"{worker.base_url}/health", headers)
 
 
-def _pool_targets() -> Iterable[Target]:
+def _pool_targets() -> list[Target | None]:
     pools = Offer.objects.filter(provider__kind=Provider.Kind.POOL).exclude(
         state=Offer.State.DISABLED
     )
     secrets = credentials.active()
-    for offer in pools.select_related("provider"):
+
+    def target(offer: Offer) -> Target | None:
         headers = _headers(offer.provider, secrets.get(offer.provider_id))
-        if headers is not None:
-            url = offer.provider.check_url or offers.models_url(offer.provider)
-            yield Target(offer.pk, url, headers)
+        if headers is None:
+            return None
+        url = offer.provider.check_url or offers.models_url(offer.provider)
+        return Target(offer.pk, url, headers)
+
+    return apart.each(pools.select_related("provider"), target, name=lambda o: f"offer {o.pk}")
 
 
 def read_loads(*, now: datetime) -> int:

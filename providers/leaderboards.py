@@ -138,10 +138,11 @@ def refresh(*, now: datetime) -> int:
         windows = sorted(window for model_id, window in due if model_id == model.pk)
         return _keep([compute(model, WINDOWS[window], now=now) for window in windows])
 
-    made = sum(apart.each(found, make, name=lambda model: model.slug))
-    with apart.apart("the home board"):
-        home_board.refresh(now=now, is_stale=bool(touched))
-    return made
+    with apart.told_at_the_end():
+        made = sum(apart.each(found, make, name=lambda model: model.slug))
+        with apart.apart("the home board"):
+            home_board.refresh(now=now, is_stale=bool(touched))
+        return made
 
 
 def _keep(boards: list[Leaderboard]) -> int:

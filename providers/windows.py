@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from billing import apart
 from providers import histograms
 from providers.histograms import Histogram
 from providers.measurements import COUNTED
@@ -57,7 +58,10 @@ def measured(
     by_offer: dict[int, list[MeasurementRollup]] = {}
     for rollup in rollups:
         by_offer.setdefault(rollup.offer_id, []).append(rollup)
-    return {offer_id: _sum(rows) for offer_id, rows in by_offer.items()}
+    sums = apart.each(
+        by_offer, lambda offer_id: (offer_id, _sum(by_offer[offer_id])), name=lambda n: f"offer {n}"
+    )
+    return dict(sums)
 
 
 def _sum(rows: Iterable[MeasurementRollup]) -> Measured:

@@ -113,10 +113,11 @@ def test_a_board_that_cannot_be_made_keeps_no_other_nor_the_home_board(
     tasks.record_measurements()
     MeasurementRollup.objects.filter(offer=broken).update(errors=5)
     # when
-    with pytest.raises(SomeFailed, match="a: TypeError"):
+    with pytest.raises(SomeFailed, match=f"offer {broken.pk}: TypeError"):
         leaderboards.refresh(now=NOW)
     # then
-    assert set(Leaderboard.objects.values_list("model__slug", flat=True)) == {"b"}
+    rows = {board.model.slug: board.rows[0] for board in Leaderboard.objects.filter(window="1h")}
+    assert {slug: row["requests"] for slug, row in rows.items()} == {"a": 0, "b": 1}
     assert HomeBoard.objects.count() == 1
 
 
