@@ -17,6 +17,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidge
 
 from billing import audit, credit, hold_modes, hold_queries, plan_page, quarantine_page, quotas
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
+from billing.claims_page import ClaimAdmin
 from billing.errors import BillingError
 from billing.invoicing.adjustment_admin import AdjustmentNoteAdmin
 from billing.invoicing.admin import (
@@ -34,6 +35,7 @@ from billing.models import (
     AdjustmentNote,
     AuditEntry,
     BillingProfile,
+    Claim,
     CreditAlert,
     CreditGrant,
     CreditNote,
@@ -272,6 +274,7 @@ admin.site.register(CreditAlert, CreditAlertAdmin)
 admin.site.register(PriceDisagreement, PriceDisagreementAdmin)
 
 
+admin.site.register(Claim, ClaimAdmin)
 admin.site.register(Account, AccountAdmin)
 admin.site.register(Transfer, TransferAdmin)
 admin.site.register(Entry, EntryAdmin)

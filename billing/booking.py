@@ -10,7 +10,7 @@ from datetime import datetime
 
 from django.db import DataError, IntegrityError, transaction
 
-from billing import ledger, postings, registers, usage_rows
+from billing import claims, ledger, postings, registers, usage_rows
 from billing.acknowledgement import Acknowledgement
 from billing.assessment import Assessed
 from billing.invariant_results import report
@@ -118,6 +118,7 @@ def _post(shard: int, rated: Rated, now: datetime) -> Booked:
     tenants = sorted({entry.event.tenant for entry in entries})
     transfer_ids = dict(zip(tenants, ledger.new_ids(len(tenants)), strict=True))
     written = usage_rows.write(entries, rated.rows, transfer_ids, drained_at=now)
+    claims.open_new(entries, written.new)
     posted = [
         item for item in rated.items if item[0].id in written.new and not item[1].quarantine_reason
     ]
@@ -164,6 +165,8 @@ def _report(assessed: Sequence[postings.Posted], written: Written, now: datetime
             continue
         if result.quarantine_reason:
             logger.error("%s is quarantined: %s", entry.name, result.quarantine_reason)
+        if entry.event.claimed:
+            logger.error("%s of %s %s", entry.name, entry.event.supplier, entry.event.problem)
         if result.overage_pico:
             logger.warning("%s: %d pico-dollars for review", entry.name, result.overage_pico)
 

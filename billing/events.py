@@ -70,7 +70,6 @@ class Estimated(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     basis: str
     tenant_pico: int
-    supplier_pico: int
 
 
 class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):

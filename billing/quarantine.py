@@ -1,22 +1,37 @@
 """Resolves quarantined events: a person says what the tenant pays, once, and it is posted.
 
-Until then nothing is billed and Redis keeps what was debited. Afterwards the shard is rebuilt, so
-that its registers are exact again; its tenants are refused for that moment.
+Until then nothing is billed and Redis keeps what was debited. Whom nobody decides in time is
+settled at the estimate. Afterwards the shard is rebuilt, so that its registers are exact again; its
+tenants are refused for that moment.
 """
 
-from collections.abc import Sequence
-from datetime import datetime
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
 import redis
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
-from billing import audit, ledger, rebuild, registers
-from billing.errors import CreditRefused, LockTimeout
+from billing import audit, ledger, rebuild, recount, registers
+from billing.errors import BillingError, CreditRefused, LockTimeout
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.models import UsageEvent
 from billing.money import PICO_PER_NANO
 
+logger = logging.getLogger(__name__)
+
 REVENUE = AccountKey(Kind.REVENUE)
+OVERDUE_PER_RUN_MAX: Final = 500
+NOBODY: Final = "the house"
+
+
+class Decision(NamedTuple):
+    """What the tenant pays for one event, and what its supplier bills."""
+
+    tenant_pico: int
+    supplier_pico: int
 
 
 def resolve_all(
@@ -31,26 +46,67 @@ def resolve_all(
 ) -> list[UsageEvent]:
     """Post quarantined events at these figures each, or none of them; a tenant never pays more
     than was debited. RedisError: they are posted, and the registers are off until a rebuild."""
+    decisions = dict.fromkeys(event_ids, Decision(tenant_pico, supplier_pico))
+    return _resolve(client, decisions, resolved_by=resolved_by, reason=reason, now=now)
+
+
+def settle_overdue(client: redis.Redis, *, after: timedelta, now: datetime) -> int:
+    """Post at their estimates the events that nobody decided for so long; returns how many. One
+    shard's trouble leaves the others alone, and is tried again by the next run."""
+    overdue = UsageEvent.objects.filter(
+        state=UsageEvent.State.QUARANTINED, drained_at__lte=now - after
+    )
+    by_shard: dict[int, dict[int, Decision]] = defaultdict(dict)
+    for event in overdue.order_by("pk")[:OVERDUE_PER_RUN_MAX]:
+        by_shard[registers.shard_of(event.tenant_id)][event.pk] = _at_estimate(event)
+    settled = 0
+    reason = f"at the estimate: nobody decided within {after.days} days"
+    for shard, decisions in by_shard.items():
+        try:
+            settled += len(_resolve(client, decisions, resolved_by=NOBODY, reason=reason, now=now))
+        except (BillingError, DatabaseError, redis.RedisError):
+            logger.exception("overdue events of shard %d are not settled", shard)
+    return settled
+
+
+def _at_estimate(event: UsageEvent) -> Decision:
+    """Never more than was debited; nothing where nobody knows what it was."""
+    found = recount.suggestion(event)
+    if found is None:
+        return Decision(0, 0)
+    debited_pico = max(event.charged_nano, 0) * PICO_PER_NANO
+    return Decision(min(found.cost_pico or 0, debited_pico), found.supplier_pico or 0)
+
+
+def _resolve(
+    client: redis.Redis,
+    decisions: Mapping[int, Decision],
+    *,
+    resolved_by: str,
+    reason: str,
+    now: datetime,
+) -> list[UsageEvent]:
     if not reason.strip():
         raise CreditRefused("a decision needs a reason")
     with transaction.atomic(durable=True):
         events = list(
             UsageEvent.objects.select_for_update(of=("self",))
             .select_related("tenant")
-            .filter(pk__in=event_ids)
+            .filter(pk__in=decisions)
             .order_by("pk")
         )
-        if len(events) != len(set(event_ids)):
+        if len(events) != len(decisions):
             raise CreditRefused("no such event")
         for event in events:
-            _post(event, tenant_pico, supplier_pico, memo=f"{resolved_by}: {reason}"[:200])
+            decision = decisions[event.pk]
+            _post(event, *decision, memo=f"{resolved_by}: {reason}"[:200])
             audit.record(
                 actor=resolved_by,
                 action="event.resolve",
                 subject=f"request {event.request_id}, attempt {event.attempt}",
                 tenant=event.tenant,
                 before={"charged_nano": event.charged_nano},
-                after={"tenant_pico": tenant_pico, "supplier_pico": supplier_pico},
+                after=decision._asdict(),
                 reason=reason,
                 now=now,
             )

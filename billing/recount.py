@@ -18,6 +18,7 @@ from django.db import connection
 from billing import price_books, price_lists, rating
 from billing.events import Estimated
 from billing.models import ServiceTier, UsageEvent
+from billing.price_spans import COST_PRICES
 from billing.rates import PPM
 from billing.rating import PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
@@ -75,12 +76,12 @@ class Drift:
 @dataclass(frozen=True, slots=True)
 class Suggestion:
     """What an event without usable counts probably used, what that costs its tenant, and what its
-    supplier bills for it."""
+    supplier bills for it; None where no price says."""
 
     input_tokens: int
     output_tokens: int
     cost_pico: int | None
-    supplier_pico: int = 0
+    supplier_pico: int | None
 
 
 def drifts(*, trusted: Collection[str], now: datetime) -> list[Drift]:
@@ -131,30 +132,42 @@ def _middle(ratios: Iterable[Fraction]) -> Fraction:
 
 def suggestion(event: UsageEvent) -> Suggestion | None:
     """What an event without usable counts probably was; None where nothing is known."""
+    usage, cost_pico = _probable(event)
+    if usage is None:
+        return None
+    if cost_pico is None:
+        lists = price_lists.lists_by_tenant([event.tenant_id])[event.tenant_id]
+        cost_pico = _cost(event, usage, lists)
+    supplier_pico = _cost(event, usage, (COST_PRICES,))
+    return Suggestion(usage.input_tokens, usage.output_tokens, cost_pico, supplier_pico)
+
+
+def _probable(event: UsageEvent) -> tuple[CanonicalUsage | None, int | None]:
+    """The data plane's estimate, rated where it was made; else what was counted."""
     found = event.detail.get("estimate")
     if found is not None:
         estimate = msgspec.convert(found, Estimated)
-        return Suggestion(
-            estimate.input_tokens,
-            estimate.output_tokens,
-            estimate.tenant_pico,
-            estimate.supplier_pico,
-        )
-    # As it was written down before estimates were rated where they are made.
+        return _plain(estimate.input_tokens, estimate.output_tokens), estimate.tenant_pico
+    # As release 0.1 wrote it down.
     counted = event.detail.get("recount")
-    if not isinstance(counted, list) or len(counted) != 2:
-        return None
-    usage = CanonicalUsage(input_tokens=int(counted[0]), output_tokens=int(counted[1]))
-    return Suggestion(usage.input_tokens, usage.output_tokens, _cost(event, usage))
+    if isinstance(counted, list) and len(counted) == 2:
+        return _plain(int(counted[0]), int(counted[1])), None
+    if event.input_tokens or event.output_tokens:
+        counts = {name: getattr(event, name) for name in CanonicalUsage.__struct_fields__}
+        return CanonicalUsage(**counts), None
+    return None, None
 
 
-def _cost(event: UsageEvent, usage: CanonicalUsage) -> int | None:
-    """At the price that the tenant's list had at that moment."""
+def _plain(input_tokens: int, output_tokens: int) -> CanonicalUsage:
+    return CanonicalUsage(input_tokens=input_tokens, output_tokens=output_tokens)
+
+
+def _cost(event: UsageEvent, usage: CanonicalUsage, lists: Sequence[int]) -> int | None:
+    """At the prices that these lists had at that moment."""
     when = event.occurred_at
     book = price_books.books(when, when, skus=[event.sku]).get(event.sku)
     if book is None:
         return None
-    lists = price_lists.lists_by_tenant([event.tenant_id])[event.tenant_id]
     prices = book.at(lists, int(when.timestamp() * 1000))
     try:
         price = rating.choose(

@@ -1,6 +1,9 @@
 """Billing's periodic tasks: transport only. What they do is in the services they call."""
 
+from datetime import timedelta
+
 from celery import shared_task
+from django.conf import settings
 from django.db import transaction
 
 from billing import (
@@ -12,6 +15,7 @@ from billing import (
     invariants,
     locks,
     metering,
+    quarantine,
     rebates,
     rebuild,
     task_runs,
@@ -26,6 +30,7 @@ PROFILES = "billing.tasks.refresh_call_profiles"
 AUDIT = "billing.tasks.audit_ledger"
 DRAFT = "billing.tasks.draft_invoices"
 EXPIRE_CREDIT = "billing.tasks.expire_credit"
+QUARANTINE = "billing.tasks.settle_quarantine"
 REBATES = "billing.tasks.post_rebates"
 
 
@@ -76,6 +81,14 @@ def expire_credit() -> None:
     """Take back what is left of grants that have expired."""
     with task_runs.recorded(EXPIRE_CREDIT) as now:
         burning.expire_due(now=now)
+
+
+@shared_task(name=QUARANTINE)
+def settle_quarantine() -> None:
+    """Settle at their estimates the quarantined events that nobody decided in time."""
+    after = timedelta(days=settings.QUARANTINE_DAYS)
+    with task_runs.recorded(QUARANTINE) as now:
+        quarantine.settle_overdue(connection(), after=after, now=now)
 
 
 @shared_task(name=REBATES)

@@ -244,6 +244,14 @@ WORKER_USD_PER_HOUR = env.text(
     default="",
 )
 
+QUARANTINE_DAYS = env.integer(
+    "TOKENHOUSE_QUARANTINE_DAYS",
+    purpose="days after which a quarantined event that nobody resolved is settled at its estimate",
+    default=7,
+    minimum=1,
+    maximum=365,
+)
+
 # --- data plane limits ---------------------------------------------------------------------------
 DATAPLANE_BODY_BYTES_MAX = env.integer(
     "TOKENHOUSE_BODY_BYTES_MAX",

@@ -4,6 +4,7 @@ from billing.models.adjustment_notes import AdjustmentNote
 from billing.models.audit_entries import AuditEntry
 from billing.models.budget_alerts import AlertChannel, AlertDelivery, BudgetAlert
 from billing.models.call_profiles import CallCount, CallMark, CallProfile
+from billing.models.claims import Claim
 from billing.models.covered_spans import CoveredSpan
 from billing.models.credit_alerts import CreditAlert, CreditThreshold
 from billing.models.invoices import (
@@ -50,6 +51,7 @@ __all__ = [
     "CallCount",
     "CallMark",
     "CallProfile",
+    "Claim",
     "CreditAlert",
     "CoveredSpan",
     "CreditGrant",

@@ -17,12 +17,6 @@ class UsageEvent(models.Model):
         POSTED = "posted"
         QUARANTINED = "quarantined"
 
-    class UsageSource(models.TextChoices):
-        PROVIDER = "provider"
-        COUNTED = "counted"
-        ESTIMATED = "estimated"
-        NONE = "none"
-
     request_id = models.UUIDField()
     attempt = models.SmallIntegerField()
     day = models.DateField()
@@ -46,7 +40,7 @@ class UsageEvent(models.Model):
     supplier = models.CharField(max_length=80)
     model = models.CharField(max_length=200)
     outcome = models.CharField(max_length=32)
-    usage_source = models.CharField(max_length=16, choices=UsageSource)
+    usage_source = models.CharField(max_length=16)  # one of billing.basis
     input_tokens = models.BigIntegerField(default=0)
     cache_read_tokens = models.BigIntegerField(default=0)
     cache_write_5m_tokens = models.BigIntegerField(default=0)

@@ -12,10 +12,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import usage_queries, usage_sums
+from billing import basis, usage_queries, usage_sums
 from billing.models import UsageEvent
 from billing.usage_queries import RequestFilter, RequestRow
-from gateway import chargeback, months
+from gateway import chargeback, holding, months
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_text
 from gateway.months import NoSuchMonth
@@ -173,9 +173,25 @@ def _attempt(event: UsageEvent) -> dict[str, Any]:
         "supplier": event.supplier,
         "model": event.model,
         "outcome": event.outcome,
+        "state": event.state,
         "usage_source": event.usage_source,
+        "confidence": basis.CONFIDENCE.get(event.usage_source, ""),
         "price_version": event.price_version_id,
         "cost_usd": usd_text(event.tenant_cost_pico),
+        "held": _held(event),
         "detail": event.detail,
         **{name: getattr(event, name) for name in TOKEN_FIELDS},
+    }
+
+
+def _held(event: UsageEvent) -> dict[str, str] | None:
+    """What is debited and not charged, why, and what is charged when nobody decides by then."""
+    held = holding.of(event)
+    if held is None:
+        return None
+    return {
+        "amount_usd": usd_text(held.amount_pico),
+        "estimate_usd": usd_text(held.estimate_pico),
+        "reason": held.reason,
+        "settled_by": held.settled_by.isoformat(),
     }

@@ -125,25 +125,21 @@ def _held(exchange: Exchange, attempt: Attempt, found: Counted, problem: str) ->
 
 
 def _estimated(exchange: Exchange, attempt: Attempt, found: Counted) -> Estimated | None:
-    """At the tier that was asked for: what served has no price."""
+    """At the tier that was asked for: what served may have no price."""
+    usage, tier = found.estimate, exchange.request.service_tier
     try:
-        tier = exchange.request.service_tier
-        usage = found.estimate
         price = rating.choose(
             attempt.candidate.prices, service_tier=tier, input_tokens=usage.input_tokens
         )
-        cost_price = rating.choose(
-            attempt.candidate.cost_prices, service_tier=tier, input_tokens=usage.input_tokens
-        )
-        return Estimated(
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            basis=found.estimate_basis,
-            tenant_pico=rating.rate(usage, price),
-            supplier_pico=rating.rate(usage, cost_price),
-        )
+        tenant_pico = rating.rate(usage, price)
     except (PriceNotFound, UsageError):
         return None
+    return Estimated(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        basis=found.estimate_basis,
+        tenant_pico=tenant_pico,
+    )
 
 
 def _parts(found: Counted) -> tuple[str, str] | None:

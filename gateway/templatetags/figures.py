@@ -9,6 +9,7 @@ from django import template
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from billing import basis
 from billing.invoicing.pdf import dollars as printed_dollars
 from billing.money import PICO_PER_NANO, pico_from_usd
 from gateway.console import figures
@@ -37,6 +38,17 @@ for _name in (
     "percent",
 ):
     _filter(_name, getattr(figures, _name))
+
+
+@register.filter
+def basis_words(value: str) -> str:
+    """Whose token counts were charged."""
+    return basis.WORDS.get(value, value)
+
+
+@register.filter
+def confidence(value: str) -> str:
+    return basis.CONFIDENCE.get(value, "")
 
 
 @register.filter

@@ -7,7 +7,7 @@ import pytest
 import redis
 from django.db import connection
 
-from billing import booking, invariants, metering, rebuild, registers, scopes, tasks
+from billing import booking, claims, invariants, metering, rebuild, registers, scopes, tasks
 from billing.apart import SomeFailed
 from billing.holds import SpendScope
 from billing.models import InvariantCheck, Quota, ShardEpoch, TaskRun, UsageEvent
@@ -167,6 +167,7 @@ def test_the_check_task_records_every_invariant(books: Books) -> None:
         *invariants.OF_SUMS,
         invariants.REGISTERS_EQUAL,
         invariants.WITHIN_CREDIT,
+        claims.WITHIN_ASKED,
         *invariants.REPORTED,
     }
     assert all(checks.values())

@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from billing import ledger, prices
+from billing import basis, ledger, prices
 from billing.ledger import AccountKey, Draft, Leg
 from billing.models import Account, PriceVersion, Tenant, Transfer, UsageEvent
 from billing.money import nano_ceil
@@ -104,6 +104,7 @@ def served(
     billable: bool = True,
     post: bool = True,
     supplier_share: Decimal = Decimal(1),
+    usage_source: str = basis.PROVIDER,
     **detail: Any,
 ) -> UsageEvent:
     """One attempt, drained and posted."""
@@ -128,7 +129,7 @@ def served(
         supplier=sold.offer.provider.slug,
         model=sold.offer.model.slug,
         outcome=outcome,
-        usage_source="provider",
+        usage_source=usage_source,
         input_tokens=input_tokens,
         cache_read_tokens=cached_tokens,
         output_tokens=output_tokens,

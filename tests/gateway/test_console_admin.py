@@ -74,6 +74,8 @@ PAGES = (
     "billing/entry/",
     "billing/usageevent/",
     "billing/usageevent/?state__exact=quarantined",
+    "billing/claim/",
+    "billing/claim/?decided_at__isempty=1",
     "billing/invariantcheck/",
     "billing/taskrun/",
     "providers/provider/",

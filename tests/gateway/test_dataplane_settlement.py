@@ -300,7 +300,6 @@ def test_counts_that_are_none_are_held_and_the_receipt_says_how_much_and_why() -
         output_tokens=4,
         basis="bytes",
         tenant_pico=due_pico,
-        supplier_pico=due_pico,
     )
 
 

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from billing import usage_queries, usage_sums
+from gateway import holding
 from gateway.console import cost_lines, refusal_queries, request_list, waterfall
 from gateway.console.access import tenant_page
 from gateway.console.pages import render_page
@@ -40,6 +41,7 @@ def one_request(request: HttpRequest, member: Member, request_id: UUID) -> HttpR
         "record": record,
         "row": request_list.listed(record.row),
         "last": record.row.last,
+        "held": holding.of(record.row.last),
         "ranking": first.detail.get("ranking"),
         "waterfall": waterfall.draw(record.row.attempts),
         "bills": [(event, cost_lines.bill_of(event)) for event in record.row.attempts],
