@@ -76,6 +76,7 @@ class ChatRequest:
     pictures: tuple[Picture, ...] = ()
     sound_tokens: int = 0
     unbounded: str = ""
+    preamble_tokens: int = 0  # what a vendor itself says of tools that it describes
     thinking_tokens: int = 0  # the budget that the caller gave, which its limit must exceed
 
 

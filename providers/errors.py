@@ -12,6 +12,7 @@
     ├── ModelNotFound      404: our catalogue is wrong, or our credential may not use this model
     ├── BadRequest         400: the request's own fault
     │   ├── RequestRefused     only here: too large for our account, or not supported
+    │   ├── CannotSay      not in this seller's API: another may be tried
     │   ├── ContextTooLong
     │   └── ContentFiltered
     ├── StreamBroken       the answer ended before its finish
@@ -143,6 +144,13 @@ class RequestRefused(BadRequest):
     """Wrong for this seller only."""
 
     code = "upstream_request_refused"
+    retryable = True
+
+
+class CannotSay(BadRequest):
+    """This seller's API has no words for it, another's may have; nothing was sent."""
+
+    code = "unsupported_by_model"
     retryable = True
 
 

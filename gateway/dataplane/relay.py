@@ -48,12 +48,14 @@ from providers.errors import (
     StreamBroken,
     Timeout,
 )
+from providers.wires import registry
 from providers.wires.failures import failure
 from providers.wires.registry import wire_for
 
 logger = logging.getLogger(__name__)
 
 ERROR_BODY_BYTES_MAX = 64 * 1024
+LEFT_OUT_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +323,8 @@ def head_of(exchange: Exchange) -> list[tuple[bytes, bytes]]:
     if by := candidate.cut_by or candidate.limited_by:
         limit = f"{candidate.max_output_tokens}; by={by}"
         head.append((b"x-tokenhouse-max-tokens", limit.encode()))
+    if unsaid := registry.left_out(exchange.request, candidate.offer.wire):
+        head.append((b"x-tokenhouse-left-out", ", ".join(unsaid)[:LEFT_OUT_MAX].encode()))
     if exchange.session_nano is not None and exchange.request.stream:
         head.append(session_header(exchange.session_nano * PICO_PER_NANO))
     return head

@@ -31,6 +31,7 @@ def text_bound(request: ChatRequest) -> int:
     )
     if request.tools:
         tokens += TOOLS_OVERHEAD_TOKENS + TOOL_OVERHEAD_TOKENS * request.tools
+        tokens += request.preamble_tokens
     return tokens
 
 

@@ -269,7 +269,7 @@ def _check_able(question: _Question, offer: OfferView) -> None:
     if "server_tools" in request.needs:
         raise _Rejected("no_price", "tools that the vendor runs are billed by the call, unpriced")
     if offer.wire != request.dialect:
-        missing = request.needs & registry.lacks(request.dialect, offer.wire)
+        missing = request.needs & registry.lacks(request.dialect, offer)
         if missing:
             raise _Rejected("dialect", f"{', '.join(sorted(missing))} cannot be said in its API")
     if not FEATURES.isdisjoint(offer.capabilities):

@@ -7,6 +7,8 @@ dialect: translated, with max_tokens always set, as this API demands.
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from providers.chat import ChatRequest, Dialect, OfferView, ResponseReader, UpstreamCall
 from providers.wires import splice, to_messages
 from providers.wires.anthropic_reader import StreamReader, WholeReader
@@ -32,6 +34,8 @@ class AnthropicWire:
         if request.dialect == "anthropic":
             if "service_tier" in request.fields:
                 ours["service_tier"] = _STANDARD_ONLY
+            if "unsigned_thinking" in request.needs:
+                ours["messages"] = _signed(request)
             body = splice.spliced(request, ours)
         else:
             body = splice.translated(to_messages.messages_body, request.body, ours)
@@ -48,6 +52,22 @@ class AnthropicWire:
 
     def models_url(self, base_url: str) -> str:
         return endpoint(base_url, "models")
+
+
+def _signed(request: ChatRequest) -> list[Any]:
+    """The messages without thoughts that nobody signed: they came from a model of another vendor,
+    and this one refuses them."""
+    messages = []
+    for message in msgspec.json.decode(request.fields["messages"]):
+        if isinstance(message["content"], list):
+            message["content"] = [
+                block
+                for block in message["content"]
+                if block["type"] != "thinking" or block.get("signature")
+            ]
+        if message["content"]:
+            messages.append(message)
+    return messages
 
 
 @lru_cache(maxsize=4096)

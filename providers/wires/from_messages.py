@@ -1,7 +1,8 @@
 """A request in Anthropic's shape -> the OpenAI shape, which is the common one.
 
-What OpenAI has no words for is left out where it only tunes (thinking budget, cache marks,
-top_k), and was filtered by routing where it matters (server tools, documents).
+What OpenAI has no words for was filtered by routing where it matters (tools of the vendor's,
+files, a beginning of the answer). SAID are the fields that arrive; what else a caller sends only
+tunes, is left out, and told to be.
 """
 
 import base64
@@ -11,7 +12,11 @@ from typing import Any
 
 import msgspec
 
-from providers.errors import BadRequest
+from providers.errors import CannotSay
+
+SAID = frozenset(
+    "messages system temperature top_p stop_sequences tools tool_choice metadata".split()
+)
 
 Block = dict[str, Any]
 Message = dict[str, Any]
@@ -43,7 +48,7 @@ def chat_body(body: bytes) -> dict[str, Any]:
 
 def _messages(source: dict[str, Any]) -> list[Message]:
     messages: list[Message] = []
-    system = _text(source.get("system") or "")
+    system = _texts(source.get("system") or "")
     if system:
         messages.append({"role": "system", "content": system})
     for message in source["messages"]:
@@ -53,21 +58,24 @@ def _messages(source: dict[str, Any]) -> list[Message]:
         elif message["role"] == "assistant":
             messages.append(_assistant(content))
         elif message["role"] == "system":
-            messages.append({"role": "system", "content": _text(content)})
+            messages.append({"role": "system", "content": _texts(content)})
         else:
             messages += _user(content)
     return messages
 
 
-def _text(content: str | Iterable[Block]) -> str:
+def _texts(content: str | Iterable[Block]) -> str | list[Block]:
+    """One text as itself, several as they are: nothing is put between them that nobody said."""
     if isinstance(content, str):
         return content
-    return "\n\n".join(block["text"] for block in content if block["type"] == "text")
+    parts = [{"type": "text", "text": b["text"]} for b in content if b["type"] == "text"]
+    return parts if len(parts) > 1 else "".join(part["text"] for part in parts)
 
 
 def _assistant(blocks: list[Block]) -> Message:
     """Text and tool calls; thinking is not said again, other vendors cannot verify it."""
-    message: Message = {"role": "assistant", "content": _text(blocks) or None}
+    text = "".join(block["text"] for block in blocks if block["type"] == "text")
+    message: Message = {"role": "assistant", "content": text or None}
     calls = [_tool_call(block) for block in blocks if block["type"] == "tool_use"]
     if calls:
         message["tool_calls"] = calls
@@ -94,36 +102,61 @@ def _user(blocks: list[Block]) -> list[Message]:
                 {
                     "role": "tool",
                     "tool_call_id": block["tool_use_id"],
-                    "content": _text(content),
+                    "content": _texts(content),
                 }
             )
             if not isinstance(content, str):
                 # A tool message holds text only: its images follow as the user's.
-                parts += [_part(inner) for inner in content if inner["type"] == "image"]
+                parts += _parts(inner for inner in content if inner["type"] != "text")
         else:
-            parts.append(_part(block))
+            parts += _parts([block])
     if parts:
-        only_text = all(part["type"] == "text" for part in parts)
-        content = "\n\n".join(part["text"] for part in parts) if only_text else parts
+        is_one_text = len(parts) == 1 and parts[0]["type"] == "text"
+        content = parts[0]["text"] if is_one_text else parts
         messages.append({"role": "user", "content": content})
     return messages
+
+
+def _parts(blocks: Iterable[Block]) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    for block in blocks:
+        if block["type"] == "document":
+            parts += _document(block)
+        else:
+            parts.append(_part(block))
+    return parts
+
+
+def _document(block: Block) -> list[dict[str, Any]]:
+    """A document of text is text; its title and context stand before it."""
+    source = block.get("source") or {}
+    names = [block[name] for name in ("title", "context") if block.get(name)]
+    before = [{"type": "text", "text": name} for name in names]
+    if source.get("type") == "text":
+        return [*before, {"type": "text", "text": source["data"]}]
+    if source.get("type") == "content":
+        content = source["content"]
+        if isinstance(content, str):
+            return [*before, {"type": "text", "text": content}]
+        return [*before, *_parts(content)]
+    raise CannotSay(f"a document source of type {source.get('type')} cannot be sent here")
 
 
 def _part(block: Block) -> dict[str, Any]:
     if block["type"] == "text":
         return {"type": "text", "text": block["text"]}
     if block["type"] != "image":
-        raise BadRequest(f"content of type {block['type']} cannot be sent to this provider")
+        raise CannotSay(f"content of type {block['type']} cannot be sent to this provider")
     source = block.get("source") or {}
     if source.get("type") == "url":
         return {"type": "image_url", "image_url": {"url": source.get("url")}}
     if source.get("type") != "base64":
-        raise BadRequest(f"an image source of type {source.get('type')} cannot be sent here")
+        raise CannotSay(f"an image source of type {source.get('type')} cannot be sent here")
     data = source.get("data") or ""
     try:
         base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError):
-        raise BadRequest("an image is not valid base64") from None
+        raise CannotSay("an image is not valid base64") from None
     url = f"data:{source.get('media_type')};base64,{data}"
     return {"type": "image_url", "image_url": {"url": url}}
 
@@ -145,7 +178,7 @@ def _tool_choice(choice: dict[str, Any] | None) -> dict[str, Any]:
     elif kind in ("auto", "none", "any"):
         fields["tool_choice"] = "required" if kind == "any" else kind
     else:
-        raise BadRequest(f"tool_choice of type {kind} is not known", param="tool_choice")
+        raise CannotSay(f"tool_choice of type {kind} is not known", param="tool_choice")
     if choice.get("disable_parallel_tool_use"):
         fields["parallel_tool_calls"] = False
     return fields

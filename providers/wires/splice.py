@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from providers.chat import ChatRequest
-from providers.errors import BadRequest
+from providers.errors import CannotSay
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,6 +53,6 @@ def translated(
     try:
         target = translate(body)
     except (AttributeError, KeyError, TypeError, IndexError, RecursionError) as wrong:
-        raise BadRequest(f"the request cannot be put into this provider's terms: {wrong}") from None
+        raise CannotSay(f"the request cannot be put into this provider's terms: {wrong}") from None
     target.update(fields)
     return _encode(target)

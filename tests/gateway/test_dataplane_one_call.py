@@ -32,6 +32,10 @@ def catalogue(upstream: FakeUpstream) -> None:
         seller = add_provider(f"pool-{name}", upstream.url)
         behaviour = {"down": "unavailable", "shut": "bad-credential"}.get(name, "good")
         add_offer(provider=seller, model=f"fox-{name}", upstream_model=behaviour)
+    other = add_provider("other-wire", upstream.url)
+    Provider.objects.filter(pk=other.pk).update(wire=Provider.Wire.ANTHROPIC)
+    add_offer(provider=other, model="fox-both", upstream_model="good")
+    add_offer(provider=pool, model="fox-both", upstream_model="good", dearer=2)
     Provider.objects.filter(slug="pool-keyless").update(kind=Provider.Kind.EXTERNAL)
     Offer.objects.filter(model__slug="fox-gone").update(
         state=Offer.State.REMOVED, state_reason="two checks failed"
@@ -163,3 +167,30 @@ def test_sdks_hear_a_refusal_by_one_call_within_two_seconds(the_world: World, mo
     # then
     assert time.monotonic() - began < 2
     assert len(seen) == 2
+
+
+def test_what_one_seller_s_api_cannot_say_the_next_one_is_asked(the_world: World) -> None:
+    # given a picture that only the dearer seller's API has words for, as is seen when it is put
+    alice = the_world.caller()
+    part = {"type": "image_url", "image_url": {"url": "data:image/svg+xml,<svg/>"}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]
+
+    answer = the_world.chat(alice, "fox-both", messages=messages)
+
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-tokenhouse-offer"] == "pool/fox-both"
+    only = {"only": ["other-wire"]}
+    refused = the_world.chat(alice, "fox-both", messages=messages, provider=only)
+    assert told(refused) == (400, "unsupported_by_model", "false")
+    paid = [event["sku"] for event in the_world.settled(alice, 3) if event.get("tenant_cost_pico")]
+    assert paid == ["pool/fox-both"]
+
+
+def test_what_only_tunes_and_has_no_words_is_told(the_world: World) -> None:
+    alice = the_world.caller()
+    body = {**question("fox-good"), "top_k": 3, "thinking": {"type": "adaptive"}}
+
+    answer = httpx.post(f"{the_world.plane.url}{ANTHROPIC}", json=body, headers=alice.headers)
+
+    assert answer.status_code == 200
+    assert answer.headers["x-tokenhouse-left-out"] == "thinking, top_k"

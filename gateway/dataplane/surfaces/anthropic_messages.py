@@ -28,6 +28,9 @@ _PLAIN = {
     "speed": frozenset({b"null", b'"standard"'}),
     "inference_geo": frozenset({b"null", b'"global"', b'"not_available"'}),
 }
+# Tools that Anthropic describes and the caller runs.
+_CLIENT_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
+_CLIENT_TOOL_TOKENS = 1_500  # of the vendor's own description, at most
 _TEXT_BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
 _PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
 TOO_LONG = "prompt is too long"
@@ -53,6 +56,11 @@ _TYPES = {
 class _Source(msgspec.Struct):
     type: str
     data: str | None = None
+    content: "str | list[_Block] | None" = None
+
+
+class _Citations(msgspec.Struct):
+    enabled: bool = False
 
 
 class _Block(msgspec.Struct):
@@ -63,6 +71,9 @@ class _Block(msgspec.Struct):
     name: str | None = None
     tool_use_id: str | None = None
     content: "str | list[_Block] | None" = None
+    thinking: str | None = None
+    signature: str | None = None
+    citations: _Citations | list[msgspec.Raw] | None = None
 
 
 class _Message(msgspec.Struct):
@@ -134,6 +145,7 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         text_bytes=reading.bytes_outside(fields, _NOT_PROMPT) - contents.media_bytes,
         messages=len(typed.messages) + (typed.system is not None),
         tools=len(typed.tools or ()),
+        preamble_tokens=contents.preamble_tokens,
         all_text=contents.all_text,
         pictures=tuple(contents.pictures),
         unbounded=contents.unbounded,
@@ -161,11 +173,18 @@ def _contents(typed: _Body) -> reading.Contents:
     for at, message in enumerate(typed.messages):
         if not isinstance(message.content, str):
             _read_blocks(message.content, f"messages[{at}].content", contents)
+    if typed.messages[-1].role == "assistant":
+        needs.add("prefill")
     if isinstance(typed.system, list):
         _read_blocks(typed.system, "system", contents)
     if typed.tools:
         needs.add("tools")
-    server_tools = any(tool.type not in (None, "custom") for tool in typed.tools or ())
+    kinds = [tool.type or "custom" for tool in typed.tools or ()]
+    for kind in kinds:
+        if kind.startswith(_CLIENT_TOOLS):
+            needs.add("client_tools")
+            contents.preamble_tokens += _CLIENT_TOOL_TOKENS
+    server_tools = any(k != "custom" and not k.startswith(_CLIENT_TOOLS) for k in kinds)
     if server_tools or typed.mcp_servers or typed.container is not None:
         needs.add("server_tools")
         contents.add_unbounded("a tool that the vendor runs")
@@ -187,9 +206,27 @@ def _read_blocks(blocks: list[_Block], path: str, contents: reading.Contents) ->
                 _read_blocks(block.content, f"{path}[{at}].content", contents)
         elif block.type == "image":
             _read_image(block, contents)
+        elif block.type == "document":
+            _read_document(block, f"{path}[{at}]", contents)
+        elif block.type == "thinking" and not block.signature:
+            contents.needs.add("unsigned_thinking")
         elif block.type not in _TEXT_BLOCKS:
             contents.needs.add("files")
             contents.add_unbounded(f"a block of type {block.type}")
+
+
+def _read_document(block: _Block, path: str, contents: reading.Contents) -> None:
+    """One of text is text; of others nobody knows how many tokens they are."""
+    if isinstance(block.citations, _Citations) and block.citations.enabled:
+        contents.needs.add("citations")
+    source = block.source
+    kind = source.type if isinstance(source, _Source) else ""
+    if isinstance(source, _Source) and kind == "content":
+        if isinstance(source.content, list):
+            _read_blocks(source.content, f"{path}.source.content", contents)
+    elif kind != "text":
+        contents.needs.add("files")
+        contents.add_unbounded("a document")
 
 
 def _read_image(block: _Block, contents: reading.Contents) -> None:

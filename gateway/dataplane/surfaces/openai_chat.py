@@ -30,6 +30,7 @@ _NOT_PROMPT = frozenset(
 # Searches and documents that a vendor looks up for the caller are charged apiece.
 _OFF = frozenset({b"null", b"false"})
 _PLAIN = dict.fromkeys(("search_parameters", "enable_search", "data_sources"), _OFF)
+_PDF = "data:application/pdf;base64,"
 _FUNCTION_TOOLS = frozenset({"function", "custom"})
 
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
@@ -41,6 +42,10 @@ class _ImageUrl(msgspec.Struct):
     detail: str | None = None
 
 
+class _File(msgspec.Struct):
+    file_data: str | None = None
+
+
 class _InputAudio(msgspec.Struct):
     data: str = ""
 
@@ -49,6 +54,7 @@ class _Part(msgspec.Struct):
     type: str
     image_url: _ImageUrl | str | None = None
     input_audio: _InputAudio | None = None
+    file: _File | None = None
     text: str | None = None
     refusal: str | None = None
 
@@ -183,6 +189,13 @@ def _contents(typed: _Body) -> reading.Contents:
         needs.add("tools")
     if typed.functions:
         needs.add("functions")
+    stops = [typed.stop] if isinstance(typed.stop, str) else typed.stop or ()
+    if any(stop.isspace() for stop in stops):
+        needs.add("whitespace_stop")
+    if typed.temperature not in (None, 1) and typed.top_p not in (None, 1):
+        needs.add("temperature_and_top_p")
+    if _is_empty(typed.messages[-1]):
+        needs.add("empty_last_message")
     server_tools = any(tool.type not in _FUNCTION_TOOLS for tool in typed.tools or ())
     if server_tools or typed.web_search_options is not None:
         needs.add("server_tools")
@@ -198,9 +211,21 @@ def _contents(typed: _Body) -> reading.Contents:
     return contents
 
 
+def _is_empty(message: _Message) -> bool:
+    """Whether it says nothing at all."""
+    content = message.content
+    if message.role == "tool" or message.tool_calls or message.audio is not None:
+        return False
+    if isinstance(content, list):
+        return all(p.type == "text" and not (p.text or "").strip() for p in content)
+    return not (content or "").strip()
+
+
 def _read_message(at: int, message: _Message, contents: reading.Contents) -> None:
     if message.role == "tool" and not message.tool_call_id:
         raise _missing(f"messages[{at}].tool_call_id")
+    if message.role == "function" or message.function_call is not None:
+        contents.needs.add("functions")
     if message.audio is not None:
         contents.add_unbounded("an earlier answer's sound")
     content = message.content
@@ -227,7 +252,8 @@ def _read_part(part: _Part, path: str, contents: reading.Contents) -> None:
             raise _missing(f"{path}.input_audio")
         contents.add_sound(part.input_audio.data)
     elif part.type != "refusal":
-        contents.needs.add("files")
+        inline = part.file is not None and (part.file.file_data or "").startswith(_PDF)
+        contents.needs.add("documents" if inline else "files")
         contents.add_unbounded(f"a part of type {part.type}")
 
 

@@ -57,6 +57,7 @@ class Contents:
     pictures: list[Picture] = field(default_factory=list)
     sound_tokens: int = 0
     media_bytes: int = 0
+    preamble_tokens: int = 0
     unbounded: str = ""
 
     @property
