@@ -19,6 +19,8 @@ from providers.errors import ProviderError
 from providers.pictures import Picture
 
 Dialect = Literal["openai", "anthropic"]
+# The index of a chunk that belongs to no choice.
+NO_CHOICE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +182,11 @@ class ResponseReader(Protocol):
     """Reads one upstream answer. Fed with bytes as they come; keeps only an incomplete tail.
 
     `finished` is True once every choice gave a finish reason: an answer that ends without is
-    cut. `failure` is set where the upstream reported an error inside a 200 answer or sent
-    what cannot be read: nothing that follows counts. `usage` stays None where the counts
-    were missing or did not add up; `usage_problem` then says what was wrong with them.
+    cut. After an orderly end it is True with fewer choices than were asked for as well, and
+    `choices_missing` says how many never came or were left open. `failure` is set where the
+    upstream reported an error inside a 200 answer or sent what cannot be read: nothing that
+    follows counts. `usage` stays None where the counts were missing or did not add up;
+    `usage_problem` then says what was wrong with them.
     `prompt_usage` holds what a vendor counted of the prompt before its answer, output 0.
     `served_tier` is the service tier that the vendor says it served, empty where it says none.
     """
@@ -196,6 +200,9 @@ class ResponseReader(Protocol):
     upstream_id: str
     served_tier: str
     finished: bool
+
+    @property
+    def choices_missing(self) -> int: ...
 
     def feed(self, data: bytes) -> list[Chunk]: ...
 
@@ -246,6 +253,7 @@ class Receipt:
     explanation: dict[str, Any] | None = None
     session_cost_pico: int | None = None  # the session's running total, this request included
     stopped_by: str = ""  # the caller's ceiling that ended the answer
+    choices_missing: int = 0  # of those that were asked for
     held: Held | None = None
 
 
@@ -257,6 +265,7 @@ class ResponseWriter(Protocol):
     """
 
     content_type: bytes
+    model: str  # the name that the answer bears, where it is written here
 
     def chunk(self, chunk: Chunk) -> bytes: ...
 

@@ -174,6 +174,7 @@ class Relay:
         """Read to the end, handing on what is for the client; StreamBroken without a finish. An
         upstream that does not keep to the limit of the caller's ceiling is stopped there."""
         reader = attempt.reader
+        exchange.writer.model = attempt.candidate.offer.model
         exchange.chunks.clear()  # what an earlier attempt left unfinished is not this answer
         held: list[Chunk] = []
         held_bytes = read_bytes = 0

@@ -287,6 +287,7 @@ def receipt_of(
         cost_pico=min(charge.tenant_pico, charged_nano * PICO_PER_NANO),
         session_cost_pico=None if session_nano is None else session_nano * PICO_PER_NANO,
         stopped_by=_stopped_by(attempt),
+        choices_missing=attempt.reader.choices_missing,
         usage_extra=attempt.reader.usage_extra,
         explanation=explanation,
     )

@@ -2,20 +2,18 @@
 
 from typing import Any
 
-import msgspec
+from providers.wires import loose_json
 
 DONE = b"data: [DONE]\n\n"
 CONTENT_TYPE = b"text/event-stream; charset=utf-8"
 KEEP_ALIVE = b": tokenhouse\n\n"
 
-_encode = msgspec.json.Encoder().encode
-
 
 def data(document: Any) -> bytes:
     """One unnamed event."""
-    return b"data: " + _encode(document) + b"\n\n"
+    return b"data: " + loose_json.encode(document) + b"\n\n"
 
 
 def event(name: str, document: Any) -> bytes:
     """One named event."""
-    return b"event: " + name.encode() + b"\ndata: " + _encode(document) + b"\n\n"
+    return b"event: " + name.encode() + b"\ndata: " + loose_json.encode(document) + b"\n\n"

@@ -48,7 +48,8 @@ class AnthropicWire:
         return UpstreamCall(url=endpoint(offer.base_url), headers=headers, body=body)
 
     def reader(self, request: ChatRequest, offer: OfferView | None = None) -> ResponseReader:
-        return StreamReader() if request.stream else WholeReader()
+        model = offer.model if offer is not None else request.model
+        return StreamReader(model) if request.stream else WholeReader(model)
 
     def models_url(self, base_url: str) -> str:
         return endpoint(base_url, "models")

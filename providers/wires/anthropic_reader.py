@@ -4,30 +4,21 @@ Input counts come with `message_start`, output counts with `message_delta`, whic
 correct the former. An answer counts as finished once a stop reason came.
 """
 
+import json
 from typing import Any
 
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
-from providers.errors import ProtocolError, ProviderError
-from providers.wires import failures, sums, tiers, usage
+from providers.errors import ProtocolError, ProviderError, StreamBroken
+from providers.wires import failures, finishes, loose_json, sums, tiers, usage
 from providers.wires.sse import Event, Splitter
+from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
 from providers.wires.usual import is_usual_anthropic
 from providers.wires.whole import Body, read_as_stream
 
-MALFORMED_MAX = 100
 DIALECT = "anthropic"
-
-FINISH_REASONS = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "pause_turn": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
 
 
 class _Block(msgspec.Struct):
@@ -44,13 +35,14 @@ class _Delta(msgspec.Struct):
     text: str | None = None
     thinking: str | None = None
     partial_json: str | None = None
-    stop_reason: str | None = None
+    stop_reason: Any = None
 
 
 class _Message(msgspec.Struct):
-    id: str | None = None
+    id: Any = None
+    model: Any = None
     content: list[_Block] | None = None
-    stop_reason: str | None = None
+    stop_reason: Any = None
     usage: Any = None  # of any type: nonsense here must not make the rest unreadable
 
 
@@ -69,15 +61,19 @@ class _Whole(_Message):
     error: Any = None
 
 
-_event = msgspec.json.Decoder(_Event).decode
-_whole = msgspec.json.Decoder(_Whole).decode
+_event = msgspec.json.Decoder(_Event)
+_whole = msgspec.json.Decoder(_Whole)
+UNDECODED = frozenset({"input"})
 
 
 class _Reader:
     """What streamed and whole answers have in common: usage and the finish."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._called = False  # a tool
         self.failure: ProviderError | None = None
+        self.choices_missing = 0  # this dialect has one choice
         self.usage: CanonicalUsage | None = None
         self.prompt_usage: CanonicalUsage | None = None
         self.usage_problem = ""
@@ -113,13 +109,23 @@ class _Reader:
         self.usage = usage.larger(self.usage or self.prompt_usage, stated)
         self.usage_extra = usage.extra(self._counts)
 
-    def _stop(self, reason: str | None) -> str:
-        """The canonical finish reason; empty where there is none yet."""
-        if not reason:
+    def _stop(self, reason: Any) -> str:
+        """The canonical finish reason; empty where there is none yet, or was one before."""
+        word = finishes.canonical(reason)
+        if not word or self.finished:
             return ""
-        self.finish_reason = FINISH_REASONS.get(reason, "stop")
+        if word in finishes.BROKEN:
+            self.failure = StreamBroken(
+                f"the upstream ended with stop_reason {word}", after_first_byte=True
+            )
+            return ""
+        if word not in finishes.OPENAI_WORDS:
+            word = finishes.STOP
+        if word == finishes.STOP and self._called:
+            word = finishes.TOOL_CALLS
+        self.finish_reason = word
         self.finished = True
-        return self.finish_reason
+        return word
 
 
 def _canonical(stated: dict[str, Any]) -> tuple[CanonicalUsage | None, str]:
@@ -133,10 +139,12 @@ def _canonical(stated: dict[str, Any]) -> tuple[CanonicalUsage | None, str]:
 
 
 class StreamReader(_Reader):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, model: str = "") -> None:
+        super().__init__(model)
         self._splitter = Splitter()
         self._malformed = 0
+        self._begun = False
+        self._halves = loose_json.Halves()
         self._tools: dict[int, int] = {}  # content block -> number of the tool call
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -154,7 +162,7 @@ class StreamReader(_Reader):
         if self.failure is not None:
             return []
         if self._splitter.tail.lstrip().startswith(b"{"):
-            return read_as_stream(self, WholeReader(), self._splitter.tail)
+            return read_as_stream(self, WholeReader(self._model), self._splitter.tail)
         return self._read(self._splitter.end())
 
     def _read(self, events: list[Event]) -> list[Chunk]:
@@ -170,11 +178,9 @@ class StreamReader(_Reader):
 
     def _chunk(self, event: Event) -> Chunk | None:
         try:
-            typed = _event(event.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self._malformed += 1
-            if self._malformed > MALFORMED_MAX:
-                self.failure = ProtocolError(f"more than {MALFORMED_MAX} events are not JSON")
+            typed = loose_json.decode(event.data, _event, undecoded=UNDECODED)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            self._skip(event)
             return None
         chunk = Chunk(_shown(event), DIALECT)
         if typed.type == "content_block_delta":
@@ -182,7 +188,7 @@ class StreamReader(_Reader):
         elif typed.type == "content_block_start":
             self._block_start(typed, chunk)
         elif typed.type == "message_start":
-            self._message_start(typed)
+            self._message_start(typed, chunk)
         elif typed.type == "message_delta":
             self._message_delta(typed, chunk)
         elif typed.type == "message_stop":
@@ -190,11 +196,24 @@ class StreamReader(_Reader):
         elif typed.type == "error":
             self.failure = failures.in_stream(typed.error)
             return None
+        self._begun = self._begun or bool(chunk.text or chunk.reasoning or chunk.tool_calls)
         return chunk
 
-    def _message_start(self, event: _Event) -> None:
+    def _skip(self, event: Event) -> None:
+        """What cannot be read says nothing before content has begun, or after the finish."""
+        if is_heartbeat(event.data) or self.finished:
+            return
+        if self._begun:
+            self.failure = unreadable()
+            return
+        self._malformed += 1
+        if self._malformed > MALFORMED_MAX:
+            self.failure = ProtocolError(f"more than {MALFORMED_MAX} events are not JSON")
+
+    def _message_start(self, event: _Event, chunk: Chunk) -> None:
         if event.message is not None:
-            self.upstream_id = event.message.id or ""
+            self.upstream_id = str(event.message.id or "")
+            chunk.raw = with_model_name(chunk.raw, event.message.model, self._model)
             counts = event.message.usage
             if isinstance(counts, dict):
                 # The output count of this event is a placeholder, not a count.
@@ -208,7 +227,11 @@ class StreamReader(_Reader):
         self._settle_usage()
         chunk.usage = self.usage
         if event.delta is not None:
-            chunk.finish_reason = self._stop(event.delta.stop_reason)
+            reason = event.delta.stop_reason
+            chunk.finish_reason = self._stop(reason)
+            own = finishes.anthropic_word(reason, chunk.finish_reason)
+            if own != reason:
+                chunk.raw = _with_stop_reason(chunk.raw, own)
         chunk.hidden = True
 
     def _block_start(self, event: _Event, chunk: Chunk) -> None:
@@ -216,6 +239,7 @@ class StreamReader(_Reader):
         if block is None:
             return
         if block.type == "tool_use":
+            self._called = True
             number = self._tools.setdefault(event.index, len(self._tools))
             chunk.tool_calls = [_tool_call(number, block, arguments="")]
         chunk.text = block.text or ""
@@ -225,8 +249,8 @@ class StreamReader(_Reader):
         delta = event.delta
         if delta is None:
             return
-        chunk.text = delta.text or ""
-        chunk.reasoning = delta.thinking or ""
+        chunk.text = self._halves.joined((event.index, "text"), delta.text or "")
+        chunk.reasoning = self._halves.joined((event.index, "thinking"), delta.thinking or "")
         number = self._tools.get(event.index)
         if delta.partial_json and number is not None:
             chunk.tool_calls = [{"index": number, "function": {"arguments": delta.partial_json}}]
@@ -235,8 +259,8 @@ class StreamReader(_Reader):
 class WholeReader(_Reader):
     """An answer in one JSON document; the chunk comes at the end."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, model: str = "") -> None:
+        super().__init__(model)
         self._body = Body()
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -248,21 +272,23 @@ class WholeReader(_Reader):
             return []
         body = self._body.whole()
         try:
-            answer = _whole(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+            answer = loose_json.decode(body, _whole, undecoded=UNDECODED)
+        except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
             self.failure = ProtocolError(f"the answer is not a message: {wrong}")
             return []
         if answer.type == "error":
             self.failure = failures.in_stream(answer.error)
             return []
-        self.upstream_id = answer.id or ""
+        self.upstream_id = str(answer.id or "")
         self._merge_usage(answer.usage)
         self._settle_usage()
         blocks = answer.content or []
         tools = [block for block in blocks if block.type == "tool_use"]
+        self._called = bool(tools)
+        finish_reason = self._stop(answer.stop_reason)
         return [
             Chunk(
-                sums.without(body),
+                self._shown(body, answer, finish_reason),
                 DIALECT,
                 text="".join(block.text or "" for block in blocks),
                 reasoning="".join(block.thinking or "" for block in blocks),
@@ -271,10 +297,25 @@ class WholeReader(_Reader):
                     for number, block in enumerate(tools)
                 ]
                 or None,
-                finish_reason=self._stop(answer.stop_reason),
+                finish_reason=finish_reason,
                 usage=self.usage,
             )
         ]
+
+    def _shown(self, body: bytes, answer: _Whole, finish_reason: str) -> bytes:
+        """The document as the caller may see it."""
+        shown = with_model_name(sums.without(body), answer.model, self._model)
+        own = finishes.anthropic_word(answer.stop_reason, finish_reason)
+        if own == answer.stop_reason:
+            return shown
+        return msgspec.json.encode({**loose_json.fields(shown), "stop_reason": own})
+
+
+def _with_stop_reason(raw: bytes, reason: Any) -> bytes:
+    head, _, data = raw.partition(b"data:")
+    document = json.loads(data)
+    document["delta"]["stop_reason"] = reason
+    return head + b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
 
 
 def _shown(event: Event) -> bytes:

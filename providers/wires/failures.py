@@ -8,6 +8,7 @@ a 401 or a code.
 
 from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -154,6 +155,12 @@ def _account_words(status: int, said: _Said) -> errors.ProviderError | None:
     if status < 500 and ACCOUNT_WORDS.search(said.lowered):
         return _refused(errors.AccountDoubted, status)
     return None
+
+
+@lru_cache(maxsize=1024)
+def is_internal(name: str) -> bool:
+    """Whether a name of a model is a path of the operator's."""
+    return name[:1] in ("/", "~", "\\") or INTERNAL.fullmatch(name) is not None
 
 
 def _shown(message: str) -> str:

@@ -47,9 +47,10 @@ class OpenAIWire:
 
     def reader(self, request: ChatRequest, offer: OfferView | None = None) -> ResponseReader:
         rule = convention(offer.provider if offer is not None else "", "openai")
+        model = offer.model if offer is not None else request.model
         if request.stream:
-            return StreamReader(rule, choices=request.n)
-        return WholeReader(rule)
+            return StreamReader(rule, choices=request.n, model=model)
+        return WholeReader(rule, choices=request.n, model=model)
 
     def models_url(self, base_url: str) -> str:
         return endpoint(base_url, "models")

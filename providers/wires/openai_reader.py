@@ -1,59 +1,51 @@
 """Reading what an OpenAI-like server answers, streamed or whole.
 
 Every event is decoded into typed structs that hold only what is acted on; the bytes go on as
-they came. What is not JSON is skipped, a bounded number of times. An answer counts as
-finished once each choice gave its finish reason, with or without a `[DONE]` after it.
+they came. What cannot be read is skipped, a bounded number of times, until content has begun: from
+then on it may have been content, and is a cut. An answer is finished once each choice gave its
+finish reason, with or without a `[DONE]` after it; where fewer choices came than were asked for, or
+one was left open, only with an orderly end.
 """
 
+import json
 from typing import Any
 
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
-from providers.chat import Chunk
+from providers.chat import NO_CHOICE, Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import failures, sums, tiers, usage
+from providers.wires import failures, finishes, loose_json, sums, tiers, usage
+from providers.wires.deltas import Delta, spoken
 from providers.wires.sse import Event, Splitter
+from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
 from providers.wires.usual import is_usual_openai
 from providers.wires.whole import Body, read_as_stream
 
-MALFORMED_MAX = 100
 DIALECT = "openai"
-
-# What servers call a finish, in OpenAI's five words.
-_FINISH = {"function_call": "tool_calls", "eos": "stop", "end_turn": "stop", "max_tokens": "length"}
-_BROKEN = frozenset({"error", "abort"})
-
-
-class _Delta(msgspec.Struct):
-    """A delta of a stream or the message of a whole answer: the same fields."""
-
-    content: str | list[dict[str, Any]] | None = None
-    refusal: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    function_call: dict[str, Any] | None = None  # what tool_calls were before
+UNDECODED = frozenset({"usage", "error"})
 
 
 class _Choice(msgspec.Struct):
-    index: int | None = None
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: str | None = None
+    index: Any = None
+    delta: Delta | None = None
+    message: Delta | None = None
+    text: str | None = None  # as the older kind of completions says it
+    finish_reason: Any = None
 
 
 class _Answer(msgspec.Struct):
-    id: str | None = None
     choices: list[_Choice] | None = None
     # Of any type: a vendor's nonsense here must not make its content unreadable.
+    id: Any = None
+    object: Any = None
+    model: Any = None
     service_tier: Any = None
     usage: msgspec.Raw = msgspec.Raw(b"null")
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_answer = msgspec.json.Decoder(_Answer).decode
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_answer = msgspec.json.Decoder(_Answer)
 _counts = msgspec.json.Decoder(usage.OpenAIUsage).decode
 
 
@@ -68,7 +60,7 @@ def _typed(text: bytes) -> usage.OpenAIUsage:
 class _Reader:
     """What streamed and whole answers have in common: choices into chunks, and usage."""
 
-    def __init__(self, rule: usage.Convention) -> None:
+    def __init__(self, rule: usage.Convention, *, choices: int, model: str) -> None:
         self.failure: ProviderError | None = None
         self.usage: CanonicalUsage | None = None
         self.prompt_usage: CanonicalUsage | None = None  # this dialect counts at the end
@@ -79,29 +71,67 @@ class _Reader:
         self.served_tier = ""
         self.finished = False
         self._rule = rule
+        self._asked = choices
+        self._model = model
+        self._seen: set[int] = set()
         self._finished: set[int] = set()
+        self._called: set[int] = set()  # choices that hold a tool call
+        self._halves = loose_json.Halves()
+        self._begun = False
 
-    def _chunks(self, answer: _Answer, raw: bytes) -> list[Chunk]:
+    @property
+    def choices_missing(self) -> int:
+        return max(0, self._asked - len(self._finished)) if self.finished else 0
+
+    def _chunks(self, answer: _Answer, data: bytes, raw: bytes) -> list[Chunk]:
         """One chunk per choice; the first carries the bytes of all."""
-        chunks = []
-        for choice in answer.choices or ():
-            chunk = _chunk(choice, raw)
-            if chunk.finish_reason:
-                self._finish(chunk)
-            chunks.append(chunk)
-            raw = b""
+        choices = answer.choices or []
+        chunks = [self._chunk(choice, at) for at, choice in enumerate(choices)]
+        if not chunks:
+            return []
+        if any(_is_foreign(choice.finish_reason) for choice in choices):
+            raw = _with_own_words(data, is_event=raw is not data)
+        chunks[0].raw = with_model_name(raw, answer.model, self._model)
+        if all(self._is_afterword(chunk) for chunk in chunks):
+            # What follows a finish, such as usage beside an empty delta, does not reopen it.
+            for chunk in chunks:
+                chunk.hidden = True
+        self._finished.update(chunk.index for chunk in chunks if chunk.finish_reason)
         return chunks
 
-    def _finish(self, chunk: Chunk) -> None:
-        if chunk.finish_reason in _BROKEN:
+    def _is_afterword(self, chunk: Chunk) -> bool:
+        is_empty = not (chunk.text or chunk.reasoning or chunk.tool_calls)
+        return is_empty and chunk.index in self._finished
+
+    def _chunk(self, choice: _Choice, at: int) -> Chunk:
+        said = spoken(choice.delta or choice.message or Delta(content=choice.text))
+        index = at if choice.index is None else int(choice.index)
+        word = finishes.canonical(choice.finish_reason)
+        self._seen.add(index)
+        if said.calls:
+            self._called.add(index)
+        chunk = Chunk(
+            b"",
+            DIALECT,
+            text=self._halves.joined((index, "text"), said.text, last=bool(word)),
+            reasoning=self._halves.joined((index, "reasoning"), said.reasoning, last=bool(word)),
+            tool_calls=said.calls,
+            index=index,
+        )
+        self._begun = self._begun or bool(said.text or said.reasoning or said.calls)
+        if word and index not in self._finished:
+            self._finish(chunk, word)
+        return chunk
+
+    def _finish(self, chunk: Chunk, word: str) -> None:
+        if word in finishes.BROKEN:
             self.failure = StreamBroken(
-                f"the upstream ended with finish_reason {chunk.finish_reason}",
-                after_first_byte=True,
+                f"the upstream ended with finish_reason {word}", after_first_byte=True
             )
-            chunk.finish_reason = ""
             return
-        self.finish_reason = chunk.finish_reason
-        self._finished.add(chunk.index)
+        if word == finishes.STOP and chunk.index in self._called:
+            word = finishes.TOOL_CALLS
+        self.finish_reason = chunk.finish_reason = word
 
     def _read_usage(self, raw: msgspec.Raw) -> bool:
         """Take the counts in; True where there were any. A null usage is none."""
@@ -125,17 +155,16 @@ class _Reader:
         text = bytes(raw)
         if text == b"null":
             return False
-        self.failure = failures.in_stream(msgspec.json.decode(text))
+        self.failure = failures.in_stream(json.loads(text))
         return True
 
 
 class StreamReader(_Reader):
     """A streamed answer of so many choices."""
 
-    def __init__(self, rule: usage.Convention, *, choices: int) -> None:
-        super().__init__(rule)
+    def __init__(self, rule: usage.Convention, *, choices: int, model: str = "") -> None:
+        super().__init__(rule, choices=choices, model=model)
         self._splitter = Splitter()
-        self._choices = choices
         self._malformed = 0
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -158,18 +187,27 @@ class StreamReader(_Reader):
         return chunks
 
     def _event(self, event: Event) -> list[Chunk]:
-        if event.data == b"[DONE]":
+        if event.data.strip() == b"[DONE]":
+            # Whatever was left open is not going to be finished.
+            self.finished = bool(self._finished)
             return [Chunk(event.raw, DIALECT, hidden=True, last=True)]
         try:
-            answer = _answer(event.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            answer = loose_json.decode(event.data, _answer, undecoded=UNDECODED)
+            if self._is_failure(answer, event):
+                return []
+            return self._answered(answer, event)
+        except (msgspec.DecodeError, ValueError, RecursionError):
             return self._skip(event)
+
+    def _is_failure(self, answer: _Answer, event: Event) -> bool:
         if self._fail(answer.error):
-            return []
-        if event.name == b"error":
-            self.failure = failures.in_stream(msgspec.json.decode(event.data))
-            return []
-        if answer.id and not self.upstream_id:
+            return True
+        if event.name == b"error" or answer.object == "error":
+            self.failure = failures.in_stream(json.loads(event.data))
+        return self.failure is not None
+
+    def _answered(self, answer: _Answer, event: Event) -> list[Chunk]:
+        if isinstance(answer.id, str) and not self.upstream_id:
             self.upstream_id = answer.id
         if answer.service_tier is not None:
             self.served_tier = tiers.stated(answer.service_tier)
@@ -179,14 +217,22 @@ class StreamReader(_Reader):
         if has_usage:
             if not answer.choices:
                 return [Chunk(raw, DIALECT, usage=self.usage, hidden=True)]
-            raw = _without_usage(data)
-        chunks = self._chunks(answer, raw)
+            data = _without_usage(data)
+            raw = _framed(data)
+        chunks = self._chunks(answer, data, raw)
         if has_usage:
             chunks[0].usage = self.usage
-        self.finished = len(self._finished) >= self._choices
-        return chunks or [Chunk(raw, DIALECT)]
+        if len(self._finished) >= self._asked and self._seen <= self._finished:
+            self.finished = True
+        return chunks or [Chunk(raw, DIALECT, index=NO_CHOICE)]
 
     def _skip(self, event: Event) -> list[Chunk]:
+        """What cannot be read says nothing before content has begun, or after the finish."""
+        if is_heartbeat(event.data) or self.finished:
+            return []
+        if self._begun:
+            self.failure = unreadable()
+            return []
         self._malformed += 1
         if self._malformed > MALFORMED_MAX:
             self.failure = ProtocolError(f"more than {MALFORMED_MAX} events are not JSON")
@@ -197,15 +243,21 @@ class StreamReader(_Reader):
         if self.failure is not None:
             return []
         if self._splitter.tail.lstrip().startswith(b"{"):
-            return read_as_stream(self, WholeReader(self._rule), self._splitter.tail)
-        return self._read(self._splitter.end())
+            whole = WholeReader(self._rule, choices=self._asked, model=self._model)
+            chunks = read_as_stream(self, whole, self._splitter.tail)
+            self._finished = whole._finished
+            return chunks
+        chunks = self._read(self._splitter.end())
+        if self._finished and self._seen <= self._finished:
+            self.finished = True
+        return chunks
 
 
 class WholeReader(_Reader):
     """An answer in one JSON document; chunks come at the end."""
 
-    def __init__(self, rule: usage.Convention) -> None:
-        super().__init__(rule)
+    def __init__(self, rule: usage.Convention, *, choices: int = 1, model: str = "") -> None:
+        super().__init__(rule, choices=choices, model=model)
         self._body = Body()
 
     def feed(self, data: bytes) -> list[Chunk]:
@@ -217,49 +269,45 @@ class WholeReader(_Reader):
             return []
         body = self._body.whole()
         try:
-            answer = _answer(body)
+            answer = loose_json.decode(body, _answer, undecoded=UNDECODED)
             self._read_usage(answer.usage)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+            if self._fail(answer.error):
+                return []
+            shown = sums.without(body)
+            chunks = self._chunks(answer, shown, shown)
+        except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
             self.failure = ProtocolError(f"the answer is not a chat completion: {wrong}")
             return []
-        if self._fail(answer.error):
-            return []
-        self.upstream_id = answer.id or ""
+        self.upstream_id = answer.id if isinstance(answer.id, str) else ""
         self.served_tier = tiers.stated(answer.service_tier)
-        chunks = self._chunks(answer, sums.without(body))
         if not chunks and self.failure is None:
             self.failure = ProtocolError("the answer has no choices")
-        self.finished = bool(chunks) and len(self._finished) == len(chunks)
+        self.finished = bool(self._finished)
         if chunks:
             chunks[0].usage = self.usage
         return chunks
 
 
-def _chunk(choice: _Choice, raw: bytes) -> Chunk:
-    said = choice.delta or choice.message or _Delta()
-    content = said.content
-    if isinstance(content, list):
-        content = "".join(str(part.get("text") or "") for part in content)
-    reason = choice.finish_reason or ""
-    calls = said.tool_calls
-    if said.function_call and not calls:
-        calls = [{"index": 0, "function": said.function_call}]
-    return Chunk(
-        raw,
-        DIALECT,
-        text=content or said.refusal or "",
-        reasoning=said.reasoning_content or said.reasoning or "",
-        tool_calls=calls or None,
-        index=choice.index or 0,
-        finish_reason=_FINISH.get(reason, reason),
-    )
+def _is_foreign(reason: Any) -> bool:
+    return isinstance(reason, str) and reason != "" and reason not in finishes.OPENAI_WORDS
+
+
+def _with_own_words(data: bytes, *, is_event: bool) -> bytes:
+    """With finish reasons in this dialect's words where a server said the other's."""
+    document = json.loads(data)
+    for choice in document["choices"]:
+        word = finishes.canonical(choice.get("finish_reason"))
+        if word in finishes.OPENAI_WORDS and choice["finish_reason"] not in finishes.OPENAI_WORDS:
+            choice["finish_reason"] = word
+    written = json.dumps(document, separators=(",", ":")).encode()
+    return _framed(written) if is_event else written
 
 
 def _without_usage(data: bytes) -> bytes:
     """An event that carries usage beside content, without the usage: that is told at the end."""
-    fields = _fields(data)
+    fields = loose_json.fields(data)
     fields.pop("usage", None)
-    return _framed(msgspec.json.encode(fields))
+    return msgspec.json.encode(fields)
 
 
 def _framed(data: bytes) -> bytes:

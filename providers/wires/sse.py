@@ -108,6 +108,9 @@ def _event(raw: bytes) -> Event:
     name = b""
     lines = []
     for line in raw.split(b"\n"):
+        if line.startswith(b"{") and b'"error"' in line:
+            # Some servers break a stream off with the bare document.
+            return Event(raw, line, b"error")
         field, colon, value = line.partition(b":")
         if not colon or not field:
             continue
@@ -116,4 +119,7 @@ def _event(raw: bytes) -> Event:
             lines.append(value)
         elif field == b"event":
             name = value
+        elif field == b"error":  # llama.cpp's older servers
+            name = field
+            lines.append(value)
     return Event(raw, b"\n".join(lines), name)

@@ -198,6 +198,7 @@ async def stalls(call: Exchange) -> None:
 
 async def bad_chunk(call: Exchange) -> None:
     await _start(call, 2)
+    await asyncio.sleep(0.1)
     await call.event(b'{"choices": [{"delta": {"content": "bro')
     for text in TOKENS[2:]:
         await call.token(text)

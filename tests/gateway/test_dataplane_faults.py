@@ -208,7 +208,7 @@ def test_a_slow_start_within_the_limit_is_a_success(the_world: World) -> None:
     assert outcomes(the_world.settled(alice)) == [(1, "ok", GOOD_PICO)]
 
 
-@pytest.mark.parametrize("fault", ["s08", "s09", "early-end", "error-inside"])
+@pytest.mark.parametrize("fault", ["s08", "s09", "s10", "early-end", "error-inside"])
 def test_a_stream_that_breaks_off_never_looks_complete(the_world: World, fault: str) -> None:
     # given
     alice = the_world.caller()
@@ -270,14 +270,15 @@ def test_a_stream_that_breaks_before_any_content_is_started_anew(the_world: Worl
     ]
 
 
-def test_a_malformed_chunk_is_skipped(the_world: World) -> None:
+def test_what_cannot_be_read_is_never_left_out_of_an_answer(the_world: World) -> None:
     # given
     alice = the_world.caller()
-    # when
+    # when: two tokens, then half an event
     answer = the_world.chat(alice, "s10-alone-stream", stream=True)
-    # then
-    assert shown_text(stream_events(answer.text)) == "".join(TOKENS)
-    assert outcomes(the_world.settled(alice)) == [(1, "ok", GOOD_PICO)]
+    # then: the two are billed, and nothing that came after
+    assert shown_text(stream_events(answer.text)) == "".join(TOKENS[:2])
+    (event,) = the_world.settled(alice)
+    assert (event["outcome"], event["usage"]["output_tokens"]) == ("upstream_cut", 2)
 
 
 @pytest.mark.parametrize("ending", ["reset", "clean"])

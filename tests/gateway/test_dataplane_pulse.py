@@ -1,4 +1,4 @@
-"""Time in which the process itself stood still is nobody's silence."""
+"""What speaks against no seller: time in which we stood still, what we lack, a slow client."""
 
 import asyncio
 import errno
@@ -7,10 +7,12 @@ import socket
 import pytest
 
 from gateway.dataplane.exchange import DEADLINE, GATEWAY_ERROR, UPSTREAM_CUT, UPSTREAM_ERROR
+from gateway.dataplane.limits import Limits
 from gateway.dataplane.own_trouble import is_own
 from gateway.dataplane.pulse import BEAT_S, STILL_S, Pulse
-from gateway.dataplane.relay import _own_up
+from gateway.dataplane.relay import Relay, _own_up
 from gateway.dataplane.watchdog import LAST_READ_S, DeadlinePassed, Silent, Watchdog
+from gateway.routing.breaker import Breaker
 from providers.errors import (
     AuthFailed,
     ConnectFailed,
@@ -20,7 +22,7 @@ from providers.errors import (
     Timeout,
     UpstreamFailed,
 )
-from tests.gateway.test_dataplane_settlement import attempt
+from tests.gateway.test_dataplane_settlement import OFFER, PRINCIPAL, attempt, exchange
 
 
 class HandClock:
@@ -145,3 +147,24 @@ def test_what_a_seller_said_itself_stands(problem: ProviderError) -> None:
 )
 def test_whose_trouble_an_error_of_the_machine_is(problem: OSError, ours: bool) -> None:
     assert is_own(problem) is ours
+
+
+@pytest.mark.parametrize(("read", "state"), [(160, "closed"), (0, "open")])
+def test_a_slow_reader_s_deadline_does_not_close_an_offer_that_was_answering(
+    read: int, state: str
+) -> None:
+    # given
+    breaker = Breaker()
+    relay = Relay(
+        upstream=None,  # type: ignore[arg-type]
+        breaker=breaker,
+        limits=Limits(),
+        clock=HandClock(),
+        pulse=Told(),  # type: ignore[arg-type]
+    )
+    # when: three requests in a row use up all of their time
+    for _ in range(3):
+        ended = attempt("deadline", shown=read, read=read, failure=Timeout("deadline"))
+        relay._report(exchange(ended), ended)
+    # then
+    assert breaker.state(OFFER.access, PRINCIPAL.tenant_id, 0) == state

@@ -6,6 +6,7 @@ dialect become content blocks: one opens when its first delta comes and closes w
 begins. Blocks cannot interleave, so a second tool call waits until the first is complete.
 """
 
+import json
 from typing import Any
 
 import msgspec
@@ -14,9 +15,7 @@ from gateway.dataplane import sse
 from gateway.dataplane.surfaces import receipts
 from gateway.dataplane.surfaces.openai_writer import join_tool_calls
 from providers.chat import ChatRequest, Chunk, Receipt
-
-_encode = msgspec.json.Encoder().encode
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+from providers.wires import finishes, loose_json
 
 
 class _EventHead(msgspec.Struct):
@@ -26,12 +25,6 @@ class _EventHead(msgspec.Struct):
 
 _event_head = msgspec.json.Decoder(_EventHead).decode
 
-STOP_REASONS = {
-    "stop": "end_turn",
-    "length": "max_tokens",
-    "tool_calls": "tool_use",
-    "content_filter": "refusal",
-}
 NO_USAGE = {"input_tokens": 0, "output_tokens": 0}
 
 
@@ -41,7 +34,7 @@ class AnthropicWriter:
     def __init__(self, request: ChatRequest, *, request_id: str) -> None:
         self.content_type = sse.CONTENT_TYPE if request.stream else b"application/json"
         self._id = f"msg_{request_id}"
-        self._model = request.model
+        self.model = request.model
         self._started = False
         self._stopped = False  # the upstream's own message_delta was seen and is held
         self._delta: dict[str, Any] = {}
@@ -83,7 +76,7 @@ class AnthropicWriter:
         if chunk.finish_reason:
             self._stopped = True
             data = chunk.raw.partition(b"data:")[2]
-            self._delta = dict(_fields(data))
+            self._delta = dict(loose_json.fields(data))
         return b""
 
     def _start(self) -> bytes:
@@ -92,7 +85,7 @@ class AnthropicWriter:
             "id": self._id,
             "type": "message",
             "role": "assistant",
-            "model": self._model,
+            "model": self.model,
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
@@ -160,7 +153,7 @@ class AnthropicWriter:
     def _closing(self, receipt: Receipt, finish_reason: str) -> bytes:
         delta = dict(self._delta)
         if not self._stopped:
-            stop_reason = STOP_REASONS.get(finish_reason, "end_turn")
+            stop_reason = finishes.TO_ANTHROPIC.get(finish_reason, "end_turn")
             delta["delta"] = {"stop_reason": stop_reason, "stop_sequence": None}
         delta["type"] = "message_delta"
         delta["usage"] = receipts.anthropic_usage(receipt)
@@ -178,12 +171,12 @@ class AnthropicWriter:
     def whole(self, chunks: list[Chunk], receipt: Receipt) -> bytes:
         """The complete answer: the upstream's own body with our usage, or one made of chunks."""
         if chunks and chunks[0].dialect == "anthropic":
-            body: dict[str, Any] = dict(_fields(chunks[0].raw))
+            body: dict[str, Any] = dict(loose_json.fields(chunks[0].raw))
         else:
             body = self._body(chunks, receipt)
         body["usage"] = receipts.anthropic_usage(receipt)
         body.update(receipts.own_fields(receipt))
-        return _encode(body)
+        return loose_json.encode(body)
 
     def _body(self, chunks: list[Chunk], receipt: Receipt) -> dict[str, Any]:
         first = [chunk for chunk in chunks if chunk.index == 0]
@@ -192,9 +185,9 @@ class AnthropicWriter:
             "id": self._id,
             "type": "message",
             "role": "assistant",
-            "model": receipt.model or self._model,
+            "model": receipt.model or self.model,
             "content": _content(first),
-            "stop_reason": STOP_REASONS.get(reasons[-1], "end_turn") if reasons else None,
+            "stop_reason": finishes.TO_ANTHROPIC.get(reasons[-1], "end_turn") if reasons else None,
             "stop_sequence": None,
         }
 
@@ -248,7 +241,7 @@ def _content(chunks: list[Chunk]) -> list[dict[str, Any]]:
 def _input(arguments: str) -> Any:
     """A tool's arguments as an object; what the model wrote is kept where it is not one."""
     try:
-        value = msgspec.json.decode(arguments or "{}")
-    except (msgspec.DecodeError, RecursionError):
+        value = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"invalid_arguments": arguments}

@@ -11,10 +11,8 @@ import msgspec
 
 from gateway.dataplane import sse
 from gateway.dataplane.surfaces import receipts
-from providers.chat import ChatRequest, Chunk, Receipt
-
-_encode = msgspec.json.Encoder().encode
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+from providers.chat import NO_CHOICE, ChatRequest, Chunk, Receipt
+from providers.wires import loose_json
 
 
 class _Head(msgspec.Struct):
@@ -33,9 +31,10 @@ class OpenAIWriter:
         self.content_type = sse.CONTENT_TYPE if request.stream else b"application/json"
         self._id = f"chatcmpl-{request_id}"
         self._created = created_s
-        self._model = request.model
+        self.model = request.model
         self._started = False
         self._open: set[int] = set()  # choices that got a role and no finish reason yet
+        self._ended: set[int] = set()
 
     def chunk(self, chunk: Chunk) -> bytes:
         """The event for the client; empty where it is not shown."""
@@ -49,16 +48,18 @@ class OpenAIWriter:
         delta = _delta(chunk)
         if not delta and not chunk.finish_reason:
             return b""
-        if chunk.index not in self._open:
+        if chunk.index not in self._open and chunk.index not in self._ended:
             delta = {"role": "assistant", "content": "", **delta}
         self._started = True
         self._note(chunk)
         return sse.data(self._event([_choice(chunk.index, delta, chunk.finish_reason)]))
 
     def _note(self, chunk: Chunk) -> None:
+        """What follows a choice's finish does not reopen it."""
         if chunk.finish_reason:
+            self._ended.add(chunk.index)
             self._open.discard(chunk.index)
-        else:
+        elif chunk.index != NO_CHOICE and chunk.index not in self._ended:
             self._open.add(chunk.index)
 
     def _adopt(self, raw: bytes) -> None:
@@ -69,7 +70,7 @@ class OpenAIWriter:
             return
         self._id = head.id or self._id
         self._created = head.created or self._created
-        self._model = head.model or self._model
+        self.model = head.model or self.model
 
     def end(self, receipt: Receipt) -> bytes:
         """The usage event, with cost and explanation, and the terminator. Choices that we ended
@@ -99,20 +100,20 @@ class OpenAIWriter:
             "id": self._id,
             "object": "chat.completion.chunk",
             "created": self._created,
-            "model": self._model,
+            "model": self.model,
             "choices": choices,
         }
 
     def whole(self, chunks: list[Chunk], receipt: Receipt) -> bytes:
         """The complete answer: the upstream's own body with our usage, or one made of chunks."""
         if chunks and chunks[0].dialect == "openai":
-            body: dict[str, Any] = dict(_fields(chunks[0].raw))
+            body: dict[str, Any] = dict(loose_json.fields(chunks[0].raw))
         else:
             body = self._event(_choices(chunks))
-            body.update(object="chat.completion", model=receipt.model or self._model)
+            body.update(object="chat.completion", model=receipt.model or self.model)
         body["usage"] = receipts.openai_usage(receipt)
         body.update(receipts.own_fields(receipt))
-        return _encode(body)
+        return loose_json.encode(body)
 
 
 def _delta(chunk: Chunk) -> dict[str, Any]:

@@ -81,6 +81,8 @@ def own_fields(receipt: Receipt) -> dict[str, Any]:
     ours: dict[str, Any] = {}
     if receipt.stopped_by:
         ours["stopped_by"] = receipt.stopped_by
+    if receipt.choices_missing:
+        ours["choices_missing"] = receipt.choices_missing
     if receipt.explanation is not None:
         ours["explanation"] = receipt.explanation
     return {"tokenhouse": ours} if ours else {}
