@@ -52,6 +52,7 @@ from billing.models import (
     PriceVersion,
     ProcessorEvent,
     RebateScale,
+    RefusedSettle,
     ReRating,
     TaskRun,
     Tenant,
@@ -70,6 +71,7 @@ from billing.price_list_admin import (
 )
 from billing.processor_admin import DisputeAdmin, ProcessorEventAdmin
 from billing.rebate_admin import RebateScaleAdmin, VolumeRebateAdmin
+from billing.refused_settle_admin import RefusedSettleAdmin
 
 
 class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -271,6 +273,7 @@ admin.site.register(PriceProposal, PriceProposalAdmin)
 admin.site.register(RebateScale, RebateScaleAdmin)
 admin.site.register(VolumeRebate, VolumeRebateAdmin)
 admin.site.register(CreditAlert, CreditAlertAdmin)
+admin.site.register(RefusedSettle, RefusedSettleAdmin)
 admin.site.register(PriceDisagreement, PriceDisagreementAdmin)
 
 

@@ -2,7 +2,8 @@
 
 What fails is undone by itself (inside a transaction to its savepoint, else by its own transaction),
 kept, and told when all were served: a periodic task then ends as failed and its run names who. What
-would fail for everybody ends the round at once: PostgreSQL or Redis away, or the task's time over.
+would fail for everybody ends the round at once: PostgreSQL away, Redis away or not well, or the
+task's time over.
 """
 
 import logging
@@ -15,6 +16,8 @@ import redis
 from billiard.exceptions import SoftTimeLimitExceeded
 from django.db import InterfaceError, OperationalError, connection, transaction
 
+from billing.redis_connection import state_of
+
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
@@ -25,8 +28,6 @@ NAMED_MAX: Final = 5
 ENDS_ALL: Final = (
     SoftTimeLimitExceeded,
     InterfaceError,
-    redis.ConnectionError,
-    redis.TimeoutError,
 )
 
 
@@ -101,4 +102,6 @@ def ends_all(problem: Exception) -> bool:
     if isinstance(problem, OperationalError):
         # A statement that took too long is its own; a server that is gone is everybody's.
         return not connection.is_usable()
+    if isinstance(problem, redis.RedisError):
+        return bool(state_of(problem))
     return isinstance(problem, ENDS_ALL)

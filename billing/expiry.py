@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Final
 
 import redis
@@ -14,6 +15,12 @@ from billing.redis_connection import run
 logger = logging.getLogger(__name__)
 
 PER_SHARD_MAX: Final = 500
+
+
+def surely_past_ms(client: redis.Redis, *, now: datetime) -> int:
+    """The earlier of our clock and Redis': a clock that runs ahead must not end open requests."""
+    seconds, micros = client.time()
+    return min(int(now.timestamp() * 1000), seconds * 1000 + micros // 1000)
 
 
 def expire_due(client: redis.Redis, *, now_ms: int) -> int:

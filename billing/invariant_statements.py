@@ -84,6 +84,17 @@ OF_SUMS: Final = {
         ) posted USING (supplier)
         WHERE coalesce(used.cost, 0) <> coalesce(posted.cost, 0) LIMIT 5
     """,
+    # A settle that Redis refused: waiting for a person, or told again and not drained since.
+    "what was told is booked": """
+        SELECT request_id, charge_pico, reason FROM billing_refusedsettle r
+        WHERE state = 'waiting' OR (
+            state = 'booked' AND charge_pico > 0
+            AND resolved_at < now() - interval '5 minutes'
+            AND resolved_at > now() - interval '7 days'
+            AND NOT EXISTS (
+                SELECT 1 FROM billing_usageevent u WHERE u.request_id = r.request_id))
+        ORDER BY settled_at LIMIT 5
+    """,
     "sums by hour equal sums by day": """
         SELECT tenant_id, h.*, d.* FROM (
             SELECT tenant_id, sum(attempts), sum(requests), sum(cost_pico), sum(input_tokens),

@@ -6,14 +6,39 @@ from typing import cast
 
 import redis
 from django.conf import settings
-from redis.exceptions import NoScriptError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
 
+from billing import redis_refusals
 from billing.errors import Cold
 from billing.lua_scripts import Call
 
 SOCKET_TIMEOUT_S = 10.0
 
 Reply = list[bytes]
+
+# The client takes Redis' own word from the text of these.
+_OF_ITS_STATE = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    AskError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
 
 
 @lru_cache(maxsize=1)
@@ -42,3 +67,10 @@ def run_warm(client: redis.Redis, call: Call) -> Reply:
     if reply[0] == b"cold":
         raise Cold(f"{call.script.name}: the shard does not know its epoch")
     return reply
+
+
+def state_of(problem: redis.RedisError) -> str:
+    """What is the matter with Redis itself; empty where it refused what was asked."""
+    if isinstance(problem, _OF_ITS_STATE):
+        return str(problem) or type(problem).__name__
+    return redis_refusals.state_of(str(problem))

@@ -18,6 +18,7 @@ from billing import (
     quarantine,
     rebates,
     rebuild,
+    refused_settles,
     task_runs,
 )
 from billing.invoicing import runs
@@ -25,6 +26,7 @@ from billing.redis_connection import connection
 
 DRAIN = "billing.tasks.drain_usage"
 EXPIRE = "billing.tasks.expire_holds"
+REFUSED = "billing.tasks.take_up_refused_settles"
 CHECK = "billing.tasks.check_invariants"
 PROFILES = "billing.tasks.refresh_call_profiles"
 AUDIT = "billing.tasks.audit_ledger"
@@ -49,7 +51,15 @@ def expire_holds() -> None:
     """Sweep holds whose lease ran out."""
     with task_runs.recorded(EXPIRE) as now, transaction.atomic():
         if locks.is_only_run(EXPIRE):
-            expiry.expire_due(connection(), now_ms=int(now.timestamp() * 1000))
+            client = connection()
+            expiry.expire_due(client, now_ms=expiry.surely_past_ms(client, now=now))
+
+
+@shared_task(name=REFUSED)
+def take_up_refused_settles() -> None:
+    """Keep for people what data planes could not settle."""
+    with task_runs.recorded(REFUSED) as now:
+        refused_settles.take_up(connection(), now=now)
 
 
 @shared_task(name=CHECK)

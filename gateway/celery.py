@@ -16,6 +16,7 @@ from gateway import env
 CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.drain_usage": (1, "money"),
     "billing.tasks.expire_holds": (10, "money"),
+    "billing.tasks.take_up_refused_settles": (5, "boards"),
     "billing.tasks.check_invariants": (30, "boards"),
     "billing.tasks.refresh_call_profiles": (60, "boards"),
     "billing.tasks.audit_ledger": (86_400, "slow"),

@@ -31,6 +31,7 @@ from billing.models.proposals import PriceDisagreement, PriceProposal
 from billing.models.provider_bills import ProviderBill, ProviderBillLine
 from billing.models.quotas import MadeKey, Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.rebates import RebateScale, VolumeRebate
+from billing.models.refused_settles import RefusedSettle
 from billing.models.rerating import Adjustment, ReRating
 from billing.models.rollups import AccountSum, UsageDay, UsageHour, UsageSession
 from billing.models.seals import EntrySeal, EventSeal
@@ -85,6 +86,7 @@ __all__ = [
     "Receipt",
     "Recharge",
     "Refund",
+    "RefusedSettle",
     "RevokedKey",
     "ScopeKind",
     "ServiceTier",

@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from billing import hold_queries, margins
 from billing.margins import Margins
-from billing.models import Claim, InvariantCheck, TaskRun, Tenant, UsageEvent
+from billing.models import Claim, InvariantCheck, RefusedSettle, TaskRun, Tenant, UsageEvent
 from providers.models import Offer, Worker
 
 TASKS_SHOWN: Final = 20
@@ -35,6 +35,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         open_holds=open_holds,
         quarantined=quarantined,
         claims=Claim.objects.filter(decided_at=None).count(),
+        refused_settles=RefusedSettle.objects.filter(state=RefusedSettle.State.WAITING).count(),
         tenants=Tenant.objects.count(),
         workers=Worker.objects.count(),
         not_live=Offer.objects.filter(worker__isnull=False).exclude(state=Offer.State.LIVE).count(),

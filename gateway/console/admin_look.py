@@ -104,6 +104,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Usage events", "receipt_long", "billing_usageevent"),
                 _item("Quarantine", "report", "billing_usageevent", "?state__exact=quarantined"),
                 _item("Sellers' claims", "policy", "billing_claim", "?decided_at__isempty=1"),
+                _item("Refused settles", "error", "billing_refusedsettle"),
                 {
                     "title": "Open holds",
                     "icon": "hourglass_top",

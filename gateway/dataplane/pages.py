@@ -15,7 +15,7 @@ from gateway.dataplane import unserved
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.client import Client
 from gateway.dataplane.plane import Plane
-from gateway.dataplane.redis_pipe import RedisAway
+from gateway.dataplane.redis_pipe import NO_ANSWER
 from gateway.errors import (
     InvalidApiKey,
     MethodNotAllowed,
@@ -52,6 +52,7 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
                 "reason": reason,
                 "process": os.getpid(),
                 "open": len(plane.leases),
+                "unsettled": plane.settler.waiting,
                 "snapshot_ms": plane.snapshots.current.loaded_ms,
             }
         )
@@ -74,7 +75,7 @@ async def _check_status(plane: Plane, principal: Principal) -> None:
     key = registers.key_status_key(tag, principal.tenant_id)
     try:
         status = await plane.pipe.command("HGET", key, str(principal.key_id))
-    except RedisAway:
+    except NO_ANSWER:
         raise Unavailable("The key cannot be checked now. Try again shortly.") from None
     if status == holds.REVOKED.encode():
         raise InvalidApiKey("This API key was revoked.", code="revoked_api_key")
@@ -97,7 +98,7 @@ async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:
         reads.append(_nanos(plane, own))
     try:
         tenant, *rest = await asyncio.gather(*reads)
-    except RedisAway:
+    except NO_ANSWER:
         raise Unavailable("The balance cannot be read now. Try again shortly.") from None
     rpm = [rate.rpm for rate in principal.rates if rate.rpm is not None]
     data: dict[str, Any] = {

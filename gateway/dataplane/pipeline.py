@@ -5,6 +5,7 @@ nothing is decided elsewhere behind its back. Until something was shown to the c
 goes wrong is raised as a GatewayError; afterwards the answer ends with an error event.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from billing import registers
@@ -49,6 +50,7 @@ class Pipeline:
     ratios: Ratios
     limits: Limits
     clock: Clock
+    check: Callable[[], None]  # Unavailable while this process should admit nobody
 
     async def serve(self, surface: Surface, client: Client, *, request_id: str) -> None:
         """Answer one call, and book it."""
@@ -59,6 +61,7 @@ class Pipeline:
 
     async def authenticate(self, client: Client) -> Principal:
         """Whose call it is: from the snapshot, else from Postgres."""
+        self.check()
         key_hash = auth.key_hash_of(client.headers, repeated=client.repeated)
         principal = self.snapshots.current.keys.get(key_hash)
         if principal is None:

@@ -7,11 +7,13 @@ from typing import Any
 from billing import holds
 from gateway.dataplane.auth import UnknownKeys
 from gateway.dataplane.budget import Budget
+from gateway.dataplane.house_clock import HouseClock
 from gateway.dataplane.leases import Leases
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.pulse import Pulse
-from gateway.dataplane.redis_pipe import RedisAddress, RedisAway, RedisPipe
+from gateway.dataplane.redis_pipe import RedisAddress, RedisPipe
+from gateway.dataplane.redis_watch import RedisWatch
 from gateway.dataplane.relay import Relay
 from gateway.dataplane.settler import Settler
 from gateway.dataplane.snapshot import Snapshots, Source
@@ -19,12 +21,12 @@ from gateway.dataplane.spool import Spool
 from gateway.dataplane.stopwatch import Clock
 from gateway.dataplane.upstream import Upstream
 from gateway.dataplane.watchdog import Watchdog
+from gateway.errors import Unavailable
 from gateway.estimates.ratios import Ratios
 from gateway.routing.breaker import Breaker
 
 logger = logging.getLogger(__name__)
 
-CLOCK_EVERY_S = 5.0
 LAST_WORDS_S = 5.0
 
 
@@ -33,7 +35,7 @@ class Plane:
 
     def __init__(self, *, redis_url: str, limits: Limits, source: Source, clock: Clock) -> None:
         self.limits = limits
-        self.clock = clock
+        self.clock = clock = HouseClock(clock, skew_ms_max=limits.clock_skew_ms_max)
         self.pulse = Pulse(clock)
         self.pipe = RedisPipe(
             RedisAddress.from_url(redis_url),
@@ -48,10 +50,9 @@ class Plane:
         self.leases = Leases(pipe=self.pipe, snapshots=self.snapshots, clock=clock)
         self.upstream = Upstream(connect_timeout_s=limits.connect_timeout_s, clock=clock)
         self.budget = Budget(limits.held_bytes_max)
-        self.clock_skew_ms: int | None = None
+        self.redis_watch = RedisWatch(pipe=self.pipe, snapshots=self.snapshots, clock=clock)
         self.stopping = False
         self._serving: dict[asyncio.Task[Any], Watchdog] = {}
-        self._watching_clock: asyncio.Task[None] | None = None
         self.ratios = Ratios(clock.monotonic)
         breaker = Breaker()
         unknown_keys = UnknownKeys(self.snapshots.find_key, monotonic=clock.monotonic)
@@ -73,17 +74,21 @@ class Plane:
             ratios=self.ratios,
             limits=limits,
             clock=clock,
+            check=self.check,
         )
 
     async def start(self) -> None:
         self.pulse.start()
-        self.spool.open()
+        try:
+            self.spool.open()
+        except OSError:
+            # Nothing is admitted until there is room: the settler goes on trying.
+            logger.exception("the spool could not be opened")
         await self.pipe.start()
         await self.snapshots.start()
         self.settler.start()
         self.leases.start()
-        await self._look_at_clock()
-        self._watching_clock = asyncio.create_task(self._watch_clock())
+        await self.redis_watch.start()
 
     def begin_stop(self) -> None:
         """Take no new requests; the open ones have their time, then they are ended."""
@@ -105,8 +110,7 @@ class Plane:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=LAST_WORDS_S)
-        if self._watching_clock:
-            self._watching_clock.cancel()
+        self.redis_watch.close()
         self.pulse.stop()
         await self.leases.close()
         await self.settler.close()
@@ -127,28 +131,18 @@ class Plane:
             return "stopping"
         if not self.snapshots.loaded:
             return "no snapshot yet: Postgres does not answer"
-        if not self.pipe.connected:
-            return "Redis does not answer"
-        skew_ms = self.clock_skew_ms
-        if skew_ms is None or abs(skew_ms) > self.limits.clock_skew_ms_max:
-            return f"the clock differs from Redis' by {skew_ms} ms"
-        return ""
+        return self.redis_watch.trouble or self.clock.trouble or self.settler.trouble
 
-    async def _watch_clock(self) -> None:
-        while True:
-            await asyncio.sleep(CLOCK_EVERY_S)
-            await self._look_at_clock()
-
-    async def _look_at_clock(self) -> None:
-        try:
-            self.clock_skew_ms = await self._skew_ms()
-        except RedisAway:
-            logger.info("Redis' clock could not be read")
-
-    async def _skew_ms(self) -> int:
-        """How far we are from Redis' clock, the way there and back taken as equally long."""
-        before_ms = self.clock.now_ms()
-        seconds, micros = await self.pipe.command("TIME")
-        after_ms = self.clock.now_ms()
-        redis_ms = int(seconds) * 1000 + int(micros) // 1000
-        return (before_ms + after_ms) // 2 - redis_ms
+    def check(self) -> None:
+        """Unavailable where this process could not book what it would serve, or does not know the
+        time. Whether Redis takes holds, each hold finds out."""
+        if self.clock.trouble:
+            raise Unavailable(
+                f"Requests cannot be admitted: {self.clock.trouble}. Try again shortly.",
+                code="clock_wrong",
+            )
+        if self.settler.trouble:
+            raise Unavailable(
+                f"Requests cannot be admitted: {self.settler.trouble}. Try again shortly.",
+                code="spool_unavailable",
+            )

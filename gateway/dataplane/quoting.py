@@ -19,7 +19,7 @@ from gateway.dataplane import admission
 from gateway.dataplane.auth import CallUse, Principal
 from gateway.dataplane.client import Client
 from gateway.dataplane.pipeline import Pipeline
-from gateway.dataplane.redis_pipe import RedisAway
+from gateway.dataplane.redis_pipe import NO_ANSWER
 from gateway.dataplane.surfaces import anthropic_messages, openai_chat
 from gateway.dataplane.surfaces.registry import Surface
 from gateway.errors import Unavailable
@@ -72,7 +72,7 @@ async def _count(pipeline: Pipeline, principal: Principal) -> None:
     )
     try:
         refused = holds.read_count(await pipeline.pipe.run(call, repeatable=False))
-    except (RedisAway, Cold):
+    except (*NO_ANSWER, Cold):
         raise Unavailable(
             "The register of rates does not answer. Try again shortly.",
             code="registers_unavailable",

@@ -3,7 +3,8 @@
 One connection per process. Scripts are loaded on each connect and NOSCRIPT is retried once. A
 command that was in flight when the connection broke is sent again only if its caller said that
 it may be (place, settle: idempotent by id); the others fail. While Redis is away commands fail
-at once. It knows no money: what the replies mean is `billing.holds`' affair.
+at once, and a Redis that refuses them because of its own state is as good as away. It knows no
+money: what the replies mean is `billing.holds`' affair.
 """
 
 import asyncio
@@ -16,11 +17,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
+from billing import redis_refusals
+
 logger = logging.getLogger(__name__)
 
 Argument = bytes | str | int
 RECONNECT_FIRST_S = 0.05
 RECONNECT_MAX_S = 1.0
+# Behind the same name there may be a new primary by now, which only a new connection finds.
+REPLICA = frozenset({"READONLY", "MASTERDOWN"})
 
 
 class RedisAway(Exception):
@@ -29,6 +34,17 @@ class RedisAway(Exception):
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
         self.sent = sent
+
+
+class RedisRefuses(RedisAway):
+    """It answered that it cannot now, whatever is asked: nothing was carried out."""
+
+    def __init__(self, reply: hiredis.ReplyError, why: str) -> None:
+        super().__init__(f"Redis refuses: {why} ({redis_refusals.code_of(str(reply))})", sent=False)
+
+
+# For whom it makes no difference why there is no answer.
+NO_ANSWER = (RedisAway, hiredis.ReplyError)
 
 
 class ScriptLike(Protocol):
@@ -115,12 +131,19 @@ class RedisPipe(asyncio.Protocol):
         self._hopeful = True  # a reconnect has not failed yet: commands may wait for it
         self._closed = False
         self._was_overdue = False
+        self._left_replica_at = 0.0
+        self._away_because = ""
         self._reconnecting: asyncio.Task[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
 
     @property
     def connected(self) -> bool:
         return self._connected
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection; empty where there is one."""
+        return "" if self._connected else self._away_because or "Redis does not answer"
 
     async def start(self) -> None:
         """Try to connect once; without Redis keep trying in the background."""
@@ -130,7 +153,7 @@ class RedisPipe(asyncio.Protocol):
             await self._connect()
         except (OSError, RedisAway, hiredis.HiredisError) as problem:
             logger.warning("Redis is away: %s", problem)
-            self._give_up()
+            self._give_up(problem)
             self._reconnect_later()
 
     async def close(self) -> None:
@@ -145,7 +168,8 @@ class RedisPipe(asyncio.Protocol):
         self._give_up()
 
     def run(self, call: CallLike, *, repeatable: bool) -> asyncio.Future[Any]:
-        """EVALSHA. The future carries the reply, RedisAway, or the script's ReplyError."""
+        """EVALSHA. The future carries the reply, RedisAway, or the ReplyError of a call that would
+        be refused at any time."""
         script = call.script
         packed = _pack(("EVALSHA", script.sha1, len(call.keys), *call.keys, *call.args))
         return self._submit(packed, script=script, repeatable=repeatable)
@@ -199,8 +223,18 @@ class RedisPipe(asyncio.Protocol):
                     pending.future.set_result(reply)
             elif self._may_load_again(pending, reply):
                 self._load_again(pending)
-            elif not pending.future.done():
-                pending.future.set_exception(reply)
+            else:
+                self._refused(pending, reply)
+
+    def _refused(self, pending: _Pending, reply: hiredis.ReplyError) -> None:
+        why = redis_refusals.state_of(str(reply))
+        if not pending.future.done():
+            pending.future.set_exception(RedisRefuses(reply, why) if why else reply)
+        now = self._loop.time()
+        is_replica = redis_refusals.code_of(str(reply)) in REPLICA
+        if is_replica and self._transport and now - self._left_replica_at > RECONNECT_MAX_S:
+            self._left_replica_at = now
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -264,7 +298,7 @@ class RedisPipe(asyncio.Protocol):
             except (OSError, RedisAway, hiredis.HiredisError) as problem:
                 if self._hopeful:
                     logger.warning("Redis is away: %s", problem)
-                self._give_up()
+                self._give_up(problem)
                 if self._transport:
                     self._transport.abort()
                 await asyncio.sleep(pause_s)
@@ -273,9 +307,10 @@ class RedisPipe(asyncio.Protocol):
                 logger.info("connected to Redis again")
                 return
 
-    def _give_up(self) -> None:
+    def _give_up(self, problem: Exception | None = None) -> None:
         """Nobody waits for a Redis that does not even take connections."""
         self._hopeful = False
+        self._away_because = str(problem) if isinstance(problem, RedisRefuses) else ""
         while self._waiting:
             pending = self._waiting.popleft()
             _fail(pending, "Redis is away", sent=pending.repeatable)
@@ -299,7 +334,7 @@ class RedisPipe(asyncio.Protocol):
     # scripts
 
     def _may_load_again(self, pending: _Pending, reply: hiredis.ReplyError) -> bool:
-        is_missing = str(reply).startswith("NOSCRIPT")
+        is_missing = redis_refusals.is_not_loaded(str(reply))
         return is_missing and pending.script is not None and not pending.retried
 
     def _load_again(self, pending: _Pending) -> None:

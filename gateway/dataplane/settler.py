@@ -2,7 +2,8 @@
 
 It runs in the request's task, whoever the caller has become; only a stop of the process can end
 that task, and then a task that is referenced here books it again under the same id. What Redis
-does not take goes to the spool and is replayed by id.
+does not take goes to the spool, and what the disk does not take waits in memory; both are replayed
+by id. What Redis would never take is handed to people, and is not forgotten until it is there.
 """
 
 import asyncio
@@ -11,24 +12,22 @@ from typing import Any
 
 from hiredis import ReplyError
 
-from billing import holds
+from billing import holds, settle_records
 from billing.errors import Cold, HoldNotOpen
-from billing.holds import Settled, SettledAttempt
+from billing.holds import Settled
 from billing.registers import shard_of
+from billing.settle_records import SettleRecord
 from gateway.dataplane import counting, settlement
 from gateway.dataplane.exchange import Exchange
-from gateway.dataplane.redis_pipe import RedisAway, RedisPipe
+from gateway.dataplane.redis_pipe import NO_ANSWER, RedisAway, RedisPipe
 from gateway.dataplane.snapshot import Snapshots
-from gateway.dataplane.spool import RecordRefused, SettleRecord, Spool, SpoolFull
+from gateway.dataplane.spool import Spool, SpoolFull, Verdict
 from gateway.dataplane.stopwatch import Clock
 from providers.chat import Receipt
 
 logger = logging.getLogger(__name__)
 
 REPLAY_EVERY_S = 2.0
-# What a script says of its arguments. A Redis that is full, loading or a replica says otherwise,
-# and takes the same settle later.
-SCRIPT_FAILED = "ERR "
 NOTHING = Settled(charged_nano=0, overage_nano=0, late=False, balance_nano=0)
 
 
@@ -43,10 +42,24 @@ class Settler:
         self._spool = spool
         self._clock = clock
         self._running: set[asyncio.Task[Any]] = set()
+        # Bounded by the requests that are open: while it holds something nothing is admitted.
+        self._unspooled: dict[str, SettleRecord] = {}
         self._replaying: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._replaying = asyncio.create_task(self._replay_for_ever())
+
+    @property
+    def waiting(self) -> int:
+        """How many settles of this process Redis has not taken yet."""
+        return len(self._unspooled) + self._spool.waiting
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing should be admitted that would have to be settled; empty where all is well."""
+        if self._unspooled:
+            return f"{len(self._unspooled)} settles fit neither into Redis nor onto the disk"
+        return "" if self._spool.ready else "the spool has no room on its disk"
 
     async def close(self) -> None:
         """Wait for what is being booked; the spool takes what Redis does not."""
@@ -54,6 +67,11 @@ class Settler:
             self._replaying.cancel()
         if self._running:
             await asyncio.wait(self._running)
+        await self._tell_unspooled()
+        for record in list(self._unspooled.values()):
+            await self._keep(record)
+        for request_id in self._unspooled:
+            logger.error("the settle of %s is lost with this process", request_id)
 
     async def settle(self, exchange: Exchange) -> Receipt:
         """Book every attempt; returns what the caller is told."""
@@ -105,28 +123,29 @@ class Settler:
             raise
 
     async def _book(self, record: SettleRecord) -> Settled | None:
-        try:
-            return await self._book_or_spool(record)
-        except (OSError, SpoolFull):
-            # Nobody can book it now: the hold's expiry will, from the last checkpoint.
-            logger.exception("settle of %s could not be spooled", record.request_id)
-            return None
-
-    async def _book_or_spool(self, record: SettleRecord) -> Settled | None:
-        try:
-            settled = await self._send(record)
-            if settled is not None:
-                return settled
-        except RecordRefused:
-            await self._spool.set_aside(record)
-            return None
-        logger.warning("settle of %s goes to the spool", record.request_id)
-        await self._spool.append(record)
+        sent = await self._send(record)
+        if isinstance(sent, Settled):
+            return sent
+        if sent is not Verdict.TAKEN:
+            await self._keep(record)
         return None
 
-    async def _send(self, record: SettleRecord) -> Settled | None:
-        """What came of it once Redis has taken it, else None; a cold shard is tried once more
-        under a fresh epoch. RecordRefused where no later try would be taken either."""
+    async def _keep(self, record: SettleRecord) -> None:
+        """On disk, or in memory until there is room on it."""
+        logger.warning("settle of %s goes to the spool", record.request_id)
+        try:
+            await self._spool.append(record)
+        except (OSError, SpoolFull):
+            logger.exception("settle of %s is kept in memory", record.request_id)
+            self._unspooled[record.request_id] = record
+        else:
+            self._unspooled.pop(record.request_id, None)
+
+    async def _send(self, record: SettleRecord) -> Settled | Verdict:
+        """What came of it once Redis has taken it, else what became of the record; a cold shard is
+        tried once more under a fresh epoch."""
+        if record.events and self._clock.now_ms() - record.now_ms > holds.EXPIRED_KEPT_MS:
+            return await self._hand_over(record, settle_records.TOO_OLD)
         for is_second in (False, True):
             epoch = self._snapshots.current.epochs.get(shard_of(record.tenant))
             try:
@@ -134,38 +153,25 @@ class Settler:
                     settled = await self._send_once(record, epoch)
                     if settled is not None:
                         return settled
-            except RedisAway:
-                return None
-            except ReplyError as reply:
+            except RedisAway as away:
+                logger.info("settle of %s must wait: %s", record.request_id, away)
+                return Verdict.NOBODY
+            except (ReplyError, ValueError, TypeError) as refusal:
                 logger.exception("Redis refused the settle of %s", record.request_id)
-                if str(reply).startswith(SCRIPT_FAILED):
-                    raise RecordRefused(record.request_id) from reply
-                return None
+                return await self._hand_over(record, str(refusal))
             if not is_second:
                 await self._snapshots.reload()
-        return None
+        return Verdict.LATER
 
     async def _send_once(self, record: SettleRecord, epoch: str) -> Settled | None:
+        """None where the shard is cold."""
+        call = settle_records.call_of(record, epoch=epoch)
+        reply = await self._pipe.run(call, repeatable=True)
         try:
             if not record.events:
-                voiding = holds.void_call(
-                    tenant=record.tenant,
-                    request_id=record.request_id,
-                    now_ms=record.now_ms,
-                    epoch=epoch,
-                )
-                holds.read_void(await self._pipe.run(voiding, repeatable=True))
+                holds.read_void(reply)
                 return NOTHING
-            call = holds.settle_call(
-                tenant=record.tenant,
-                request_id=record.request_id,
-                now_ms=record.now_ms,
-                attempts=_attempts(record),
-                epoch=epoch,
-                spend=record.spend,
-                tokens=record.tokens,
-            )
-            settled = holds.read_settle(await self._pipe.run(call, repeatable=True))
+            settled = holds.read_settle(reply)
         except Cold:
             return None
         except HoldNotOpen:
@@ -180,14 +186,41 @@ class Settler:
             )
         return settled
 
-    async def _is_taken(self, record: SettleRecord) -> bool:
-        return await self._send(record) is not None
+    async def _hand_over(self, record: SettleRecord, reason: str) -> Verdict:
+        """To people, who see it in the console: no later try of ours would be taken either."""
+        try:
+            waiting = await self._pipe.command("XLEN", settle_records.REFUSED_STREAM)
+            if waiting >= settle_records.REFUSED_MAX:
+                return Verdict.LATER
+            said = settle_records.refused(record, reason)
+            await self._pipe.command("XADD", settle_records.REFUSED_STREAM, "*", *said)
+        except NO_ANSWER:
+            return Verdict.NOBODY
+        logger.error("settle of %s is refused for good: %s", record.request_id, reason)
+        return Verdict.TAKEN
+
+    async def _replayed(self, record: SettleRecord) -> Verdict:
+        sent = await self._send(record)
+        return Verdict.TAKEN if isinstance(sent, Settled) else sent
 
     async def replay(self) -> int:
-        """Replay the spool once, if Redis is there."""
+        """Tell Redis once, if it is there, what it has not taken yet."""
+        if not self._spool.ready:
+            self._spool.open()
         if not self._pipe.connected:
             return 0
-        return await self._spool.replay(self._is_taken)
+        return await self._tell_unspooled() + await self._spool.replay(self._replayed)
+
+    async def _tell_unspooled(self) -> int:
+        told = 0
+        for record in list(self._unspooled.values()):
+            verdict = await self._replayed(record)
+            if verdict is Verdict.NOBODY:
+                break
+            if verdict is Verdict.TAKEN:
+                self._unspooled.pop(record.request_id, None)
+                told += 1
+        return told
 
     async def _replay_for_ever(self) -> None:
         while True:
@@ -198,11 +231,3 @@ class Settler:
             except OSError:
                 logger.exception("the spool could not be replayed")
             await asyncio.sleep(REPLAY_EVERY_S)
-
-
-def _attempts(record: SettleRecord) -> list[SettledAttempt]:
-    not_in = record.not_in or [()] * len(record.events)
-    return [
-        SettledAttempt(event, charge_nano, positions)
-        for (event, charge_nano), positions in zip(record.events, not_in, strict=True)
-    ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.dataplane.auth import KeyHash, Principal
-from gateway.dataplane.redis_pipe import RedisAway, RedisPipe
+from gateway.dataplane.redis_pipe import NO_ANSWER, RedisPipe
 from gateway.dataplane.stopwatch import Clock
 from gateway.errors import Unavailable
 from gateway.routing.policies import Speeds
@@ -131,7 +131,7 @@ class Snapshots:
         """Load anew where the version has moved, or the snapshot has aged."""
         try:
             version = await self._pipe.command("GET", VERSION_KEY)
-        except RedisAway:
+        except NO_ANSWER:
             version = self._version
         aged = self._loaded_at is None or (
             self._clock.monotonic() - self._loaded_at >= RELOAD_EVERY_S

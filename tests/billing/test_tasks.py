@@ -1,13 +1,13 @@
 """The periodic tasks, run as Celery runs them, against the real servers."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
 from django.db import connection
 
-from billing import booking, claims, invariants, metering, rebuild, registers, scopes, tasks
+from billing import booking, claims, expiry, invariants, metering, rebuild, registers, scopes, tasks
 from billing.apart import SomeFailed
 from billing.holds import SpendScope
 from billing.models import InvariantCheck, Quota, ShardEpoch, TaskRun, UsageEvent
@@ -207,3 +207,13 @@ def test_the_lag_is_the_age_of_the_oldest_unread_event(books: Books) -> None:
     # then
     assert lag_ms == 1234
     assert metering.lag_ms(books.desk.client, now=datetime.now(UTC)) == 0
+
+
+def test_a_clock_that_runs_ahead_ends_no_open_request(redis_client: redis.Redis) -> None:
+    # given
+    seconds, _ = redis_client.time()
+    ahead = datetime.fromtimestamp(seconds, tz=UTC) + timedelta(hours=1)
+    behind = datetime.fromtimestamp(seconds, tz=UTC) - timedelta(hours=1)
+    # when / then
+    assert abs(expiry.surely_past_ms(redis_client, now=ahead) - seconds * 1000) < 5_000
+    assert expiry.surely_past_ms(redis_client, now=behind) == (seconds - 3600) * 1000

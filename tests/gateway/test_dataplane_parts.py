@@ -255,15 +255,21 @@ class EmptySource:
         return None
 
 
+class WarmSource(EmptySource):
+    def load(self, now_ms: int) -> Snapshot:
+        return Snapshot(epochs={1: "epoch-1"}, loaded_ms=now_ms)
+
+
 @pytest.mark.parametrize(("late_ms", "is_ready"), [(0, True), (400, True), (700, False)])
 async def test_a_process_off_redis_clock_is_unready(
     redis_client: redis.Redis, redis_url: str, tmp_path: Path, late_ms: int, is_ready: bool
 ) -> None:
     # given
+    redis_client.set(registers.epoch_key(registers.tag_of_shard(1)), "epoch-1")
     plane = Plane(
         redis_url=redis_url,
         limits=Limits(spool_dir=tmp_path),
-        source=EmptySource(),
+        source=WarmSource(),
         clock=LateClock(late_ms),
     )
     # when

@@ -11,11 +11,12 @@ import redis
 
 from billing import registers
 from billing.holds import SpendScope
+from billing.settle_records import REFUSED_STREAM, SettleRecord, decode, encode
 from gateway.dataplane import request_id
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.plane import Plane
 from gateway.dataplane.snapshot import Snapshot
-from gateway.dataplane.spool import RecordRefused, SettleRecord, Spool, SpoolFull
+from gateway.dataplane.spool import Spool, SpoolFull, Verdict
 from gateway.dataplane.stopwatch import SystemClock
 
 NOON_MS = 1_773_144_000_000
@@ -44,9 +45,9 @@ async def test_spooled_records_are_replayed_in_order_and_then_gone(tmp_path: Pat
         await spool.append(record(number))
     taken: list[SettleRecord] = []
 
-    async def take(one: SettleRecord) -> bool:
+    async def take(one: SettleRecord) -> Verdict:
         taken.append(one)
-        return True
+        return Verdict.TAKEN
 
     # when
     count = await spool.replay(take)
@@ -63,8 +64,8 @@ async def test_a_record_that_is_not_taken_stays(tmp_path: Path) -> None:
     spool.open()
     await spool.append(record(1))
 
-    async def refuse(one: SettleRecord) -> bool:
-        return False
+    async def refuse(one: SettleRecord) -> Verdict:
+        return Verdict.NOBODY
 
     # when
     await spool.replay(refuse)
@@ -92,7 +93,8 @@ async def test_the_spool_of_a_dead_process_is_taken_over_without_its_torn_end(
     # given: a process that died in the middle of a write
     script = (
         "import asyncio, os, sys; from pathlib import Path\n"
-        "from gateway.dataplane.spool import SettleRecord, Spool\n"
+        "from billing.settle_records import SettleRecord\n"
+        "from gateway.dataplane.spool import Spool\n"
         "async def main():\n"
         "    spool = Spool(Path(sys.argv[1])); spool.open()\n"
         "    await spool.append(SettleRecord(tenant=1, key=2, request_id='r', now_ms=3))\n"
@@ -106,9 +108,9 @@ async def test_the_spool_of_a_dead_process_is_taken_over_without_its_torn_end(
     spool.open()
     taken: list[str] = []
 
-    async def take(one: SettleRecord) -> bool:
+    async def take(one: SettleRecord) -> Verdict:
         taken.append(one.request_id)
-        return True
+        return Verdict.TAKEN
 
     # when
     await spool.replay(take)
@@ -125,7 +127,7 @@ async def test_the_spool_of_a_living_process_is_left_alone(tmp_path: Path) -> No
     ours.open()
     await theirs.append(record(1))
 
-    async def take(one: SettleRecord) -> bool:
+    async def take(one: SettleRecord) -> Verdict:
         raise AssertionError(one)
 
     # when / then
@@ -134,34 +136,52 @@ async def test_the_spool_of_a_living_process_is_left_alone(tmp_path: Path) -> No
     ours.close()
 
 
-async def test_a_record_that_is_refused_for_good_does_not_keep_back_the_others(
-    tmp_path: Path,
-) -> None:
+async def test_a_record_that_must_wait_does_not_keep_back_the_others(tmp_path: Path) -> None:
     # given
     spool = Spool(tmp_path)
     spool.open()
     for number in range(3):
         await spool.append(record(number))
-    taken: list[str] = []
+    asked: list[str] = []
+    is_cold = True
 
-    async def refuse_the_first(one: SettleRecord) -> bool:
-        if one.request_id == "r0":
-            raise RecordRefused
-        taken.append(one.request_id)
-        return True
+    async def refuse_the_first(one: SettleRecord) -> Verdict:
+        asked.append(one.request_id)
+        return Verdict.LATER if one.request_id == "r0" and is_cold else Verdict.TAKEN
 
     # when
-    await spool.replay(refuse_the_first)
-    # then: it is kept where a person finds it
-    assert taken == ["r1", "r2"]
+    assert await spool.replay(refuse_the_first) == 2
+    # then: it stays alone, and what was taken is not told again
+    assert spool.waiting == 1
+    is_cold = False
+    assert await spool.replay(refuse_the_first) == 1
+    assert asked == ["r0", "r1", "r2", "r0"]
     assert spool.empty
-    assert b'"r0"' in (tmp_path / "refused.txt").read_bytes()
     spool.close()
+
+
+async def test_what_an_earlier_version_gave_up_on_is_told_again(tmp_path: Path) -> None:
+    # given
+    (tmp_path / "refused.txt").write_bytes(encode(record(1)) + b"\n")
+    spool = Spool(tmp_path)
+    spool.open()
+    taken: list[SettleRecord] = []
+
+    async def take(one: SettleRecord) -> Verdict:
+        taken.append(one)
+        return Verdict.TAKEN
+
+    # when
+    assert await spool.replay(take) == 1
+    # then
+    assert taken == [record(1)]
+    spool.close()
+    assert os.listdir(tmp_path) == []
 
 
 async def test_a_disk_that_fills_up_tears_no_record(tmp_path: Path) -> None:
     # given: room for one record and a half
-    spool = Spool(tmp_path)
+    spool = Spool(tmp_path, reserve_bytes=0)
     spool.open()
     await spool.append(record(1))
     (path,) = list(os.scandir(tmp_path))
@@ -177,9 +197,9 @@ async def test_a_disk_that_fills_up_tears_no_record(tmp_path: Path) -> None:
     # then
     taken: list[str] = []
 
-    async def take(one: SettleRecord) -> bool:
+    async def take(one: SettleRecord) -> Verdict:
         taken.append(one.request_id)
-        return True
+        return Verdict.TAKEN
 
     assert await spool.replay(take) == 2
     assert taken == ["r1", "r3"]
@@ -203,11 +223,12 @@ async def test_a_settle_that_redis_can_never_take_is_set_aside_and_the_rest_is_b
     redis_client.set(registers.epoch_key(tag), "epoch-1")
     before = Spool(tmp_path)
     before.open()
+    now_ms = SystemClock().now_ms()
     for number in (2**53, 7):
-        request_id_text = request_id.new_request_id(NOON_MS)
+        request_id_text = request_id.new_request_id(now_ms)
         events = [(b'{"attempt":1}', number)]
         await before.append(
-            SettleRecord(tenant=1, key=2, request_id=request_id_text, now_ms=NOON_MS, events=events)
+            SettleRecord(tenant=1, key=2, request_id=request_id_text, now_ms=now_ms, events=events)
         )
     before.close()
     plane = Plane(
@@ -227,4 +248,6 @@ async def test_a_settle_that_redis_can_never_take_is_set_aside_and_the_rest_is_b
     ((_, entry),) = redis_client.xrange(registers.stream_key(tag))
     assert int(entry[b"c"]) + int(entry[b"o"]) == 7
     assert left_in(tmp_path) == 0
-    assert (tmp_path / "refused.txt").read_bytes().count(b"\n") == 1
+    ((_, fields),) = redis_client.xrange(REFUSED_STREAM)
+    assert decode(fields[b"r"]).events == [(b'{"attempt":1}', 2**53)]
+    assert b"not a whole number below 2^52: charge" in fields[b"why"]
