@@ -138,7 +138,7 @@ def _resolve(row: RefusedSettle, state: str, *, actor: str, reason: str, now: da
         actor=actor,
         action="refused_settle.resolve",
         subject=str(row.request_id),
-        tenant=Tenant.objects.filter(pk=row.tenant_id).first(),
+        tenant=Tenant.objects.filter(pk=row.tenant_id or 0).first(),
         before=before,
         after={"state": state, "charge_pico": int(row.charge_pico)},
         reason=reason,
