@@ -237,14 +237,16 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = CreditGrant
-        fields = ("tenant", "reason")
+        fields = ("tenant", "reason", "expires_at")
 
 
 @admin.register(CreditGrant)
 class CreditGrantAdmin(ServiceAdmin):
     form = GrantForm
     refusals = (BillingError,)
-    list_display = ("created_at", "tenant", "amount", "reason", "created_by", "transfer")
+    list_display = (
+        "created_at", "tenant", "amount", "expires_at", "reason", "created_by", "transfer",
+    )  # fmt: skip
     list_filter = ("tenant",)
     date_hierarchy = "created_at"
 
@@ -257,6 +259,7 @@ class CreditGrantAdmin(ServiceAdmin):
             amount_pico=pico_from_usd(form.cleaned_data["amount_usd"]),
             reason=obj.reason,
             created_by=request.user.get_username(),
+            expires_at=obj.expires_at,
         )
         self.take_over(obj, made)
 

@@ -1,155 +1,107 @@
-"""Which grant paid for what: usage burns grants in a fixed order, and what expires is taken back.
+"""Takes back what is left of credit that has ended, once nothing of before its end is open.
 
-Order: lower priority, earlier expiry, given before bought, older. Usage counts at the moment it was
-posted; between two looks each expiry is a boundary, so usage before it burns the expiring grant and
-usage after it does not. Rounding, credit notes and withdrawals are burnt like any other grant.
+The registers know an end at its moment (`ends`), so this only writes it down: what each grant paid
+for, and what was lost. It waits for the requests of before the end and for their usage: so it takes
+exactly what they left, once, and never what one of them holds.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final, cast
 
 import redis
 from django.db import transaction
-from django.db.models import Sum
 
-from billing import apart, credit
-from billing.ledger import Code, Kind
-from billing.models import CreditGrant, Entry, GrantUse, Tenant
+from billing import apart, credit, ends, locks, metering, pots, registers
+from billing.errors import LockTimeout
+from billing.models import CreditGrant, GrantUse, Tenant
 from billing.redis_connection import connection
 
 GrantKind = CreditGrant.Kind
-NEVER = datetime.max.replace(tzinfo=UTC)
-
-
-@dataclass(slots=True)
-class Pot:
-    """One grant and what is left of it, in pico-dollars."""
-
-    grant: CreditGrant
-    left_pico: int
-
-    @property
-    def rank(self) -> tuple[int, datetime, bool, int]:
-        grant = self.grant
-        return (
-            grant.priority,
-            grant.expires_at or NEVER,
-            grant.kind != GrantKind.GIVEN,
-            grant.pk,
-        )
-
-    def is_live(self, at: datetime) -> bool:
-        return self.grant.expires_at is None or self.grant.expires_at > at
-
-
-def burn(pots: Iterable[Pot], amount_pico: int, *, at: datetime) -> list[tuple[Pot, int]]:
-    """Take an amount from the pots that are live just before `at`, in order. Pure but for them.
-
-    What no pot has is left: it is owed, and burns what is granted later.
-    """
-    taken = []
-    ordered = sorted((pot for pot in pots if pot.left_pico > 0), key=lambda pot: pot.rank)
-    for pot in ordered:
-        if amount_pico <= 0:
-            break
-        if pot.grant.expires_at is not None and pot.grant.expires_at < at:
-            continue
-        part = min(pot.left_pico, amount_pico)
-        pot.left_pico -= part
-        amount_pico -= part
-        taken.append((pot, part))
-    return taken
-
-
-def pots_of(tenant: Tenant) -> list[Pot]:
-    """Every grant that added credit, with what earlier burning and expiry left of it."""
-    grants = CreditGrant.objects.filter(tenant=tenant, amount_pico__gt=0).order_by("pk")
-    used = dict(
-        GrantUse.objects.filter(grant__tenant=tenant)
-        .values_list("grant_id")
-        .annotate(total=Sum("amount_pico"))
-    )
-    expired = dict(
-        CreditGrant.objects.filter(tenant=tenant, kind=GrantKind.EXPIRY)
-        .values_list("expires_id")
-        .annotate(total=Sum("amount_pico"))
-    )
-    return [
-        Pot(
-            grant,
-            int(grant.amount_pico) - int(used.get(grant.pk, 0)) + int(expired.get(grant.pk, 0)),
-        )
-        for grant in grants
-    ]
-
-
-def allocate(tenant: Tenant, *, now: datetime) -> list[Pot]:
-    """Burn what was posted since the last look; what is left of each grant afterwards.
-
-    Locks the tenant's row. Usage beyond all grants stays owed.
-    """
-    with transaction.atomic():
-        Tenant.objects.select_for_update().get(pk=tenant.pk)
-        pots = pots_of(tenant)
-        allocated = GrantUse.objects.filter(grant__tenant=tenant).aggregate(t=Sum("amount_pico"))
-        done = int(allocated["t"] or 0)
-        boundaries = sorted(
-            {p.grant.expires_at for p in pots if p.grant.expires_at and p.grant.expires_at < now}
-        )
-        uses = []
-        for until in [*boundaries, now]:
-            owed = _consumed(tenant, until) - done
-            taken = burn(pots, owed, at=until)
-            done += sum(part for _, part in taken)
-            uses += [GrantUse(grant=p.grant, amount_pico=part, until=until) for p, part in taken]
-        GrantUse.objects.bulk_create(uses)
-    return pots
-
-
-def _consumed(tenant: Tenant, until: datetime) -> int:
-    """Usage posted and credit withdrawn up to a moment, in pico-dollars."""
-    usage = Entry.objects.filter(
-        account__kind=Kind.TENANT_CREDIT,
-        account__tenant=tenant,
-        transfer__code=Code.USAGE,
-        transfer__created_at__lte=until,
-    ).aggregate(total=Sum("amount_pico"))["total"]
-    withdrawn = (
-        CreditGrant.objects.filter(tenant=tenant, amount_pico__lt=0, created_at__lte=until)
-        .exclude(kind=GrantKind.EXPIRY)
-        .aggregate(total=Sum("amount_pico"))["total"]
-    )
-    return int(usage or 0) - int(withdrawn or 0)
+# A request that has its id may be on its way to its hold for so long.
+PLACED_WITHIN: Final = timedelta(seconds=10)
+LOCK_WAIT_S: Final = 2.0
+DRAINS_MAX: Final = 20
 
 
 def expire_due(*, now: datetime, client: redis.Redis | None = None) -> list[CreditGrant]:
     """Take back what is left of every grant whose time is over; run again, it takes nothing more.
-
-    What open requests hold is left until they have ended: a hold that was granted stays covered.
-    """
+    A tenant that cannot be served keeps no other waiting."""
     client = client or connection()
-    tenants = Tenant.objects.filter(grants__expires_at__lte=now).distinct().order_by("pk")
-    found = apart.each(tenants, lambda t: _expire(t, client, now), name=lambda t: t.slug)
-    return [made for expired in found for made in expired]
+    due = pots.unclosed().filter(expires_at__lte=now - PLACED_WITHIN)
+    tenants = Tenant.objects.filter(pk__in=due.values("tenant")).order_by("pk")
+    made = apart.each(
+        tenants,
+        lambda tenant: _expire(tenant, client, now),
+        name=lambda tenant: f"ended credit of tenant {tenant.slug}",
+    )
+    return [grant for each in made for grant in each]
 
 
 def _expire(tenant: Tenant, client: redis.Redis, now: datetime) -> list[CreditGrant]:
-    made = []
-    for pot in allocate(tenant, now=now):
-        if pot.is_live(now) or pot.left_pico <= 0:
-            continue
-        free = credit.balance(tenant, client=client).left_pico
-        amount = min(pot.left_pico, max(0, free))
-        if amount:
-            made.append(
-                credit.grant(
-                    tenant=tenant,
-                    amount_pico=-amount,
-                    reason=f"expired: {pot.grant.reason}",
-                    created_by="expiry of credit",
-                    kind=GrantKind.EXPIRY,
-                    expires=pot.grant,
-                )
-            )
-    return made
+    shard = tenant.shard
+    with locks.shard(shard, wait_s=LOCK_WAIT_S) as taken:
+        if not taken:
+            raise LockTimeout(f"shard {shard} is busy")
+        # In this order: what was settled before the look at open holds is drained after it.
+        first_open = _first_open(client, tenant)
+        if not _is_drained(client, shard, now):
+            return []
+    return _close(tenant, until=min(now - PLACED_WITHIN, first_open), now=now)
+
+
+def _first_open(client: redis.Redis, tenant: Tenant) -> datetime:
+    """When the oldest of the tenant's requests that hold something was admitted."""
+    tag = registers.tag_of_shard(tenant.shard)
+    requests = cast(list[bytes], client.zrange(registers.leases_key(tag), 0, -1))
+    with client.pipeline(transaction=False) as pipe:
+        for request in requests:
+            pipe.hmget(registers.hold_key(tag, request.decode()), "state", "tenant")
+        found = pipe.execute()
+    own = [b"open", registers.tenant_key(tag, tenant.pk).encode()]
+    times = (
+        registers.request_ms(request.decode())
+        for request, hold in zip(requests, found, strict=True)
+        if hold == own
+    )
+    return ends.at_moment(min(times, default=pots.EVER_MS))
+
+
+def _is_drained(client: redis.Redis, shard: int, now: datetime) -> bool:
+    for _ in range(DRAINS_MAX):
+        if not metering.drain(client, shard, now=now).left:
+            return True
+    return False
+
+
+def _close(tenant: Tenant, *, until: datetime, now: datetime) -> list[CreditGrant]:
+    """Write down what every grant that ended by then has paid for, and take back what it left."""
+    with transaction.atomic():
+        Tenant.objects.select_for_update().get(pk=tenant.pk)
+        over = pots.unclosed().filter(tenant=tenant, expires_at__lte=until)
+        closing = set(over.values_list("pk", flat=True))
+        reckoned, _ = pots.ending(tenant)
+        return [
+            made
+            for pot in reckoned
+            if pot.grant.pk in closing
+            for made in _written(tenant, pot, now)
+        ]
+
+
+def _written(tenant: Tenant, pot: pots.Pot, now: datetime) -> Sequence[CreditGrant]:
+    grant = pot.grant
+    if used := int(grant.amount_pico) - pot.left_pico:
+        GrantUse.objects.create(grant=grant, amount_pico=used, until=ends.at_moment(pot.ends_ms))
+    if not pot.left_pico:
+        return ()
+    lost = credit.grant(
+        tenant=tenant,
+        amount_pico=-pot.left_pico,
+        reason=f"expired: {grant.reason}",
+        created_by="expiry of credit",
+        kind=GrantKind.EXPIRY,
+        expires=grant,
+        now=now,
+    )
+    return (lost,)

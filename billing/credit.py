@@ -7,16 +7,17 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 import redis
 from django.db import transaction
 from django.db.models import Sum
+from django.utils import timezone
 
-from billing import apart, audit, ledger, registers
+from billing import apart, audit, ends, ledger, pots, registers
 from billing.errors import CreditRefused
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
-from billing.lua_scripts import CREDIT, Call
+from billing.lua_scripts import CREDIT, Argument, Call
 from billing.models import AccountSum, CreditGrant, Tenant, UsageEvent
 from billing.money import PICO_PER_NANO, PICO_PER_USD, REGISTER_NANO_MAX, nano_floor
 from billing.redis_connection import connection, run
@@ -24,7 +25,6 @@ from billing.redis_connection import connection, run
 logger = logging.getLogger(__name__)
 
 GrantKind = CreditGrant.Kind
-PRIORITY: Final = 100
 AGAINST: Final = {
     GrantKind.GIVEN: Kind.PROMO_EXPENSE,
     GrantKind.PAID: Kind.CASH,
@@ -34,14 +34,17 @@ AGAINST: Final = {
     GrantKind.ADJUSTMENT: Kind.REVENUE,
     GrantKind.EXPIRY: Kind.BREAKAGE,
 }
+# A grant that Redis hears of later has let requests pass that it pays for.
+TOLD_WITHIN_MS: Final = 2_000
 # One grant above this is a slip of the hand.
 GRANT_PICO_MAX: Final = 10_000_000 * PICO_PER_USD
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """`spent_pico` contains what is debited in Redis and not yet posted; `held_pico` is what open
-    requests may still cost. `left_pico` is what a new request may hold."""
+    """`credit_pico` is without what has ended by now, taken back or not. `spent_pico` contains what
+    is debited in Redis and not yet posted; `held_pico` is what open requests may still cost.
+    `left_pico` is what a new request may hold."""
 
     credit_pico: int
     spent_pico: int
@@ -59,15 +62,19 @@ def grant(
     reason: str,
     created_by: str,
     kind: str = GrantKind.GIVEN,
-    priority: int = PRIORITY,
     expires_at: datetime | None = None,
     expires: CreditGrant | None = None,
+    now: datetime | None = None,
 ) -> CreditGrant:
-    """Give credit (or take it back, negative). Locks the tenant's row."""
+    """Give credit, until it ends where `expires_at` says so, or take it back (negative). Locks the
+    tenant's row."""
     if not isinstance(amount_pico, int) or not 0 < abs(amount_pico) <= GRANT_PICO_MAX:
         raise CreditRefused(f"not an amount that can be granted: {amount_pico}")
+    now = now or timezone.now()
     with transaction.atomic():
         locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
+        if expires_at is not None:
+            _check_end(locked, amount_pico, expires_at, now)
         locked.credit_version += 1
         locked.save(update_fields=["credit_version"])
         transfer = ledger.post(
@@ -86,9 +93,9 @@ def grant(
             tenant=locked,
             amount_pico=amount_pico,
             kind=kind,
-            priority=priority,
             expires_at=expires_at,
             expires=expires,
+            created_at=now,
             reason=reason[:200],
             transfer=transfer,
             created_by=created_by,
@@ -100,12 +107,22 @@ def grant(
                 action="credit.grant",
                 subject=tenant.slug,
                 tenant=tenant,
-                after={"amount_pico": amount_pico},
+                after={"amount_pico": amount_pico}
+                | ({"expires_at": expires_at.isoformat()} if expires_at else {}),
                 reason=reason,
-                now=made.created_at,
+                now=now,
             )
-        transaction.on_commit(lambda: _push_or_leave(tenant.pk))
+        transaction.on_commit(lambda: _push_or_leave(tenant.pk, now))
     return made
+
+
+def _check_end(tenant: Tenant, amount_pico: int, expires_at: datetime, now: datetime) -> None:
+    if amount_pico < 0:
+        raise CreditRefused("what is taken back does not end")
+    if expires_at <= now:
+        raise CreditRefused("the end lies in the past")
+    if pots.unclosed().filter(tenant=tenant).count() >= pots.ENDING_MAX:
+        raise CreditRefused(f"a tenant has at most {pots.ENDING_MAX} credits that end at a time")
 
 
 def _against(kind: str, expires: CreditGrant | None) -> str:
@@ -144,16 +161,16 @@ def change_terms(
             after=_terms(locked),
             now=now,
         )
-        transaction.on_commit(lambda: _push_or_leave(tenant.pk))
+        transaction.on_commit(lambda: _push_or_leave(tenant.pk, now))
 
 
 def _terms(tenant: Tenant) -> dict[str, int | str]:
     return {"credit_limit_pico": int(tenant.credit_limit_pico), "status": str(tenant.status)}
 
 
-def _push_or_leave(tenant_id: int) -> None:
+def _push_or_leave(tenant_id: int, now: datetime) -> None:
     try:
-        push(connection(), tenant_id)
+        push(connection(), tenant_id, now)
     except redis.RedisError:
         logger.warning("credit of tenant %s was not pushed; push_stale will", tenant_id)
 
@@ -164,14 +181,17 @@ def credit_pico(tenant: Tenant) -> int:
     return int(granted["total"] or 0) + int(tenant.credit_limit_pico)
 
 
-def push(client: redis.Redis, tenant_id: int) -> None:
+def push(client: redis.Redis, tenant_id: int, now: datetime | None = None) -> None:
     """Tell Redis the tenant's credit and status as Postgres has them now."""
     with transaction.atomic():
         # Version and sum must be of one moment.
         tenant = Tenant.objects.select_for_update().get(pk=tenant_id)
-        credit = credit_pico(tenant)
+        credit, (ending, posted) = credit_pico(tenant), pots.ends_of(tenant)
     key = registers.tenant_key(registers.shard_tag(tenant_id), tenant_id)
-    run(client, Call(CREDIT, [key], [as_register(credit), tenant.credit_version, tenant.status]))
+    told: list[Argument] = [as_register(credit), tenant.credit_version, tenant.status]
+    now_ms = ends.moment_ms(now or timezone.now())
+    told += [ends.pack(ending), ends.pack_moments(posted), now_ms, TOLD_WITHIN_MS]
+    run(client, Call(CREDIT, [key], told))
 
 
 def as_register(pico: int) -> int:
@@ -198,21 +218,40 @@ def _old(known: bytes | None, version: int) -> bool:
     return known is None or int(known) < version
 
 
-def balance(tenant: Tenant, *, client: redis.Redis | None = None) -> Balance:
+def balance(
+    tenant: Tenant, *, client: redis.Redis | None = None, now: datetime | None = None
+) -> Balance:
     """What is left to spend; RedisError while Redis is away."""
     client = client or connection()
     key = registers.tenant_key(registers.shard_tag(tenant.pk), tenant.pk)
-    spent, pico, held = client.hmget(key, "spent", "pico", "held")
-    spent_pico = (
-        debited_pico([tenant.pk])[tenant.pk]
-        if spent is None
-        else int(spent) * PICO_PER_NANO + int(pico or 0)
+    row = cast(list[bytes | None], client.hmget(key, "spent", "pico", "held", *ends.FIELDS))
+    spent, pico, held, *told = row
+    if spent is None:
+        spent_pico = debited_pico([tenant.pk])[tenant.pk]
+        ending, posted = pots.ends_of(tenant)
+        told = [ends.pack(ending).encode(), ends.pack_moments(posted).encode(), None]
+    else:
+        spent_pico = int(spent) * PICO_PER_NANO + int(pico or 0)
+    held_nano = int(held or 0)
+    ended = ends.ended_nano(
+        *told,
+        used_nano=spent_pico // PICO_PER_NANO + held_nano,
+        now_ms=ends.moment_ms(now or timezone.now()),
     )
     return Balance(
-        credit_pico=credit_pico(Tenant.objects.get(pk=tenant.pk)),
+        credit_pico=credit_pico(Tenant.objects.get(pk=tenant.pk)) - ended * PICO_PER_NANO,
         spent_pico=spent_pico,
-        held_pico=int(held or 0) * PICO_PER_NANO,
+        held_pico=held_nano * PICO_PER_NANO,
     )
+
+
+def parts(tenant: Tenant, *, now: datetime) -> pots.Shown:
+    """What is left of each grant, and what is owed; while Redis is away by what is posted."""
+    try:
+        debited = balance(tenant, now=now).spent_pico
+    except redis.RedisError:
+        debited = debited_pico([tenant.pk])[tenant.pk]
+    return pots.shown(tenant, debited_pico=debited, now=now)
 
 
 def debited_pico(tenant_ids: Iterable[int]) -> dict[int, int]:

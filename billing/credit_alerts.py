@@ -11,11 +11,12 @@ from typing import Final, cast
 import redis
 from django.db import transaction
 
-from billing import apart, audit, registers
+from billing import apart, audit, ends, registers
 from billing.errors import LimitRefused
 from billing.models import AlertChannel, AlertDelivery, CreditAlert, CreditThreshold, Tenant
 from billing.money import PICO_PER_NANO, PICO_PER_USD
 
+REGISTER: Final = ("credit", "version", "spent", "pico", "held", *ends.FIELDS)
 BELOW_PICO_MAX: Final = 1_000_000 * PICO_PER_USD
 Register = Sequence[bytes | None] | Exception
 
@@ -55,7 +56,7 @@ def notice(client: redis.Redis, *, now: datetime) -> int:
         for threshold in thresholds:
             tag = registers.shard_tag(threshold.tenant_id)
             key = registers.tenant_key(tag, threshold.tenant_id)
-            pipe.hmget(key, "credit", "version", "spent", "pico")
+            pipe.hmget(key, *REGISTER)
         found = cast(list[Register], pipe.execute(raise_on_error=False))
 
     def judge(pair: tuple[CreditThreshold, Register]) -> bool:
@@ -63,18 +64,17 @@ def notice(client: redis.Redis, *, now: datetime) -> int:
         if isinstance(register, Exception):
             raise register
         # A register that is not there yet says nothing; the rebuild writes it.
-        if register[0] is None:
-            return False
-        return _judge(threshold, [int(value or 0) for value in register], now)
+        return register[0] is not None and _judge(threshold, register, now)
 
     pairs = zip(thresholds, found, strict=True)
     return sum(apart.each(pairs, judge, name=lambda pair: pair[0].tenant.slug))
 
 
-def _judge(threshold: CreditThreshold, register: list[int], now: datetime) -> bool:
+def _judge(threshold: CreditThreshold, register: Sequence[bytes | None], now: datetime) -> bool:
     """Whether the credit fell just now."""
-    credit, version, spent, pico = register
-    left_pico = (credit - spent) * PICO_PER_NANO - pico
+    credit, version, spent, pico, held = (int(value or 0) for value in register[:5])
+    ended = ends.ended_nano(*register[5:], used_nano=spent + held, now_ms=ends.moment_ms(now))
+    left_pico = (credit - ended - spent) * PICO_PER_NANO - pico
     told = threshold.told_version
     if left_pico >= threshold.below_pico:
         if told is not None and version > told:

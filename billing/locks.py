@@ -84,7 +84,21 @@ def _execute(sql: str, number: int) -> bool:
 
 def is_only_run(task: str) -> bool:
     """Within a transaction: whether no other process runs this task now."""
+    return _run("SELECT pg_try_advisory_xact_lock(%s, %s)", task)
+
+
+@contextmanager
+def alone(task: str) -> Iterator[bool]:
+    """The same for a task that commits on its way; yields False where another process runs it."""
+    taken = _run("SELECT pg_try_advisory_lock(%s, %s)", task)
+    try:
+        yield taken
+    finally:
+        if taken:
+            _run("SELECT pg_advisory_unlock(%s, %s)", task)
+
+
+def _run(sql: str, task: str) -> bool:
     with connection.cursor() as cursor:
-        number = zlib.crc32(task.encode()) - 2**31
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s, %s)", [TASK_SPACE, number])
+        cursor.execute(sql, [TASK_SPACE, zlib.crc32(task.encode()) - 2**31])
         return bool(cursor.fetchone()[0])

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, takewhile
 from typing import Any, Final, cast
@@ -18,7 +19,18 @@ import redis
 from django.db import connection
 from django.db.models import F
 
-from billing import apart, credit, holds, locks, metering, quota_registers, registers, sessions
+from billing import (
+    apart,
+    credit,
+    ends,
+    holds,
+    locks,
+    metering,
+    pots,
+    quota_registers,
+    registers,
+    sessions,
+)
 from billing.models import RevokedKey, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 
@@ -33,6 +45,14 @@ BEGUN_WITHIN_S: Final = 15.0
 HELD_LASTS_MS: Final = 35 * registers.MS_PER_DAY
 
 Register = dict[str, str | int]
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenHold:
+    at_ms: int
+    nano: int
+    tenant_key: str
+    spend_keys: tuple[str, ...]
 
 
 def cold_shards(client: redis.Redis) -> list[int]:
@@ -114,7 +134,9 @@ def _rebuild(client: redis.Redis, shard: int, stale: list[bytes], now: datetime)
     in_shard = Tenant.objects.alias(in_shard=F("pk") % registers.SHARDS)
     tenants = list(in_shard.filter(in_shard=shard))
     rows, lasting = _registers(shard, tenants, now)
-    _add_open_holds(client, shard, rows)
+    open_holds = _open_holds(client, shard)
+    _add_open_holds(open_holds, rows)
+    _add_ends(open_holds, tenants, rows, now)
     for key in rows:
         if key.startswith("spend:") and not key.endswith(f":{registers.LIFETIME}"):
             lasting.setdefault(key, HELD_LASTS_MS)
@@ -181,8 +203,7 @@ def _split(pico: int) -> Register:
     return {"spent": nano, "pico": rest, "held": 0}
 
 
-def _add_open_holds(client: redis.Redis, shard: int, rows: dict[str, Register]) -> None:
-    """Holds that Redis still knows stay open, and count."""
+def _open_holds(client: redis.Redis, shard: int) -> list[_OpenHold]:
     tag = registers.tag_of_shard(shard)
     requests = cast(list[bytes], client.zrange(registers.leases_key(tag), 0, -1))
     with client.pipeline(transaction=False) as pipe:
@@ -190,14 +211,49 @@ def _add_open_holds(client: redis.Redis, shard: int, rows: dict[str, Register]) 
             hold = registers.hold_key(tag, request.decode())
             pipe.hmget(hold, "state", "hold", "tenant", "spend")
         found = pipe.execute()
+    return [
+        _OpenHold(
+            at_ms=registers.request_ms(request.decode()),
+            nano=int(nano),
+            tenant_key=tenant.decode(),
+            spend_keys=tuple(spend.decode().split()[::2]),
+        )
+        for request, (state, nano, tenant, spend) in zip(requests, found, strict=True)
+        if state == b"open"
+    ]
+
+
+def _add_open_holds(open_holds: Iterable[_OpenHold], rows: dict[str, Register]) -> None:
+    """Holds that Redis still knows stay open, and count."""
     held: dict[str, int] = defaultdict(int)
-    for state, hold_nano, tenant, spend in found:
-        if state != b"open":
-            continue
-        for register in (tenant.decode(), *spend.decode().split()[::2]):
-            held[register] += int(hold_nano)
+    for hold in open_holds:
+        for register in (hold.tenant_key, *hold.spend_keys):
+            held[register] += hold.nano
     for key, nano in held.items():
         rows.setdefault(key, _split(0))["held"] = nano
+
+
+def _add_ends(
+    open_holds: Sequence[_OpenHold],
+    tenants: Sequence[Tenant],
+    rows: dict[str, Register],
+    now: datetime,
+) -> None:
+    """What ends of a tenant's credit; where it has ended, what requests of before spent and hold:
+    all that they spent is posted."""
+    now_ms = ends.moment_ms(now)
+    having = set(pots.unclosed().filter(tenant__in=tenants).values_list("tenant", flat=True))
+    for tenant in (tenant for tenant in tenants if tenant.pk in having):
+        key = registers.tenant_key(registers.shard_tag(tenant.pk), tenant.pk)
+        own = [hold for hold in open_holds if hold.tenant_key == key]
+        ending, posted = pots.ends_of(tenant)
+        past = {
+            at_ms: nano + sum(hold.nano for hold in own if hold.at_ms < at_ms)
+            for at_ms, nano in posted.items()
+            if at_ms <= now_ms
+        }
+        told = (ends.pack(ending), ends.pack_moments(posted), ends.pack_moments(past))
+        rows[key] |= dict(zip(ends.FIELDS, told, strict=True))
 
 
 def _revoked(shard: int, tenants: Sequence[Tenant]) -> dict[str, dict[str, str]]:

@@ -77,7 +77,7 @@ def _is_due(recharge: Recharge, now: datetime) -> bool:
     ).aggregate(total=Sum("net_cents"))["total"]
     if (month or 0) + recharge.amount_cents > recharge.monthly_max_cents:
         return False
-    left_pico = credit.balance(recharge.tenant).left_pico
+    left_pico = credit.balance(recharge.tenant, now=now).left_pico
     return left_pico < recharge.below_cents * PICO_PER_CENT
 
 

@@ -89,8 +89,9 @@ def draft_invoices() -> None:
 @shared_task(name=EXPIRE_CREDIT)
 def expire_credit() -> None:
     """Take back what is left of grants that have expired."""
-    with task_runs.recorded(EXPIRE_CREDIT) as now:
-        burning.expire_due(now=now)
+    with task_runs.recorded(EXPIRE_CREDIT) as now, locks.alone(EXPIRE_CREDIT) as is_alone:
+        if is_alone:
+            burning.expire_due(now=now)
 
 
 @shared_task(name=QUARANTINE)

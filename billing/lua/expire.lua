@@ -16,7 +16,8 @@ local hold = register(record[3], 'hold')
 local charge = math.min(register(record[4], 'charge'), hold)
 local rows = spend_rows(record[6])
 local own_rows = counted(rows, record[9])
-local tenant = redis.call('HMGET', record[2], 'spent', 'held')
+local tenant = redis.call('HMGET', record[2], 'spent', 'held', 'past')
+local past = renoted(noted(tenant[3]), request, charge - hold)
 local spent = amount(register(tenant[1], 'spent') + charge, 'spent')
 local held = released(register(tenant[2], 'held'), hold)
 for _, row in ipairs(own_rows) do
@@ -33,6 +34,7 @@ end
 redis.call('XADD', KEYS[5], '*', 't', record[2], 'e', record[5], 'c', text(charge),
   'h', text(hold), 'o', '0', 'k', spend_keys, 'l', '0', 'x', '1')
 redis.call('HSET', record[2], 'spent', text(spent), 'held', text(held))
+if past ~= '' then redis.call('HSET', record[2], 'past', past) end
 for _, row in ipairs(rows) do
   redis.call('HSET', row.key, 'spent', text(row.spent),
     'held', text(released(row.held, hold)))

@@ -24,7 +24,8 @@ if stored[1] then return {'gone', stored[1]} end
 -- A drain that has stopped must not fill the memory.
 if redis.call('XLEN', KEYS[7]) >= amount(ARGV[15], 'entries_max') then return {'behind'} end
 
-local tenant = redis.call('HMGET', KEYS[3], 'credit', 'spent', 'held', 'status')
+local tenant = redis.call('HMGET', KEYS[3], 'credit', 'spent', 'held', 'status', 'ends',
+  'posted', 'past')
 if tenant[4] == 'suspended' then return {'refused', 'tenant_suspended', KEYS[3], '0', '0', '0'} end
 if redis.call('HGET', KEYS[4], key_id) == 'revoked' then
   return {'refused', 'key_revoked', KEYS[4], '0', '0', '0'}
@@ -54,8 +55,11 @@ if sessions_max > 0 then
   end
 end
 
-local credit, spent = register(tenant[1], 'credit'), register(tenant[2], 'spent')
-local held = register(tenant[3], 'held')
+local spent, held = register(tenant[2], 'spent'), register(tenant[3], 'held')
+local before = noted(tenant[7])
+note(before, tenant[6], spent + held, now)
+local credit = register(tenant[1], 'credit')
+  - ended(tenant[5], tenant[6], before, spent + held, now)
 local free = credit - spent - held
 if hold > 0 and hold > free then
   return {'refused', 'over_budget', KEYS[3], text(credit), text(math.max(free, 0)), '0'}
@@ -92,6 +96,7 @@ if over > 0 then
 end
 redis.call('ZADD', KEYS[6], text(lease), request)
 redis.call('HSET', KEYS[3], 'held', text(held + hold))
+if next(before) then redis.call('HSET', KEYS[3], 'past', renoted(before, request, hold)) end
 for _, row in ipairs(registers) do
   redis.call('HSET', row[1], 'held', text(row[2]))
   if not row[4] and row[3] > 0 then redis.call('PEXPIRE', row[1], lasting(row[3], said)) end

@@ -32,9 +32,11 @@ if not packed then
   packed = table.concat(pairs_of, ' ')
 end
 local rows = spend_rows(packed)
-local tenant = redis.call('HMGET', KEYS[3], 'credit', 'spent', 'held')
-local credit, spent = register(tenant[1], 'credit'), register(tenant[2], 'spent')
-local held = register(tenant[3], 'held')
+local tenant = redis.call('HMGET', KEYS[3], 'credit', 'spent', 'held', 'ends', 'posted', 'past')
+local spent, held = register(tenant[2], 'spent'), register(tenant[3], 'held')
+local before = noted(tenant[6])
+local granted = register(tenant[1], 'credit')
+local credit = granted - ended(tenant[4], tenant[5], before, spent + held, now)
 
 -- What is set aside for this request under a limit, and what may come to it. Room counts what others
 -- hold as used, so that each of them still finds what it holds.
@@ -75,6 +77,8 @@ if not is_late and ARGV[4] ~= '-1' then
 end
 if not is_late then held = released(held, hold) end
 amount(spent + debit, 'spent')
+local past = renoted(before, request, debit - (is_late and 0 or hold))
+credit = granted - ended(tenant[4], tenant[5], before, spent + debit + held, now)
 local session_spent = ''
 for _, row in ipairs(rows) do
   if not is_late then row.held = released(row.held, hold) end
@@ -90,6 +94,7 @@ for _, entry in ipairs(entries) do
     'h', text(hold), 'o', text(entry.overage), 'k', entry.keys, 'l', is_late and '1' or '0')
 end
 redis.call('HSET', KEYS[3], 'spent', text(spent + debit), 'held', text(held))
+if past ~= '' then redis.call('HSET', KEYS[3], 'past', past) end
 for _, row in ipairs(rows) do
   redis.call('HSET', row.key, 'spent', text(row.spent), 'held', text(row.held))
   if row.is_new and string.sub(row.key, -9) ~= ':lifetime' then

@@ -9,9 +9,12 @@ if record[1] == 'voided' then return {'voided'} end
 if record[1] ~= 'open' then return {'gone', record[1] or ''} end
 local hold = register(record[2], 'hold')
 local rows = spend_rows(record[5])
-local held = released(register(redis.call('HGET', KEYS[3], 'held'), 'held'), hold)
+local tenant = redis.call('HMGET', KEYS[3], 'held', 'past')
+local held = released(register(tenant[1], 'held'), hold)
+local past = renoted(noted(tenant[2]), ARGV[3], -hold)
 
 redis.call('HSET', KEYS[3], 'held', text(held))
+if past ~= '' then redis.call('HSET', KEYS[3], 'past', past) end
 for _, row in ipairs(rows) do
   redis.call('HSET', row.key, 'held', text(released(row.held, hold)))
 end

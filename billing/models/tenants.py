@@ -1,6 +1,7 @@
 """The paying party. Everything in billing is keyed by a tenant; nothing here knows vendors."""
 
 from django.db import models
+from django.utils import timezone
 
 from billing.registers import SHARDS
 
@@ -56,7 +57,7 @@ class Tenant(models.Model):
 class CreditGrant(models.Model):
     """Credit given, bought or taken back. Immutable; its transfer moved the money.
 
-    Usage burns grants in this order: lower `priority`, earlier expiry, given before bought, older.
+    Which grant pays for what: `billing.pots`.
     """
 
     class Kind(models.TextChoices):
@@ -71,17 +72,23 @@ class CreditGrant(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="grants")
     amount_pico = models.DecimalField(max_digits=38, decimal_places=0)
     kind = models.CharField(max_length=12, choices=Kind, default=Kind.GIVEN)
-    priority = models.PositiveSmallIntegerField(default=100)
-    expires_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField("ends", null=True, blank=True)
     expires = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="expiries"
     )
     reason = models.CharField(max_length=200)
     transfer = models.OneToOneField("billing.Transfer", on_delete=models.PROTECT)
     created_by = models.CharField(max_length=150)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
+        indexes = [
+            models.Index(
+                fields=["expires_at"],
+                condition=models.Q(expires_at__isnull=False),
+                name="credit_grant_ends",
+            ),
+        ]
         constraints = [
             models.CheckConstraint(
                 condition=~models.Q(amount_pico=0), name="credit_grant_not_zero"
@@ -98,11 +105,12 @@ class CreditGrant(models.Model):
 
 
 class GrantUse(models.Model):
-    """Usage taken from one grant: which money was spent, so that expiries and refunds know."""
+    """What credit that has ended had paid for, written down once nothing of before its end was open
+    any more. What was left of it is a grant of its own, which takes it back."""
 
     grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="uses")
     amount_pico = models.DecimalField(max_digits=38, decimal_places=0)
-    # Usage posted until then; rows of one tenant never go back.
+    # Usage admitted until then.
     until = models.DateTimeField()
 
     class Meta:

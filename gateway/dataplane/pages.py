@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from billing import holds, registers
+from billing import ends, holds, registers
 from billing.money import PICO_PER_NANO, usd_json
 from billing.rating import Price
 from billing.scopes import SpendScope
@@ -137,10 +137,15 @@ def _remains(plane: Plane, cap: SpendScope, row: Mapping[str, int]) -> tuple[int
 
 
 async def _nanos(plane: Plane, key: str) -> dict[str, int]:
-    """The amounts of one register."""
+    """The amounts of one register; credit without what has ended."""
     names = ("credit", "spent", "held")
-    found = await plane.pipe.command("HMGET", key, *names)
-    return {name: int(value or 0) for name, value in zip(names, found, strict=True)}
+    found = await plane.pipe.command("HMGET", key, *names, *ends.FIELDS)
+    nanos = {name: int(value or 0) for name, value in zip(names, found, strict=False)}
+    used = nanos["spent"] + nanos["held"]
+    nanos["credit"] -= ends.ended_nano(
+        *found[len(names) :], used_nano=used, now_ms=plane.clock.now_ms()
+    )
+    return nanos
 
 
 def _usd(nano: int) -> msgspec.Raw:

@@ -140,6 +140,23 @@ def test_credit_is_granted_through_the_ledger(operator: Client, alice: Person) -
     assert credit.credit_pico(alice.tenant) == 12_000_000_000_001
 
 
+def test_credit_is_granted_until_a_moment(operator: Client, alice: Person) -> None:
+    # given
+    asked = {"tenant": alice.tenant.pk, "reason": "welcome", "amount_usd": "5"}
+    # when
+    answers = [
+        operator.post(
+            "/admin/billing/creditgrant/add/",
+            {**asked, "expires_at_0": day, "expires_at_1": "12:00:00"},
+        ).status_code
+        for day in ("2020-01-01", "2999-01-01")
+    ]
+    # then
+    assert answers == [SAVED, SAVED]
+    grant = CreditGrant.objects.get()
+    assert str(grant.expires_at) == "2999-01-01 12:00:00+00:00"
+
+
 def test_an_absurd_grant_is_refused_in_words_and_moves_nothing(
     operator: Client, alice: Person
 ) -> None:

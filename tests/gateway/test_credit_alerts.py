@@ -89,6 +89,22 @@ def test_what_open_requests_hold_counts_as_left(alice: Person, redis_client: red
     assert look(redis_client) == 0
 
 
+def test_credit_that_ends_is_a_fall(alice: Person, redis_client: redis.Redis) -> None:
+    # given
+    credit.grant(
+        tenant=alice.tenant, amount_pico=5 * USD, reason="gift", created_by="test",
+        expires_at=NOON + timedelta(hours=1), now=NOON,
+    )  # fmt: skip
+    credit.push(redis_client, alice.tenant.pk, NOON)
+    threshold(alice)
+    # when
+    before = credit_alerts.notice(redis_client, now=NOON + timedelta(minutes=59))
+    after = credit_alerts.notice(redis_client, now=NOON + timedelta(hours=1))
+    # then
+    assert (before, after) == (0, 1)
+    assert int(CreditAlert.objects.get().left_pico) == 0
+
+
 def test_a_register_that_is_not_there_says_nothing(
     alice: Person, redis_client: redis.Redis
 ) -> None:

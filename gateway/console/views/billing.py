@@ -8,9 +8,10 @@ from django.contrib.auth.models import User
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from billing import burning
+from billing import credit
 from billing.errors import InvoiceRefused
 from billing.invoicing import focus, pdf, settling
 from billing.models import AdjustmentNote, CreditNote, Invoice, Receipt, Recharge, Refund, TopUp
