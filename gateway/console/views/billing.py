@@ -59,7 +59,7 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
         "adjustments": AdjustmentNote.objects.filter(tenant=tenant)
         .select_related("grant")
         .order_by("-pk")[:SHOWN_MAX],
-        "pots": [pot for pot in burning.pots_of(tenant) if pot.left_pico > 0],
+        "credit": credit.parts(tenant, now=timezone.now()),
         "topups": TopUp.objects.filter(tenant=tenant)
         .select_related("receipt")
         .prefetch_related("refunds")
