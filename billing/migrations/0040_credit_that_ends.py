@@ -13,7 +13,7 @@ DELETE FROM billing_grantuse WHERE grant_id NOT IN (
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0038_claims"),
+        ("billing", "0039_refused_settles"),
     ]
 
     operations = [
