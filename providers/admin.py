@@ -150,7 +150,15 @@ class CredentialForm(forms.ModelForm):  # type: ignore[type-arg]
 class CredentialAdmin(AuditedAdmin, ServiceAdmin):  # type: ignore[misc]
     form = CredentialForm
     refusals = (ValueError,)
-    list_display = ("provider", "label", "ending", "active", "dead_reason", "created_at")
+    list_display = (
+        "provider",
+        "label",
+        "ending",
+        "active",
+        "dead_reason",
+        "doubted_at",
+        "created_at",
+    )
     list_filter = ("active", "provider")
     list_select_related = ("provider",)
     autocomplete_fields = ("provider",)
