@@ -1,6 +1,6 @@
 """Reads of list prices for boards and pages: what is in force, and how it came about."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,6 +20,8 @@ class ListPrice:
     since: datetime
     until: datetime | None
     source: str
+    note: str
+    recorded_by: str
     free: bool
     input_pico: int
     cache_read_pico: int
@@ -28,7 +30,16 @@ class ListPrice:
     window: Window
 
 
-FACTS = ("source", "free", "input_pico", "cache_read_pico", "output_pico", "request_pico")
+FACTS = (
+    "source",
+    "note",
+    "recorded_by",
+    "free",
+    "input_pico",
+    "cache_read_pico",
+    "output_pico",
+    "request_pico",
+)
 
 
 def in_force(when: datetime, skus: Collection[str] | None = None) -> dict[str, ListPrice]:
@@ -55,6 +66,14 @@ def history(since: datetime, skus: Collection[str] | None = None) -> dict[str, l
     for price in _read(all_day & lasting, skus):
         found.setdefault(price.sku, []).append(price)
     return found
+
+
+def before(prices: Iterable[ListPrice]) -> dict[str, ListPrice]:
+    """What each of these prices replaced, by sku; nothing where it was the first."""
+    replaced = Q(pk__in=())
+    for price in prices:
+        replaced |= Q(sku__code=price.sku, during__endswith=price.since)
+    return {price.sku: price for price in _read(replaced & Q(from_minute=0, to_minute=0), None)}
 
 
 def changed_since(when: datetime) -> list[str]:

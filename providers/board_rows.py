@@ -12,6 +12,7 @@ from typing import Any
 from billing.price_queries import ListPrice
 from providers import engine_facts, histograms, technique_costs
 from providers.models import Offer, Provider, Worker
+from providers.price_moves import Move
 from providers.windows import Measured
 
 # A cache-hit rate settles early; a percentile of a tail does not.
@@ -58,6 +59,7 @@ class Seller:
     measured: Measured
     worker: Worker | None
     not_routable: str
+    move: Move | None = None
 
 
 def mix_of(measured: Iterable[Measured]) -> Mix:
@@ -112,6 +114,7 @@ def _row(seller: Seller, mix: Mix) -> dict[str, Any]:
         **_prices(seller, mix),
         **_measurements(seller.measured),
         "speculation": _speculation(seller.measured),
+        "move": None if seller.move is None else seller.move.as_json(),
         "hourly": engine_facts.hourly(seller.worker),
         "audit": engine_facts.audit(seller.worker),
         "energy": engine_facts.energy(seller.worker),

@@ -51,9 +51,13 @@ def cost_of(work: Work, *, usd_per_hour_pico: int) -> InHousePrice:
     input_pico = _ceil(pico_per_second * work.input_seconds, work.weighted_input_tokens)
     return InHousePrice(
         input_pico=input_pico,
-        cached_pico=_ceil(input_pico * CACHED_WEIGHT, Decimal(1)),
+        cached_pico=cached_price(input_pico),
         output_pico=_ceil(pico_per_second * work.output_seconds, Decimal(work.output_tokens)),
     )
+
+
+def cached_price(input_pico: int) -> int:
+    return _ceil(input_pico * CACHED_WEIGHT, Decimal(1))
 
 
 def _ceil(pico: Decimal, tokens: Decimal) -> int:
@@ -127,8 +131,20 @@ def bounded(
     output_pico = _within(
         live.output_pico, calibrated.output_pico, outside.output_pico if outside else None
     )
-    cached_pico = _ceil(input_pico * CACHED_WEIGHT, Decimal(1))
-    return InHousePrice(input_pico, cached_pico, output_pico)
+    return InHousePrice(input_pico, cached_price(input_pico), output_pico)
+
+
+def stepped(wanted: InHousePrice, reference: InHousePrice, *, percent: int) -> InHousePrice:
+    """The wanted price, as near to it as `percent` of the reference allow."""
+    input_pico = _near(wanted.input_pico, reference.input_pico, percent)
+    output_pico = _near(wanted.output_pico, reference.output_pico, percent)
+    return InHousePrice(input_pico, cached_price(input_pico), output_pico)
+
+
+def _near(pico: int, reference_pico: int, percent: int) -> int:
+    """At least a pico-dollar each way: a tenth of the least prices would be nothing."""
+    reach = max(1, reference_pico * percent // 100)
+    return max(reference_pico - reach, 1, min(pico, reference_pico + reach))
 
 
 def _within(pico: int, calibrated_pico: int, outside_pico: int | None) -> int:

@@ -14,7 +14,7 @@ from django.db.models import Max, Q
 from django.utils import timezone
 
 from billing import apart, price_queries
-from providers import board_rows, home_board, offers
+from providers import board_rows, home_board, offers, price_moves
 from providers.board_rows import Mix, Seller
 from providers.home_board import HomeRow
 from providers.models import Leaderboard, MeasurementRollup, Model, Offer, Provider, Worker
@@ -113,6 +113,8 @@ def _sellers(found: list[Offer], sums: Mapping[int, Measured], now: datetime) ->
     listed = price_queries.in_force(now, [offer.sku for offer in found])
     refusals = offers.refusals(found, priced=listed)
     workers = {worker.offer_id: worker for worker in Worker.objects.filter(offer__in=found)}
+    own = {offer.sku for offer in found if offer.provider.kind == Provider.Kind.IN_HOUSE}
+    moves = price_moves.latest(price for sku, price in listed.items() if sku in own)
     return [
         Seller(
             offer=offer,
@@ -120,6 +122,7 @@ def _sellers(found: list[Offer], sums: Mapping[int, Measured], now: datetime) ->
             measured=sums.get(offer.pk) or Measured(),
             worker=workers.get(offer.pk),
             not_routable=refusals[offer.pk],
+            move=moves.get(offer.sku),
         )
         for offer in found
     ]

@@ -105,9 +105,14 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         clock: Clock = time.monotonic,
+        work: Clock | None = None,
         draft_curve: CostCurve | None = None,
     ) -> None:
-        """`draft_curve`: what steps cost, for the drafting policy (default: measured now)."""
+        """`draft_curve`: what steps cost, for the drafting policy (default: measured now).
+
+        `clock` dates what users wait for; `work` times what the engine itself does, by default on
+        the clock of `device.work_clock`.
+        """
         self.config = config
         self.meter = meter_for(board_name(model.device))
         self.model = model
@@ -116,6 +121,8 @@ class Engine:
             model.config.context_length, config.max_context_length, config.kv_capacity
         )
         self._clock = clock
+        # What tokens cost is engine time: what other programs take of the machine is none of it.
+        self._work_clock = work_clock(model.device) if work is None else work
         self.watchers: list[Watch] = []
         self._cache = model.new_cache(num_blocks=config.kv_blocks, block_size=config.block_size)
         self.reset()
@@ -208,15 +215,15 @@ class Engine:
 
     def step(self) -> list[Progress]:
         """Advance every scheduled request and return what became of them."""
-        started = self._clock()
+        started = self._work_clock()
         self._place_replay()
-        plan = self.scheduler.schedule(started)
+        plan = self.scheduler.schedule(self._clock())
         if not plan:
             return []
         if self._drafter is not None:
-            drafting = self._clock()
+            drafting = self._work_clock()
             self._drafter.assign(plan, grow=self.scheduler.grow_for_draft)
-            self.metrics.totals.draft_seconds += self._clock() - drafting
+            self.metrics.totals.draft_seconds += self._work_clock() - drafting
         live = [item for item in plan if not item.sequence.is_replay]
         input_tokens = sum(item.prompt_part for item in live)
         live_tokens = sum(item.total for item in live)
@@ -229,7 +236,7 @@ class Engine:
         # A step without logits has not been waited for; the next one must not be charged for it.
         synchronise(self.model.device)
         self.metrics.observe_step(
-            seconds=self._clock() - started,
+            seconds=self._work_clock() - started,
             input_tokens=input_tokens,
             replayed_tokens=total_tokens - live_tokens,
             total_tokens=total_tokens,

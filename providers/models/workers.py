@@ -42,6 +42,8 @@ class Worker(models.Model):
     # The totals at the last publication of a price: the next one looks at the difference.
     priced_totals = models.JSONField(default=dict)
     priced_at = models.DateTimeField(null=True)
+    # What the latest measurement asks for, and why; the price in force follows it in steps.
+    wanted_price = models.JSONField(default=dict)
     registered_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField()
     checked_at = models.DateTimeField(null=True)

@@ -120,7 +120,7 @@ def test_registering_again_renews_and_prices_only_what_changed() -> None:
     assert same.pk == first.pk
     assert Worker.objects.count() == 1
     sku = first.offer.sku
-    assert [v.output_pico for v in prices.history(sku)] == [2_000_000, 4_000_000]
+    assert [v.output_pico for v in prices.history(sku)] == [2_000_000, 2_200_000]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -286,3 +288,27 @@ def test_metrics_carry_vllms_names(engine: Engine):
     assert "tokenhouse_worker_prefix_cache_queries_total 30.0" in page
     assert 'tokenhouse_worker_request_success_total{finished_reason="length"} 1.0' in page
     assert "tokenhouse_worker_time_to_first_token_seconds_count 1.0" in page
+
+
+def test_what_tokens_cost_is_the_engine_s_own_time_whatever_the_clock_says(tiny_model_dir: Path):
+    # given: a machine on which every step takes ten seconds of waiting and a tenth of work
+    plain = make_engine(tiny_model_dir)
+    waited, worked = itertools.count(0, 10), itertools.count()
+    engine = Engine(
+        plain.config,
+        plain.model,
+        plain.tokenizer,
+        clock=lambda: float(next(waited)),
+        work=lambda: next(worked) / 10,
+    )
+
+    # when
+    run(engine, [request("a", PROMPT, max_tokens=4)])
+
+    # then: the first step read, three wrote
+    totals = engine.metrics.totals
+    assert totals.input_seconds + totals.output_seconds == pytest.approx(0.4)
+
+
+def test_on_a_processor_the_time_of_others_is_not_counted(tiny_model_dir: Path):
+    assert make_engine(tiny_model_dir)._work_clock is time.thread_time

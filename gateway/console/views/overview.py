@@ -13,6 +13,7 @@ from gateway.console.access import tenant_page
 from gateway.console.pages import render_page
 from gateway.console.periods import DEFAULT_SPAN, SPANS, period_of
 from gateway.models import Member
+from providers import price_moves
 
 REQUESTS_SHOWN = 8
 
@@ -32,6 +33,9 @@ def overview(request: HttpRequest, member: Member) -> HttpResponse:
         "figures": overview_figures.read(member.tenant, period),
         "savings": repricing.savings(uses)[:5],
         "used_models": len(uses),
+        "moves": price_moves.of_own(
+            [use.model for use in uses], since=now - repricing.LOOKED_BACK, now=now
+        ),
         "rows": request_list.read(member.tenant_id, everything, limit=REQUESTS_SHOWN).rows,
         "low_credit": budget_rows.low_credit(member.tenant),
         "now": now,
