@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from billing import apart, price_proposals, price_queries, prices
 from billing.models import ServiceTier
@@ -187,7 +187,7 @@ def _propose_rest(workers: Iterable[Worker], now: datetime) -> None:
     price_proposals.propose(history, source=MEASURED, now=now)
 
 
-def _rates(price: InHousePrice) -> dict[str, int]:
+def _rates(price: InHousePrice) -> dict[str, Any]:
     return {
         "input_pico": price.input_pico,
         "cache_read_pico": price.cached_pico,
