@@ -79,6 +79,7 @@ class ChatRequest:
     sound_tokens: int = 0
     unbounded: str = ""
     preamble_tokens: int = 0  # what a vendor itself says of tools that it describes
+    include_usage: bool = True  # False: the caller wants no usage in its stream
     thinking_tokens: int = 0  # the budget that the caller gave, which its limit must exceed
 
 
@@ -173,6 +174,7 @@ class Chunk(msgspec.Struct):
     tool_calls: list[dict[str, Any]] | None = None
     index: int = 0
     finish_reason: str = ""
+    stop_sequence: str = ""  # the caller's own, where the upstream says that it ended there
     usage: CanonicalUsage | None = None
     hidden: bool = False
     last: bool = False

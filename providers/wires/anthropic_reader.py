@@ -146,6 +146,9 @@ class StreamReader(_Reader):
         self._begun = False
         self._halves = loose_json.Halves()
         self._tools: dict[int, int] = {}  # content block -> number of the tool call
+        # What a call began with, until a piece of its input comes: some servers send all of it so,
+        # and of a call without arguments nothing else comes.
+        self._given: dict[int, str] = {}
 
     def feed(self, data: bytes) -> list[Chunk]:
         """The chunks that are complete now; nothing once a failure is known."""
@@ -189,7 +192,10 @@ class StreamReader(_Reader):
             self._block_start(typed, chunk)
         elif typed.type == "message_start":
             self._message_start(typed, chunk)
+        elif typed.type == "content_block_stop":
+            chunk.tool_calls = self._inputs([typed.index])
         elif typed.type == "message_delta":
+            chunk.tool_calls = self._inputs(list(self._given))
             self._message_delta(typed, chunk)
         elif typed.type == "message_stop":
             chunk.hidden = chunk.last = True
@@ -242,6 +248,7 @@ class StreamReader(_Reader):
             self._called = True
             number = self._tools.setdefault(event.index, len(self._tools))
             chunk.tool_calls = [_tool_call(number, block, arguments="")]
+            self._given[event.index] = _arguments(block)
         chunk.text = block.text or ""
         chunk.reasoning = block.thinking or ""
 
@@ -253,7 +260,17 @@ class StreamReader(_Reader):
         chunk.reasoning = self._halves.joined((event.index, "thinking"), delta.thinking or "")
         number = self._tools.get(event.index)
         if delta.partial_json and number is not None:
+            self._given.pop(event.index, None)
             chunk.tool_calls = [{"index": number, "function": {"arguments": delta.partial_json}}]
+
+    def _inputs(self, blocks: list[int]) -> list[dict[str, Any]] | None:
+        """The inputs of those of these blocks whose calls got none in pieces."""
+        calls = [
+            {"index": self._tools[block], "function": {"arguments": self._given.pop(block)}}
+            for block in blocks
+            if block in self._given
+        ]
+        return calls or None
 
 
 class WholeReader(_Reader):
@@ -293,7 +310,7 @@ class WholeReader(_Reader):
                 text="".join(block.text or "" for block in blocks),
                 reasoning="".join(block.thinking or "" for block in blocks),
                 tool_calls=[
-                    _tool_call(number, block, arguments=bytes(block.input).decode())
+                    _tool_call(number, block, arguments=_arguments(block))
                     for number, block in enumerate(tools)
                 ]
                 or None,
@@ -326,6 +343,14 @@ def _shown(event: Event) -> bytes:
     if data is event.data:
         return event.raw
     return b"event: " + event.name + b"\ndata: " + data + b"\n\n"
+
+
+def _arguments(block: _Block) -> str:
+    """A call's input as JSON text; some servers give the text itself, or nothing."""
+    raw = bytes(block.input).decode()
+    if raw.startswith('"'):
+        raw = str(msgspec.json.decode(raw)).strip()
+    return raw if raw.startswith("{") else "{}"
 
 
 def _tool_call(number: int, block: _Block, *, arguments: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from providers.errors import ProtocolError, ProviderError, StreamBroken
 from providers.wires import failures, finishes, loose_json, sums, tiers, usage
 from providers.wires.deltas import Delta, spoken
 from providers.wires.sse import Event, Splitter
+from providers.wires.tool_calls import Numbering
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
 from providers.wires.usual import is_usual_openai
 from providers.wires.whole import Body, read_as_stream
@@ -32,6 +33,9 @@ class _Choice(msgspec.Struct):
     message: Delta | None = None
     text: str | None = None  # as the older kind of completions says it
     finish_reason: Any = None
+    # What ended it, a text or a token's number: vLLM's and SGLang's words for it.
+    stop_reason: Any = None
+    matched_stop: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -78,6 +82,7 @@ class _Reader:
         self._called: set[int] = set()  # choices that hold a tool call
         self._halves = loose_json.Halves()
         self._begun = False
+        self._numbering: dict[int, Numbering] = {}
 
     @property
     def choices_missing(self) -> int:
@@ -91,6 +96,8 @@ class _Reader:
             return []
         if any(_is_foreign(choice.finish_reason) for choice in choices):
             raw = _with_own_words(data, is_event=raw is not data)
+        if any(_is_renumbered(*pair) for pair in zip(choices, chunks, strict=True)):
+            raw = _with_calls(raw, chunks)
         chunks[0].raw = with_model_name(raw, answer.model, self._model)
         if all(self._is_afterword(chunk) for chunk in chunks):
             # What follows a finish, such as usage beside an empty delta, does not reopen it.
@@ -108,20 +115,31 @@ class _Reader:
         index = at if choice.index is None else int(choice.index)
         word = finishes.canonical(choice.finish_reason)
         self._seen.add(index)
-        if said.calls:
+        calls = said.calls
+        if calls:
             self._called.add(index)
+            calls = self._numbered(choice, index, calls)
         chunk = Chunk(
             b"",
             DIALECT,
             text=self._halves.joined((index, "text"), said.text, last=bool(word)),
             reasoning=self._halves.joined((index, "reasoning"), said.reasoning, last=bool(word)),
-            tool_calls=said.calls,
+            tool_calls=calls,
             index=index,
+            stop_sequence=_text_of(choice.stop_reason) or _text_of(choice.matched_stop),
         )
         self._begun = self._begun or bool(said.text or said.reasoning or said.calls)
         if word and index not in self._finished:
             self._finish(chunk, word)
         return chunk
+
+    def _numbered(
+        self, choice: _Choice, index: int, calls: list[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """Those of a whole answer by their place, those of a stream by what each says."""
+        if choice.delta is None:
+            return [{**call, "index": at} for at, call in enumerate(calls)]
+        return self._numbering.setdefault(index, Numbering()).renumbered(calls)
 
     def _finish(self, chunk: Chunk, word: str) -> None:
         if word in finishes.BROKEN:
@@ -290,6 +308,27 @@ class WholeReader(_Reader):
 
 def _is_foreign(reason: Any) -> bool:
     return isinstance(reason, str) and reason != "" and reason not in finishes.OPENAI_WORDS
+
+
+def _text_of(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _is_renumbered(choice: _Choice, chunk: Chunk) -> bool:
+    """Whether the calls of a stream have other numbers than their server gave them."""
+    if chunk.tool_calls is None or choice.delta is None or not choice.delta.tool_calls:
+        return False
+    stated = [isinstance(d, dict) and d.get("index") for d in choice.delta.tool_calls]
+    return stated != [call["index"] for call in chunk.tool_calls]
+
+
+def _with_calls(raw: bytes, chunks: list[Chunk]) -> bytes:
+    """The event with its calls as they are numbered here: SDKs join them by number."""
+    document = json.loads(raw.partition(b"data:")[2])
+    for choice, chunk in zip(document["choices"], chunks, strict=True):
+        if chunk.tool_calls:
+            choice["delta"]["tool_calls"] = chunk.tool_calls
+    return _framed(json.dumps(document, separators=(",", ":")).encode())
 
 
 def _with_own_words(data: bytes, *, is_event: bool) -> bytes:

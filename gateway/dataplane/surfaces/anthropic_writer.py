@@ -14,6 +14,7 @@ import msgspec
 from gateway.dataplane import sse
 from gateway.dataplane.surfaces import receipts
 from gateway.dataplane.surfaces.openai_writer import join_tool_calls
+from gateway.routing import bounds
 from providers.chat import ChatRequest, Chunk, Receipt
 from providers.wires import finishes, loose_json
 
@@ -25,8 +26,6 @@ class _EventHead(msgspec.Struct):
 
 _event_head = msgspec.json.Decoder(_EventHead).decode
 
-NO_USAGE = {"input_tokens": 0, "output_tokens": 0}
-
 
 class AnthropicWriter:
     """One answer."""
@@ -35,6 +34,9 @@ class AnthropicWriter:
         self.content_type = sse.CONTENT_TYPE if request.stream else b"application/json"
         self._id = f"msg_{request_id}"
         self.model = request.model
+        self._input_expected = bounds.input_expected(request)
+        self._stops = _stops_of(request)
+        self._stop_sequence: str | None = None
         self._started = False
         self._stopped = False  # the upstream's own message_delta was seen and is held
         self._delta: dict[str, Any] = {}
@@ -49,6 +51,7 @@ class AnthropicWriter:
         """The events for the client; empty where there is nothing to show yet."""
         if chunk.finish_reason:
             self._finish_reason = chunk.finish_reason
+            self._stop_sequence = self._known_stop(chunk)
         if chunk.dialect == "anthropic":
             return self._pass(chunk)
         if chunk.hidden or chunk.index:
@@ -67,6 +70,10 @@ class AnthropicWriter:
         if chunk.tool_calls:
             out += self._tool_deltas(chunk.tool_calls)
         return out
+
+    def _known_stop(self, chunk: Chunk) -> str | None:
+        """The caller's own sequence that ended the answer, if it was one of them."""
+        return chunk.stop_sequence if chunk.stop_sequence in self._stops else None
 
     def _pass(self, chunk: Chunk) -> bytes:
         if not chunk.hidden:
@@ -89,7 +96,8 @@ class AnthropicWriter:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": NO_USAGE,  # the true counts come with the closing message_delta
+            # The true counts come with the closing message_delta.
+            "usage": {"input_tokens": self._input_expected, "output_tokens": 0},
         }
         return sse.event("message_start", {"type": "message_start", "message": message})
 
@@ -153,8 +161,7 @@ class AnthropicWriter:
     def _closing(self, receipt: Receipt, finish_reason: str) -> bytes:
         delta = dict(self._delta)
         if not self._stopped:
-            stop_reason = finishes.TO_ANTHROPIC.get(finish_reason, "end_turn")
-            delta["delta"] = {"stop_reason": stop_reason, "stop_sequence": None}
+            delta["delta"] = _ending(finish_reason, self._stop_sequence)
         delta["type"] = "message_delta"
         delta["usage"] = receipts.anthropic_usage(receipt)
         delta.update(receipts.own_fields(receipt))
@@ -180,16 +187,33 @@ class AnthropicWriter:
 
     def _body(self, chunks: list[Chunk], receipt: Receipt) -> dict[str, Any]:
         first = [chunk for chunk in chunks if chunk.index == 0]
-        reasons = [chunk.finish_reason for chunk in first if chunk.finish_reason]
+        finishes = [chunk for chunk in first if chunk.finish_reason]
+        ending: dict[str, str | None] = {"stop_reason": None, "stop_sequence": None}
+        if finishes:
+            last = finishes[-1]
+            ending = _ending(last.finish_reason, self._known_stop(last))
         return {
             "id": self._id,
             "type": "message",
             "role": "assistant",
             "model": receipt.model or self.model,
             "content": _content(first),
-            "stop_reason": finishes.TO_ANTHROPIC.get(reasons[-1], "end_turn") if reasons else None,
-            "stop_sequence": None,
+            **ending,
         }
+
+
+def _stops_of(request: ChatRequest) -> frozenset[str]:
+    raw = request.fields.get("stop_sequences")
+    return frozenset(msgspec.json.decode(raw) or () if raw is not None else ())
+
+
+def _ending(finish_reason: str, stop_sequence: str | None) -> dict[str, str | None]:
+    reason = finishes.TO_ANTHROPIC.get(finish_reason, "end_turn")
+    if stop_sequence is not None and finish_reason == "stop":
+        reason = "stop_sequence"
+    else:
+        stop_sequence = None
+    return {"stop_reason": reason, "stop_sequence": stop_sequence}
 
 
 def _stop() -> bytes:

@@ -169,6 +169,8 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         session_max_pico=reading.session_max_cost(headers),
         tag=reading.text(headers, b"x-tokenhouse-tag"),
         explain=reading.flag(headers, b"x-tokenhouse-explain"),
+        include_usage=typed.stream_options is None
+        or typed.stream_options.include_usage is not False,
         thinking_tokens=(typed.reasoning and typed.reasoning.max_tokens) or 0,
         routing=reading.routing(typed.provider, typed.models, sort=sort),
     )

@@ -32,6 +32,7 @@ class OpenAIWriter:
         self._id = f"chatcmpl-{request_id}"
         self._created = created_s
         self.model = request.model
+        self._include_usage = request.include_usage
         self._started = False
         self._open: set[int] = set()  # choices that got a role and no finish reason yet
         self._ended: set[int] = set()
@@ -82,9 +83,14 @@ class OpenAIWriter:
         return ended + self._usage_event(receipt) + sse.DONE
 
     def _usage_event(self, receipt: Receipt) -> bytes:
+        """What is left to be told; nothing where the caller said that it wants no usage."""
         event = self._event([])
-        event["usage"] = receipts.openai_usage(receipt)
-        event.update(receipts.own_fields(receipt))
+        ours = receipts.own_fields(receipt)
+        if self._include_usage:
+            event["usage"] = receipts.openai_usage(receipt)
+        elif not ours:
+            return b""
+        event.update(ours)
         return sse.data(event)
 
     def error(self, *, status: int, code: str, message: str, receipt: Receipt | None) -> bytes:
