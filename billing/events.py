@@ -150,11 +150,11 @@ class SealedEvent(AttemptFacts, kw_only=True, gc=False):
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(AttemptEvent).decode
 decode_sealed = msgspec.json.Decoder(SealedEvent).decode
-_decode_detail = msgspec.json.Decoder(AttemptDetail).decode
+decode_detail = msgspec.json.Decoder(AttemptDetail).decode
 
 
 def detail_of(event: SealedEvent) -> AttemptDetail:
-    return _decode_detail(event.detail)
+    return decode_detail(event.detail)
 
 
 def said(body: bytes) -> bytes:

@@ -16,8 +16,6 @@ from zoneinfo import ZoneInfo
 
 SHARDS: Final = 64
 GROUP_LEDGER: Final = "ledger"
-GROUP_MEASUREMENTS: Final = "measurements"
-GROUPS: Final = (GROUP_LEDGER, GROUP_MEASUREMENTS)
 
 # What a rebuild writes anew: all but streams, holds and leases.
 REBUILT: Final = frozenset({b"tenant", b"keys", b"spend", b"sessions"})

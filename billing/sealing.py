@@ -7,7 +7,6 @@ on an audit adds up the seals, reads all rows of the blocks that have none, and 
 those that have: a sealed block that is no longer what it was breaks a promise of its own.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 
-from billing import seal_statements
+from billing import seal_statements, written
 from billing.invariant_statements import OF_EVENTS, OF_TRANSFERS
 from billing.seal_statements import BLOCK, OF_BLOCKS, of_block
 
@@ -24,7 +23,6 @@ from billing.seal_statements import BLOCK, OF_BLOCKS, of_block
 AUDITS_PER_ROUND: Final = 30
 # For batches under way; where it is not enough, the next audit seals.
 WAIT_S: Final = 5.0
-POLL_S: Final = 0.05
 AS_SEALED: Final = "audited rows are as they were"
 
 Violations = dict[str, list[str]]
@@ -74,7 +72,8 @@ def audit_rows(*, now: datetime, everything: bool = False) -> Violations:
             found[name] = []
         sealed = {int(row[0]) for row in _query(f"SELECT DISTINCT block FROM {rows.seals}")}
         newest = _newest(rows)
-        full = (newest + 1) // BLOCK if _all_written(rows) else 0
+        written_upto = written.upto(rows.table, wait_s=WAIT_S)
+        full = 0 if written_upto is None else (written_upto + 1) // BLOCK
         for block in range(newest // BLOCK + 1):
             turn = everything or block % AUDITS_PER_ROUND == now.toordinal() % AUDITS_PER_ROUND
             if block in sealed and turn:
@@ -89,29 +88,6 @@ def audit_rows(*, now: datetime, everything: bool = False) -> Violations:
 def _newest(rows: _Rows) -> int:
     ((newest,),) = _query(f"SELECT max(id) FROM {rows.table}")
     return int(newest or 0)
-
-
-def _all_written(rows: _Rows) -> bool:
-    """Wait until whoever may have taken an id by now has committed or given up; False if that takes
-    too long. Whoever takes an id holds a lock on its table from before: nobody is held up."""
-    deadline = time.monotonic() + WAIT_S
-    writing = _writing(rows)
-    while writing:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_S)
-        writing &= _writing(rows)
-    return True
-
-
-def _writing(rows: _Rows) -> set[str]:
-    """The transactions that write to the table now."""
-    found = _query(
-        "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        f" AND relation = '{rows.table}'::regclass AND mode = 'RowExclusiveLock'"
-    )
-    return {str(row[0]) for row in found}
 
 
 def _check_again(rows: _Rows, block: int, found: Violations) -> None:

@@ -1,8 +1,8 @@
 """The usage streams in Redis, one per shard: read as the ledger's consumer group, and trimmed.
 
 One consumer name serves every process: the shard's lock lets one of them read at a time, so what
-a dead one had read and not acknowledged is simply read again. What both groups have acknowledged
-is trimmed, and nothing else.
+a dead one had read and not acknowledged is simply read again. What it has acknowledged is trimmed,
+and nothing else; nobody else reads the stream, so that nobody else can hold it up.
 """
 
 import hashlib
@@ -68,12 +68,11 @@ class Unreadable:
 
 
 def ensure_groups(client: redis.Redis, shards: Iterable[int] = range(registers.SHARDS)) -> None:
-    """Make both consumer groups of these shards; those that exist stay where they are."""
+    """Make the consumer group of these shards; those that exist stay where they are."""
     with client.pipeline(transaction=False) as pipe:
         for shard in shards:
             key = registers.stream_key(registers.tag_of_shard(shard))
-            for group in registers.GROUPS:
-                pipe.xgroup_create(key, group, id="0", mkstream=True)
+            pipe.xgroup_create(key, registers.GROUP_LEDGER, id="0", mkstream=True)
         replies = pipe.execute(raise_on_error=False)
     for reply in replies:
         if isinstance(reply, Exception) and not str(reply).startswith("BUSYGROUP"):
@@ -169,22 +168,17 @@ def oldest_unread_ms(client: redis.Redis, shard: int) -> int | None:
 
 
 def trim(client: redis.Redis, shard: int) -> int:
-    """Remove what every group has acknowledged; returns how many entries went."""
+    """Remove what is acknowledged; returns how many entries went."""
     key = registers.stream_key(registers.tag_of_shard(shard))
-    groups = _groups(client, shard)
-    if set(groups) < set(registers.GROUPS):
-        return 0
-    done = []
-    for name, group in groups.items():
-        oldest = client.xpending(key, name)["min"] if group["pending"] else None
+    group = _groups(client, shard)[registers.GROUP_LEDGER]
+    oldest = client.xpending(key, registers.GROUP_LEDGER)["min"] if group["pending"] else None
+    if oldest is not None:
+        keep_from = oldest.decode()
+    else:
         # None too if the rest was acknowledged between the two calls.
-        if oldest is not None:
-            done.append(_order(oldest.decode()))
-        else:
-            milliseconds, sequence = _order(group["last-delivered-id"])
-            done.append((milliseconds, sequence + 1))
-    milliseconds, sequence = min(done)
-    return int(client.xtrim(key, minid=f"{milliseconds}-{sequence}", approximate=False))
+        milliseconds, sequence = _order(group["last-delivered-id"])
+        keep_from = f"{milliseconds}-{sequence + 1}"
+    return int(client.xtrim(key, minid=keep_from, approximate=False))
 
 
 def _order(entry_id: str) -> tuple[int, int]:

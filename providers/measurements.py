@@ -1,8 +1,8 @@
 """Turns usage events into rollups of speed and outcome per offer and minute, hour and day.
 
-Reads the usage streams as the consumer group `measurements`, apart from that of the money. The
-last entry of each shard is kept in the transaction of its rollups, so that an entry that is
-delivered twice counts once.
+Reads what the drain has written, in the order of the events' ids, with a position of its own that
+is kept in the transaction of the rollups: each event counts once, and a reader that is behind, or
+was away, holds nobody up. What it costs grows with the events and with the hours they lie in.
 """
 
 import logging
@@ -10,30 +10,29 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
-import msgspec
-import redis
 from django.db import DataError, transaction
 
-from billing import collector, events, metering, registers
-from billing.events import AttemptEvent
+from billing import collector, event_reader
+from billing.event_reader import Attempt
 from providers import credentials, histograms
 from providers.errors import AccountDoubted, AuthFailed
 from providers.histograms import Histogram
 from providers.models import MeasurementCursor, MeasurementRollup, Offer
 from providers.rollup_deltas import HISTOGRAMS, Delta, Slot, deltas_of, start_of
 
-CREDENTIAL_ERRORS = frozenset({AuthFailed.code, AccountDoubted.code})
-CONSUMER = "boards"
-BATCH_SIZE = 500
+BATCH_SIZE = 10_000
 Span = MeasurementRollup.Span
 SPEEDS_OVER = timedelta(hours=1)
+# A refusal of long ago says nothing of the credential of today.
+TELLS_OF_CREDENTIAL = timedelta(minutes=15)
 KEPT: Mapping[str, timedelta] = {
     Span.MINUTE: timedelta(hours=3),
     Span.HOUR: timedelta(days=9),
     Span.DAY: timedelta(days=400),
 }
+
+CREDENTIAL_ERRORS = frozenset({AuthFailed.code, AccountDoubted.code})
 
 # Columns that add up from one span to the next; the rest is in `rollup_deltas`.
 COUNTED = (
@@ -41,15 +40,9 @@ COUNTED = (
     "output_tokens cost_pico drafted_tokens accepted_tokens target_steps"
 ).split()
 
+BITS = ("seen_bits", "up_bits")
+
 log = logging.getLogger(__name__)
-
-
-class Entry(NamedTuple):
-    """One that cannot be read counts for nothing; the drain sets it aside for a person."""
-
-    shard: int
-    id: str
-    event: AttemptEvent | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,109 +55,41 @@ class Speed:
 
 
 @collector.paused()
-def record(client: redis.Redis, *, now: datetime) -> int:
-    """Take up one batch from every shard's stream; returns how many entries were read."""
-    entries = _read(client)
-    if entries:
-        _take_up(client, entries, now)
-    return len(entries)
+def record(*, now: datetime) -> int:
+    """Take up one batch of events; returns how many were read."""
+    with transaction.atomic():
+        MeasurementCursor.objects.get_or_create(pk=1)
+        cursor = MeasurementCursor.objects.select_for_update().get(pk=1)
+        found = event_reader.after(int(cursor.event_id), most=BATCH_SIZE)
+        if found:
+            _apply_what_can_be(found, now)
+            cursor.event_id = found[-1].id
+            cursor.save(update_fields=["event_id"])
+    return len(found)
 
 
-@transaction.atomic
-def _take_up(client: redis.Redis, entries: Sequence[Entry], now: datetime) -> None:
-    """All shards in one write: their events are of the same offers. Acknowledged only after
-    commit, whoever owns the transaction."""
-    cursors = _cursors({entry.shard for entry in entries})
-    fresh = [e for e in entries if _order(e.id) > _order(cursors[e.shard].entry_id)]
-    _apply_what_can_be(fresh, now)
-    for entry in fresh:
-        cursor = cursors[entry.shard]
-        cursor.entry_id = max(cursor.entry_id, entry.id, key=_order)
-    MeasurementCursor.objects.bulk_update(cursors.values(), ["entry_id"])
-    transaction.on_commit(lambda: _acknowledge(client, entries))
-
-
-def _cursors(shards: Iterable[int]) -> dict[int, MeasurementCursor]:
-    """How far each shard has been taken up, locked."""
-    wanted = sorted(shards)
-    MeasurementCursor.objects.bulk_create(
-        (MeasurementCursor(shard=shard, entry_id="0-0") for shard in wanted), ignore_conflicts=True
-    )
-    found = MeasurementCursor.objects.select_for_update().filter(shard__in=wanted)
-    return {cursor.shard: cursor for cursor in found.order_by("shard")}
-
-
-def _acknowledge(client: redis.Redis, entries: Iterable[Entry]) -> None:
-    ids: dict[int, list[str]] = defaultdict(list)
-    for entry in entries:
-        ids[entry.shard].append(entry.id)
-    with client.pipeline(transaction=False) as pipe:
-        for shard, read in ids.items():
-            pipe.xack(_stream(shard), registers.GROUP_MEASUREMENTS, *read)
-        pipe.execute()
-
-
-def _apply_what_can_be(entries: Sequence[Entry], now: datetime) -> None:
-    """Where counts do not fit into a rollup, the entry that claims them counts for nothing."""
-    found = [entry.event for entry in entries if entry.event is not None]
-    if not found:
-        return
+def _apply_what_can_be(found: Sequence[Attempt], now: datetime) -> None:
+    """Where counts do not fit into a rollup, the event that claims them counts for nothing."""
     try:
         with transaction.atomic():
-            _write(deltas_of(found), now)
-            _bury_refused_credentials(found)
+            _write(deltas_of(found, minutes_since=now - KEPT[Span.MINUTE]), now)
+            _bury_refused_credentials(found, now)
     except DataError:
-        if len(entries) == 1:
-            claims = "entry %s of shard %d claims more than can be counted"
-            log.warning(claims, entries[0].id, entries[0].shard)
+        if len(found) == 1:
+            log.warning("usage event %s claims more than can be counted", found[0].id)
             return
-        middle = len(entries) // 2
-        _apply_what_can_be(entries[:middle], now)
-        _apply_what_can_be(entries[middle:], now)
+        middle = len(found) // 2
+        _apply_what_can_be(found[:middle], now)
+        _apply_what_can_be(found[middle:], now)
 
 
-def _stream(shard: int) -> str:
-    return registers.stream_key(registers.tag_of_shard(shard))
-
-
-def _read(client: redis.Redis) -> list[Entry]:
-    """What was delivered before and never acknowledged comes first, then what is new."""
-    found: list[Entry] = []
-    for start in ("0", ">"):
-        seen = {entry.shard for entry in found}
-        shards = [shard for shard in range(registers.SHARDS) if shard not in seen]
-        with client.pipeline(transaction=False) as pipe:
-            for shard in shards:
-                pipe.xreadgroup(
-                    registers.GROUP_MEASUREMENTS, CONSUMER, {_stream(shard): start}, BATCH_SIZE
-                )
-            replies = pipe.execute(raise_on_error=False)
-        if any(isinstance(reply, redis.ResponseError) for reply in replies):
-            metering.ensure_groups(client)
-            return found
-        for shard, reply in zip(shards, replies, strict=True):
-            found += [_entry(shard, raw) for _, batch in reply or () for raw in batch]
-    return found
-
-
-def _entry(shard: int, raw: tuple[bytes, Mapping[bytes, bytes]]) -> Entry:
-    entry_id, fields = raw
-    try:
-        return Entry(shard, entry_id.decode(), events.decode(fields[b"e"]))
-    except (KeyError, msgspec.MsgspecError):
-        return Entry(shard, entry_id.decode(), None)
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)
-
-
-def _bury_refused_credentials(found: Iterable[AttemptEvent]) -> None:
+def _bury_refused_credentials(found: Iterable[Attempt], now: datetime) -> None:
     """By what the wire read in the answer, never by its status: one tenant's moderated prompt is a
     403 as well."""
-    refused = {e.offer: e for e in found if e.detail.error in CREDENTIAL_ERRORS}
-    refused.update({e.offer: e for e in found if e.detail.error == AuthFailed.code})
+    since_ms = (now - TELLS_OF_CREDENTIAL).timestamp() * 1000
+    late = [e for e in found if e.detail.error in CREDENTIAL_ERRORS and e.occurred_ms >= since_ms]
+    refused = {e.offer: e for e in late}
+    refused.update({e.offer: e for e in late if e.detail.error == AuthFailed.code})
     for offer in Offer.objects.filter(pk__in=refused):
         event = refused[offer.pk]
         seen_at = datetime.fromtimestamp(event.occurred_ms / 1000, tz=UTC)
@@ -179,11 +104,15 @@ def _write(deltas: dict[Slot, Delta], now: datetime) -> None:
     known = set(Offer.objects.filter(pk__in={slot[0] for slot in deltas}).values_list(flat=True))
     deltas = {slot: delta for slot, delta in deltas.items() if slot[0] in known}
     rows = _rows_for(deltas, now)
-    # Minutes first: whether one is seen or up for the first time is what hours and days count.
+    # Days last: they count the minutes that are new to their hours.
     for slot in sorted(deltas, key=lambda slot: Span.values.index(slot[1])):
         row, delta = rows[slot], deltas[slot]
-        if slot[1] == Span.MINUTE:
-            _count_minute(row, delta, deltas)
+        if slot[1] != Span.DAY:
+            _count_minutes(row, delta)
+        if slot[1] == Span.HOUR:
+            day = deltas[row.offer_id, Span.DAY, start_of(Span.DAY, row.start)]
+            for name in ("minutes_seen", "minutes_up"):
+                day.counts[name] += delta.counts[name]
         _merge(row, delta, now)
     for row in rows.values():
         row.pk = None
@@ -191,7 +120,7 @@ def _write(deltas: dict[Slot, Delta], now: datetime) -> None:
         rows.values(),
         update_conflicts=True,
         unique_fields=["offer", "span", "start"],
-        update_fields=[*COUNTED, *HISTOGRAMS, "errors", "last_at", "updated_at"],
+        update_fields=[*COUNTED, *HISTOGRAMS, *BITS, "errors", "last_at", "updated_at"],
     )
 
 
@@ -210,13 +139,12 @@ def _rows_for(deltas: Iterable[Slot], now: datetime) -> dict[Slot, MeasurementRo
     }
 
 
-def _count_minute(row: MeasurementRollup, delta: Delta, deltas: Mapping[Slot, Delta]) -> None:
-    seen = delta.counts["succeeded"] + delta.counts["failed"] > 0 and row.minutes_seen == 0
-    up = delta.counts["succeeded"] > 0 and row.minutes_up == 0
-    for span in Span.values:
-        counts = deltas[(row.offer_id, span, start_of(span, row.start))].counts
-        counts["minutes_seen"] += seen
-        counts["minutes_up"] += up
+def _count_minutes(row: MeasurementRollup, delta: Delta) -> None:
+    """Those that no event before was in."""
+    delta.counts["minutes_seen"] = (delta.seen_bits & ~row.seen_bits).bit_count()
+    delta.counts["minutes_up"] = (delta.up_bits & ~row.up_bits).bit_count()
+    row.seen_bits |= delta.seen_bits
+    row.up_bits |= delta.up_bits
 
 
 def _merge(row: MeasurementRollup, delta: Delta, now: datetime) -> None:

@@ -3,9 +3,9 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from billing.events import AttemptEvent
+from billing.event_reader import Attempt
 from providers.errors import OwnTrouble
 from providers.histograms import bucket_of
 from providers.models import MeasurementRollup
@@ -24,6 +24,8 @@ SPECULATION = (
     ("target_steps", "steps"),
 )
 MS_PER_MINUTE = 60_000
+MS_PER_HOUR = 60 * MS_PER_MINUTE
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Slot = tuple[int, str, datetime]  # offer, span, start
 
 
@@ -37,28 +39,35 @@ class Delta:
         default_factory=lambda: {name: Counter() for name in HISTOGRAMS}
     )
     last_ms: int = 0
+    # Minutes of the hour with a verdict, and those in which an attempt succeeded, a bit each.
+    seen_bits: int = 0
+    up_bits: int = 0
 
     @property
     def last_at(self) -> datetime:
         return datetime.fromtimestamp(self.last_ms / 1000, tz=UTC)
 
-    def add(self, event: AttemptEvent) -> None:
+    def add(self, event: Attempt) -> None:
         counts, detail = self.counts, event.detail
+        bit = 1 << event.occurred_ms // MS_PER_MINUTE % 60
         counts["requests"] += 1
-        counts["cost_pico"] += event.tenant_cost_pico
+        counts["cost_pico"] += event.cost_pico
         self.last_ms = max(self.last_ms, event.occurred_ms)
         if event.outcome in SUCCEEDED:
             counts["succeeded"] += 1
+            self.seen_bits |= bit
+            self.up_bits |= bit
         elif event.outcome in CANCELLED:
             counts["cancelled"] += 1
         else:
             self.errors[detail.error or event.outcome] += 1
             is_ours = detail.error == OwnTrouble.code
-            counts["failed"] += event.outcome in FAILED and not is_ours
-        if event.usage is not None:
-            counts["input_tokens"] += event.usage.input_tokens
-            counts["cached_tokens"] += event.usage.cache_read_tokens
-            counts["output_tokens"] += event.usage.output_tokens
+            if event.outcome in FAILED and not is_ours:
+                counts["failed"] += 1
+                self.seen_bits |= bit
+        counts["input_tokens"] += event.input_tokens
+        counts["cached_tokens"] += event.cached_tokens
+        counts["output_tokens"] += event.output_tokens
         if detail.speculation:
             for column, name in SPECULATION:
                 counts[column] += detail.speculation.get(name, 0)
@@ -80,17 +89,22 @@ class Delta:
         self.last_ms = max(self.last_ms, other.last_ms)
 
 
-def deltas_of(found: Iterable[AttemptEvent]) -> dict[Slot, Delta]:
-    """By offer, span and start: each event is taken up once, in its minute, and minutes are added
-    up to hours and days."""
-    minutes: dict[tuple[int, int], Delta] = defaultdict(Delta)
+def deltas_of(found: Iterable[Attempt], *, minutes_since: datetime) -> dict[Slot, Delta]:
+    """By offer, span and start: each event is taken up in its hour, and in its minute unless that
+    is older than minutes are kept; hours are added up to days."""
+    since_ms = minutes_since.timestamp() * 1000
+    short: dict[tuple[int, str, int], Delta] = defaultdict(Delta)
     for event in found:
-        minutes[event.offer, event.occurred_ms // MS_PER_MINUTE].add(event)
+        short[event.offer, Span.HOUR, event.occurred_ms // MS_PER_HOUR * MS_PER_HOUR].add(event)
+        if event.occurred_ms >= since_ms:
+            minute_ms = event.occurred_ms // MS_PER_MINUTE * MS_PER_MINUTE
+            short[event.offer, Span.MINUTE, minute_ms].add(event)
     deltas: dict[Slot, Delta] = defaultdict(Delta)
-    for (offer, minute), delta in minutes.items():
-        at = datetime.fromtimestamp(minute * MS_PER_MINUTE // 1000, tz=UTC)
-        for span in Span.values:
-            deltas[offer, span, start_of(span, at)].merge(delta)
+    for (offer, span, at_ms), delta in short.items():
+        start = EPOCH + timedelta(milliseconds=at_ms)
+        deltas[offer, span, start] = delta
+        if span == Span.HOUR:
+            deltas[offer, Span.DAY, start_of(Span.DAY, start)].merge(delta)
     return deltas
 
 

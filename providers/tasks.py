@@ -1,12 +1,13 @@
 """Celery's side of the providers: each task calls one service, alone, and notes how it went."""
 
+import time
+
 from celery import shared_task
 
-from billing.redis_connection import connection
 from providers import checks, in_house, leaderboards, measurements
 from providers.task_runs import run_alone, run_in_turn
 
-BATCHES_PER_RUN_MAX = 50
+RUN_S_MAX = 20.0
 RECORD = "providers.tasks.record_measurements"
 REFRESH = "providers.tasks.refresh_leaderboards"
 CHECK = "providers.tasks.check_offers"
@@ -15,9 +16,10 @@ PUBLISH = "providers.tasks.publish_in_house_prices"
 
 @shared_task(name=RECORD)
 def record_measurements() -> None:
-    """Take up the usage streams until they are empty, in bounded batches."""
-    for _ in range(BATCHES_PER_RUN_MAX):
-        if not run_alone(RECORD, lambda now: measurements.record(connection(), now=now)):
+    """Take up what was drained, in bounded batches; what is left is the next run's."""
+    until = time.monotonic() + RUN_S_MAX
+    while time.monotonic() < until:
+        if not run_alone(RECORD, lambda now: measurements.record(now=now)):
             return
 
 

@@ -129,7 +129,7 @@ def boards_refreshed(client: redis.Redis, events: int) -> dict[str, float]:
     from providers import leaderboards, measurements  # noqa: PLC0415
 
     began, now = time.perf_counter(), datetime.now(UTC)
-    while measurements.record(client, now=now):
+    while measurements.record(now=now):
         pass
     taken_up = time.perf_counter()
     leaderboards.refresh(now=now)

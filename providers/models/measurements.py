@@ -26,6 +26,9 @@ class MeasurementRollup(models.Model):
     # Minutes with a verdict, and those of them in which an attempt succeeded: uptime.
     minutes_seen = models.IntegerField(default=0)
     minutes_up = models.IntegerField(default=0)
+    # Which minutes these are, a bit each; of hours only.
+    seen_bits = models.BigIntegerField(default=0)
+    up_bits = models.BigIntegerField(default=0)
     input_tokens = models.BigIntegerField(default=0)
     cached_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
@@ -51,13 +54,12 @@ class MeasurementRollup(models.Model):
 
 
 class MeasurementCursor(models.Model):
-    """The last stream entry of a shard that is in the rollups: a redelivered one counts once."""
+    """The last usage event that is in the rollups. There is one row."""
 
-    shard = models.PositiveSmallIntegerField(primary_key=True)
-    entry_id = models.CharField(max_length=40)
+    event_id = models.BigIntegerField(default=0)
 
     def __str__(self) -> str:
-        return f"s{self.shard:02d} {self.entry_id}"
+        return str(self.event_id)
 
 
 class Leaderboard(models.Model):

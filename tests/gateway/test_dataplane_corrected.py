@@ -1,6 +1,7 @@
 """What an operator corrects holds at once: nothing that was held against it before stays."""
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -10,7 +11,6 @@ from providers.models import Credential, Offer, Provider
 from tests.fakes import upstream as fake
 from tests.fakes.upstream import Exchange, FakeUpstream, good
 from tests.gateway.world import World, add_offer, add_provider, eventually
-from tests.providers.market import NOW
 
 # The snapshot is looked at every second.
 AT_ONCE_S = 3
@@ -59,8 +59,8 @@ def test_a_corrected_offer_serves_at_once(the_world: World, case: str) -> None:
     assert the_world.chat(the_world.caller(), case).status_code >= 500
     if case == "dead":
         metering.ensure_groups(the_world.redis)
-        while measurements.record(the_world.redis, now=NOW):
-            pass
+        metering.drain_all(the_world.redis, now=datetime.now(UTC))
+        measurements.record(now=datetime.now(UTC))
         assert Credential.objects.get(provider__slug=case).dead_reason
         the_world.reload_snapshot()
         assert the_world.chat(callers[0], case).status_code == 404

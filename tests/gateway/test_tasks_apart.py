@@ -20,9 +20,9 @@ from tests import listed
 from tests.people import Person
 from tests.providers.market import (
     NOW,
-    append,
     attempt,
     make_offer,
+    post,
     registration,
     worker_key,
 )
@@ -109,7 +109,7 @@ def test_a_board_that_cannot_be_made_keeps_no_other_nor_the_home_board(
     # given
     broken, fine = make_offer("acme/a", model="a"), make_offer("acme/b", model="b")
     metering.ensure_groups(redis_client)
-    append(redis_client, attempt(broken), attempt(fine, 1))
+    post(attempt(broken), attempt(fine, 1))
     tasks.record_measurements()
     MeasurementRollup.objects.filter(offer=broken).update(errors=5)
     # when

@@ -3,9 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
-from billing import events, prices, registers
+import msgspec
+
+from billing import prices
 from billing.events import AttemptDetail, AttemptEvent
+from billing.models import Tenant, UsageEvent
 from billing.money import pico_per_token
 from billing.usage import CanonicalUsage
 from providers import workers
@@ -14,7 +18,7 @@ from providers.workers import Registration
 
 # Later than the database's own clock, so that what it records itself is in the past.
 NOW = datetime(2051, 11, 23, 12, 0, 30, tzinfo=UTC)
-SHARD = 7
+TENANT = 7
 
 
 def make_offer(sku: str = "acme/small", **changed: Any) -> Offer:
@@ -57,7 +61,7 @@ def attempt(offer: Offer, number: int = 0, **changed: Any) -> AttemptEvent:
     fields: dict[str, Any] = {
         "request_id": f"0190{number:04x}-0000-7000-8000-000000000000",
         "attempt": 0,
-        "tenant": SHARD,
+        "tenant": TENANT,
         "key": 1,
         "sku": offer.sku,
         "offer": offer.pk,
@@ -74,10 +78,41 @@ def attempt(offer: Offer, number: int = 0, **changed: Any) -> AttemptEvent:
     return AttemptEvent(**fields | changed)
 
 
-def append(client: Any, *found: AttemptEvent) -> list[bytes]:
-    """Put events on a shard's stream as a settle does."""
-    key = registers.stream_key(registers.tag_of_shard(SHARD))
-    return [client.xadd(key, {"e": events.encode(e), "c": 1, "h": 1, "o": 0}) for e in found]
+def post(*found: AttemptEvent, **changed: Any) -> None:
+    """Write events as the drain does when it posts them."""
+    for tenant in {event.tenant for event in found}:
+        Tenant.objects.get_or_create(pk=tenant, defaults={"slug": f"t{tenant}", "name": "Tenant"})
+    UsageEvent.objects.bulk_create(UsageEvent(**_row(event) | changed) for event in found)
+
+
+def _request_id(at_ms: int) -> str:
+    """A UUIDv7 of that moment."""
+    digits, rest = f"{at_ms:012x}", uuid4().hex
+    return f"{digits[:8]}-{digits[8:]}-7{rest[:3]}-8{rest[3:6]}-{rest[6:18]}"
+
+
+def _row(event: AttemptEvent) -> dict[str, Any]:
+    usage = event.usage or CanonicalUsage(input_tokens=0, output_tokens=0)
+    at = datetime.fromtimestamp(event.occurred_ms / 1000, tz=UTC)
+    return {
+        "request_id": _request_id(event.occurred_ms),
+        "attempt": event.attempt,
+        "day": at.date(),
+        "tenant_id": event.tenant,
+        "sku": event.sku,
+        "offer_id": event.offer,
+        "supplier": event.supplier,
+        "model": event.model,
+        "outcome": event.outcome,
+        "usage_source": event.usage_source,
+        **msgspec.structs.asdict(usage),
+        "tenant_cost_pico": event.tenant_cost_pico,
+        "occurred_at": at,
+        "settled_at": at,
+        "stream_id": "1-0",
+        "body_hash": b"",
+        "detail": msgspec.to_builtins(event.detail),
+    }
 
 
 def worker_key(network: str = "127.0.0.0/8") -> tuple[WorkerKey, str]:

@@ -4,9 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import redis
 
-from billing import metering
 from billing.events import AttemptDetail
 from billing.usage import CanonicalUsage
 from providers import board_rows, leaderboards, measurements, workers
@@ -15,27 +13,22 @@ from providers.models import Leaderboard, Offer
 from providers.windows import WINDOWS
 from tests.providers.market import (
     NOW,
-    append,
     attempt,
     make_offer,
+    post,
     publish,
     registration,
     worker_key,
 )
 
+pytestmark = pytest.mark.django_db(transaction=True)
 MILLION = 1_000_000
 GOLDEN_MIX = Mix(MILLION, 2 * MILLION, MILLION, 0, "traffic")
 
 
-@pytest.fixture
-def stream(redis_client: redis.Redis, transactional_db: None) -> redis.Redis:
-    metering.ensure_groups(redis_client)
-    return redis_client
-
-
-def _serve(stream: redis.Redis, offer: Offer, times: int, **changed: Any) -> None:
-    append(stream, *(attempt(offer, number, **changed) for number in range(times)))
-    measurements.record(stream, now=NOW)
+def _serve(offer: Offer, times: int, **changed: Any) -> None:
+    post(*(attempt(offer, number, **changed) for number in range(times)))
+    measurements.record(now=NOW)
 
 
 def _two_sellers() -> tuple[Offer, Offer]:
@@ -46,12 +39,12 @@ def _two_sellers() -> tuple[Offer, Offer]:
     return a, b
 
 
-def test_the_golden_board(stream: redis.Redis) -> None:
+def test_the_golden_board() -> None:
     # given: both measured on two thirds cached input, one million of each kind of token
     golden = CanonicalUsage(input_tokens=150_000, cache_read_tokens=100_000, output_tokens=50_000)
     a, b = _two_sellers()
     for offer in (a, b):
-        _serve(stream, offer, 20, usage=golden)
+        _serve(offer, 20, usage=golden)
 
     # when
     board = leaderboards.compute(a.model, WINDOWS["1h"], now=NOW, mix=GOLDEN_MIX)
@@ -64,11 +57,11 @@ def test_the_golden_board(stream: redis.Redis) -> None:
     assert {r["effective"]["basis"] for r in board.rows} == {"measured"}
 
 
-def test_the_mix_is_everything_served_in_the_window(stream: redis.Redis) -> None:
+def test_the_mix_is_everything_served_in_the_window() -> None:
     # given
     a, b = _two_sellers()
-    _serve(stream, a, 15)
-    _serve(stream, b, 5)
+    _serve(a, 15)
+    _serve(b, 5)
 
     # when
     board = leaderboards.compute(a.model, WINDOWS["1h"], now=NOW)
@@ -79,12 +72,10 @@ def test_the_mix_is_everything_served_in_the_window(stream: redis.Redis) -> None
     assert (board.mix["output_tokens"], board.mix["requests"]) == (2_000, 20)
 
 
-def test_one_request_too_few_and_the_standard_mix_and_list_prices_stand_in(
-    stream: redis.Redis,
-) -> None:
+def test_one_request_too_few_and_the_standard_mix_and_list_prices_stand_in() -> None:
     # given
     a, _ = _two_sellers()
-    _serve(stream, a, 9)
+    _serve(a, 9)
 
     # when
     board = leaderboards.compute(a.model, WINDOWS["1h"], now=NOW)
@@ -97,10 +88,10 @@ def test_one_request_too_few_and_the_standard_mix_and_list_prices_stand_in(
     assert first["ttft_ms"] is None
 
 
-def test_a_cache_hit_rate_settles_before_percentiles_do(stream: redis.Redis) -> None:
+def test_a_cache_hit_rate_settles_before_percentiles_do() -> None:
     # given
     a, _ = _two_sellers()
-    _serve(stream, a, 10)
+    _serve(a, 10)
 
     # when
     row = leaderboards.compute(a.model, WINDOWS["1h"], now=NOW).rows[0]
@@ -110,10 +101,10 @@ def test_a_cache_hit_rate_settles_before_percentiles_do(stream: redis.Redis) -> 
     assert row["too_few"] == ["ttft_ms", "output_tps", "e2e_ms", "uptime"]
 
 
-def test_enough_requests_and_the_measured_figures_appear(stream: redis.Redis) -> None:
+def test_enough_requests_and_the_measured_figures_appear() -> None:
     # given
     a, _ = _two_sellers()
-    _serve(stream, a, 20)
+    _serve(a, 20)
 
     # when
     row = leaderboards.compute(a.model, WINDOWS["1h"], now=NOW).rows[0]
@@ -127,7 +118,7 @@ def test_enough_requests_and_the_measured_figures_appear(stream: redis.Redis) ->
     assert row["too_few"] == []
 
 
-def test_a_seller_without_a_price_has_no_rank(stream: redis.Redis) -> None:
+def test_a_seller_without_a_price_has_no_rank() -> None:
     # given
     _two_sellers()
     unpriced = make_offer("zeta/small")
@@ -142,11 +133,11 @@ def test_a_seller_without_a_price_has_no_rank(stream: redis.Redis) -> None:
     assert [r["rank"] for r in board.rows] == [1, 2, None]
 
 
-def test_who_calls_a_seller_does_not_move_its_rank(stream: redis.Redis) -> None:
+def test_who_calls_a_seller_does_not_move_its_rank() -> None:
     # given: A serves long prompts only
     a, _ = _two_sellers()
     long = CanonicalUsage(input_tokens=30_000, output_tokens=10)
-    _serve(stream, a, 40, usage=long)
+    _serve(a, 40, usage=long)
 
     # when
     board = leaderboards.compute(a.model, WINDOWS["1h"], now=NOW)
@@ -156,10 +147,10 @@ def test_who_calls_a_seller_does_not_move_its_rank(stream: redis.Redis) -> None:
     assert costs == {"acme/small": 300_400_000, "beta/small": 900_350_000}
 
 
-def test_windows_slide(stream: redis.Redis) -> None:
+def test_windows_slide() -> None:
     # given
     a, _ = _two_sellers()
-    _serve(stream, a, 25)
+    _serve(a, 25)
 
     # when
     later = NOW + timedelta(minutes=10)
@@ -172,7 +163,7 @@ def test_windows_slide(stream: redis.Redis) -> None:
     assert counts == {"5m": 0, "1h": 25, "24h": 25, "7d": 25, "30d": 25}
 
 
-def test_what_speculation_saved_is_measured_on_both(stream: redis.Redis) -> None:
+def test_what_speculation_saved_is_measured_on_both() -> None:
     # given: the same engine, twice as fast at output with speculation
     key, _ = worker_key()
     plain = workers.register(key=key, registration=registration(), now=NOW).offer
@@ -185,9 +176,9 @@ def test_what_speculation_saved_is_measured_on_both(stream: redis.Redis) -> None
         now=NOW,
     ).offer
     detail = AttemptDetail(speculation={"drafted": 60, "accepted": 30, "steps": 70})
-    _serve(stream, plain, 20)
+    _serve(plain, 20)
     before = leaderboards.compute(plain.model, WINDOWS["1h"], now=NOW + timedelta(seconds=1))
-    _serve(stream, fast, 20, detail=detail)
+    _serve(fast, 20, detail=detail)
 
     # when
     board = leaderboards.compute(plain.model, WINDOWS["1h"], now=NOW + timedelta(seconds=1))
@@ -205,12 +196,12 @@ def test_what_speculation_saved_is_measured_on_both(stream: redis.Redis) -> None
     assert board.rows[0]["speculation"] == {"acceptance_rate": 0.5, "acceptance_length": 1.429}
 
 
-def test_a_refresh_computes_only_what_can_have_changed(stream: redis.Redis) -> None:
+def test_a_refresh_computes_only_what_can_have_changed() -> None:
     # given
     a, _ = _two_sellers()
     quiet = make_offer("acme/other", model="other")
     publish(quiet.sku, ("1", "1", "1"))
-    _serve(stream, a, 20)
+    _serve(a, 20)
 
     # when
     done = [leaderboards.refresh(now=NOW + timedelta(seconds=s)) for s in (0, 16, 20, 40)]
@@ -220,7 +211,7 @@ def test_a_refresh_computes_only_what_can_have_changed(stream: redis.Redis) -> N
     assert set(Leaderboard.objects.values_list("model__slug", flat=True)) == {"small"}
 
 
-def test_a_board_without_traffic_is_computed_when_it_is_read(stream: redis.Redis) -> None:
+def test_a_board_without_traffic_is_computed_when_it_is_read() -> None:
     # given
     _two_sellers()
 
@@ -234,7 +225,7 @@ def test_a_board_without_traffic_is_computed_when_it_is_read(stream: redis.Redis
     assert leaderboards.board("small", "2y", now=NOW) is None
 
 
-def test_price_history_is_steps(stream: redis.Redis) -> None:
+def test_price_history_is_steps() -> None:
     # given
     make_offer("acme/small")
     old, cut = NOW - timedelta(days=500), NOW - timedelta(days=10)
@@ -249,7 +240,7 @@ def test_price_history_is_steps(stream: redis.Redis) -> None:
     assert series.steps == [(since.isoformat(), 4_000_000), (cut.isoformat(), 2_000_000)]
 
 
-def test_the_home_of_the_board(stream: redis.Redis) -> None:
+def test_the_home_of_the_board() -> None:
     # given
     a, _ = _two_sellers()
     publish(a.sku, ("0.10", "0.05", "0.20"), since=NOW - timedelta(days=5))

@@ -1,13 +1,16 @@
-"""From usage events to rollups: every attempt once, in each span, whatever is delivered twice."""
+"""From usage events to rollups: every attempt once, in each span, whoever commits first."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
-import redis
+from django.db import connection as database
+from django.db.models import Sum
+from django.test.utils import CaptureQueriesContext
 
-from billing import metering, registers
 from billing.events import AttemptDetail
+from billing.models import UsageEvent
 from billing.usage import CanonicalUsage
 from providers import credentials, histograms, measurements
 from providers.errors import (
@@ -21,28 +24,23 @@ from providers.errors import (
     UpstreamFailed,
 )
 from providers.models import MeasurementRollup
-from tests.providers.market import NOW, SHARD, append, attempt, make_offer
+from tests.providers.market import NOW, attempt, make_offer, post
 
+pytestmark = pytest.mark.django_db(transaction=True)
 Span = MeasurementRollup.Span
-
-
-@pytest.fixture
-def stream(redis_client: redis.Redis, transactional_db: None) -> redis.Redis:
-    metering.ensure_groups(redis_client)
-    return redis_client
 
 
 def _rollup(span: str) -> MeasurementRollup:
     return MeasurementRollup.objects.get(span=span)
 
 
-def test_an_attempt_counts_once_in_each_span(stream: redis.Redis) -> None:
+def test_an_attempt_counts_once_in_each_span() -> None:
     # given
     offer = make_offer()
-    append(stream, attempt(offer), attempt(offer, 1))
+    post(attempt(offer), attempt(offer, 1))
 
     # when
-    read = measurements.record(stream, now=NOW)
+    read = measurements.record(now=NOW)
 
     # then
     assert read == 2
@@ -58,81 +56,129 @@ def test_an_attempt_counts_once_in_each_span(stream: redis.Redis) -> None:
         assert histograms.size(row.ttft_ms_histogram) == 2
 
 
-def test_a_batch_that_is_delivered_twice_counts_once(stream: redis.Redis) -> None:
-    # given
-    append(stream, attempt(make_offer()))
-    measurements.record(stream, now=NOW)
-    key = registers.stream_key(registers.tag_of_shard(SHARD))
-    stream.xgroup_setid(key, registers.GROUP_MEASUREMENTS, "0")
-
-    # when
-    read = measurements.record(stream, now=NOW)
-
-    # then
-    assert read == 1
-    assert _rollup(Span.MINUTE).requests == 1
-
-
-def test_an_entry_that_claims_too_much_stops_none_of_the_others(stream: redis.Redis) -> None:
+def test_what_was_taken_up_is_not_taken_up_again() -> None:
     # given
     offer = make_offer()
-    absurd = CanonicalUsage(input_tokens=1, output_tokens=2**70)
-    append(stream, attempt(offer), attempt(offer, 1, usage=absurd), attempt(offer, 2))
+    post(attempt(offer))
+    measurements.record(now=NOW)
+    post(attempt(offer, 1))
 
     # when
-    read = [measurements.record(stream, now=NOW) for _ in range(2)]
+    read = [measurements.record(now=NOW) for _ in range(2)]
+
+    # then
+    assert read == [1, 0]
+    assert _rollup(Span.MINUTE).requests == 2
+
+
+def test_an_entry_that_claims_too_much_stops_none_of_the_others() -> None:
+    # given
+    offer = make_offer()
+    absurd = CanonicalUsage(input_tokens=1, output_tokens=2**63 - 1)
+    post(attempt(offer), attempt(offer, 1, usage=absurd), attempt(offer, 2))
+
+    # when
+    read = [measurements.record(now=NOW) for _ in range(2)]
 
     # then
     assert read == [3, 0]
     assert (_rollup(Span.DAY).requests, _rollup(Span.DAY).output_tokens) == (2, 200)
 
 
-def test_what_was_read_and_not_acknowledged_comes_first(stream: redis.Redis) -> None:
+def test_what_is_quarantined_was_made_but_its_claim_counts_for_nothing() -> None:
     # given
     offer = make_offer()
-    key = registers.stream_key(registers.tag_of_shard(SHARD))
-    append(stream, attempt(offer))
-    stream.xreadgroup(registers.GROUP_MEASUREMENTS, measurements.CONSUMER, {key: ">"})
-    append(stream, attempt(offer, 1))
+    post(attempt(offer))
+    post(attempt(offer, 1), state="quarantined", tenant_cost_pico=0)
 
     # when
-    read = [measurements.record(stream, now=NOW) for _ in range(3)]
+    measurements.record(now=NOW)
 
     # then
-    assert read == [1, 1, 0]
-    assert _rollup(Span.MINUTE).requests == 2
-    assert stream.xpending(key, registers.GROUP_MEASUREMENTS)["pending"] == 0
+    row = _rollup(Span.DAY)
+    assert (row.requests, row.succeeded) == (2, 2)
+    assert (row.input_tokens, row.output_tokens, row.cost_pico) == (300, 100, 1_000)
 
 
-def test_a_rollback_acknowledges_nothing(
-    stream: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_event_that_is_being_written_is_waited_for_and_not_passed_over() -> None:
+    # given: of two drains the one that began first commits last
+    offer = make_offer()
+    post(attempt(offer))
+    named = database.get_connection_params()
+    reached = {key: named[key] for key in ("host", "user", "dbname") if named.get(key)}
+    with psycopg.connect(**reached) as slow:
+        columns = [field.column for field in UsageEvent._meta.fields if field.column != "id"]
+        another = "overlay(request_id::text PLACING 'ffffffff' FROM 29)::uuid"
+        own = ", ".join(another if c == "request_id" else c for c in columns)
+        copied = f"INSERT INTO billing_usageevent ({', '.join(columns)}) SELECT {own}"
+        slow.execute(f"{copied} FROM billing_usageevent".encode())
+        post(attempt(offer, 2, tenant=8))
+
+        # when
+        while_it_writes = measurements.record(now=NOW)
+
+    # then
+    assert while_it_writes == 0
+    assert measurements.record(now=NOW) == 3
+    assert _rollup(Span.DAY).requests == 3
+
+
+def test_a_rollback_takes_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     # given
-    append(stream, attempt(make_offer()))
+    post(attempt(make_offer()))
 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("killed between write and commit")
 
-    monkeypatch.setattr(measurements, "_bury_refused_credentials", fail)
-
     # when
-    with pytest.raises(RuntimeError):
-        measurements.record(stream, now=NOW)
+    with monkeypatch.context() as patch:
+        patch.setattr(measurements, "_bury_refused_credentials", fail)
+        with pytest.raises(RuntimeError):
+            measurements.record(now=NOW)
 
     # then
     assert not MeasurementRollup.objects.exists()
-    key = registers.stream_key(registers.tag_of_shard(SHARD))
-    assert stream.xpending(key, registers.GROUP_MEASUREMENTS)["pending"] == 1
+    assert measurements.record(now=NOW) == 1
 
 
-def test_outcomes_are_told_apart(stream: redis.Redis) -> None:
+def test_events_spread_over_months_cost_by_their_hours_and_leave_no_old_minutes() -> None:
+    # given: three events an hour over 90 days
+    offer = make_offer()
+    at_ms = int(NOW.timestamp() * 1000)
+    hours = range(90 * 24)
+    post(
+        *(
+            attempt(offer, occurred_ms=at_ms - hour * 3_600_000 - third * 60_000)
+            for hour in hours
+            for third in range(3)
+        )
+    )
+
+    # when
+    read = 0
+    with CaptureQueriesContext(database) as asked:
+        while found := measurements.record(now=NOW):
+            read += found
+
+    # then
+    assert read == 3 * len(hours)
+    assert len(asked) < 30
+    minutes = MeasurementRollup.objects.filter(span=Span.MINUTE)
+    assert minutes.count() == 10
+    for span in (Span.HOUR, Span.DAY):
+        rows = MeasurementRollup.objects.filter(span=span)
+        sums = rows.aggregate(r=Sum("requests"), s=Sum("minutes_seen"), u=Sum("minutes_up"))
+        assert sums == {"r": read, "s": read, "u": read}
+
+
+def test_outcomes_are_told_apart() -> None:
     # given
     offer = make_offer()
     outcomes = ("ok", "client_cancelled", "upstream_cut", "refused", "unknown")
-    append(stream, *(attempt(offer, n, outcome=o) for n, o in enumerate(outcomes)))
+    post(*(attempt(offer, n, outcome=o) for n, o in enumerate(outcomes)))
 
     # when
-    measurements.record(stream, now=NOW)
+    measurements.record(now=NOW)
 
     # then
     row = _rollup(Span.HOUR)
@@ -140,39 +186,38 @@ def test_outcomes_are_told_apart(stream: redis.Redis) -> None:
     assert row.errors == {"upstream_cut": 1, "refused": 1, "unknown": 1}
 
 
-def test_uptime_counts_minutes_once(stream: redis.Redis) -> None:
+def test_uptime_counts_minutes_once() -> None:
     # given: a minute that fails and then succeeds, and one that only fails
     offer = make_offer()
     at_ms = int(NOW.timestamp() * 1000)
     for number, (outcome, minute) in enumerate(
         [("upstream_error", 0), ("ok", 0), ("ok", 0), ("upstream_error", 1)]
     ):
-        append(
-            stream,
+        post(
             attempt(offer, number, outcome=outcome, occurred_ms=at_ms + 60_000 * minute),
         )
         # when
-        measurements.record(stream, now=NOW)
+        measurements.record(now=NOW)
 
     # then
     hour = _rollup(Span.HOUR)
     assert (hour.minutes_seen, hour.minutes_up) == (2, 1)
 
 
-def test_an_entry_that_cannot_be_read_stops_nothing(stream: redis.Redis) -> None:
+def test_a_detail_that_cannot_be_read_stops_nothing() -> None:
     # given
-    key = registers.stream_key(registers.tag_of_shard(SHARD))
-    stream.xadd(key, {"e": b"{broken"})
-    append(stream, attempt(make_offer()))
+    offer = make_offer()
+    for detail in ([], 7, {"ttft_ms": "soon"}):
+        post(attempt(offer), detail=detail)
 
     # when
-    measurements.record(stream, now=NOW)
+    measurements.record(now=NOW)
 
     # then
-    assert _rollup(Span.MINUTE).requests == 1
+    assert _rollup(Span.MINUTE).requests == 3
 
 
-def test_a_credential_that_a_provider_refused_is_not_used_again(stream: redis.Redis) -> None:
+def test_a_credential_that_a_provider_refused_is_not_used_again() -> None:
     # given
     offer = make_offer()
     credential = credentials.store(provider=offer.provider, label="main", secret="sk-revoked")
@@ -181,12 +226,12 @@ def test_a_credential_that_a_provider_refused_is_not_used_again(stream: redis.Re
     refused = {"outcome": "upstream_error", "detail": said}
 
     # when
-    append(stream, attempt(offer, occurred_ms=before_it_was_stored, **refused))
-    measurements.record(stream, now=NOW)
+    post(attempt(offer, occurred_ms=before_it_was_stored, **refused))
+    measurements.record(now=NOW)
     credential.refresh_from_db()
     after_an_old_refusal = credential.dead_reason
-    append(stream, attempt(offer, 1, **refused))
-    measurements.record(stream, now=NOW)
+    post(attempt(offer, 1, **refused))
+    measurements.record(now=NOW)
 
     # then
     assert after_an_old_refusal == ""
@@ -198,24 +243,22 @@ def test_a_credential_that_a_provider_refused_is_not_used_again(stream: redis.Re
 @pytest.mark.parametrize(
     "problem", [ContentFiltered, RequestRefused, ModelNotFound, UpstreamFailed, BadRequest]
 )
-def test_no_status_alone_kills_a_credential(
-    stream: redis.Redis, status: int, problem: type[ProviderError]
-) -> None:
+def test_no_status_alone_kills_a_credential(status: int, problem: type[ProviderError]) -> None:
     # given
     offer = make_offer()
     credential = credentials.store(provider=offer.provider, label="main", secret="sk-good")
 
     # when
     detail = AttemptDetail(status=status, error=problem.code)
-    append(stream, attempt(offer, outcome="upstream_error", detail=detail))
-    measurements.record(stream, now=NOW)
+    post(attempt(offer, outcome="upstream_error", detail=detail))
+    measurements.record(now=NOW)
 
     # then
     credential.refresh_from_db()
     assert (credential.dead_reason, credential.doubted_at) == ("", None)
 
 
-def test_a_refusal_that_does_not_say_of_what_is_only_doubted(stream: redis.Redis) -> None:
+def test_a_refusal_that_does_not_say_of_what_is_only_doubted() -> None:
     # given
     offer = make_offer()
     credential = credentials.store(provider=offer.provider, label="main", secret="sk-good")
@@ -226,8 +269,8 @@ def test_a_refusal_that_does_not_say_of_what_is_only_doubted(stream: redis.Redis
         outcome="upstream_error",
         detail=AttemptDetail(status=403, error=AccountDoubted.code),
     )
-    append(stream, doubted)
-    measurements.record(stream, now=NOW)
+    post(doubted)
+    measurements.record(now=NOW)
 
     # then
     credential.refresh_from_db()
@@ -235,12 +278,12 @@ def test_a_refusal_that_does_not_say_of_what_is_only_doubted(stream: redis.Redis
     assert credential.doubted_at == datetime.fromtimestamp(doubted.occurred_ms / 1000, tz=UTC)
 
 
-def test_speeds_are_medians_of_the_last_hour(stream: redis.Redis) -> None:
+def test_speeds_are_medians_of_the_last_hour() -> None:
     # given
     offer = make_offer()
     for number, ttft_ms in enumerate((40.0, 50.0, 5_000.0)):
-        append(stream, attempt(offer, number, detail=AttemptDetail(ttft_ms=ttft_ms)))
-    measurements.record(stream, now=NOW)
+        post(attempt(offer, number, detail=AttemptDetail(ttft_ms=ttft_ms)))
+    measurements.record(now=NOW)
 
     # when
     speeds = measurements.speeds(NOW)
@@ -253,10 +296,10 @@ def test_speeds_are_medians_of_the_last_hour(stream: redis.Redis) -> None:
     assert measurements.speeds(NOW + timedelta(hours=2)) == {}
 
 
-def test_old_rollups_are_forgotten_by_span(stream: redis.Redis) -> None:
+def test_old_rollups_are_forgotten_by_span() -> None:
     # given
-    append(stream, attempt(make_offer()))
-    measurements.record(stream, now=NOW)
+    post(attempt(make_offer()))
+    measurements.record(now=NOW)
 
     # when
     measurements.forget_old(now=NOW + timedelta(days=2))

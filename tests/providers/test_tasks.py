@@ -12,7 +12,7 @@ from gateway.celery import CLOCKWORK
 from providers import leaderboards, tasks
 from providers.models import Leaderboard, MeasurementRollup
 from providers.task_runs import run_alone
-from tests.providers.market import append, attempt, make_offer
+from tests.providers.market import attempt, make_offer, post
 
 pytestmark = pytest.mark.django_db(transaction=True)
 JOB = "tests.job"
@@ -69,7 +69,7 @@ def test_a_failure_is_noted_and_raised() -> None:
 def test_events_reach_the_boards_through_the_tasks(redis_client: redis.Redis) -> None:
     # given
     metering.ensure_groups(redis_client)
-    append(redis_client, attempt(make_offer()))
+    post(attempt(make_offer()))
 
     # when
     tasks.record_measurements()
