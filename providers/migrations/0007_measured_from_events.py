@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("providers", "0005_credential_doubts")]
+    dependencies = [("providers", "0006_wanted_price")]
 
     operations = [
         migrations.RunSQL(
