@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
@@ -80,12 +81,16 @@ class Display:
 
     def note(self, line: str) -> None:
         """A line that stays, above the list on a terminal."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        # Nobody to tell, or no room for it in the file behind our output: no reason to end.
+        with suppress(OSError):
+            self._console.print(line, markup=False, soft_wrap=True)
+            self._console.file.flush()
 
     def draw(self) -> None:
         if self._live is not None:
             self._frame += 1
-            self._live.update(Group(*map(self._line, self._steps.values())), refresh=True)
+            with suppress(OSError):
+                self._live.update(Group(*map(self._line, self._steps.values())), refresh=True)
 
     def _line(self, step: Step) -> Text:
         is_running = step.state is State.RUNNING
@@ -102,4 +107,3 @@ class Display:
     def _say(self, line: str) -> None:
         if self._live is None:
             self.note(line)
-            self._console.file.flush()

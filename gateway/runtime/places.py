@@ -32,6 +32,10 @@ class Places:
         return self.root / "logs"
 
     @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
     def secrets(self) -> Path:
         return self.root / "secrets"
 

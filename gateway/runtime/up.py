@@ -232,7 +232,7 @@ def main() -> None:
         left = roster.sweep(where)
         choose_environment(where)
         readiness.require_free(services.ports())
-    except (roster.AlreadyRunning, readiness.PortTaken, env.EnvironmentRefused) as problem:
+    except (roster.AlreadyRunning, readiness.PortTaken, env.EnvironmentRefused, OSError) as problem:
         sys.exit(f"tokenhouse: {problem}")
     with Display(time.monotonic) as display:
         if left:
@@ -245,7 +245,7 @@ def main() -> None:
             up.run()
         except StopAsked:
             display.note("Stopped.")
-        except (StartFailed, PostgresFailed, RedisFailed, PermissionError) as problem:
+        except (StartFailed, PostgresFailed, RedisFailed, OSError) as problem:
             display.note(f"tokenhouse: {problem}")
             sys.exit(1)
 

@@ -38,10 +38,11 @@ OURS: Final = ("DATABASE_URL", "REDIS_URL", "TOKENHOUSE_", "DJANGO_")
 
 
 class Stack:
-    """One running installation. `variables` are added to its environment."""
+    """One running installation. `variables` are added to its environment; `root` is a folder of
+    its own, where it shall not be any."""
 
-    def __init__(self, **variables: str) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="tokenhouse-e2e-"))
+    def __init__(self, *, root: Path | None = None, **variables: str) -> None:
+        self.root = root or Path(tempfile.mkdtemp(prefix="tokenhouse-e2e-"))
         self.root.chmod(0o711)
         api, console, worker, _ = _free_ports()
         self.api = f"http://127.0.0.1:{api}"

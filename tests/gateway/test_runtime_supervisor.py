@@ -15,6 +15,7 @@ from gateway.runtime import child, logs, roster
 from gateway.runtime.child import Program
 from gateway.runtime.places import CLONE, Places
 from gateway.runtime.supervisor import Service, Stage, Supervisor
+from tests.fakes.small_disk import SmallDisk, small_disk
 
 WAIT_S = 20.0
 
@@ -329,3 +330,104 @@ def test_logs_stay_below_their_limit(tmp_path: Path) -> None:
     # then
     assert logs.path_of(tmp_path, "chatty").read_bytes() == b"b" * 10
     assert (tmp_path / "chatty.log.1").stat().st_size == 1000
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk", megabytes=4) as made:
+        yield made
+
+
+def test_a_full_disk_ends_neither_the_watch_nor_the_children(
+    disk: SmallDisk, clock: Clock, reports: list[str], tmp_path: Path
+) -> None:
+    # given: notes and logs on a disk, children elsewhere
+    started = tmp_path / "started"
+    started.touch()
+    where = Places(root=disk.path, sockets=tmp_path)
+    supervisor = Supervisor(where, clock=clock, report=reports.append)
+    steady = supervisor.start(service("steady", shell("exec sleep 1000", tmp_path)))
+    supervisor.start(service("chatty", shell(f"echo x >> {started}; echo said; exit 3", tmp_path)))
+    try:
+        # when
+        disk.fill()
+        for starts in range(1, 4):
+            eventually(lambda: started.read_text().count("x") == starts)  # noqa: B023
+            eventually(lambda: (supervisor.tick(), _ended(reports) == starts)[1])  # noqa: B023
+            clock.now_s += 30.0
+            supervisor.tick()
+        # then: it was started again after growing pauses, and the other one lives
+        ends = [report for report in reports if "ended with 3" in report]
+        assert [end.rpartition(" in ")[2] for end in ends[:3]] == ["0.5 s", "1 s", "2 s"]
+        assert all("a disk is full" in end for end in ends)
+        assert steady.poll() is None
+        assert sum("the list of children cannot be written" in line for line in reports) == 1
+        # and: with room again the list is true
+        disk.free()
+        clock.now_s += 2.0
+        supervisor.tick()
+        noted = {entry.name: entry.pid for entry in roster.noted(where)}
+        assert noted["steady"] == steady.pid
+    finally:
+        supervisor.stop_all(progress=reports.append)
+
+
+def _ended(reports: list[str]) -> int:
+    return sum("ended with 3" in report for report in reports)
+
+
+def test_who_ended_on_a_full_disk_is_started_as_soon_as_there_is_room(
+    disk: SmallDisk, clock: Clock, reports: list[str], tmp_path: Path
+) -> None:
+    # given: one that needs room, and has crashed often
+    where = Places(root=disk.path, sockets=tmp_path)
+    supervisor = Supervisor(where, clock=clock, report=reports.append)
+    script = f"head -c 100000 /dev/zero > {disk.path}/needed && exec sleep 1000; exit 3"
+    disk.fill()
+    supervisor.start(service("needy", shell(script, tmp_path)))
+    try:
+        for crashes in range(1, 8):
+            eventually(lambda: (supervisor.tick(), _ended(reports) == crashes)[1])  # noqa: B023
+            clock.now_s += 30.0 if crashes < 7 else 0.0
+        assert reports[-1].endswith("starting it again in 30 s")
+        # when: not a second has passed
+        disk.free()
+        supervisor.tick()
+        # then
+        eventually(lambda: (disk.path / "needed").exists())
+        assert _ended(reports) == 7
+    finally:
+        supervisor.stop_all(progress=reports.append)
+
+
+def test_what_cannot_be_started_now_is_tried_again(
+    supervisor: Supervisor, clock: Clock, reports: list[str], tmp_path: Path
+) -> None:
+    # given: its folder is gone when it is to be started again
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    process = supervisor.start(service("odd", shell("exit 3", folder)))
+    process.wait(WAIT_S)
+    supervisor.tick()
+    folder.rmdir()
+    # when
+    clock.now_s += 30.0
+    supervisor.tick()
+    # then
+    assert "odd could not be started: " in reports[-1]
+    assert reports[-1].endswith("starting it again in 1 s")
+    folder.mkdir()
+    clock.now_s += 30.0
+    supervisor.tick()
+    eventually(lambda: (supervisor.tick(), "odd ended with 3" in reports[-1])[1])
+
+
+def test_logs_on_a_full_disk_are_cut_all_the_same(disk: SmallDisk) -> None:
+    # given
+    (disk.path / "chatty.log").write_bytes(b"a" * 1_000_000)
+    disk.fill()
+    # when
+    logs.trim(disk.path, bytes_max=500)
+    # then
+    assert (disk.path / "chatty.log").stat().st_size == 0
+    assert not (disk.path / "chatty.log.1").exists()
