@@ -2,22 +2,28 @@
 are signed.
 
 A webhook is a POST of JSON with `X-Tokenhouse-Signature: t=<unix>,v1=<hex>`, the HMAC-SHA256 of
-"<t>.<body>" under the channel's own secret; its `id` stays the same when it is tried again. It goes
-through the checked client: to public addresses by https, unless the operator allows private ones.
+"<t>.<body>" under the channel's own secret, signed anew whenever it is sent; its `id` stays the
+same when it is tried again. It goes through the checked client: to public addresses by https,
+unless the operator allows private ones.
 """
 
 import asyncio
 import hashlib
 import hmac
 import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Final
 
+from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
 from django.core.validators import validate_email
 
+from billing import alert_queue, apart
 from billing.errors import LimitRefused
 from billing.models import AlertChannel, AlertDelivery
 from gateway import alert_texts
@@ -28,9 +34,10 @@ from gateway.dataplane.upstream import Upstream
 from providers.chat import UpstreamCall
 from providers.errors import ProviderError
 
-PER_RUN_MAX: Final = 20
-TRIES_MAX: Final = 8
-FIRST_PAUSE: Final = timedelta(seconds=15)
+# One run: so many receivers at the same time, so much to each, and nothing begun after so long.
+RECEIVERS_MAX: Final = 100
+PER_RECEIVER_MAX: Final = 50
+RUN_LASTS: Final = timedelta(seconds=20)
 TIMEOUT_S: Final = 5.0
 
 logger = logging.getLogger(__name__)
@@ -68,38 +75,61 @@ def signature(secret: str, body: bytes, *, at_s: int) -> str:
 
 
 def deliver_due(*, now: datetime) -> int:
-    """Try what is due; returns how many were delivered. A failed one is tried later, eight times
-    over some hours."""
-    due = AlertDelivery.objects.filter(due_at__lte=now).select_related(
-        "alert",
-        "credit_alert__tenant",
-        "refund",
-        "adjustment__tenant",
-        "adjustment__grant",
-        "channel",
-    )
+    """Try what is due; returns how many were delivered. Every receiver is served by itself, all at
+    the same time, in order; one that fails is left alone until its next try is due."""
+    channels = alert_queue.claim_due(now=now, at_most=RECEIVERS_MAX)
+    told = async_to_sync(_deliver_all)(channels, now) if channels else []
     delivered = 0
-    for delivery in due.order_by("due_at", "pk")[:PER_RUN_MAX]:
-        delivery.tries += 1
-        try:
-            _deliver(delivery, now)
-        except NotDelivered as problem:
-            delivery.failure = str(problem)[:200]
-            is_last = delivery.tries >= TRIES_MAX
-            delivery.due_at = None if is_last else now + FIRST_PAUSE * 3 ** (delivery.tries - 1)
-            logger.warning("%s was not delivered: %s", delivery, problem)
-        else:
-            delivery.delivered_at, delivery.due_at, delivery.failure = now, None, ""
-            delivered += 1
-        delivery.save(update_fields=["tries", "due_at", "delivered_at", "failure"])
+    for channel, result in zip(channels, told, strict=True):
+        with apart.apart(str(channel)):
+            if isinstance(result, BaseException):
+                raise result
+            delivered += result
     return delivered
 
 
-def _deliver(delivery: AlertDelivery, now: datetime) -> None:
+async def _deliver_all(
+    channels: Sequence[AlertChannel], now: datetime
+) -> list[int | BaseException]:
+    # Names that nobody resolves keep a thread for a while: no receiver waits for another's.
+    threads = ThreadPoolExecutor(max_workers=len(channels))
+    asyncio.get_running_loop().set_default_executor(threads)
+    began = monotonic()
+
+    def at() -> datetime:
+        return now + timedelta(seconds=monotonic() - began)
+
+    # The database is asked by the calling thread, one at a time.
+    sending = (_deliver_to(channel, now, at) for channel in channels)
+    return await asyncio.gather(*sending, return_exceptions=True)
+
+
+async def _deliver_to(channel: AlertChannel, now: datetime, at: Callable[[], datetime]) -> int:
+    told = 0
+    try:
+        while told < PER_RECEIVER_MAX and at() - now < RUN_LASTS:
+            until = at() + alert_queue.CLAIM_LASTS
+            delivery = await sync_to_async(alert_queue.take)(channel, now=now, until=until)
+            if delivery is None:
+                break
+            try:
+                await _deliver(delivery, at)
+            except NotDelivered as problem:
+                logger.warning("%s was not delivered: %s", delivery, problem)
+                await sync_to_async(alert_queue.failed)(delivery, str(problem))
+                break
+            await sync_to_async(alert_queue.delivered)(delivery, now=now)
+            told += 1
+    finally:
+        await sync_to_async(alert_queue.release)(channel)
+    return told
+
+
+async def _deliver(delivery: AlertDelivery, at: Callable[[], datetime]) -> None:
     if delivery.channel.kind == AlertChannel.Kind.MAIL:
-        _mail(delivery)
+        await asyncio.to_thread(_mail, delivery)
     else:
-        asyncio.run(_post(delivery, at_s=int(now.timestamp())))
+        await _post(delivery, at_s=int(at().timestamp()))
 
 
 def _mail(delivery: AlertDelivery) -> None:

@@ -44,6 +44,8 @@ class AlertChannel(models.Model):
     target = models.CharField(max_length=300)
     created_by = models.CharField(max_length=150)
     created_at = models.DateTimeField()
+    # Somebody sends to it, until then at the latest.
+    busy_until = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
