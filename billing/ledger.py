@@ -124,6 +124,16 @@ def _find_accounts(keys: set[AccountKey]) -> dict[AccountKey, int]:
     return {key: pk for key, pk in found.items() if key in keys}
 
 
+def charge_pico(entries: Iterable[Entry]) -> int:
+    """What a transfer is about: what it moves of its tenant's credit, else what it debits. A usage
+    transfer debits the supplier's cost beside the charge; both together are no sum of anything."""
+    rows = list(entries)
+    credit = [int(row.amount_pico) for row in rows if row.account.kind == Kind.TENANT_CREDIT]
+    if credit:
+        return abs(sum(credit))
+    return sum(int(row.amount_pico) for row in rows if row.amount_pico > 0)
+
+
 def balance(key: AccountKey) -> int:
     """Debits minus credits of one account, in pico-dollars."""
     accounts = Account.objects.filter(

@@ -12,7 +12,7 @@ from django.template.response import TemplateResponse
 from unfold.admin import TabularInline
 from unfold.decorators import display
 
-from billing import statements
+from billing import ledger, statements
 from billing.admin_pages import ReadOnlyAdmin, dollars
 from billing.models import Account, AccountSum, Entry, Transfer
 
@@ -126,10 +126,9 @@ class TransferAdmin(ReadOnlyAdmin):
         found = Transfer.objects.select_related("tenant", "corrects")
         return found.prefetch_related("entries__account")
 
-    @display(description="Amount")
+    @display(description="Charge")
     def amount(self, transfer: Transfer) -> str:
-        amounts = (int(entry.amount_pico) for entry in transfer.entries.all())
-        return dollars(sum(amount for amount in amounts if amount > 0))
+        return dollars(ledger.charge_pico(transfer.entries.all()))
 
     @display(description="From credit to debit")
     def between(self, transfer: Transfer) -> str:

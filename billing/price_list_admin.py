@@ -6,13 +6,15 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import EmptyFieldListFilter, action
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from billing import price_lists, price_proposals
+from billing import price_lists, price_proposals, rule_preview
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars_per_million
 from billing.errors import BillingError
 from billing.models import PriceDisagreement, PriceList, PriceProposal, PriceRule
@@ -85,8 +87,39 @@ class PriceRuleAdmin(ServiceAdmin):
     def has_end_rules_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.add_pricerule")
 
+    def add_view(
+        self,
+        request: HttpRequest,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The form; asked for, what the rule would make of which prices, and for whom."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        shown = None
+        if "_preview" in request.POST:
+            form = PriceRuleForm(request.POST)
+            try:
+                shown = _previewed(form) if form.is_valid() else None
+            except BillingError as refusal:
+                self.message_user(request, f"Nothing would be changed: {refusal}", messages.ERROR)
+        elif request.method == "POST":
+            return super().add_view(request, form_url, extra_context)
+        else:
+            form = PriceRuleForm()
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Set a discount or margin",
+            "form": form,
+            "preview": shown,
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/set_rule.html", context)
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        change_ppm = int(form.cleaned_data["percent"] * PPM_PER_PERCENT)
+        change_ppm = _change_ppm(form)
+        if obj.price_list.kind != PriceList.Kind.COST:
+            rule_preview.require_match(obj.pattern, now=timezone.now())
         made = self._set(request, obj, change_ppm, note=obj.note)
         rule = PriceRule.objects.get(price_list=obj.price_list, pattern=obj.pattern, ended_at=None)
         self.take_over(obj, rule)
@@ -118,6 +151,19 @@ class PriceRuleAdmin(ServiceAdmin):
     @display(description="Change", ordering="change_ppm")
     def change(self, rule: PriceRule) -> str:
         return percent_text(rule.change_ppm)
+
+
+def _change_ppm(form: PriceRuleForm) -> int:
+    return int(form.cleaned_data["percent"] * PPM_PER_PERCENT)
+
+
+def _previewed(form: PriceRuleForm) -> rule_preview.RulePreview:
+    return rule_preview.preview(
+        price_list=form.cleaned_data["price_list"],
+        pattern=form.cleaned_data["pattern"],
+        change_ppm=_change_ppm(form),
+        now=timezone.now(),
+    )
 
 
 class PriceProposalAdmin(ReadOnlyAdmin):

@@ -152,6 +152,12 @@ def _make_again(price_list: PriceList, pattern: str, now: datetime, actor: str) 
     return len(fresh) + len(standing)
 
 
+def in_force(pattern: str, now: datetime) -> list[PriceVersion]:
+    """The list prices under a pattern that are in force, or will be."""
+    rows = PriceVersion.objects.filter(price_list=None, during__overlap=DateTimeTZRange(now, None))
+    return list(_under(rows, pattern).select_related("sku").order_by("sku__code", "pk"))
+
+
 def _under(rows: "QuerySet[PriceVersion]", pattern: str) -> "QuerySet[PriceVersion]":
     if not pattern or pattern.endswith("/"):
         return rows.filter(sku__code__startswith=pattern)

@@ -13,7 +13,7 @@ from django.db import DataError
 
 from billing import assessment, usage_rows
 from billing.assessment import Assessed, Prior
-from billing.models import UsageEvent
+from billing.models import ProviderBill, UsageEvent
 from billing.money import PICO_PER_NANO
 from billing.pinned_prices import PinnedPrices
 from billing.postings import Posted
@@ -96,8 +96,18 @@ def _priors(late: Sequence[StreamEntry]) -> Priors:
     return {(str(row.request_id), -row.attempt - 1): _stored_prior(row) for row in rows}
 
 
+def _is_released(row: UsageEvent) -> bool:
+    """Whether a bill that was accepted since has ended what it may still have cost us."""
+    accepted = ProviderBill.objects.filter(
+        supplier=row.supplier, first_day__lte=row.day, last_day__gte=row.day
+    )
+    return accepted.filter(accepted_at__gte=row.drained_at).exists()
+
+
 def _stored_prior(row: UsageEvent) -> Prior:
     if row.state == UsageEvent.State.QUARANTINED:
         return Prior(tenant_pico=row.charged_nano * PICO_PER_NANO)
     exposure_pico = max(row.hold_nano * PICO_PER_NANO - row.tenant_cost_pico, 0)
+    if exposure_pico and _is_released(row):
+        exposure_pico = 0
     return Prior(row.tenant_cost_pico, row.supplier_cost_pico, exposure_pico, row.transfer_id)

@@ -38,6 +38,14 @@ BOOKED_SQL: Final = """
     WHERE u.supplier = %s AND u.day >= %s AND u.day <= %s
     GROUP BY u.day, u.model
 """
+# An attempt that was settled after its expiry has taken its own exposure back.
+EXPOSURE_SQL: Final = """
+    SELECT coalesce(sum(greatest(u.hold_nano::numeric * 1000 - u.tenant_cost_pico, 0)), 0)
+    FROM billing_usageevent u
+    WHERE u.supplier = %s AND u.day >= %s AND u.day <= %s AND u.attempt < 0 AND u.state = 'posted'
+        AND NOT EXISTS (SELECT FROM billing_usageevent s WHERE s.request_id = u.request_id
+            AND s.attempt = -u.attempt - 1 AND s.day = u.day AND s.state = 'posted')
+"""
 Cell = tuple[date, str]
 
 
@@ -231,25 +239,41 @@ def accept(*, bill_id: int, accepted_by: str, now: datetime) -> ProviderBill:
         amount = difference_pico(compare(bill))
         if amount is None:
             raise InvoiceRefused("the file names no sums: it can be compared, not accepted")
-        bill.transfer = ledger.post(_draft(bill, amount)) if amount else None
+        released = exposure_pico(bill)
+        bill.transfer = ledger.post(_draft(bill, amount, released)) if amount or released else None
         bill.accepted_by, bill.accepted_at = accepted_by, now
         bill.save()
         audit.record(
             actor=accepted_by,
             action="provider_bill.accept",
             subject=str(bill),
-            after={"difference_usd": usd_json(amount).decode()},
+            after={
+                "difference_usd": usd_json(amount).decode(),
+                "exposure_released_usd": usd_json(released).decode(),
+            },
             now=now,
         )
     return bill
 
 
-def _draft(bill: ProviderBill, amount_pico: int) -> Draft:
+def exposure_pico(bill: ProviderBill) -> int:
+    """What expired attempts of the bill's days may still have cost us, as it is booked: the bill
+    says what they did cost, so it ends with it. What was settled late is off it already."""
+    with connection.cursor() as cursor:
+        cursor.execute(EXPOSURE_SQL, [bill.supplier, bill.first_day, bill.last_day])
+        return int(cursor.fetchone()[0])
+
+
+def _draft(bill: ProviderBill, amount_pico: int, released_pico: int) -> Draft:
+    payable = AccountKey(Kind.PROVIDER_PAYABLE, supplier=bill.supplier)
+    exposure = AccountKey(Kind.SUPPLIER_EXPOSURE, supplier=bill.supplier)
     return Draft(
         code=Code.CORRECTION,
         legs=(
             Leg(AccountKey(Kind.COST_OF_SALES, supplier=bill.supplier), amount_pico),
-            Leg(AccountKey(Kind.PROVIDER_PAYABLE, supplier=bill.supplier), -amount_pico),
+            Leg(payable, -amount_pico),
+            Leg(payable, released_pico),
+            Leg(exposure, -released_pico),
         ),
         idempotency_key=f"provider-bill:{bill.pk}",
         memo=f"difference to {bill.file_name}"[:200],

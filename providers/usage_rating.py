@@ -32,6 +32,7 @@ SAME: Final = "same"
 REFUSED: Final = "not billed"
 DIFFERENT: Final = "different"
 UNKNOWN: Final = "not sold"
+SKIPPED: Final = "skipped"
 # genai-prices' names of surfaces -> ours; "default" is the seller's own.
 SURFACES: Final = {
     "chat": "chat",
@@ -86,19 +87,42 @@ def decode(body: bytes) -> list[BodyRow]:
     return msgspec.json.decode(body, type=list[BodyRow])
 
 
-def verdicts(rows: Sequence[BodyRow], *, when: datetime) -> Iterator[Verdict]:
-    """Each row at every seller that it names and that sells its model."""
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row that is rated at no seller, and why at each that it names."""
+
+    row: int
+    model: str
+    why: str
+    kind: str = SKIPPED
+
+
+def verdicts(rows: Sequence[BodyRow], *, when: datetime) -> Iterator[Verdict | Skipped]:
+    """Each row at every seller that it names and that sells its model, or why at none."""
     for number, row in enumerate(rows, start=1):
         pairs = {(e.provider_id, e.api_flavor) for found in row.extracted for e in found.extractors}
-        for provider, flavor in sorted(pairs):
-            if not _is_sold(provider, _model_of(row)) or _is_misread(row, flavor):
-                continue
+        reasons = {pair: _skipped(row, *pair) for pair in sorted(pairs)}
+        rated = [pair for pair, why in reasons.items() if not why]
+        for provider, flavor in rated:
             yield judge(number, row, provider, flavor, when)
+        if not rated:
+            said = sorted({f"{provider}: {why}" for (provider, _), why in reasons.items()})
+            why = "; ".join(said) or "it names no seller and surface"
+            yield Skipped(number, _model_of(row) or "no model", why)
 
 
-def _is_sold(provider: str, model: str) -> bool:
-    seller = _published(provider)
-    return bool(model) and seller is not None and seller.find_model(model) is not None
+def _skipped(row: BodyRow, provider: str, flavor: str) -> str:
+    """Why a row is not rated at a seller; empty where it is."""
+    model, seller = _model_of(row), _published(provider)
+    if not model:
+        return "it names no model"
+    if seller is None:
+        return "genai-prices knows no such seller"
+    if seller.find_model(model) is None:
+        return "genai-prices has no such model at this seller"
+    if _is_misread(row, flavor):
+        return "it has an output, so it is no embedding"
+    return ""
 
 
 def _is_misread(row: BodyRow, flavor: str) -> bool:
@@ -106,7 +130,7 @@ def _is_misread(row: BodyRow, flavor: str) -> bool:
     return flavor == "embeddings" and "completion_tokens" in row.body.get("usage", {})
 
 
-def tally(found: Sequence[Verdict]) -> Mapping[str, int]:
+def tally(found: Sequence[Verdict | Skipped]) -> Mapping[str, int]:
     return Counter(verdict.kind for verdict in found)
 
 

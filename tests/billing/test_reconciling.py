@@ -145,3 +145,25 @@ def test_the_two_causes_are_the_whole_difference(
     assert cell.by_tokens_pico is not None
     assert cell.by_price_pico is not None
     assert cell.by_tokens_pico + cell.by_price_pico == theirs[2] - ours[2]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_an_accepted_bill_ends_the_exposure_of_its_days_once(books: Books, is_late: bool) -> None:
+    # given: one answer, and one request whose end nobody saw
+    serve(books)
+    request_id = books.desk.placed(hold_nano=1_000_000)
+    books.desk.now_ms += 3_600_000
+    assert books.desk.expire(request_id)
+    books.drain()
+    assert books.account(Kind.SUPPLIER_EXPOSURE, supplier="acme") == 10**9
+    # when
+    accepted = reconciling.accept(bill_id=bill(line(cost=COST + 5)).pk, accepted_by="ada", now=NOW)
+    # then
+    assert accepted.transfer is not None
+    assert books.account(Kind.SUPPLIER_EXPOSURE, supplier="acme") == 0
+    assert books.account(Kind.PROVIDER_PAYABLE, supplier="acme") == -(COST + 5)
+    if is_late:
+        books.settle(request_id, usage=(1, 1))
+        books.drain()
+        assert books.account(Kind.SUPPLIER_EXPOSURE, supplier="acme") == 0
+    assert books.check() == {}

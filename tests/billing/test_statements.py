@@ -1,8 +1,8 @@
 """The books as an accountant reads them: balanced, and each statement ends at its balance."""
 
-from billing import statements
+from billing import ledger, statements
 from billing.ledger import Kind
-from billing.models import Account, AccountSum
+from billing.models import Account, AccountSum, Transfer
 from tests.billing.books import Books
 
 
@@ -40,3 +40,15 @@ def test_a_statement_leads_from_the_balance_before_to_the_balance_now(books: Boo
 def _balance(account: Account) -> int:
     rows = AccountSum.objects.filter(account=account).values_list("amount_pico", flat=True)
     return sum(map(int, rows))
+
+
+def test_a_transfer_is_worth_its_charge_and_not_both_debits(books: Books) -> None:
+    # given: the tenant pays 280,000,000, the supplier asks 99,000,000
+    books.served(supplier_pico=99_000_000)
+    books.drain()
+    # when
+    usage = Transfer.objects.get(code="usage")
+    given = Transfer.objects.get(code="grant")
+    # then
+    assert ledger.charge_pico(usage.entries.select_related("account")) == 280_000_000
+    assert ledger.charge_pico(given.entries.select_related("account")) == 10**12

@@ -1,5 +1,6 @@
 """Pricing in the admin console: hours, plans, corrections; bad input moves nothing."""
 
+import html
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from billing.models import (
     PriceVersion,
     RebateScale,
     ReRating,
+    Tenant,
     UsageEvent,
 )
 from tests.gateway.console_rows import offer, served
@@ -104,6 +106,36 @@ def test_a_discount_is_set_replaced_and_ended(operator: Client) -> None:
     )
     assert not PriceRule.objects.filter(ended_at=None).exists()
     assert not PriceVersion.objects.filter(price_list=plan, during__endswith=None).exists()
+
+
+def test_a_rule_that_matches_no_price_is_refused_with_what_would(operator: Client) -> None:
+    offer("acme", "swift-1")
+    offer("other", "swift-2")
+    plan = PriceList.objects.create(slug="startup", name="Startup")
+    asked = {"price_list": str(plan.pk), "pattern": "swift-1", "percent": "-20"}
+
+    for button in ("_preview", "_save"):
+        answer = operator.post("/admin/billing/pricerule/add/", {**asked, button: "1"}, follow=True)
+        shown = html.unescape(answer.content.decode())
+        assert "no price matches 'swift-1'; these do by model: acme/swift-1" in shown
+        assert "by seller: acme/, other/" in shown
+
+    assert (PriceRule.objects.count(), PriceVersion.objects.count()) == (0, 2)
+
+
+def test_a_rule_s_preview_says_old_and_new_prices_and_who_pays(
+    operator: Client, alice: Person
+) -> None:
+    offer("acme", "swift-1", input_pico=1_000_000, output_pico=4_000_000)
+    plan = PriceList.objects.create(slug="startup", name="Startup")
+    Tenant.objects.filter(pk=alice.tenant.pk).update(plan=plan)
+    asked = {"price_list": str(plan.pk), "pattern": "acme/", "percent": "-20", "_preview": "1"}
+
+    shown = operator.post("/admin/billing/pricerule/add/", asked).content.decode()
+
+    for expected in ("1 price would follow", "acme/swift-1", "0.8", "3.2", alice.tenant.name):
+        assert expected in shown
+    assert (PriceRule.objects.count(), PriceVersion.objects.count()) == (0, 1)
 
 
 @pytest.mark.parametrize("percent", ["-101", "1001", "NaN", "1e400", "", "-100"])

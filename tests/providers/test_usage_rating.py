@@ -25,8 +25,12 @@ def test_every_reading_of_every_body_is_equal_or_explained() -> None:
     rows = usage_rating.decode(BODIES.read_bytes())
     found = list(usage_rating.verdicts(rows, when=WHEN))
     # then
-    odd = Counter((v.kind, v.why[:32]) for v in found if v.kind != usage_rating.SAME)
+    plain = (usage_rating.SAME, usage_rating.SKIPPED)
+    odd = Counter((v.kind, v.why[:32]) for v in found if v.kind not in plain)
     assert usage_rating.tally(found)[usage_rating.SAME] == 1_357
+    assert usage_rating.tally(found)[usage_rating.SKIPPED] == 178
+    # Every row is rated at a seller or named with its reason.
+    assert {v.row for v in found} == set(range(1, len(rows) + 1))
     assert odd == {
         ("not billed", "searches have no price"): 18,
         ("not billed", "no surface is called embeddings"): 6,
@@ -66,6 +70,25 @@ def test_the_command_prints_what_differs_and_a_sum(tmp_path: Path) -> None:
         f"2 rows, 2 readings at {WHEN}: not billed 1, same 1",
     ]
     assert "ours $0.00104275" in told(tmp_path, [row(good)], "--all")
+
+
+def test_a_row_that_is_rated_nowhere_is_named_with_its_reason(tmp_path: Path) -> None:
+    # given
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    rows = [
+        row(usage, model="no-such-model"),
+        {"body": {"model": "gpt-5", "usage": usage}, "extracted": []},
+        {"body": {"usage": usage}, "extracted": row(usage)["extracted"]},
+    ]
+    # when
+    said = told(tmp_path, rows)
+    # then
+    assert said.splitlines() == [
+        "row 1 no-such-model: skipped, openai: genai-prices has no such model at this seller",
+        "row 2 gpt-5: skipped, it names no seller and surface",
+        "row 3 no model: skipped, openai: it names no model",
+        f"3 rows, 0 readings at {WHEN}: skipped 3",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[1]", '[{"model": 1}]', "[" * 3_000])

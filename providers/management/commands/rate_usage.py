@@ -10,13 +10,13 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from providers import usage_rating
-from providers.usage_rating import DIFFERENT, SAME, Verdict
+from providers.usage_rating import DIFFERENT, SAME, Skipped, Verdict
 
 
 class Command(BaseCommand):
     help = (
         "Rate a JSON file of usage bodies (the form of tests/data/usage_bodies.json) and print "
-        "every row that is not billed like genai-prices bills it, and why."
+        "every row that is not billed like genai-prices bills it, or is skipped, and why."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -41,7 +41,8 @@ class Command(BaseCommand):
         counts = ", ".join(
             f"{kind} {number:,}" for kind, number in sorted(usage_rating.tally(found).items())
         )
-        self.stdout.write(f"{len(rows):,} rows, {len(found):,} readings at {when}: {counts}")
+        rated = sum(not isinstance(verdict, Skipped) for verdict in found)
+        self.stdout.write(f"{len(rows):,} rows, {rated:,} readings at {when}: {counts}")
 
 
 def _moment(at: str | None) -> datetime:
@@ -54,7 +55,9 @@ def _moment(at: str | None) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: Verdict | Skipped) -> str:
+    if isinstance(verdict, Skipped):
+        return f"row {verdict.row} {verdict.model}: {verdict.kind}, {verdict.why}"
     told = f"row {verdict.row} {verdict.provider}/{verdict.flavor} {verdict.model}: {verdict.kind}"
     if verdict.kind in (DIFFERENT, SAME):
         return f"{told}, ours ${verdict.ours:f}, theirs ${verdict.theirs or 0:f}"

@@ -1,0 +1,95 @@
+"""What a rule of a price list would make of which prices, and for whom, before it is set.
+
+A rule that no price matches is refused with what would match: by model, by seller, by pattern.
+"""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from billing import price_lists, prices
+from billing.errors import PriceRefused
+from billing.models import PriceList, PriceVersion, Tenant
+
+SHOWN_MAX: Final = 50
+SUGGESTED_MAX: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One price in force, with what it comes to for this list now and under the rule."""
+
+    sku: str
+    old_input_pico: int
+    new_input_pico: int
+    old_output_pico: int
+    new_output_pico: int
+
+
+@dataclass(frozen=True, slots=True)
+class RulePreview:
+    changes: Sequence[Change]
+    prices: int
+    tenants: Sequence[str]
+    more_tenants: int
+
+
+def preview(*, price_list: PriceList, pattern: str, change_ppm: int, now: datetime) -> RulePreview:
+    """PriceRefused where the rule matches nothing."""
+    require_match(pattern, now=now)
+    bases = price_lists.in_force(pattern, now)
+    own = {
+        version.made_from_id: version
+        for version in PriceVersion.objects.filter(
+            price_list=price_list, during__contains=now, made_from__in=bases
+        )
+    }
+    names = _tenants(price_list)
+    return RulePreview(
+        changes=[_change(base, own.get(base.pk), change_ppm) for base in bases[:SHOWN_MAX]],
+        prices=len(bases),
+        tenants=names[:SHOWN_MAX],
+        more_tenants=max(0, len(names) - SHOWN_MAX),
+    )
+
+
+def _change(base: PriceVersion, own: PriceVersion | None, change_ppm: int) -> Change:
+    new, old = prices.rates_of(base).changed(change_ppm), own or base
+    return Change(
+        sku=base.sku.code,
+        old_input_pico=old.input_pico,
+        new_input_pico=new.input_pico,
+        old_output_pico=old.output_pico,
+        new_output_pico=new.output_pico,
+    )
+
+
+def _tenants(price_list: PriceList) -> list[str]:
+    """Who pays by this list: nobody where it says what suppliers charge us."""
+    if price_list.tenant is not None:
+        return [price_list.tenant.name]
+    on_plan = Tenant.objects.filter(plan=price_list).order_by("name")
+    return list(on_plan.values_list("name", flat=True))
+
+
+def require_match(pattern: str, *, now: datetime) -> None:
+    if not price_lists.in_force(pattern, now):
+        raise PriceRefused(f"no price matches {pattern!r}; {_would_match(pattern, now)}")
+
+
+def _would_match(pattern: str, now: datetime) -> str:
+    codes = sorted({version.sku.code for version in price_lists.in_force("", now)})
+    if not codes:
+        return "there is no price yet"
+    word = pattern.strip("/ ").lower()
+    skus = [code for code in codes if word and word in code.lower()]
+    skus += difflib.get_close_matches(pattern, codes, SUGGESTED_MAX)
+    sellers = sorted({f"{code.split('/')[0]}/" for code in codes if "/" in code})
+    near = [seller for seller in sellers if word and word in seller.lower()]
+    said = []
+    if skus:
+        said.append("these do by model: " + ", ".join(list(dict.fromkeys(skus))[:SUGGESTED_MAX]))
+    said.append("by seller: " + ", ".join((near or sellers)[:SUGGESTED_MAX]))
+    return "; ".join(said) + "; by pattern: nothing for everything, a sku, or a seller's name and /"
