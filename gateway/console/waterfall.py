@@ -13,6 +13,8 @@ from billing.models import UsageEvent
 
 WIDTH: Final = 1000
 NARROWEST: Final = 3  # a bar that is there is seen
+# Outcomes of attempts that broke off.
+FAILED: Final = frozenset({"gateway_error", "upstream_cut", "upstream_error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def _bars(event: UsageEvent, t: _Times, scale: float) -> list[Bar]:
     if t.first_ms is None:
         kind = "wait" if event.outcome in ("ok", "client_cancelled") else "failed"
         return [_bar(kind, t.sent_ms, t.end_ms, scale)]
-    flowing = "failed" if event.outcome in ("upstream_cut", "upstream_error") else "flow"
+    flowing = "failed" if event.outcome in FAILED else "flow"
     return [
         _bar("wait", t.sent_ms, t.first_ms, scale),
         _bar(flowing, t.first_ms, t.end_ms, scale),

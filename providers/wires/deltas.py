@@ -3,7 +3,7 @@ in the shapes that servers give them. Pure.
 """
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -19,27 +19,18 @@ class Delta(msgspec.Struct):
     function_call: dict[str, Any] | None = None  # what tool_calls were before
 
 
-class Spoken(NamedTuple):
-    text: str
-    reasoning: str
-    calls: list[dict[str, Any]] | None
-
-
-def spoken(delta: Delta) -> Spoken:
-    """ValueError where something stands in the place of content that is none."""
-    content, thoughts = delta.content, ""
-    if content is None or type(content) is str:
-        text = content or ""
-    else:
-        text, thoughts = _parts(content)
-    reasoning = delta.reasoning_content or delta.reasoning
-    if reasoning is not None and type(reasoning) is not str:
-        reasoning = "".join(_parts(reasoning))
-    return Spoken(
-        text or delta.refusal or "",
-        (reasoning or "") + thoughts,
-        _calls(delta) if delta.tool_calls or delta.function_call else None,
-    )
+def spoken(delta: Delta) -> tuple[str, str, list[dict[str, Any]] | None]:
+    """Text, reasoning and calls; ValueError where something stands in the place of content that is
+    none."""
+    content, reasoning = delta.content, delta.reasoning_content or delta.reasoning
+    calls = None
+    if delta.tool_calls or delta.function_call:
+        calls = _calls(delta)
+    if (content is None or type(content) is str) and reasoning is None:
+        return content or delta.refusal or "", "", calls
+    text, thoughts = _parts(content or "")
+    said = "".join(_parts(reasoning or ""))
+    return text or delta.refusal or "", said + thoughts, calls
 
 
 def _parts(content: Any) -> tuple[str, str]:

@@ -78,6 +78,11 @@ class Halves:
     def __init__(self) -> None:
         self._held: dict[tuple[int, str], str] = {}
 
+    @property
+    def open(self) -> bool:
+        """Whether a half is waiting for its other."""
+        return bool(self._held)
+
     def joined(self, at: tuple[int, str], text: str, *, last: bool = False) -> str:
         """The text without a first half that its end leaves open, and with the one left before."""
         held = self._held.pop(at, "") if self._held else ""

@@ -83,6 +83,9 @@ class _Reader:
         self._halves = loose_json.Halves()
         self._begun = False
         self._numbering: dict[int, Numbering] = {}
+        self._foreign = False  # whether a finish reason is in no word of this dialect
+        self._said: Any = None  # what the server calls its model
+        self._is_path = False
 
     @property
     def choices_missing(self) -> int:
@@ -90,20 +93,29 @@ class _Reader:
 
     def _chunks(self, answer: _Answer, data: bytes, raw: bytes) -> list[Chunk]:
         """One chunk per choice; the first carries the bytes of all."""
-        choices = answer.choices or []
-        chunks = [self._chunk(choice, at) for at, choice in enumerate(choices)]
-        if not chunks:
+        choices = answer.choices
+        if not choices:
             return []
-        if any(_is_foreign(choice.finish_reason) for choice in choices):
+        chunks = [self._chunk(choice, at) for at, choice in enumerate(choices)]
+        if self._foreign:
+            self._foreign = False
             raw = _with_own_words(data, is_event=raw is not data)
-        if any(_is_renumbered(*pair) for pair in zip(choices, chunks, strict=True)):
-            raw = _with_calls(raw, chunks)
-        chunks[0].raw = with_model_name(raw, answer.model, self._model)
-        if all(self._is_afterword(chunk) for chunk in chunks):
+        if any(chunk.tool_calls for chunk in chunks):
+            renumbered = map(_is_renumbered, choices, chunks)
+            raw = _with_calls(raw, chunks) if any(renumbered) else raw
+        if answer.model != self._said:
+            self._said = answer.model
+            self._is_path = isinstance(self._said, str) and failures.is_internal(self._said)
+        if self._is_path:
+            raw = with_model_name(raw, self._said, self._model)
+        chunks[0].raw = raw
+        if self._finished and all(self._is_afterword(chunk) for chunk in chunks):
             # What follows a finish, such as usage beside an empty delta, does not reopen it.
             for chunk in chunks:
                 chunk.hidden = True
-        self._finished.update(chunk.index for chunk in chunks if chunk.finish_reason)
+        for chunk in chunks:
+            if chunk.finish_reason:
+                self._finished.add(chunk.index)
         return chunks
 
     def _is_afterword(self, chunk: Chunk) -> bool:
@@ -111,26 +123,24 @@ class _Reader:
         return is_empty and chunk.index in self._finished
 
     def _chunk(self, choice: _Choice, at: int) -> Chunk:
-        said = spoken(choice.delta or choice.message or Delta(content=choice.text))
-        index = at if choice.index is None else int(choice.index)
-        word = finishes.canonical(choice.finish_reason)
+        index = choice.index
+        if type(index) is not int:
+            index = at if index is None else int(index)
         self._seen.add(index)
-        calls = said.calls
+        text, reasoning, calls = spoken(choice.delta or choice.message or Delta(choice.text))
+        reason = choice.finish_reason
+        if self._halves.open or not (text.isascii() and reasoning.isascii()):
+            text = self._halves.joined((index, "text"), text, last=bool(reason))
+            reasoning = self._halves.joined((index, "reasoning"), reasoning, last=bool(reason))
         if calls:
             self._called.add(index)
             calls = self._numbered(choice, index, calls)
-        chunk = Chunk(
-            b"",
-            DIALECT,
-            text=self._halves.joined((index, "text"), said.text, last=bool(word)),
-            reasoning=self._halves.joined((index, "reasoning"), said.reasoning, last=bool(word)),
-            tool_calls=calls,
-            index=index,
-            stop_sequence=_text_of(choice.stop_reason) or _text_of(choice.matched_stop),
-        )
-        self._begun = self._begun or bool(said.text or said.reasoning or said.calls)
-        if word and index not in self._finished:
-            self._finish(chunk, word)
+        chunk = Chunk(b"", DIALECT, text, reasoning, calls, index)
+        if text or reasoning or calls:
+            self._begun = True
+        if reason and index not in self._finished:
+            chunk.stop_sequence = _text_of(choice.stop_reason) or _text_of(choice.matched_stop)
+            self._finish(chunk, reason)
         return chunk
 
     def _numbered(
@@ -141,7 +151,11 @@ class _Reader:
             return [{**call, "index": at} for at, call in enumerate(calls)]
         return self._numbering.setdefault(index, Numbering()).renumbered(calls)
 
-    def _finish(self, chunk: Chunk, word: str) -> None:
+    def _finish(self, chunk: Chunk, reason: Any) -> None:
+        word = finishes.canonical(reason)
+        if not word:
+            return
+        self._foreign = self._foreign or _is_foreign(reason)
         if word in finishes.BROKEN:
             self.failure = StreamBroken(
                 f"the upstream ended with finish_reason {word}", after_first_byte=True
@@ -240,7 +254,7 @@ class StreamReader(_Reader):
         chunks = self._chunks(answer, data, raw)
         if has_usage:
             chunks[0].usage = self.usage
-        if len(self._finished) >= self._asked and self._seen <= self._finished:
+        if self._finished and len(self._finished) >= self._asked and self._seen <= self._finished:
             self.finished = True
         return chunks or [Chunk(raw, DIALECT, index=NO_CHOICE)]
 
