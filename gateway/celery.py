@@ -30,6 +30,7 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "providers.tasks.record_measurements": (1, "boards"),
     "providers.tasks.refresh_leaderboards": (5, "boards"),
     "providers.tasks.check_offers": (10, "boards"),
+    "providers.tasks.true_up_lost_calls": (10, "boards"),
     "providers.tasks.publish_in_house_prices": (300, "boards"),
     "gateway.tasks.record_refusals": (1, "boards"),
 }

@@ -75,6 +75,7 @@ class ChatRequest:
     passed_headers: Mapping[str, str] = field(default_factory=dict)  # same dialect only
     cache_salt: str = ""
     priority: int = 0
+    call_id: str = ""  # of the attempt, by which our own workers can be asked for it
     pictures: tuple[Picture, ...] = ()
     sound_tokens: int = 0
     unbounded: str = ""

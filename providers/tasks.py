@@ -4,13 +4,15 @@ import time
 
 from celery import shared_task
 
-from providers import checks, in_house, leaderboards, measurements
+from billing.redis_connection import connection
+from providers import checks, in_house, leaderboards, lost_calls, measurements
 from providers.task_runs import run_alone, run_in_turn
 
 RUN_S_MAX = 20.0
 RECORD = "providers.tasks.record_measurements"
 REFRESH = "providers.tasks.refresh_leaderboards"
 CHECK = "providers.tasks.check_offers"
+LOST = "providers.tasks.true_up_lost_calls"
 PUBLISH = "providers.tasks.publish_in_house_prices"
 
 
@@ -38,6 +40,11 @@ def check_offers() -> None:
             "doubts": lambda now: checks.settle_doubts(now=now),
         },
     )
+
+
+@shared_task(name=LOST)
+def true_up_lost_calls() -> None:
+    run_alone(LOST, lambda now: lost_calls.true_up(connection(), now=now))
 
 
 @shared_task(name=PUBLISH)

@@ -60,7 +60,8 @@ class PromptTooLong(ValueError):
 
 @dataclass(slots=True)
 class Progress:
-    """What one step gave one request; `usage` comes with the finish reason, at the end."""
+    """What one step gave one request; `usage` comes with the finish reason, at the end. The counts
+    are of the request so far."""
 
     request_id: str
     text: str
@@ -69,6 +70,8 @@ class Progress:
     usage: RequestUsage | None = None
     failure: Exception | None = None
     reading: PromptReading | None = None
+    output_tokens: int = 0
+    cached_tokens: int = 0
 
     def followed_by(self, later: "Progress") -> "Progress":
         """Both as one."""
@@ -371,6 +374,8 @@ class Engine:
         else:
             progress = Progress(sequence.request.request_id, "")
         progress.text, progress.logprobs = shown, logprobs
+        progress.output_tokens = sequence.output_count
+        progress.cached_tokens = sequence.cached_tokens or 0
         if sequence.steps == 1:
             progress.reading = sequence.reading
         worth_telling = shown or logprobs or progress.reading or reason is not None

@@ -118,7 +118,8 @@ def _input(exchange: Exchange, attempt: Attempt, stated: CanonicalUsage | None) 
     bound = attempt.candidate.input_bound
     for counts in (stated, told, attempt.reader.prompt_usage):
         if counts is not None and 0 < counts.input_tokens <= bound:
-            source = basis.PROVIDER if counts is stated else _own(attempt)
+            is_final = counts is stated and attempt.reader.finished
+            source = basis.PROVIDER if is_final else _own(attempt)
             return Part(counts.input_tokens, source, counts)
     asked = attempt.asked
     if asked is not None and 0 < asked.usage.input_tokens <= bound:

@@ -109,6 +109,11 @@ class Attempt:
     told: Told | None = None
     asked: Asked | None = None
 
+    @property
+    def is_dispatched(self) -> bool:
+        """Whether a seller may have worked on it: refusals and failures to connect cost nothing."""
+        return self.failure is None or self.failure.charged
+
     def show(self, chunk: Chunk) -> None:
         """The client's transport took a chunk."""
         self.shown.add(chunk)

@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 from billing import holds
+from gateway.dataplane.afterwards import Afterwards
 from gateway.dataplane.auth import UnknownKeys
 from gateway.dataplane.budget import Budget
 from gateway.dataplane.house_clock import HouseClock
@@ -69,6 +70,7 @@ class Plane:
                 limits=limits,
                 clock=clock,
                 pulse=self.pulse,
+                afterwards=Afterwards(self.upstream),
             ),
             breaker=breaker,
             ratios=self.ratios,

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 
 from billing.money import PICO_PER_NANO, usd_json
+from gateway.dataplane.afterwards import Afterwards
 from gateway.dataplane.exchange import (
     CLIENT_CANCELLED,
     CLIENT_STALLED,
@@ -49,6 +50,7 @@ from providers.errors import (
     Timeout,
 )
 from providers.wires import registry
+from providers.wires.calls import call_id
 from providers.wires.failures import failure
 from providers.wires.registry import wire_for
 
@@ -67,9 +69,15 @@ class Relay:
     limits: Limits
     clock: Clock
     pulse: Pulse
+    afterwards: Afterwards
 
     async def run(self, exchange: Exchange) -> None:
-        """Try the candidates in order until one has shown something or succeeded."""
+        """Try the candidates in order until one has shown something or succeeded; what our own
+        worker did of it is asked for where it was not said."""
+        await self._try_all(exchange)
+        await self.afterwards.ask(exchange)
+
+    async def _try_all(self, exchange: Exchange) -> None:
         for number, candidate in enumerate(exchange.candidates, start=1):
             if number > 1:
                 exchange.attempts.append(
@@ -134,6 +142,7 @@ class Relay:
         """Send the request; an answer that is not 200 is raised as what it means."""
         request, candidate = exchange.request, attempt.candidate
         offer = candidate.offer
+        request.call_id = call_id(exchange.request_id, attempt.number)
         call = wire_for(offer.wire).build(
             request, offer, max_output_tokens=candidate.max_output_tokens
         )

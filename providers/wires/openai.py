@@ -17,7 +17,9 @@ from providers.wires.usage import convention
 
 # Newer models of these refuse max_tokens; everybody else may not know the newer name.
 _NEW_LIMIT_NAME = frozenset({"openai", "azure"})
-_WITH_USAGE = msgspec.Raw(b'{"include_usage":true}')
+_WITH_USAGE = {"include_usage": True}
+# A count with every chunk, as vLLM calls it: a stream that ends early is counted as delivered.
+_COUNTING = {"include_usage": True, "continuous_usage_stats": True}
 _NO_TIER = frozenset({"service_tier"})
 # The tier that was priced is the one to be asked for, whatever dialect it was asked in.
 _TIERS = {1: "flex", 2: "priority", 3: "batch"}
@@ -43,6 +45,8 @@ class OpenAIWire:
                 fields["service_tier"] = _TIERS[request.service_tier]
             body = splice.translated(from_messages.chat_body, request.body, fields)
         headers = {"content-type": "application/json", **offer.headers}
+        if offer.salted and request.call_id:
+            headers["x-request-id"] = request.call_id
         return UpstreamCall(url=endpoint(offer.base_url), headers=headers, body=body)
 
     def reader(self, request: ChatRequest, offer: OfferView | None = None) -> ResponseReader:
@@ -67,7 +71,7 @@ def _splice(request: ChatRequest, offer: OfferView, max_output_tokens: int) -> b
         replaced[name] = max_output_tokens
     if request.stream and "stream_options" in request.fields:
         asked = _stream_options.decode(request.fields["stream_options"]) or {}
-        replaced["stream_options"] = {**asked, "include_usage": True}
+        replaced["stream_options"] = {**asked, **replaced["stream_options"]}
     dropped = _HOUSE_DECIDES if offer.in_house else frozenset()
     if request.service_tier == 0 and "service_tier" in request.fields:
         # Left at "auto" the vendor may serve, and bill, another tier than the one pinned.
@@ -83,7 +87,7 @@ def _ours(request: ChatRequest, offer: OfferView) -> dict[str, Any]:
     fields: dict[str, Any] = {"model": offer.upstream_model}
     if request.stream:
         fields["stream"] = True
-        fields["stream_options"] = _WITH_USAGE
+        fields["stream_options"] = _COUNTING if offer.in_house else _WITH_USAGE
     if offer.salted and request.cache_salt:
         fields["cache_salt"] = request.cache_salt
     if offer.salted and request.priority:

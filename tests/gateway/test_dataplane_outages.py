@@ -1,9 +1,11 @@
 """Redis or Postgres away, replies lost, processes killed: nothing is granted, nothing is lost."""
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 
 import httpx
 import pytest
@@ -21,11 +23,13 @@ from tests.gateway.world import (
     cost_pico,
     eventually,
     nano,
+    question,
     stream_events,
     warm,
 )
 
 GOOD_NANO = nano(cost_pico(INPUT_TOKENS, 4, len(TOKENS)))
+TOKENS_A_SECOND = 20  # of the trickle
 LIMITS = {"TOKENHOUSE_DRAIN_MS": "2500", "TOKENHOUSE_DATABASE_ANSWER_S": "5"}
 
 
@@ -327,3 +331,24 @@ def test_a_killed_process_leaves_a_hold_that_expires(world: World) -> None:
     (lease,) = world.redis.zrange(registers.leases_key(tag), 0, -1, withscores=True)
     assert world.register(alice)["held"] > 0
     assert lease[1] > 0
+
+
+def test_a_killed_process_loses_at_most_a_second_of_what_it_delivered(world: World) -> None:
+    # given: a token each 50 ms, of which eighty were read
+    alice = world.caller()
+    tag = registers.shard_tag(alice.tenant.pk)
+    body = question("trickle", stream=True, max_tokens=200)
+    with httpx.stream(
+        "POST", f"{world.plane.url}/v1/chat/completions", headers=alice.headers, json=body
+    ) as answer:
+        lines = (line for line in answer.iter_lines() if '"content": "' in line)
+        delivered = len(list(islice(lines, 80)))
+        # when
+        world.plane.kill()
+    # then: an estimate, and no bound
+    (lease,) = world.redis.zrange(registers.leases_key(tag), 0, -1)
+    event = json.loads(world.redis.hget(registers.hold_key(tag, lease.decode()), "event") or b"")
+    booked = event["usage"]["output_tokens"]
+    assert delivered - 1.5 * TOKENS_A_SECOND <= booked <= delivered + TOKENS_A_SECOND
+    assert event["usage_source"] in ("bytes", "measured_ratio")
+    assert event["usage"]["input_tokens"] < 40

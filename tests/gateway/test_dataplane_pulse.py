@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from gateway.dataplane.afterwards import Afterwards
 from gateway.dataplane.exchange import DEADLINE, GATEWAY_ERROR, UPSTREAM_CUT, UPSTREAM_ERROR
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.own_trouble import is_own
@@ -161,6 +162,7 @@ def test_a_slow_reader_s_deadline_does_not_close_an_offer_that_was_answering(
         limits=Limits(),
         clock=HandClock(),
         pulse=Told(),  # type: ignore[arg-type]
+        afterwards=Afterwards(None),  # type: ignore[arg-type]
     )
     # when: three requests in a row use up all of their time
     for _ in range(3):

@@ -90,6 +90,7 @@ def test_every_task_of_the_clockwork_leaves_a_note(redis_client: redis.Redis) ->
         tasks.refresh_leaderboards,
         tasks.check_offers,
         tasks.publish_in_house_prices,
+        tasks.true_up_lost_calls,
         gateway_tasks.record_refusals,
         gateway_tasks.recharge_credit,
         gateway_tasks.tell_of_budgets,

@@ -15,8 +15,11 @@ from workers.server.embeddings import Embedder
 from workers.server.exchange import JSON, ClientGone, Exchange, Receive, Send
 from workers.server.generation import Generator
 from workers.server.protocol import AnyCall, decode
+from workers.server.recent import RecentCalls
 from workers.server.responses import encode
 from workers.server.text_request import CompletionRequest, EmbeddingRequest
+
+CALLS = "/v1/calls/"
 
 Scope = dict[str, Any]
 Read = Callable[[], Awaitable[tuple[bytes, bytes]]]
@@ -37,7 +40,8 @@ class App:
         self._bridge = bridge
         self._builder = builder
         self._config = config
-        generator = Generator(bridge, builder, config.model_name)
+        self._recent = RecentCalls()
+        generator = Generator(bridge, builder, config.model_name, self._recent)
         embedder = Embedder(bridge, builder, config.model_name)
         counter = tokens.TokenCounter(builder)
         self._open_paths: dict[str, Read] = {"/health": self._health}
@@ -53,7 +57,10 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        exchange = Exchange(receive, send, send_timeout_s=self._config.send_timeout_s)
+        call_id = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        exchange = Exchange(
+            receive, send, send_timeout_s=self._config.send_timeout_s, call_id=call_id
+        )
         try:
             await self._answer(scope, exchange)
         except errors.ApiError as error:
@@ -69,6 +76,9 @@ class App:
         if path in reads and method == "GET":
             body, content_type = await reads[path]()
             await exchange.respond(body, content_type=content_type, headers=[])
+        elif path.startswith(CALLS) and method == "GET":
+            body = await self._recent.read(path.removeprefix(CALLS))
+            await exchange.respond(body, headers=[])
         elif path in self._post_paths and method == "POST":
             kind, answer = self._post_paths[path]
             body = await exchange.read_body(self._config.max_body_bytes)

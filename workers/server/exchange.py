@@ -20,7 +20,12 @@ class ClientGone(ConnectionError):
 
 
 class Exchange:
-    def __init__(self, receive: Receive, send: Send, *, send_timeout_s: float) -> None:
+    """`call_id` is the caller's name for its call, empty where it gave none."""
+
+    def __init__(
+        self, receive: Receive, send: Send, *, send_timeout_s: float, call_id: str = ""
+    ) -> None:
+        self.call_id = call_id
         self._receive = receive
         self._send = send
         self._send_timeout_s = send_timeout_s

@@ -15,6 +15,7 @@ from workers.server.calls import CallBuilder
 from workers.server.chat_request import ChatRequest
 from workers.server.exchange import ClientGone, Exchange
 from workers.server.protocol import AnyCall, Sampling
+from workers.server.recent import Call, RecentCalls
 from workers.server.responses import DONE, Answers, ResponseWriter, event
 from workers.server.text_request import CompletionRequest
 
@@ -36,23 +37,36 @@ def submit(bridge: EngineBridge, requests: list[GenerationRequest]) -> Stream:
 
 
 class Generator:
-    def __init__(self, bridge: EngineBridge, builder: CallBuilder, model_name: str) -> None:
+    def __init__(
+        self, bridge: EngineBridge, builder: CallBuilder, model_name: str, recent: RecentCalls
+    ) -> None:
+        self._recent = recent
         self._bridge = bridge
         self._builder = builder
         self._model_name = model_name
 
     async def answer(self, call: AnyCall, size: int, exchange: Exchange) -> None:
-        """Answer a call whose body had `size` bytes."""
+        """Answer a call whose body had `size` bytes, and remember what it used."""
         assert isinstance(call, ChatRequest | CompletionRequest)
+        remembered = self._recent.open(exchange.call_id)
+        try:
+            await self._answer(call, size, exchange, remembered)
+        finally:
+            remembered.end()
+
+    async def _answer(
+        self, call: ChatRequest | CompletionRequest, size: int, exchange: Exchange, remembered: Call
+    ) -> None:
         compiles = call.schema is not None or isinstance(call, ChatRequest) and bool(call.tools)
         if size > INLINE_BODY_BYTES or compiles:
             requests = await asyncio.to_thread(self._builder.requests, call)
         else:
             requests = self._builder.requests(call)
+        writer = self._writer(call, requests)
+        remembered.answers = writer.answers
         stream = submit(self._bridge, requests)
         try:
             async with exchange.watched(stream.disconnect):
-                writer = self._writer(call, requests)
                 if call.stream:
                     await _stream(stream, writer, exchange, wants_usage=call.includes_usage)
                 else:
@@ -74,6 +88,7 @@ class Generator:
             answers=answers,
             tokenizer=self._builder.engine.tokenizer,
             echo=echo,
+            counts_on=call.counts_on,
         )
 
 

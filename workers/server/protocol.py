@@ -61,6 +61,7 @@ class Queued(AnyCall, kw_only=True):
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None  # as vLLM calls it: counts with every chunk
 
 
 class JsonSchema(msgspec.Struct):
@@ -123,6 +124,12 @@ class Sampling(Queued, kw_only=True):
     @property
     def includes_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def counts_on(self) -> bool:
+        return self.includes_usage and bool(
+            self.stream_options and self.stream_options.continuous_usage_stats
+        )
 
     @property
     def schema(self) -> str | None:

@@ -64,6 +64,8 @@ class Choice:
     parser: ForcedParser | FreeParser | None = None
     calls_told: int = 0
     usage: RequestUsage | None = None
+    output_tokens: int = 0
+    cached_tokens: int | None = None  # None until a step has told
 
 
 class Answers:
@@ -81,9 +83,30 @@ class Answers:
         choice = self.by_id[progress.request_id]
         if progress.usage is not None:
             choice.usage = progress.usage
+        if progress.output_tokens:
+            choice.output_tokens = progress.output_tokens
+            choice.cached_tokens = progress.cached_tokens
         if progress.reading is not None:
             self.prompt_logprobs[choice.prompt_index] = progress.reading.logprobs
         return choice
+
+    def usage_so_far(self) -> Json:
+        """The counts of what was told: a prompt counts once, outputs add up."""
+        prompts = {choice.prompt_index: len(choice.prompt) for choice in self.by_id.values()}
+        cached: dict[int, int] = {}
+        for choice in self.by_id.values():
+            if choice.cached_tokens is not None:
+                # Later choices share the blocks of the first.
+                least = cached.get(choice.prompt_index, choice.cached_tokens)
+                cached[choice.prompt_index] = min(least, choice.cached_tokens)
+        prompt = sum(prompts.values())
+        completion = sum(choice.output_tokens for choice in self.by_id.values())
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": sum(cached.values())},
+        }
 
     def usage(self) -> Json:
         prompts: dict[int, list[RequestUsage]] = {}
@@ -104,10 +127,13 @@ class ResponseWriter:
     answers: Answers
     tokenizer: Tokenizer
     echo: bool = False
+    counts_on: bool = False  # says with every chunk what was used so far
 
     def chunk(self, progress: Progress) -> bytes:
         choice = self.answers.note(progress)
         body = {**self._head(is_chunk=True), "choices": [self._delta(choice, progress)]}
+        if self.counts_on:
+            body["usage"] = self.answers.usage_so_far()
         choice.is_begun = True
         return event(body)
 
