@@ -252,6 +252,13 @@ QUARANTINE_DAYS = env.integer(
     maximum=365,
 )
 
+# --- browsers ------------------------------------------------------------------------------------
+DATAPLANE_CORS_ORIGINS = env.words(
+    "TOKENHOUSE_CORS_ORIGINS",
+    purpose="origins whose pages may call the API from a browser, such as https://app.example, "
+    "separated by commas; * for any, none by default",
+)
+
 # --- data plane limits ---------------------------------------------------------------------------
 DATAPLANE_BODY_BYTES_MAX = env.integer(
     "TOKENHOUSE_BODY_BYTES_MAX",

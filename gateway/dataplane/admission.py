@@ -202,9 +202,9 @@ def _hold_request(exchange: Exchange) -> HoldRequest:
     )
 
 
-def refusal(refused: Refused, hold: Hold | None = None) -> GatewayError:
+def refusal(refused: Refused, principal: Principal, hold: Hold | None = None) -> GatewayError:
     """A refused hold as the error that the caller sees, with the scope and what is left."""
-    scope = f"{refused.scope_kind} {refused.scope_id}".strip()
+    scope = principal.called(refused.scope_kind, refused.scope_id)
     detail = {
         "scope": refused.scope_kind,
         "scope_id": refused.scope_id,

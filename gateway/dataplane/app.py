@@ -9,7 +9,6 @@ import asyncio
 import gc
 import logging
 import signal
-from typing import Any
 
 import django
 
@@ -21,15 +20,18 @@ django.setup()
 # Only now: what follows reads settings and tables.
 from django.conf import settings  # noqa: E402
 
-from gateway.dataplane import pages, quoting  # noqa: E402
+from gateway.dataplane import cors, pages, quoting  # noqa: E402
 from gateway.dataplane.client import Client, Receive, Scope, Send  # noqa: E402
 from gateway.dataplane.limits import Limits  # noqa: E402
 from gateway.dataplane.plane import Plane  # noqa: E402
 from gateway.dataplane.request_id import new_request_id  # noqa: E402
 from gateway.dataplane.snapshot_loader import DatabaseSource  # noqa: E402
 from gateway.dataplane.stopwatch import SystemClock  # noqa: E402
-from gateway.dataplane.surfaces import openai_chat  # noqa: E402
-from gateway.dataplane.surfaces.registry import SURFACES, Surface  # noqa: E402
+from gateway.dataplane.surfaces.registry import (  # noqa: E402
+    SURFACES,
+    Surface,
+    spoken_by,
+)
 from gateway.dataplane.watchdog import Interrupted, Watchdog  # noqa: E402
 from gateway.errors import (  # noqa: E402
     GatewayError,
@@ -109,21 +111,28 @@ class Application:
         request_id = new_request_id(plane.clock.now_ms())
         # Base addresses end with a slash as often as not, and so then do the paths made of them.
         path = scope["path"].rstrip("/") or "/"
-        surface = quoting.surface_of(client.headers) if path == quoting.PATH else SURFACES.get(path)
+        surface = SURFACES.get(path) or spoken_by(client.headers, path)
+        client.labels += [
+            (b"x-request-id", request_id.encode()),
+            (b"request-id", request_id.encode()),
+            *cors.head_of(client.headers, plane.limits.cors_origins),
+        ]
         try:
             _check_protocol(client)
-            if surface is None:
+            if cors.is_preflight(scope["method"], client.headers):
+                await client.answer(204, cors.preflight_head(client.headers), b"")
+            elif path not in SURFACES and path != quoting.PATH:
                 await pages.serve(plane, client, scope["method"], path)
             else:
                 await self._post(plane, surface, client, scope["method"], path, request_id)
         except Interrupted:
             logger.debug("the client of %s left before there was an answer", request_id)
         except GatewayError as error:
-            await _refuse(surface or openai_chat, client, error, request_id)
+            await _refuse(surface, client, error, request_id)
         except Exception:
             logger.exception("request %s failed", request_id)
             failed = GatewayError("Something went wrong on our side; the request id says where.")
-            await _refuse(surface or openai_chat, client, failed, request_id)
+            await _refuse(surface, client, failed, request_id)
         finally:
             watchdog.close()
             client.release()
@@ -155,12 +164,11 @@ def _check_protocol(client: Client) -> None:
         raise UpgradeRequired("WebSocket is not spoken here. Send the request by POST.")
 
 
-async def _refuse(surface: Any, client: Client, error: GatewayError, request_id: str) -> None:
+async def _refuse(surface: Surface, client: Client, error: GatewayError, request_id: str) -> None:
     """Tell the caller in its own dialect; silently nothing where it is gone or was answered."""
     if client.started or client.watchdog.client_left:
         return
-    head = [(b"content-type", b"application/json"), (b"x-request-id", request_id.encode())]
-    head += [*client.head, *error.headers]
+    head = [(b"content-type", b"application/json"), *client.head, *error.headers]
     if error.retry_after_s is not None:
         head.append((b"retry-after", str(error.retry_after_s).encode()))
     if not error.retryable:
@@ -168,6 +176,7 @@ async def _refuse(surface: Any, client: Client, error: GatewayError, request_id:
         head.append((b"x-should-retry", b"false"))
     client.watchdog.grant(LAST_WORDS_S)
     try:
+        await client.pass_over_rest()
         await client.answer(error.status, head, surface.render_error(error, request_id))
     except Interrupted:
         client.cut()

@@ -67,6 +67,13 @@ class Principal:
     session_cap: SpendScope | None = None
     overdraft_nano: int = 0
     call_use: Mapping[str, CallUse] = field(default_factory=dict)  # by model
+    tenant_name: str = ""
+    team_name: str = ""
+
+    def called(self, kind: str, scope_id: str) -> str:
+        """A scope in the words of those who made it, not by its number."""
+        name = {"key": self.name, "team": self.team_name, "tenant": self.tenant_name}.get(kind, "")
+        return f"{kind} “{name}”" if name else f"{kind} {scope_id}".strip()
 
 
 Lookup = Callable[[KeyHash], Awaitable[Principal | None]]

@@ -24,6 +24,8 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+# Of a body that is refused, also for its length, so many times the limit is passed over.
+REST_FACTOR = 2
 VERSION_HEADER = (HEADER.encode(), VERSION.encode())
 
 
@@ -33,6 +35,7 @@ class Client:
     __slots__ = (
         "_budget",
         "_limits",
+        "_is_read",
         "_receive",
         "_scope",
         "_send",
@@ -40,6 +43,8 @@ class Client:
         "cut_off",
         "head",
         "headers",
+        "labels",
+        "rates",
         "repeated",
         "started",
         "tenant",
@@ -62,10 +67,13 @@ class Client:
         self._limits = limits
         self._budget = budget
         self._taken = 0
+        self._is_read = False
         self.watchdog = watchdog
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.repeated = _repeated(scope["headers"], self.headers)
-        self.head: list[tuple[bytes, bytes]] = []  # belongs to every answer, refusals too
+        self.head: list[tuple[bytes, bytes]] = []  # belongs to a refusal
+        self.labels: list[tuple[bytes, bytes]] = []  # belong to every answer
+        self.rates: list[tuple[bytes, bytes]] = []  # what is left of its minute
         self.started = False
         self.tenant: int | None = None  # known before anything is held
         self.cut_off = False
@@ -99,6 +107,7 @@ class Client:
             # A body of the declared length is complete; the message that says so comes later.
             if size == length or not message.get("more_body"):
                 break
+        self._is_read = True
         self._watch()
         if not size:
             raise InvalidRequest("The request has no body; send a JSON object.")
@@ -118,6 +127,30 @@ class Client:
             # Also what the server says of a body that is not framed as its headers promise.
             raise InvalidRequest("The body ended before it was complete.", code="broken_body")
         return message
+
+    async def pass_over_rest(self) -> None:
+        """Read what is left of a body that nobody wants, within limits: a caller that is still
+        sending when its connection is closed hears of that alone, and not why."""
+        is_sent = b"transfer-encoding" in self.headers or self.headers.get(
+            b"content-length", b"0"
+        ) not in (b"", b"0")
+        # Who asks before it sends has sent nothing.
+        if self._is_read or not is_sent or b"expect" in self.headers:
+            return
+        self._is_read = True
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._limits.rest_timeout_s
+        left = REST_FACTOR * self._limits.body_bytes_max
+        while left > 0 and (left_s := until - loop.time()) > 0:
+            try:
+                message = await self.watchdog.wait(
+                    self._receive(), limit_s=left_s, reason=ClientStalled
+                )
+            except (ClientStalled, DeadlinePassed):
+                return
+            left -= len(message.get("body", b""))
+            if not message.get("more_body"):
+                return
 
     def hold(self, size: int) -> None:
         """Count bytes that this request makes the process hold; Unavailable where too many."""
@@ -146,7 +179,7 @@ class Client:
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
-        head = [*headers, VERSION_HEADER]
+        head = [*headers, *self.labels, *self.rates, VERSION_HEADER]
         await self._give({"type": "http.response.start", "status": status, "headers": head})
 
     async def write(self, data: bytes) -> None:

@@ -14,6 +14,7 @@ class Limits:
     stream_bytes_max: int = 256 * 1024  # held back per stream before the first token
     held_bytes_max: int = 512 * 1024 * 1024  # of bodies and whole answers, all requests together
     body_timeout_s: float = 60.0
+    rest_timeout_s: float = 3.0  # for the rest of a body that was refused
     connect_timeout_s: float = 5.0
     first_byte_timeout_s: float = 60.0
     first_token_timeout_s: float = 120.0
@@ -24,6 +25,7 @@ class Limits:
     redis_timeout_s: float = 2.0
     clock_skew_ms_max: int = 500
     attempts_max: int = 2
+    cors_origins: frozenset[str] = frozenset()  # pages of these may call from browsers
     spool_dir: Path = Path(".tokenhouse/spool")
 
     @classmethod
@@ -40,5 +42,6 @@ class Limits:
             write_stall_s=settings.DATAPLANE_WRITE_STALL_MS / 1000,
             shutdown_s=settings.DATAPLANE_DRAIN_MS / 1000,
             clock_skew_ms_max=settings.CLOCK_SKEW_MS_MAX,
+            cors_origins=frozenset(settings.DATAPLANE_CORS_ORIGINS),
             spool_dir=settings.DATAPLANE_SPOOL_DIR,
         )

@@ -9,9 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from billing import registers
-from billing.holds import Placed
+from billing.holds import Placed, Refused
 from billing.money import PICO_PER_NANO
-from gateway.dataplane import admission, auth, narrowing, refusals, relay, verdicts
+from gateway.dataplane import (
+    admission,
+    auth,
+    narrowing,
+    rate_headers,
+    refusals,
+    relay,
+    verdicts,
+)
 from gateway.dataplane.auth import Principal, UnknownKeys
 from gateway.dataplane.client import Client
 from gateway.dataplane.exchange import OK, STOPPED, Exchange
@@ -82,15 +90,13 @@ class Pipeline:
             ranking = self.rank(request, principal)
             for narrowings_left in range(NARROWINGS_MAX, -1, -1):
                 exchange = self._plan(surface, client, principal, request, ranking, request_id)
-                outcome = await admission.place(
-                    exchange, pipe=self.pipe, snapshots=self.snapshots, settler=self.settler
-                )
+                outcome = await self._place(exchange)
                 if isinstance(outcome, Placed):
                     self._note_placed(exchange, outcome)
                     return exchange
                 narrower = narrowing.narrowed(exchange, outcome) if narrowings_left else None
                 if narrower is None:
-                    raise admission.refusal(outcome, exchange.hold)
+                    raise admission.refusal(outcome, principal, exchange.hold)
                 ranking = narrower
             raise AssertionError("the last round returns or raises")
         except GatewayError as error:
@@ -103,6 +109,23 @@ class Pipeline:
                 at_ms=self.clock.now_ms(),
             )
             raise
+
+    async def _place(self, exchange: Exchange) -> Placed | Refused:
+        """The hold, and beside it what the caller is told of its minute."""
+        rates, tenant = exchange.principal.rates, exchange.principal.tenant_id
+        now_ms = exchange.started_ms
+        asked = rate_headers.ask(self.pipe, tenant=tenant, rates=rates, now_ms=now_ms)
+        outcome = await admission.place(
+            exchange, pipe=self.pipe, snapshots=self.snapshots, settler=self.settler
+        )
+        exchange.client.rates = await rate_headers.told(
+            asked,
+            rates=rates,
+            own=(1, exchange.hold.tokens) if isinstance(outcome, Placed) else (0, 0),
+            now_ms=now_ms,
+            dialect=exchange.request.dialect,
+        )
+        return outcome
 
     def _note_placed(self, exchange: Exchange, placed: Placed) -> None:
         """What the hold script told beside its yes: the session's cost, and who would have said

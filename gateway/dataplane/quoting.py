@@ -5,7 +5,6 @@ else of OpenAI. It is ranked, cut and bounded by the same functions as a call, s
 is what a hold would be. Counted against the key's requests per minute.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,7 +19,6 @@ from gateway.dataplane.auth import CallUse, Principal
 from gateway.dataplane.client import Client
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.redis_pipe import NO_ANSWER
-from gateway.dataplane.surfaces import anthropic_messages, openai_chat
 from gateway.dataplane.surfaces.registry import Surface
 from gateway.errors import Unavailable
 from gateway.routing import explain
@@ -34,10 +32,6 @@ NO_PAST = "bounds"
 THOUSAND = 1000
 
 _encode = msgspec.json.Encoder().encode
-
-
-def surface_of(headers: Mapping[bytes, bytes]) -> Surface:
-    return anthropic_messages if b"anthropic-version" in headers else openai_chat
 
 
 async def serve(pipeline: Pipeline, surface: Surface, client: Client, *, request_id: str) -> None:
@@ -56,7 +50,6 @@ async def serve(pipeline: Pipeline, surface: Surface, client: Client, *, request
     head = [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),
-        (b"x-request-id", request_id.encode()),
     ]
     await client.answer(200, head, _encode(document))
 
@@ -78,7 +71,7 @@ async def _count(pipeline: Pipeline, principal: Principal) -> None:
             code="registers_unavailable",
         ) from None
     if refused is not None:
-        raise admission.refusal(refused)
+        raise admission.refusal(refused, principal)
 
 
 def _document(

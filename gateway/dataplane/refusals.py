@@ -33,8 +33,8 @@ def note_shadows(
     ]
     kind, scope_id, window = caps[0]
     error = OverBudget(
-        f"Served. The watched limit per {window} of {kind} {scope_id} would have refused it: it "
-        f"may cost up to ${needed}.",
+        f"Served. The watched limit per {window} of {exchange.principal.called(kind, scope_id)} "
+        f"would have refused it: it may cost up to ${needed}.",
         code=WOULD_REFUSE,
         detail={"caps": named, "needed_usd": needed},
     )

@@ -105,7 +105,7 @@ class Relay:
                 logger.warning("%s at %s: %s", exchange.request_id, offer.sku, problem)
             _fail(attempt, problem)
         except Silent:
-            _fail(attempt, Timeout(f"{offer.provider_name} sent nothing for too long"))
+            _fail(attempt, Timeout("it sent nothing for too long"))
         except DeadlinePassed:
             attempt.outcome = DEADLINE
             attempt.failure = Timeout("the request used up all of its time")
@@ -326,7 +326,6 @@ def head_of(exchange: Exchange) -> list[tuple[bytes, bytes]]:
     head = [
         (b"content-type", exchange.writer.content_type),
         (b"cache-control", b"no-store"),
-        (b"x-request-id", exchange.request_id.encode()),
         (b"x-tokenhouse-offer", exchange.last.candidate.offer.sku.encode()),
     ]
     candidate = exchange.last.candidate

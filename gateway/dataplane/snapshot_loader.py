@@ -55,7 +55,7 @@ class DatabaseSource:
 
 
 def _principals(keys: "QuerySet[ApiKey]") -> dict[KeyHash, Principal]:
-    rows = list(keys.select_related("tenant"))
+    rows = list(keys.select_related("tenant", "team"))
     tenants = {key.tenant_id for key in rows}
     terms = _Terms(
         spend=_spend_scopes(tenants),
@@ -121,6 +121,8 @@ def _principal(key: ApiKey, terms: _Terms) -> Principal:
             **terms.profiles.get((tenant_id, key.pk), {}),
         },
         price_lists=terms.price_lists[tenant_id],
+        tenant_name=key.tenant.name,
+        team_name=key.team.name if key.team is not None else "",
     )
 
 

@@ -57,7 +57,9 @@ def error_of(exchange: Exchange, *, rest_ms: int = 0) -> GatewayError:
     if status in (429, 503):
         retry_after_s = max(retry_after_s or 1, -(-rest_ms // 1000))
     seller = attempt.candidate.offer.provider_name
-    message = f"{seller}: {problem.message}"
+    message = problem.message
+    if not message.lower().startswith(seller.lower()):  # many name themselves
+        message = f"{seller}: {message}"
     if problem.detail:
         message += f" (request {exchange.request_id})"
     return AllAttemptsFailed(

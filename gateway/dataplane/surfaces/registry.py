@@ -23,6 +23,15 @@ class Surface(Protocol):
     def render_error(self, error: GatewayError, request_id: str) -> bytes: ...
 
 
+def spoken_by(headers: Mapping[bytes, bytes], path: str) -> Surface:
+    """The dialect of a caller at a path that is no surface's own."""
+    if path.startswith(anthropic_messages.PATH) or b"anthropic-version" in headers:
+        return anthropic_messages
+    if b"x-api-key" in headers and b"authorization" not in headers:
+        return anthropic_messages
+    return openai_chat
+
+
 SURFACES: dict[str, Surface] = {
     openai_chat.PATH: openai_chat,
     anthropic_messages.PATH: anthropic_messages,
