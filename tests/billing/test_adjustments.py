@@ -7,7 +7,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import DatabaseError, IntegrityError, transaction
 
-from billing import credit, prices, rebates, returns, tax, topups
+from billing import credit, prices, returns, tax, topups
 from billing.errors import CreditRefused, InvoiceRefused
 from billing.invoicing import adjustments, coverage, focus, pdf, settling, untaxed
 from billing.invoicing.adjustments import Cause
@@ -193,7 +193,6 @@ def test_rebates_count_corrections_and_not_themselves(office: Office) -> None:
     # then
     assert adjustments.given_pico(office.books.tenant, MARCH) == 3 * USD
     assert adjustments.given_pico(office.books.tenant, date(2026, 2, 1)) == 0
-    assert rebates.month_of(TENTH_OF_APRIL) == date(2026, 4, 1)
 
 
 def test_tax_of_a_credited_invoice_that_was_paid_is_credit_and_not_stranded(
