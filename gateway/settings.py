@@ -323,6 +323,14 @@ DATAPLANE_HELD_BYTES_MAX = env.integer(
     minimum=1024 * 1024,
     maximum=64 * 1024**3,
 )
+DATAPLANE_CONNECTIONS_MAX = env.integer(
+    "TOKENHOUSE_CONNECTIONS_MAX",
+    purpose="connections of one API process, at most, where it may have the descriptors for them; "
+    "those without a request yield from half of it on",
+    default=4_096,
+    minimum=32,
+    maximum=40_000,
+)
 DATAPLANE_DRAIN_MS = env.integer(
     "TOKENHOUSE_DRAIN_MS",
     purpose="how long running requests may go on when the API is told to stop",

@@ -105,6 +105,7 @@ class Application:
         assert task is not None
         watchdog = Watchdog(deadline_s=plane.limits.deadline_s, pulse=plane.pulse)
         plane.serving(task, watchdog)
+        plane.door.enter(scope.get("client"))
         client = Client(
             scope, receive, send, limits=plane.limits, watchdog=watchdog, budget=plane.budget
         )
@@ -137,6 +138,7 @@ class Application:
             watchdog.close()
             client.release()
             plane.served(task)
+            plane.door.leave(scope.get("client"))
 
     async def _post(
         self,
@@ -151,6 +153,7 @@ class Application:
             raise MethodNotAllowed("Use POST here.")
         if plane.stopping:
             raise Unavailable("This process is stopping. Try again.")
+        plane.door.check()
         if path == quoting.PATH:
             await quoting.serve(plane.pipeline, surface, client, request_id=request_id)
         else:

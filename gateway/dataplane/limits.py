@@ -23,6 +23,7 @@ class Limits:
     write_stall_s: float = 30.0
     shutdown_s: float = 20.0
     redis_timeout_s: float = 2.0
+    connections_max: int = 4_096
     clock_skew_ms_max: int = 500
     attempts_max: int = 2
     cors_origins: frozenset[str] = frozenset()  # pages of these may call from browsers
@@ -41,6 +42,7 @@ class Limits:
             deadline_s=settings.DATAPLANE_DEADLINE_MS / 1000,
             write_stall_s=settings.DATAPLANE_WRITE_STALL_MS / 1000,
             shutdown_s=settings.DATAPLANE_DRAIN_MS / 1000,
+            connections_max=settings.DATAPLANE_CONNECTIONS_MAX,
             clock_skew_ms_max=settings.CLOCK_SKEW_MS_MAX,
             cors_origins=frozenset(settings.DATAPLANE_CORS_ORIGINS),
             spool_dir=settings.DATAPLANE_SPOOL_DIR,

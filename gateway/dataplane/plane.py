@@ -5,9 +5,11 @@ import logging
 from typing import Any
 
 from billing import holds
+from gateway.dataplane import descriptors
 from gateway.dataplane.afterwards import Afterwards
 from gateway.dataplane.auth import UnknownKeys
 from gateway.dataplane.budget import Budget
+from gateway.dataplane.door import Door
 from gateway.dataplane.house_clock import HouseClock
 from gateway.dataplane.leases import Leases
 from gateway.dataplane.limits import Limits
@@ -52,6 +54,8 @@ class Plane:
         self.upstream = Upstream(connect_timeout_s=limits.connect_timeout_s, clock=clock)
         self.budget = Budget(limits.held_bytes_max)
         self.redis_watch = RedisWatch(pipe=self.pipe, snapshots=self.snapshots, clock=clock)
+        room = descriptors.room(descriptors.raise_limit(), wished=limits.connections_max)
+        self.door = Door(room)
         self.stopping = False
         self._serving: dict[asyncio.Task[Any], Watchdog] = {}
         self.ratios = Ratios(clock.monotonic)
@@ -81,6 +85,7 @@ class Plane:
 
     async def start(self) -> None:
         self.pulse.start()
+        self.door.start()
         try:
             self.spool.open()
         except OSError:
@@ -114,6 +119,7 @@ class Plane:
                 await asyncio.wait(late, timeout=LAST_WORDS_S)
         self.redis_watch.close()
         self.pulse.stop()
+        self.door.close()
         await self.leases.close()
         await self.settler.close()
         await self.snapshots.close()

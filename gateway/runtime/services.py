@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Final
 from django.conf import settings
 
 from gateway import env
+from gateway.dataplane import descriptors
 from gateway.runtime.child import Program
 from gateway.runtime.places import CLONE, Places
 from gateway.runtime.supervisor import Service, Stage
@@ -18,6 +20,8 @@ MODEL: Final = "smollm2-135m-instruct"
 SPECULATION: Final = {"plain": "off", "phrases": "phrases+ngram"}
 WORKER_PYTHON: Final = CLONE / ".venv-worker" / "bin" / "python"
 DATAPLANE_BUFFER_BYTES: Final = 65_536
+CONNECTIONS_WAITING_MAX: Final = 4_096
+HEADER_TIMEOUT_MS: Final = 10_000
 # Secrets and addresses of the gateway are no business of the workers' processes.
 GATEWAY_ONLY: Final = ("DATABASE_URL", "REDIS_URL", "TOKENHOUSE_", "DJANGO_")
 
@@ -33,6 +37,9 @@ def data_plane() -> Service:
         *_granian(settings.DATAPLANE_HOST, settings.DATAPLANE_PORT, interface="asgi"),
         f"--workers={settings.DATAPLANE_PROCESSES}",
         f"--workers-kill-timeout={settings.DATAPLANE_DRAIN_MS // 1000 + 5}",
+        # As many as it has descriptors for: what comes beyond waits to be let in.
+        f"--backpressure={connections_max()}",
+        f"--backlog={CONNECTIONS_WAITING_MAX}",
         # What the server itself holds for a client that does not read; its default is 400 KB.
         f"--http1-buffer-size={DATAPLANE_BUFFER_BYTES}",
         "gateway.dataplane.app:app",
@@ -42,6 +49,14 @@ def data_plane() -> Service:
     own = {**program.environment, "DJANGO_SETTINGS_MODULE": "gateway.dataplane.settings"}
     program = dataclasses.replace(program, environment=own)
     return Service(name="dataplane", stage=Stage.DATA_PLANE, program=program)
+
+
+def connections_max() -> int:
+    """What the server may hold open: the process raises its own limit when it starts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = descriptors.DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else hard
+    wished = settings.DATAPLANE_CONNECTIONS_MAX
+    return descriptors.room(min(limit, descriptors.DESCRIPTORS_MAX), wished=wished).connections_max
 
 
 def console() -> Service:
@@ -151,6 +166,7 @@ def _reachable(host: str) -> str:
 def _granian(host: str, port: int, *, interface: str) -> tuple[str, ...]:
     server = ("-m", "granian", f"--interface={interface}", "--http=1", "--no-ws", "--loop=uvloop")
     workers = ("--respawn-failed-workers", "--runtime-threads=1")
+    workers = (*workers, f"--http1-header-read-timeout={HEADER_TIMEOUT_MS}")
     return (*server, *workers, f"--host={host}", f"--port={port}")
 
 

@@ -67,6 +67,8 @@ class DataPlane:
     port: int
     environment: dict[str, str]
     log: Path
+    prefix: tuple[str, ...] = ()  # a program that starts it under other limits
+    connections_max: int = 1_024
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,8 +80,9 @@ class DataPlane:
         return Path(self.environment["TOKENHOUSE_DATA_DIR"]) / "spool"
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "granian", "--interface", "asgi", "--no-ws"]
+        command = [*self.prefix, sys.executable, "-m", "granian", "--interface", "asgi", "--no-ws"]
         command += ["--http1-buffer-size", str(DATAPLANE_BUFFER_BYTES)]
+        command += ["--backpressure", str(self.connections_max)]
         command += ["--port", str(self.port), "gateway.dataplane.app:app"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
