@@ -166,8 +166,8 @@ def _reachable(host: str) -> str:
 def _granian(host: str, port: int, *, interface: str) -> tuple[str, ...]:
     server = ("-m", "granian", f"--interface={interface}", "--http=1", "--no-ws", "--loop=uvloop")
     workers = ("--respawn-failed-workers", "--runtime-threads=1")
-    workers = (*workers, f"--http1-header-read-timeout={HEADER_TIMEOUT_MS}")
-    return (*server, *workers, f"--host={host}", f"--port={port}")
+    waits = (f"--http1-header-read-timeout={HEADER_TIMEOUT_MS}",)
+    return (*server, *workers, *waits, f"--host={host}", f"--port={port}")
 
 
 def _celery() -> tuple[str, ...]:
