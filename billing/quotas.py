@@ -30,6 +30,7 @@ LIMIT_PICO_MAX: Final = 10**30
 NAME_LENGTH_MAX: Final = 200
 CALENDAR: Final = (Quota.Window.DAY, Quota.Window.WEEK, Quota.Window.MONTH)
 OWNED_SCOPES: Final = (ScopeKind.TEAM, ScopeKind.KEY)
+RateValues = Mapping[str, int | None]
 OWN_LIMIT: Final = "a key does not loosen a limit that binds it"
 
 
@@ -303,45 +304,59 @@ def set_rate_limit(
     rpm: int | None = None,
     tpm: int | None = None,
     concurrency: int | None = None,
-    may_loosen: bool = True,
 ) -> RateLimit | None:
-    """Set all three rate limits of a scope; None lifts one, and all None remove the row. Who may
-    not loosen them is refused what lets more through."""
+    """Set all three rate limits of a scope; None lifts one, and all None remove the row."""
+    rates = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
+    with transaction.atomic():
+        return _write_rates(tenant, (scope_kind, scope_id), rates, actor=actor, now=now)
+
+
+def tighten_rate_limit(
+    *, tenant: Tenant, scope: tuple[str, int], rates: RateValues, actor: str, now: datetime
+) -> RateLimit | None:
+    """The same for who may not loosen them: refused what lets more through."""
+    kind, scope_id = scope
+    with transaction.atomic():
+        rows = RateLimit.objects.select_for_update()
+        known = rows.filter(tenant=tenant, scope_kind=kind, scope_id=scope_id)
+        if _lets_more(known.values(*rates).first() or {}, rates):
+            raise LimitRefused(OWN_LIMIT)
+        return _write_rates(tenant, scope, rates, actor=actor, now=now)
+
+
+def _write_rates(
+    tenant: Tenant, scope: tuple[str, int], values: RateValues, *, actor: str, now: datetime
+) -> RateLimit | None:
+    scope_kind, scope_id = scope
     if scope_kind not in (ScopeKind.TENANT, *OWNED_SCOPES):
         raise LimitRefused(f"no rates are counted for a {scope_kind}")
     _check_scope(tenant, scope_kind, scope_id)
-    values = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
     for name, value in values.items():
         if value is not None and (type(value) is not int or not 0 <= value <= RATE_MAX):
             raise LimitRefused(f"not a limit for {name}: {value}")
     limit: RateLimit | None = None
-    with transaction.atomic():
-        rows = RateLimit.objects.select_for_update().filter(
-            tenant=tenant, scope_kind=scope_kind, scope_id=scope_id
+    rows = RateLimit.objects.filter(tenant=tenant, scope_kind=scope_kind, scope_id=scope_id)
+    before = rows.values(*values).first()
+    if all(value is None for value in values.values()):
+        rows.delete()
+    else:
+        limit, _ = RateLimit.objects.update_or_create(
+            scope_kind=scope_kind, scope_id=scope_id, defaults={"tenant": tenant, **values}
         )
-        before = rows.values(*values).first()
-        if not may_loosen and _lets_more(before or {}, values):
-            raise LimitRefused(OWN_LIMIT)
-        if all(value is None for value in values.values()):
-            rows.delete()
-        else:
-            limit, _ = RateLimit.objects.update_or_create(
-                scope_kind=scope_kind, scope_id=scope_id, defaults={"tenant": tenant, **values}
-            )
-        if before is not None or limit is not None:
-            audit.record(
-                actor=actor,
-                action="rate_limit.set" if limit else "rate_limit.remove",
-                subject=f"{scope_kind} {scope_id}",
-                tenant=tenant,
-                before=before,
-                after=values if limit else None,
-                now=now,
-            )
+    if before is not None or limit is not None:
+        audit.record(
+            actor=actor,
+            action="rate_limit.set" if limit else "rate_limit.remove",
+            subject=f"{scope_kind} {scope_id}",
+            tenant=tenant,
+            before=before,
+            after=values if limit else None,
+            now=now,
+        )
     return limit
 
 
-def _lets_more(before: Mapping[str, int | None], after: Mapping[str, int | None]) -> bool:
+def _lets_more(before: RateValues, after: RateValues) -> bool:
     """Whether some rate would be lifted, or higher than it was."""
     limits = [(limit, after[name]) for name, limit in before.items() if limit is not None]
     return any(wanted is None or wanted > limit for limit, wanted in limits)

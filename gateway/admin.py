@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
 from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -52,6 +54,9 @@ from providers.snapshot_signal import bump
 admin.site.index_title = "Overview"
 admin.site.unregister(Group)
 admin.site.unregister(User)
+# Second factors are set up by their owners, and reset at the machine.
+admin.site.unregister(Authenticator)
+admin.site.unregister(EmailAddress)
 admin.site.register(Seller, SellerAdmin)
 admin.site.register(PriceSource, PriceSourceAdmin)
 

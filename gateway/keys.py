@@ -65,16 +65,17 @@ def issue(
     *,
     tenant: Tenant,
     name: str,
-    created_by: str,
+    created_by: str | ApiKey,
     now: datetime,
     team: Team | None = None,
     scopes: Sequence[str] = (INFERENCE,),
     models_allowed: Sequence[str] = (),
     expires_at: datetime | None = None,
-    maker: ApiKey | None = None,
 ) -> IssuedKey:
-    """Make a key and return its plain text, once. A key that makes one hands out no more than it
-    has: the caps and rates that bind it bind what it made, which is of its team and its models."""
+    """Make a key and return its plain text, once. It is made by somebody, or by a key, which hands
+    out no more than it has: the caps and rates that bind it bind what it made, which is of its team
+    and its models."""
+    maker = created_by if isinstance(created_by, ApiKey) else None
     if maker is not None:
         team, models_allowed = _within(maker, team, models_allowed, expires_at)
     _check(tenant, name, team, scopes, models_allowed, expires_at, now)
@@ -85,9 +86,14 @@ def issue(
         scopes=sorted(set(scopes)),
         models_allowed=sorted(set(models_allowed)),
         expires_at=expires_at,
-        created_by=created_by,
+        created_by=caller_of(created_by),
     )
     return _make(wanted, now, maker)
+
+
+def caller_of(maker: str | ApiKey) -> str:
+    """By what name somebody, or a key, acts."""
+    return f"key {maker.public_id}" if isinstance(maker, ApiKey) else maker
 
 
 def issue_for_operators(

@@ -12,15 +12,17 @@ from typing import Final
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Q
 
 from billing import audit
-from billing.models import Tenant
-from gateway.models import Invitation, Member, Team
+from billing.models import AuditEntry, MadeKey, Tenant
+from gateway.models import ApiKey, Invitation, Member, Team
 
 Role = Member.Role
 INVITATION_LASTS: Final = timedelta(days=7)
 INVITATIONS_OPEN_MAX: Final = 200
 TOKEN_BYTES: Final = 32
+REMOVED: Final = "member.remove"
 
 
 class MemberRefused(ValueError):
@@ -155,6 +157,20 @@ def change(
     return member
 
 
+def keys_left(tenant: Tenant, *, now: datetime, of: str | None = None) -> list[ApiKey]:
+    """Live keys of people who have left, or `of` one of them, and what these keys made: they go on
+    until revoked."""
+    left = AuditEntry.objects.filter(tenant=tenant, action=REMOVED)
+    removed = (left if of is None else left.filter(subject=of)).values("subject")
+    still = Member.objects.filter(tenant=tenant).values("user__username")
+    live = ApiKey.objects.filter(tenant=tenant, revoked_at=None).exclude(expires_at__lte=now)
+    of_people = Q(created_by__in=removed) & ~Q(created_by__in=still)
+    made = ApiKey.objects.filter(of_people, tenant=tenant).values("pk")
+    lines = MadeKey.objects.filter(tenant=tenant, maker_id__in=made).values("api_key_id")
+    found = live.filter(of_people | Q(pk__in=lines)).select_related("team")
+    return list(found.order_by("created_by", "name", "pk"))
+
+
 def remove(*, tenant: Tenant, by: str, by_role: str, member_id: int, now: datetime) -> None:
     """End a membership. The person's keys stay: they belong to the tenant."""
     with transaction.atomic():
@@ -165,9 +181,7 @@ def remove(*, tenant: Tenant, by: str, by_role: str, member_id: int, now: dateti
             _check_not_last_owner(tenant, member)
         before, name = _facts(member), member.user.get_username()
         member.delete()
-        audit.record(
-            actor=by, action="member.remove", subject=name, tenant=tenant, before=before, now=now
-        )
+        audit.record(actor=by, action=REMOVED, subject=name, tenant=tenant, before=before, now=now)
 
 
 def _locked(tenant: Tenant, member_id: int) -> Member:

@@ -50,6 +50,18 @@ class Member(models.Model):
         return f"{self.user} in {self.tenant}"
 
 
+class SignInRule(models.Model):
+    """What a tenant demands of its members when they sign in."""
+
+    tenant = models.OneToOneField(
+        "billing.Tenant", on_delete=models.CASCADE, related_name="sign_in_rule"
+    )
+    second_factor = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}: {'' if self.second_factor else 'no '}second factor demanded"
+
+
 class Identity(models.Model):
     """A person as an identity provider knows them; found by issuer and subject, never by mail."""
 

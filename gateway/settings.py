@@ -11,6 +11,7 @@ from kombu import Queue
 
 from gateway import connections, env
 from gateway.console import admin_look
+from gateway.reach import operators_need_second_factor
 from gateway.version import VERSION
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -124,6 +125,18 @@ ADMIN_NETWORKS = [
         default="127.0.0.0/8,::1/128",
     )
 ]
+
+OPERATORS_NEED_SECOND_FACTOR = operators_need_second_factor(
+    env.choice(
+        "TOKENHOUSE_OPERATOR_SECOND_FACTOR",
+        purpose="whether staff set up a second factor before anything else: always, never, or "
+        "unless the console is open to this machine alone",
+        default="unless-local",
+        options=("always", "unless-local", "never"),
+    ),
+    listens_on=CONSOLE_HOST,
+    public_url=PUBLIC_CONSOLE_URL,
+)
 
 # --- who writes the invoices ---------------------------------------------------------------------
 INVOICE_SELLER = {
@@ -359,6 +372,9 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "django_htmx",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
     "billing",
     "providers",
     "gateway",
@@ -375,6 +391,8 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "gateway.sign_on.wall.SecondFactorWall",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
 ]
@@ -401,15 +419,36 @@ CACHES = {
 }
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{validator}"}
-    for validator in ("MinimumLengthValidator", "CommonPasswordValidator")
+    for validator in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
 ]
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
+# Of allauth only the second factors are used; its other pages have no address here.
+ACCOUNT_ADAPTER = "gateway.sign_on.adapters.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_REAUTHENTICATION_METHODS = ("password", "mfa")
+# By person, not by address: neighbours do not spend each other's tries.
+ACCOUNT_RATE_LIMITS = {"login_failed": "10/300s/key", "reauthenticate": "20/300s/user"}
+MFA_ADAPTER = "gateway.sign_on.adapters.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_ALLOW_UNVERIFIED_EMAIL = True
+MFA_TOTP_ISSUER = "Tokenhouse"
+# A clock may be half a minute off.
+MFA_TOTP_TOLERANCE = 1
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 IS_HTTPS = PUBLIC_CONSOLE_URL.startswith("https://")
 SESSION_COOKIE_SECURE = IS_HTTPS
 CSRF_COOKIE_SECURE = IS_HTTPS
+# Browsers give passkeys over http to `localhost` alone.
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not IS_HTTPS
 CSRF_TRUSTED_ORIGINS = [PUBLIC_CONSOLE_URL]
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"

@@ -1,5 +1,5 @@
 """Terms of a tenant that the management API changes: its plan, its holds, its time zone, when
-its credit is low.
+its credit is low, whether its members need a second factor.
 
 All or nothing, in one transaction. What costs the house something, a plan's prices and how far
 limits may be passed, is an operator's to give; a tenant may give it back.
@@ -13,6 +13,7 @@ from django.db import transaction
 
 from billing import credit_alerts, hold_modes, price_lists, quotas
 from billing.models import PriceList, Tenant
+from gateway import sign_in_rules
 from providers.snapshot_signal import bump
 
 
@@ -28,6 +29,7 @@ class Wanted(TypedDict, total=False):
     overdraft_pico: int
     plan: str | None
     below_pico: int | None
+    second_factor_demanded: bool
 
 
 def change(
@@ -52,6 +54,10 @@ def change(
         if "below_pico" in wanted:
             credit_alerts.set_threshold(
                 tenant=locked, below_pico=wanted["below_pico"], actor=actor, now=now
+            )
+        if "second_factor_demanded" in wanted:
+            sign_in_rules.set_second_factor(
+                tenant=locked, is_demanded=wanted["second_factor_demanded"], actor=actor, now=now
             )
         bump()
     return Tenant.objects.select_related("plan").get(pk=tenant.pk)

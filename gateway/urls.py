@@ -16,7 +16,7 @@ def health(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    path("health", health),
+    path("health", health, name="health"),
     # One door to sign in, with one limit on tries.
     path("admin/login/", RedirectView.as_view(pattern_name="login", query_string=True)),
     path("admin/", admin.site.urls),

@@ -19,7 +19,7 @@ from rest_framework.views import APIView
 
 from billing import made_keys
 from billing.models import ScopeKind, Tenant
-from gateway import roles
+from gateway import keys, roles
 from gateway.api import problems
 from gateway.api.authentication import ManagementKeyAuthentication, OperatorKeyAuthentication
 from gateway.middleware import is_admitted
@@ -160,7 +160,7 @@ def access_to(request: Request, slug: str) -> Access:
         key = request.auth
         return Access(
             key.tenant,
-            f"key {key.public_id}",
+            keys.caller_of(key),
             role=Member.Role.ADMIN,
             team_id=key.team_id,
             key=key,

@@ -174,17 +174,16 @@ class RateLimitListView(TenantView):
         stated: dict[str, Any] = body.validated_data
         kind = stated["scope_kind"]
         limited = _number(self.access, kind, stated["scope"])
-        quotas.set_rate_limit(
-            tenant=self.access.tenant,
-            scope_kind=kind,
-            scope_id=limited,
-            may_loosen=not self.access.is_bound_by(kind, str(limited)),
-            rpm=stated["rpm"],
-            tpm=stated["tpm"],
-            concurrency=stated["concurrency"],
-            actor=self.access.caller,
-            now=timezone.now(),
-        )
+        rates = {name: stated[name] for name in ("rpm", "tpm", "concurrency")}
+        by: dict[str, Any] = {
+            "tenant": self.access.tenant,
+            "actor": self.access.caller,
+            "now": timezone.now(),
+        }
+        if self.access.is_bound_by(kind, str(limited)):
+            quotas.tighten_rate_limit(scope=(kind, limited), rates=rates, **by)
+        else:
+            quotas.set_rate_limit(scope_kind=kind, scope_id=limited, **rates, **by)
         bump()
         return Response(RateLimitSerializer(stated).data)
 

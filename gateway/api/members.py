@@ -9,7 +9,7 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from gateway import members
+from gateway import keys, members
 from gateway.api import pages
 from gateway.api.base import Access, TenantView
 from gateway.models import Member
@@ -26,6 +26,10 @@ class MemberSerializer(serializers.Serializer[Any]):
 class ChangedMemberSerializer(serializers.Serializer[Any]):
     role = serializers.ChoiceField(choices=Member.Role.choices)
     team = serializers.SlugField(max_length=64, allow_null=True, default=None)
+
+
+class LeavingSerializer(serializers.Serializer[Any]):
+    revoke_keys = serializers.BooleanField(default=False)
 
 
 class MemberListView(TenantView):
@@ -56,10 +60,13 @@ class MemberView(TenantView):
         )
         return Response(MemberSerializer(member).data)
 
-    @extend_schema(responses={204: None})
+    @extend_schema(responses={204: None}, parameters=[LeavingSerializer])
     def delete(self, request: Request, tenant: str, member_id: int) -> Response:
-        """End a membership; keys that the person made stay with the tenant."""
-        _require_member(self.access, member_id)
+        """End a membership. Keys that the person made, and keys that these made, stay with the
+        tenant and go on; with `revoke_keys=true` they are revoked."""
+        asked = LeavingSerializer(data=request.query_params.dict())
+        asked.is_valid(raise_exception=True)
+        leaving = _require_member(self.access, member_id)
         members.remove(
             tenant=self.access.tenant,
             by=self.access.caller,
@@ -67,9 +74,18 @@ class MemberView(TenantView):
             member_id=member_id,
             now=timezone.now(),
         )
+        if asked.validated_data["revoke_keys"]:
+            self._revoke(leaving.user.get_username())
         return Response(status=status.HTTP_204_NO_CONTENT)
 
+    def _revoke(self, who: str) -> None:
+        now = timezone.now()
+        for key in members.keys_left(self.access.tenant, of=who, now=now):
+            keys.revoke(key=key, actor=self.access.caller, now=now)
 
-def _require_member(access: Access, member_id: int) -> None:
-    if not Member.objects.filter(tenant=access.tenant, pk=member_id).exists():
+
+def _require_member(access: Access, member_id: int) -> Member:
+    found = Member.objects.filter(tenant=access.tenant, pk=member_id).select_related("user").first()
+    if found is None:
         raise Http404
+    return found

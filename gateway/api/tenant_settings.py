@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from billing import budget_alerts, credit_alerts
 from billing.models import AlertChannel, Tenant
 from gateway import budget_alerts as alert_delivery
-from gateway import roles, tenant_terms
+from gateway import roles, sign_in_rules, tenant_terms
 from gateway.api.base import Access, TenantView, access_to, operator_access
 from gateway.api.fields import UsdField
 from gateway.api.idempotency import KEY_HEADER, idempotent
@@ -40,6 +40,9 @@ class SettingsSerializer(serializers.Serializer[Any]):
         required=False,
         allow_null=True,
         help_text="When less is left, the alert channels are told, once; null tells nobody.",
+    )
+    second_factor_demanded = serializers.BooleanField(
+        required=False, help_text="Members set up a second factor before they get anywhere."
     )
     credit_limit_usd = UsdField(source="credit_limit_pico", read_only=True)
 
@@ -95,6 +98,7 @@ def _stated(tenant: Tenant) -> Any:
         "hold_mode": tenant.hold_mode,
         "plan": plan,
     }
+    facts["second_factor_demanded"] = sign_in_rules.demands_second_factor(tenant)
     facts["below_pico"] = credit_alerts.threshold_pico(tenant)
     sums = {name: int(getattr(tenant, name)) for name in ("overdraft_pico", "credit_limit_pico")}
     return SettingsSerializer(facts | sums).data

@@ -123,8 +123,7 @@ class KeyListView(TenantView):
         issued = keys.issue(
             tenant=self.access.tenant,
             team=team,
-            maker=self.access.key,
-            created_by=self.access.caller,
+            created_by=self.access.key or self.access.caller,
             now=timezone.now(),
             **stated,
         )

@@ -1,9 +1,11 @@
 """Addresses of the pages. A model's slug may hold slashes, so what follows it comes first."""
 
+from allauth.account.views import reauthenticate
 from django.contrib.auth.views import LogoutView
-from django.urls import path
+from django.urls import include, path
 
 from gateway.console.views import (
+    account,
     billing,
     board,
     budgets,
@@ -62,8 +64,10 @@ urlpatterns = [
     path("refunds/<int:refund_id>/pdf/", billing.refund_pdf, name="refund-pdf"),
     path("members/", members.member_list, name="members"),
     path("members/invite/", members.invite, name="invite"),
+    path("members/second-factor/", members.set_second_factor, name="demand-second-factor"),
     path("members/<int:member_id>/change/", members.change, name="change-member"),
     path("members/<int:member_id>/remove/", members.remove, name="remove-member"),
+    path("members/left/revoke/", members.revoke_left, name="revoke-left"),
     path("invitations/<int:invitation_id>/withdraw/", members.withdraw, name="withdraw-invitation"),
     path("join/<str:token>/", members.accept, name="accept-invitation"),
     path("routing/", routing.routing, name="routing"),
@@ -76,6 +80,12 @@ urlpatterns = [
     path("login/", session.SignInView.as_view(), name="login"),
     path("sign-on/", sign_on.begin, name="sign-on"),
     path("sign-on/back/", sign_on.back, name="sign-on-back"),
+    # The name by which allauth knows it.
+    path("login/", session.SignInView.as_view(), name="account_login"),
+    path("account/", account.account, name="account"),
+    path("account/password/", account.PasswordChange.as_view(), name="password-change"),
+    path("account/confirm/", reauthenticate, name="account_reauthenticate"),
+    path("account/second-factor/", include("gateway.sign_on.urls")),
     path("logout/", LogoutView.as_view(next_page="board"), name="logout"),
     path("tenant/", session.choose_tenant, name="choose-tenant"),
     path("theme/", session.choose_theme, name="theme"),

@@ -14,6 +14,7 @@ from django.db import transaction
 
 from billing import audit
 from billing.models import Tenant
+from gateway.members import REMOVED
 from gateway.models import GroupMapping, Identity, Member
 
 Role = Member.Role
@@ -131,7 +132,7 @@ def _leave(member: Member, now: datetime) -> None:
         return
     before = _facts(member.role, member.team)
     member.delete()
-    _record("member.remove", member.user, member.tenant, now, before=before)
+    _record(REMOVED, member.user, member.tenant, now, before=before)
 
 
 def _is_last_owner(member: Member) -> bool:

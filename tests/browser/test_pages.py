@@ -34,6 +34,10 @@ PAGES = (
     "/selling/",
     "/requests/{served}/",
     "/requests/{refused}/",
+    "/account/",
+    "/account/password/",
+    "/account/second-factor/",
+    "/account/second-factor/app/",
 )
 CHART_TEXT_PX_LEAST = 11
 COSTS = {

@@ -4,7 +4,7 @@ import redis
 from django.contrib.auth.models import User
 from django.test import Client
 
-from gateway.console.sign_in_limit import TRIES_PER_NAME
+from gateway.console.sign_in_limit import TRIES_PER_PAIR
 from tests.people import Person
 
 PASSWORD = "correct horse"
@@ -21,7 +21,7 @@ def test_signing_in_leads_to_the_overview(
 def test_too_many_tries_are_refused_even_with_the_right_password(
     alice: Person, client: Client, redis_client: redis.Redis
 ) -> None:
-    for _ in range(TRIES_PER_NAME):
+    for _ in range(TRIES_PER_PAIR):
         client.post("/login/", {"username": "alice", "password": "wrong"})
 
     answer = client.post("/login/", {"username": "alice", "password": PASSWORD})

@@ -1,17 +1,19 @@
 """People of a tenant: invited once, changed by whom it may be, and never without an owner."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import redis
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
 from billing.models import AuditEntry
-from gateway import members
+from gateway import keys, members
 from gateway.members import MemberRefused
-from gateway.models import Invitation, Member
+from gateway.models import ApiKey, Invitation, Member
 from tests.people import Person
 
 Role = Member.Role
@@ -155,3 +157,86 @@ def test_charlie_reaches_no_member_and_no_invitation_of_alice(
     assert answer.status_code == 422
     assert Member.objects.get(pk=alice.member.pk).role == Role.OWNER
     assert Invitation.objects.count() == 1
+
+
+# --- keys of people who left -------------------------------------------------------------------
+
+
+def key_by(person: Person, who: str | ApiKey, **terms: Any) -> keys.IssuedKey:
+    fields = {"tenant": person.tenant, "name": f"of {who}", "created_by": who, **terms}
+    return keys.issue(**fields, now=timezone.now())
+
+
+@pytest.fixture
+def left(alice: Person, bob: Person, client: Client, redis_client: redis.Redis) -> list[ApiKey]:
+    """Bob made a key that made another, and was removed; Alice's own key stays hers."""
+    made = key_by(alice, "bob", scopes=keys.SCOPES).key
+    heir = key_by(alice, made).key
+    key_by(alice, "alice")
+    over = key_by(alice, "bob").key
+    ApiKey.objects.filter(pk=over.pk).update(expires_at=timezone.now() - timedelta(days=1))
+    client.force_login(alice.user)
+    assert client.post(f"/members/{bob.member.pk}/remove/").status_code == 302
+    return [made, heir]
+
+
+def test_the_page_says_which_keys_of_removed_people_go_on(
+    left: list[ApiKey], client: Client
+) -> None:
+    page = client.get("/members/")
+
+    assert sorted(key.pk for key in page.context["keys_left"]) == [key.pk for key in left]
+    assert "Keys of people who left" in page.text
+
+
+def test_keys_of_removed_people_are_revoked_from_the_page(
+    left: list[ApiKey], alice: Person, client: Client
+) -> None:
+    # given: one that is named, and one that is nobody's who left
+    own = ApiKey.objects.get(created_by="alice")
+
+    # when
+    client.post("/members/left/revoke/", {"key": [left[0].pk, own.pk, "x"]})
+
+    # then
+    revoked = ApiKey.objects.exclude(revoked_at=None)
+    assert list(revoked) == [left[0]]
+    assert [key.pk for key in client.get("/members/").context["keys_left"]] == [left[1].pk]
+
+
+def test_a_member_who_came_back_has_not_left(
+    left: list[ApiKey], alice: Person, bob: Person, client: Client
+) -> None:
+    Member.objects.create(user=bob.user, tenant=alice.tenant, role="developer")
+
+    assert client.get("/members/").context["keys_left"] == []
+
+
+def test_a_developer_revokes_nobodys_left_keys(
+    left: list[ApiKey], alice: Person, client: Client
+) -> None:
+    Member.objects.filter(pk=alice.member.pk).update(role="developer")
+
+    answer = client.post("/members/left/revoke/", {"key": [key.pk for key in left]})
+
+    assert answer.status_code == 403
+    assert not ApiKey.objects.exclude(revoked_at=None).exists()
+
+
+def test_the_api_ends_a_membership_and_revokes_its_keys(
+    alice: Person, bob: Person, client: Client, redis_client: redis.Redis
+) -> None:
+    # given
+    made = key_by(alice, "bob", scopes=keys.SCOPES).key
+    heir = key_by(alice, made).key
+    own = key_by(alice, "alice").key
+    client.force_login(alice.user)
+    path = f"/api/v1/tenants/aurora/members/{bob.member.pk}/"
+
+    # when
+    answer = client.delete(f"{path}?revoke_keys=true")
+
+    # then
+    assert answer.status_code == 204
+    assert set(ApiKey.objects.exclude(revoked_at=None)) == {made, heir}
+    assert ApiKey.objects.get(pk=own.pk).revoked_at is None

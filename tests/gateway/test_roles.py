@@ -23,7 +23,8 @@ ROLES = ("owner", "admin", "developer", "viewer")
 # Open to everybody, to nobody in particular, or held to account by tests of their own.
 ELSEWHERE = re.compile(
     r"^$|models|live/|login|logout|sign-on|tenant/|theme/|join/|webhooks/|start/arrived"
-    r"|adjustments/|invoices/|credit-notes/|receipts/|refunds/|requests/<uuid|playground/send"
+    r"|account/|adjustments/|invoices/|credit-notes/|receipts/|refunds/|requests/<uuid"
+    r"|playground/send"
 )
 
 

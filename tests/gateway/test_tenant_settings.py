@@ -119,6 +119,7 @@ def test_an_operator_changes_any_tenant_s_terms(
 
     # then
     expected = asked | {"time_zone": "Europe/Oslo", "credit_limit_usd": "0", "low_credit_usd": None}
+    expected |= {"second_factor_demanded": False}
     assert (answer.status_code, answer.json()) == (200, expected)
     assert operator.get(SETTINGS).json() == expected
     noted = AuditEntry.objects.filter(tenant=alice.tenant, actor="olga")

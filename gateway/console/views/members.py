@@ -13,14 +13,16 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from redis.exceptions import RedisError
 
-from gateway import members
+from gateway import keys, members, roles, sign_in_rules
 from gateway.console.access import SESSION_TENANT, tenant_page
 from gateway.console.forms import PlainForm
 from gateway.console.pages import render_page
 from gateway.members import MemberRefused
 from gateway.models import Invitation, Member, Team
 from gateway.roles import Action, require
+from gateway.sign_on import second_factor
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
@@ -131,7 +133,43 @@ def remove(request: HttpRequest, member: Member, member_id: int) -> HttpResponse
     except MemberRefused as refusal:
         messages.error(request, f"Nothing was changed: {refusal}.")
     else:
-        messages.success(request, "The membership has ended. Keys stay with the tenant.")
+        messages.success(request, "The membership has ended. Their keys go on until revoked.")
+    return redirect("members")
+
+
+@require_POST
+@tenant_page
+def revoke_left(request: HttpRequest, member: Member) -> HttpResponse:
+    """Revoke the keys of people who have left: those named, of those that are listed."""
+    require(member, Action.MANAGE_PEOPLE)
+    now, named = timezone.now(), set(request.POST.getlist("key"))
+    chosen = [key for key in members.keys_left(member.tenant, now=now) if str(key.pk) in named]
+    for key in chosen:
+        require(member, Action.REVOKE_KEYS, roles.key_thing(key))
+    try:
+        for key in chosen:
+            keys.revoke(key=key, actor=member.user.get_username(), now=now)
+    except RedisError:
+        messages.error(request, "Not all were revoked: Redis does not answer. Try again.")
+    else:
+        counted = "1 key is" if len(chosen) == 1 else f"{len(chosen)} keys are"
+        messages.success(request, f"{counted} revoked. Calls with them fail from now on.")
+    return redirect("members")
+
+
+@require_POST
+@tenant_page
+def set_second_factor(request: HttpRequest, member: Member) -> HttpResponse:
+    """Demand a second factor of every member of the tenant, or no longer."""
+    require(member, Action.MANAGE_PEOPLE)
+    is_demanded = request.POST.get("second_factor") == "on"
+    sign_in_rules.set_second_factor(
+        tenant=member.tenant,
+        is_demanded=is_demanded,
+        actor=member.user.get_username(),
+        now=timezone.now(),
+    )
+    messages.success(request, "Saved. It holds from everybody's next page on.")
     return redirect("members")
 
 
@@ -154,6 +192,7 @@ def accept(request: HttpRequest, token: str) -> HttpResponse:
         else:
             if not is_known:
                 login(request, user, backend=BACKEND)
+                second_factor.note_password(request, user)
             request.session[SESSION_TENANT] = invitation.tenant_id
             return redirect("overview")
     context = {"invitation": invitation, "form": form}
@@ -187,6 +226,9 @@ def _page(
         "waiting": waiting.order_by("email"),
         "form": form,
         "link": link,
+        "second_factor_demanded": sign_in_rules.demands_second_factor(member.tenant),
+        "with_second_factor": second_factor.holders(found),
+        "keys_left": members.keys_left(member.tenant, now=timezone.now()),
     }
     return render_page(
         request, "console/members.html", context, nav="members", member=member, status=status

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.models import User
 from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -17,13 +18,14 @@ from gateway.console import sign_in_limit
 from gateway.console.access import SESSION_TENANT, memberships, tenant_page
 from gateway.console.pages import THEME_COOKIE, THEME_COOKIE_AGE_S, THEMES, theme_of
 from gateway.models import Member
-from gateway.sign_on import provider
+from gateway.sign_on import provider, second_factor
 
 
 class SignInView(LoginView):
     """Django's login with a limit on tries; the admin's own login leads here too."""
 
     template_name = "registration/login.html"
+    tried: sign_in_limit.Try
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Who is signed in goes on; not to the admin, which sent them here: that is a circle."""
@@ -52,14 +54,20 @@ class SignInView(LoginView):
     def post(self, request: HttpRequest, *args: str, **kwargs: Any) -> HttpResponse:
         address = request.META.get("REMOTE_ADDR", "")
         try:
-            allowed = sign_in_limit.count_try(
+            self.tried = sign_in_limit.begin(
                 address=address, username=request.POST.get("username", "")
             )
+            if not self.tried.may_go_on:
+                return self._refuse(request, 429, sign_in_limit.TOO_MANY)
+            return super().post(request, *args, **kwargs)
         except RedisError:
-            return self._refuse(request, 503, "Signing in is not possible right now. Try again.")
-        if not allowed:
-            return self._refuse(request, 429, "Too many tries. Wait five minutes and try again.")
-        return super().post(request, *args, **kwargs)
+            return self._refuse(request, 503, sign_in_limit.AWAY)
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        sign_in_limit.succeeded(self.tried)
+        response = super().form_valid(form)
+        second_factor.note_password(self.request, form.get_user())
+        return response
 
     def _refuse(self, request: HttpRequest, status: int, why: str) -> HttpResponse:
         form = self.get_form_class()(request)
