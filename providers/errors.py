@@ -105,7 +105,6 @@ class AccountDoubted(ProviderError):
     """One caller's request may have caused it; whether the credential is dead is asked apart."""
 
     code = "upstream_account_doubted"
-    permanent = True
 
 
 class ModelNotFound(ProviderError):

@@ -6,6 +6,7 @@ from gateway.dataplane.relay import head_of, session_header
 from gateway.errors import AllAttemptsFailed, DeadlineExceeded, GatewayError, InvalidRequest
 from providers.chat import Receipt
 from providers.errors import (
+    AccountDoubted,
     BadRequest,
     Overloaded,
     OwnTrouble,
@@ -79,6 +80,6 @@ def _status_of(problem: ProviderError) -> tuple[int, str]:
         return 429, "rate_limit_error"
     if isinstance(problem, Timeout):
         return 504, "timeout_error"
-    if isinstance(problem, Overloaded | OwnTrouble) or problem.permanent:
+    if isinstance(problem, Overloaded | OwnTrouble | AccountDoubted) or problem.permanent:
         return 503, "api_error"
     return 502, "api_error"

@@ -194,6 +194,8 @@ class StreamReader(_Reader):
             self._message_start(typed, chunk)
         elif typed.type == "content_block_stop":
             chunk.tool_calls = self._inputs([typed.index])
+            chunk.text = self._halves.joined((typed.index, "text"), "", last=True)
+            chunk.reasoning = self._halves.joined((typed.index, "thinking"), "", last=True)
         elif typed.type == "message_delta":
             chunk.tool_calls = self._inputs(list(self._given))
             self._message_delta(typed, chunk)
