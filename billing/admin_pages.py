@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 
 from billing.money import usd_json
@@ -19,6 +20,11 @@ def dollars(pico: int | None) -> str:
 def dollars_per_million(pico: int | None) -> str:
     """A rate: pico-dollars per token are micro-dollars per million tokens."""
     return "—" if pico is None else f"${usd_json(int(pico) * 10**6).decode()}"
+
+
+def two_lines(first: str, second: str) -> str:
+    """A cell with its figure and, smaller, what belongs to it."""
+    return format_html("{}<br><small>{}</small>", first, second)
 
 
 class ReadOnlyAdmin(ModelAdmin):

@@ -23,6 +23,7 @@ from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
 from billing.audited_admin import AuditedAdmin
 from billing.limits_admin import QuotaAdmin, RateLimitAdmin
 from billing.models import (
+    AuditEntry,
     PriceProposal,
     PriceRule,
     PriceVersion,
@@ -36,6 +37,7 @@ from billing.price_admin import WITHDRAW, PriceVersionAdmin
 from billing.price_form import PriceForm
 from billing.price_list_admin import APPROVE, END_RULES, PriceProposalAdmin, PriceRuleAdmin
 from gateway import keys, policies
+from gateway.audit_admin import AuditEntryAdmin
 from gateway.models import (
     ApiKey,
     GroupMapping,
@@ -59,6 +61,7 @@ admin.site.unregister(Authenticator)
 admin.site.unregister(EmailAddress)
 admin.site.register(Seller, SellerAdmin)
 admin.site.register(PriceSource, PriceSourceAdmin)
+admin.site.register(AuditEntry, AuditEntryAdmin)
 
 
 # Billing's pages, which know no data plane: what they change is part of its snapshot.

@@ -9,9 +9,11 @@ import secrets
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from django.db import transaction
+from django.db.models import F, QuerySet
 
 from billing import audit, key_status, made_keys
 from billing.models import Tenant
@@ -30,6 +32,10 @@ def is_managing(scopes: Sequence[str]) -> bool:
     """Whether a key with these scopes does more than call models."""
     return not set(scopes) <= {INFERENCE}
 
+
+# A key that the playground makes for one visit; it lives only in the page that uses it.
+VISIT_NAME: Final = "playground"
+VISIT_LIFETIME: Final = timedelta(hours=1)
 
 ALPHABET = string.ascii_letters + string.digits
 PUBLIC_ID_LENGTH = 12
@@ -206,6 +212,11 @@ def revoke(*, key: ApiKey, actor: str, now: datetime) -> None:
 
 def _locked(key: ApiKey) -> ApiKey:
     return ApiKey.objects.select_for_update().get(pk=key.pk)
+
+
+def of_people(found: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
+    """Without those that the playground makes for a visit of its own."""
+    return found.exclude(name=VISIT_NAME, expires_at__lte=F("created_at") + VISIT_LIFETIME)
 
 
 def is_live(key: ApiKey, now: datetime) -> bool:

@@ -8,15 +8,17 @@ expressions, so its pages, and only they, may; they are behind the address list.
 
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 from django.http import (
     HttpRequest,
     HttpResponse,
     HttpResponseBadRequest,
+    HttpResponseBase,
     HttpResponseForbidden,
 )
+from django.middleware.gzip import GZipMiddleware
 
 from gateway.version import HEADER, VERSION
 
@@ -45,6 +47,15 @@ class ContentSecurityPolicy:
             "Content-Security-Policy", ADMIN_POLICY if is_admin else PAGE_POLICY
         )
         return response
+
+
+class Compression(GZipMiddleware):
+    """Pages shrink to a tenth; a stream of events is passed on as it comes."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> Any:
+        if response.streaming:
+            return response
+        return super().process_response(request, response)
 
 
 class Version:

@@ -382,6 +382,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "gateway.middleware.Compression",
     "gateway.middleware.Version",
     "gateway.middleware.ContentSecurityPolicy",
     "gateway.middleware.NoNulInAddresses",

@@ -13,7 +13,7 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
-from billing import recount
+from billing import price_queries, recount
 from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
 from billing.audited_admin import AuditedAdmin
 from billing.models import ProviderBill
@@ -95,7 +95,7 @@ class ModelAdminPage(CatalogueAdmin):
 
 @admin.register(Offer)
 class OfferAdmin(CatalogueAdmin):
-    list_display = ("sku", "provider", "model", "verdict", "state_reason", "state_changed_at")
+    list_display = ("sku", "model", "verdict", "called", "state_changed_at")
     list_filter = ("state", "provider__kind", "provider")
     search_fields = ("sku", "model__slug")
     list_select_related = ("provider", "model")
@@ -109,6 +109,21 @@ class OfferAdmin(CatalogueAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Offer | None = None) -> bool:
         return False
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Each offer of the page carries why it cannot be called; empty where it can."""
+        page = super().get_changelist_instance(request)
+        found = list(page.result_list)
+        priced = price_queries.in_force(timezone.now(), [offer.sku for offer in found])
+        refusals = offers.refusals(found, priced=priced)
+        for offer in page.result_list:
+            offer.refusal = refusals[offer.pk]
+        return page
+
+    @display(description="Can be called", label={"yes": "success", "no": "warning"})
+    def called(self, offer: Offer) -> tuple[str, str]:
+        refusal = getattr(offer, "refusal", "")
+        return ("no", refusal) if refusal else ("yes", "yes")
 
     @display(
         description="State",

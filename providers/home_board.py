@@ -20,7 +20,7 @@ from providers.windows import WINDOWS, Measured, measured
 
 MAKE_AGAIN_AFTER = timedelta(minutes=5)
 MAKE_AGAIN_WHEN_STALE = timedelta(seconds=10)
-SPARK_OVER = timedelta(days=365)
+# The line and the figure below it are of one window.
 CHANGE_OVER = timedelta(days=30)
 
 
@@ -108,7 +108,7 @@ def compute(*, now: datetime) -> list[HomeRow]:
     facts = _Facts(
         now=now,
         in_force=in_force,
-        history=price_queries.history(now - SPARK_OVER),
+        history=price_queries.history(now - CHANGE_OVER),
         measured=measured(WINDOWS["30d"], now=now),
         refusals=offers.refusals(found, priced=in_force),
     )
@@ -167,9 +167,9 @@ def _counted(facts: _Facts, offer: Offer) -> int:
 
 
 def _spark(paid: Iterable[_Listed], facts: _Facts) -> list[list[Any]]:
-    """The lowest output price on offer, at every moment it changed in the last year."""
+    """The lowest output price on offer, at every moment it changed in the window."""
     versions = [v for one in paid for v in facts.history.get(one.offer.sku, ()) if not v.free]
-    begin = facts.now - SPARK_OVER
+    begin = facts.now - CHANGE_OVER
     moments = {max(v.since, begin) for v in versions if v.since <= facts.now}
     moments |= {v.until for v in versions if v.until and begin < v.until <= facts.now}
     steps: list[list[Any]] = []

@@ -11,14 +11,15 @@ from billing.credit import Balance
 from billing.models import (
     AlertChannel,
     AlertDelivery,
-    AuditEntry,
     Quota,
     RateLimit,
     ScopeKind,
     Tenant,
 )
 from billing.money import usd
+from gateway import audit_lines
 from gateway import budget_alerts as alert_delivery
+from gateway.audit_lines import AuditLine
 from gateway.console import refusal_queries
 from gateway.models import ApiKey, Refusal, Team
 
@@ -170,11 +171,12 @@ def watched(tenant: Tenant, now: datetime) -> Watched:
     return Watched(*refusal_queries.watched(int(tenant.pk), since=since, limit=WATCHED_SHOWN))
 
 
-def changes(tenant: Tenant) -> list[AuditEntry]:
+def changes(tenant: Tenant) -> list[AuditLine]:
     """Who last changed limits of this tenant."""
-    return audit.newest(
+    found = audit.newest(
         tenant, actions=("quota.", "rate_limit.", "tenant.", "alert_"), limit=CHANGES_SHOWN
     )
+    return audit_lines.read(found)
 
 
 def rate_rows(tenant: Tenant) -> list[RateRow]:

@@ -14,8 +14,6 @@ from django.conf import settings
 from pyreqwest.client import ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
-KEY_LIFETIME: Final = timedelta(hours=1)
-KEY_NAME: Final = "playground"
 PROMPT_LENGTH_MAX: Final = 20_000
 OUTPUT_TOKENS: Final = 512
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)

@@ -9,13 +9,14 @@ HEIGHT: Final = 24
 MARGIN: Final = 2
 
 
-def path(steps: Sequence[tuple[str, float]], now: datetime) -> str:
-    """An SVG path over WIDTH x HEIGHT; empty for less than one step."""
+def path(steps: Sequence[tuple[str, float]], *, since: datetime, now: datetime) -> str:
+    """An SVG path over WIDTH x HEIGHT, from `since` to `now`; empty for less than one step."""
     if not steps:
         return ""
     times = [datetime.fromisoformat(at).timestamp() for at, _ in steps]
     values = [float(value) for _, value in steps]
-    start, end = times[0], max(now.timestamp(), times[0] + 1)
+    start = min(since.timestamp(), times[0])
+    end = max(now.timestamp(), start + 1)
     low, high = min(values), max(values)
 
     def x(at: float) -> str:
@@ -26,6 +27,6 @@ def path(steps: Sequence[tuple[str, float]], now: datetime) -> str:
             return f"{HEIGHT / 2:.1f}"
         return f"{MARGIN + (high - value) / (high - low) * (HEIGHT - 2 * MARGIN):.1f}"
 
-    drawn = [f"M0 {y(values[0])}"]
+    drawn = [f"M{x(times[0])} {y(values[0])}"]
     drawn += [f"H{x(at)}V{y(value)}" for at, value in zip(times[1:], values[1:], strict=True)]
     return "".join([*drawn, f"H{WIDTH}"])

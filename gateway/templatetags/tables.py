@@ -8,6 +8,7 @@ from django.template import Context
 from django.utils import timezone
 
 from gateway.console import sparkline
+from providers.home_board import CHANGE_OVER
 
 register = template.Library()
 
@@ -43,4 +44,15 @@ def sort_head(
 
 @register.filter
 def spark(steps: list[tuple[str, float]]) -> str:
-    return sparkline.path(steps, timezone.now())
+    now = timezone.now()
+    return sparkline.path(steps, since=now - CHANGE_OVER, now=now)
+
+
+@register.filter
+def lowest(steps: list[tuple[str, int]]) -> int:
+    return min(value for _, value in steps)
+
+
+@register.filter
+def highest(steps: list[tuple[str, int]]) -> int:
+    return max(value for _, value in steps)

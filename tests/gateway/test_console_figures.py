@@ -98,10 +98,19 @@ def test_a_spark_holds_each_price_until_the_next() -> None:
     ]
 
     # when
-    path = sparkline.path(steps, NOW)
+    path = sparkline.path(steps, since=NOW - timedelta(days=10), now=NOW)
 
     # then it is drawn with level and upright strokes only
-    assert path == "M0 2.0H44.0V22.0H88"
+    assert path == "M0.0 2.0H44.0V22.0H88"
+
+
+def test_a_spark_of_a_young_price_begins_where_it_was_made() -> None:
+    # given
+    steps = [((NOW - timedelta(days=10)).isoformat(), 200.0)]
+
+    # then: two thirds into a window of 30 days
+    path = sparkline.path(steps, since=NOW - timedelta(days=30), now=NOW)
+    assert path == "M58.7 12.0H88"
 
 
 def test_a_month_is_compared_with_as_much_of_the_month_before() -> None:

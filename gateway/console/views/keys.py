@@ -83,10 +83,11 @@ def _list(
     request: HttpRequest, member: Member, form: KeyForm, *, status: int = 200
 ) -> HttpResponse:
     now = timezone.now()
-    found = ApiKey.objects.filter(tenant=member.tenant).select_related("team")
+    found = keys.of_people(ApiKey.objects.filter(tenant=member.tenant)).select_related("team")
     used = usage_sums.last_used(member.tenant_id, since=now - USE_LOOKS_BACK)
     context = {
         "form": form,
+        "looks_back": now - USE_LOOKS_BACK,
         "rows": [
             (
                 key,

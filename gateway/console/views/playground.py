@@ -29,10 +29,10 @@ def page(request: HttpRequest, member: Member) -> HttpResponse:
         plain = keys.issue(
             tenant=member.tenant,
             team=member.team,
-            name=playground.KEY_NAME,
+            name=keys.VISIT_NAME,
             created_by=member.user.get_username(),
             now=now,
-            expires_at=now + playground.KEY_LIFETIME,
+            expires_at=now + keys.VISIT_LIFETIME,
         ).plain
     context = {
         "plain": plain,

@@ -1,0 +1,130 @@
+"""Lists of the admin console and the keys' page: what a row says, and how it travels."""
+
+import gzip
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from billing.models import AuditEntry
+from gateway import keys
+from gateway.models import ApiKey
+from providers.models import Offer
+from tests.gateway.console_rows import offer, served
+from tests.people import Person
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def operator(admin_client: Client) -> Client:
+    return admin_client
+
+
+def test_an_offer_says_whether_it_can_be_called_and_why_not(operator: Client) -> None:
+    # given: a seller without a credential, and one that was switched off
+    offer("acme")
+    offer("other")
+    Offer.objects.filter(provider__slug="other").update(
+        state=Offer.State.DISABLED, state_reason="sold out"
+    )
+
+    # when
+    page = operator.get("/admin/providers/offer/").content.decode()
+
+    # then
+    assert "Can be called" in page
+    assert "no credential" in page
+    assert "sold out" in page
+
+
+def test_a_page_of_the_console_travels_compressed_and_a_feed_as_it_comes(
+    operator: Client, client: Client, alice: Person
+) -> None:
+    # given
+    offer()
+
+    # when
+    answer = operator.get("/admin/providers/offer/", headers={"accept-encoding": "gzip"})
+
+    # then
+    assert answer.headers["content-encoding"] == "gzip"
+    assert b"Can be called" in gzip.decompress(answer.content)
+    assert len(answer.content) < len(gzip.decompress(answer.content)) / 3
+    client.force_login(alice.user)
+    feed = client.get("/live/requests/", headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in feed.headers
+
+
+def test_an_event_is_five_cells_wide(operator: Client, alice: Person) -> None:
+    # given
+    served(alice.tenant, offer(), at=timezone.now())
+
+    # when
+    page = operator.get("/admin/billing/usageevent/").content.decode()
+
+    # then
+    for heading in ("When, whose", "What, outcome", "Tokens in / out", "Charged, supplier cost"):
+        assert heading in page
+    assert "Aurora" in page
+
+
+def test_the_audit_log_says_amounts_and_names(operator: Client, alice: Person) -> None:
+    # given
+    AuditEntry.objects.create(
+        tenant=alice.tenant,
+        actor="ada",
+        action="quota.set",
+        subject=f"team {alice.team.pk} per day",
+        after={"limit_pico": 25 * 10**11},
+        occurred_at=timezone.now(),
+    )
+
+    # when
+    page = operator.get("/admin/billing/auditentry/").content.decode()
+
+    # then
+    assert "team Main per day" in page
+    assert "limit $2.5" in page
+
+
+def make_key(alice: Person, name: str, lifetime: timedelta | None) -> ApiKey:
+    now = timezone.now()
+    return keys.issue(
+        tenant=alice.tenant,
+        team=alice.team,
+        name=name,
+        created_by="alice",
+        now=now,
+        expires_at=now + lifetime if lifetime else None,
+    ).key
+
+
+def test_a_young_key_was_never_used_and_an_old_one_not_lately(
+    client: Client, alice: Person
+) -> None:
+    # given
+    make_key(alice, "young", None)
+    old = make_key(alice, "old", None)
+    ApiKey.objects.filter(pk=old.pk).update(created_at=timezone.now() - timedelta(days=91))
+    client.force_login(alice.user)
+
+    # when
+    page = client.get("/keys/").content.decode()
+
+    # then
+    assert page.count("never used") == 1
+    assert page.count("not in 90 days") == 1
+
+
+def test_keys_of_the_playground_are_not_among_the_team_s(client: Client, alice: Person) -> None:
+    # given: one of a visit, and one that a person happened to name alike
+    make_key(alice, keys.VISIT_NAME, keys.VISIT_LIFETIME)
+    make_key(alice, keys.VISIT_NAME, None)
+
+    # then
+    found = keys.of_people(ApiKey.objects.filter(tenant=alice.tenant))
+    assert [key.expires_at for key in found] == [None]
+    client.force_login(alice.user)
+    assert client.get("/keys/").content.decode().count('class="mono">tk-') == 1
