@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from billing.models import AuditEntry
 from gateway import keys
-from gateway.models import ApiKey
+from gateway.models import ApiKey, Member
 from providers.models import Offer
 from tests.gateway.console_rows import offer, served
 from tests.people import Person
@@ -128,3 +128,19 @@ def test_keys_of_the_playground_are_not_among_the_team_s(client: Client, alice: 
     assert [key.expires_at for key in found] == [None]
     client.force_login(alice.user)
     assert client.get("/keys/").content.decode().count('class="mono">tk-') == 1
+
+
+@pytest.mark.parametrize(("is_member", "arrives"), [(False, "/admin/"), (True, "/overview/")])
+def test_an_operator_arrives_where_there_is_something_to_see(
+    client: Client, alice: Person, django_user_model, *, is_member: bool, arrives: str
+) -> None:
+    # given
+    user = django_user_model.objects.create_superuser("root", password="correct horse")
+    if is_member:
+        Member.objects.create(user=user, tenant=alice.tenant, team=alice.team, role="owner")
+
+    # when
+    answer = client.post("/login/", {"username": "root", "password": "correct horse"})
+
+    # then
+    assert answer.headers["location"] == arrives

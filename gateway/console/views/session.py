@@ -41,6 +41,10 @@ class SignInView(LoginView):
         return user.is_authenticated and not is_staff and wants_admin
 
     def get_default_redirect_url(self) -> str:
+        """An operator without a team of his own has nothing to see among the teams' pages."""
+        user = self.request.user
+        if isinstance(user, User) and user.is_staff and not memberships(user):
+            return reverse("admin:index")
         return reverse("overview")
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
