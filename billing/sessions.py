@@ -16,6 +16,8 @@ from billing.quota_registers import CapRegister
 KEPT: Final = timedelta(milliseconds=registers.SESSION_KEPT_MS)
 # The sums of a session that is over: for events that are drained or resolved late.
 FORGOTTEN_AFTER: Final = timedelta(days=7)
+FORGOTTEN_AT_ONCE: Final = 10_000
+BATCHES_PER_RUN_MAX: Final = 100
 
 # A call that begins a day after all before it have ended begins the session anew. Calls of one day
 # are never that far apart, so a session is cut between days or not at all. The newest sessions of
@@ -80,9 +82,15 @@ def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterator[CapRegist
             yield CapRegister(key, int(spent_pico), max(lasts_ms, 1))
 
 
-def forget_over(*, now: datetime, most: int) -> int:
-    """Delete the sums of at most so many sessions that nobody has called in for a week; returns how
-    many rows went. A session that goes on keeps all its days."""
-    with connection.cursor() as cursor:
-        cursor.execute(FORGET, {"day": (now - FORGOTTEN_AFTER).date(), "most": most})
-        return int(cursor.rowcount)
+def forget_over(*, now: datetime) -> int:
+    """Delete the sums of sessions that nobody has called in for a week, in bounded batches; returns
+    how many rows went. A session that goes on keeps all its days."""
+    asked = {"day": (now - FORGOTTEN_AFTER).date(), "most": FORGOTTEN_AT_ONCE}
+    forgotten = 0
+    for _ in range(BATCHES_PER_RUN_MAX):
+        with connection.cursor() as cursor:
+            cursor.execute(FORGET, asked)
+            forgotten += cursor.rowcount
+            if not cursor.rowcount:
+                break
+    return forgotten

@@ -19,6 +19,7 @@ from billing import (
     rebates,
     rebuild,
     refused_settles,
+    sessions,
     task_runs,
 )
 from billing.invoicing import runs
@@ -34,6 +35,7 @@ DRAFT = "billing.tasks.draft_invoices"
 EXPIRE_CREDIT = "billing.tasks.expire_credit"
 QUARANTINE = "billing.tasks.settle_quarantine"
 REBATES = "billing.tasks.post_rebates"
+FORGET = "billing.tasks.forget_sessions"
 
 
 @shared_task(name=DRAIN)
@@ -115,3 +117,10 @@ def refresh_call_profiles() -> None:
     with task_runs.recorded(PROFILES) as now, transaction.atomic():
         if locks.is_only_run(PROFILES):
             call_profiles.refresh(now=now)
+
+
+@shared_task(name=FORGET)
+def forget_sessions() -> None:
+    """Forget what sessions cost that are long over."""
+    with task_runs.recorded(FORGET) as now:
+        sessions.forget_over(now=now)

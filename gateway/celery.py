@@ -21,6 +21,7 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.refresh_call_profiles": (60, "boards"),
     "billing.tasks.audit_ledger": (86_400, "slow"),
     "billing.tasks.draft_invoices": (3600, "slow"),
+    "billing.tasks.forget_sessions": (3600, "slow"),
     "billing.tasks.expire_credit": (60, "slow"),
     "billing.tasks.settle_quarantine": (3600, "slow"),
     "billing.tasks.post_rebates": (3600, "slow"),

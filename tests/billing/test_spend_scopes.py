@@ -168,7 +168,9 @@ def test_a_session_that_was_over_begins_anew_at_a_rebuild(books: Books) -> None:
     assert [each.spent_pico for each in found] == [280_000_000]
 
 
-def test_a_session_that_goes_on_for_days_keeps_all_it_has_cost(books: Books) -> None:
+def test_a_session_that_goes_on_for_days_keeps_all_it_has_cost(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # given: a call every 20 hours, and before them one that ended a day earlier
     name = registers.session_of(books.tenant.pk, "agent")
     books.desk.spend = (SpendScope("session", name, "session", 10**10),)
@@ -185,8 +187,9 @@ def test_a_session_that_goes_on_for_days_keeps_all_it_has_cost(books: Books) -> 
     # then
     assert books.desk.spend_register(books.desk.spend[0]) == (4 * 280_000, 0)
     # and: sums of what is over go, of what goes on stay
-    assert sessions.forget_over(now=now, most=10) == 0
-    assert sessions.forget_over(now=now + timedelta(days=8), most=10) == 4
+    assert sessions.forget_over(now=now) == 0
+    monkeypatch.setattr(sessions, "FORGOTTEN_AT_ONCE", 1)
+    assert sessions.forget_over(now=now + timedelta(days=8)) == 4
     assert UsageSession.objects.count() == 0
 
 

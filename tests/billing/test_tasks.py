@@ -10,7 +10,7 @@ from django.db import connection
 from billing import booking, claims, expiry, invariants, metering, rebuild, registers, scopes, tasks
 from billing.apart import SomeFailed
 from billing.holds import SpendScope
-from billing.models import InvariantCheck, Quota, ShardEpoch, TaskRun, UsageEvent
+from billing.models import InvariantCheck, Quota, ShardEpoch, TaskRun, UsageEvent, UsageSession
 from tests.billing import desk as desks
 from tests.billing.books import Books
 
@@ -217,3 +217,15 @@ def test_a_clock_that_runs_ahead_ends_no_open_request(redis_client: redis.Redis)
     # when / then
     assert abs(expiry.surely_past_ms(redis_client, now=ahead) - seconds * 1000) < 5_000
     assert expiry.surely_past_ms(redis_client, now=behind) == (seconds - 3600) * 1000
+
+
+def test_what_sessions_cost_is_forgotten_when_they_are_long_over(books: Books) -> None:
+    # given: a session by the wall clock of long ago
+    books.served(session="s" * 32)
+    books.drain()
+    assert UsageSession.objects.count() == 1
+    # when
+    tasks.forget_sessions()
+    # then
+    assert UsageSession.objects.count() == 0
+    assert TaskRun.objects.get(name=tasks.FORGET).failed_at is None
