@@ -85,7 +85,7 @@ def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterator[CapRegist
 def forget_over(*, now: datetime) -> int:
     """Delete the sums of sessions that nobody has called in for a week, in bounded batches; returns
     how many rows went. A session that goes on keeps all its days."""
-    asked = {"day": (now - FORGOTTEN_AFTER).date(), "most": FORGOTTEN_AT_ONCE}
+    asked: dict[str, Any] = {"day": (now - FORGOTTEN_AFTER).date(), "most": FORGOTTEN_AT_ONCE}
     forgotten = 0
     for _ in range(BATCHES_PER_RUN_MAX):
         with connection.cursor() as cursor:
