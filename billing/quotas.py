@@ -97,6 +97,7 @@ def set_quota(
                 "shadow": cap.shadow,
                 "raised_pico": None,
                 "raised_until": None,
+                "limit_since": now,
             },
         )
         _record("quota.set", quota, before=known, actor=actor, now=now, reason=reason)
@@ -130,8 +131,8 @@ def raise_quota(
         if limit_pico <= quota.limit_pico:
             raise LimitRefused("a raise is above the limit; to lower a limit, set it")
         before = _stated(quota)
-        quota.raised_pico, quota.raised_until = limit_pico, until
-        quota.save(update_fields=["raised_pico", "raised_until"])
+        quota.raised_pico, quota.raised_until, quota.limit_since = limit_pico, until, now
+        quota.save(update_fields=["raised_pico", "raised_until", "limit_since"])
         _record("quota.raise", quota, before=before, actor=actor, now=now, reason=reason)
     return quota
 

@@ -42,6 +42,8 @@ class Quota(models.Model):
     raised_pico = models.DecimalField(max_digits=38, decimal_places=0, null=True, blank=True)
     raised_until = models.DateTimeField(null=True, blank=True)
     shadow = models.BooleanField(default=False)
+    # Since when this is the limit; windows that were over by then had another, or none.
+    limit_since = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [

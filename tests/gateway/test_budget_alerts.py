@@ -104,6 +104,61 @@ def test_each_share_is_told_once_per_window(alice: Person, redis_client: redis.R
     assert list(told) == [50, 80, 100, 50]
 
 
+def test_what_is_reached_in_a_window_s_last_seconds_is_told(
+    alice: Person, redis_client: redis.Redis
+) -> None:
+    # given: the last look of the day saw nothing
+    made = quota(alice)
+    last = datetime(2026, 3, 10, 23, 59, 55, tzinfo=UTC)
+    spend(redis_client, made, 400_000_000, at=last)
+    assert budget_alerts.notice(redis_client, now=last) == 0
+    # when: it fills up, and the next look is tomorrow's
+    spend(redis_client, made, 850_000_000, at=last)
+    after = last + timedelta(seconds=20)
+    spend(redis_client, made, 500_000_000, at=after)
+    first, second = (budget_alerts.notice(redis_client, now=after) for _ in range(2))
+    # then
+    assert (first, second) == (3, 0)
+    told = BudgetAlert.objects.order_by("bucket", "percent")
+    assert [(each.bucket, each.percent) for each in told] == [
+        ("d202603100000", 50),
+        ("d202603100000", 80),
+        ("d202603110000", 50),
+    ]
+    midnight = datetime(2026, 3, 11, tzinfo=UTC)
+    assert told[0].occurred_at == midnight - timedelta(milliseconds=1)
+    # and by a request that settled days after, while its register lasts
+    spend(redis_client, made, 1_000_000_000, at=last)
+    assert budget_alerts.notice(redis_client, now=last + timedelta(days=2)) == 1
+    spend(redis_client, made, 0, at=last)
+
+
+@pytest.mark.parametrize("window", ["week", "month"])
+def test_longer_windows_end_no_less(window: str, alice: Person, redis_client: redis.Redis) -> None:
+    # given
+    made = quota(alice)
+    Quota.objects.update(window=window)
+    at = {"week": datetime(2026, 3, 9, tzinfo=UTC), "month": datetime(2026, 4, 1, tzinfo=UTC)}
+    over = registers.span_of(window, int(at[window].timestamp() * 1000) - 1)
+    key = registers.spend_key(
+        registers.shard_tag(made.tenant_id), made.tenant_id, kind="tenant",
+        scope=made.scope_id, bucket=over.bucket,
+    )  # fmt: skip
+    redis_client.hset(key, "spent", 1_000_000_000)
+    # then
+    assert budget_alerts.notice(redis_client, now=at[window] + timedelta(seconds=10)) == 3
+
+
+def test_a_limit_that_is_set_later_says_nothing_of_windows_that_were_over(
+    alice: Person, redis_client: redis.Redis
+) -> None:
+    # given: yesterday had another limit
+    made = quota(alice, limit_since=NOON)
+    spend(redis_client, made, 900_000_000, at=NOON - timedelta(days=1))
+    # then
+    assert budget_alerts.notice(redis_client, now=NOON + timedelta(minutes=1)) == 0
+
+
 def test_a_raised_budget_is_measured_by_its_raise(alice: Person, redis_client: redis.Redis) -> None:
     made = quota(alice, raised_pico=4 * 10**12, raised_until=NOON + timedelta(hours=1))
     spend(redis_client, made, 1_000_000_000)
