@@ -1,5 +1,6 @@
 """Prices in the admin console: versions, price lists and their rules, corrections."""
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
@@ -14,7 +15,7 @@ from redis.exceptions import RedisError
 from unfold.admin import TabularInline
 from unfold.decorators import display
 
-from billing import prices, rerating
+from billing import prices, rerating, usage_sums
 from billing.admin_pages import ReadOnlyAdmin, dollars, dollars_per_million
 from billing.errors import BillingError, PriceRefused
 from billing.models import (
@@ -31,6 +32,7 @@ from billing.rerating import Correction
 
 WITHDRAW = "Withdraw: these skus have no price from now on"
 SHOWN_MAX = 200
+NAMED_MAX = 5
 
 
 class PriceVersionAdmin(ReadOnlyAdmin):
@@ -88,7 +90,7 @@ class PriceVersionAdmin(ReadOnlyAdmin):
         slot, asked, now = form.slot(), form.cleaned_data, timezone.now()
         try:
             if asked["valid_from"] and asked["valid_from"] < now:
-                raise PriceRefused("a price does not begin in the past; correct a period instead")
+                raise PriceRefused(_in_the_past(asked["sku"], asked["valid_from"]))
             with transaction.atomic():
                 version = prices.publish(
                     sku_code=asked["sku"],
@@ -218,6 +220,17 @@ class ReRatingAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(reverse("admin:billing_rerating_change", args=[made.pk]))
 
 
+def _in_the_past(sku: str, since: datetime) -> str:
+    """Why a price does not begin there: whose events it would not touch."""
+    charged = usage_sums.charged_since(sku, since=since, at_most=NAMED_MAX + 1)
+    said = "; ".join(
+        f"{name}: {attempts:,} for {dollars(pico)}" for name, attempts, pico in charged[:NAMED_MAX]
+    )
+    more = "; and others" if len(charged) > NAMED_MAX else ""
+    whose = f"It would not touch what was charged since that hour ({said}{more})." if said else ""
+    return f"a price does not begin in the past; correct a period instead. {whose}".strip()
+
+
 def _correction(form: CorrectionForm) -> Correction:
     asked = form.cleaned_data
     return Correction(
@@ -231,14 +244,15 @@ def _correction(form: CorrectionForm) -> Correction:
 
 def _shown(correction: Correction) -> dict[str, Any]:
     found = rerating.preview(correction, now=timezone.now())
-    names = dict(
-        Tenant.objects.filter(pk__in=[d.tenant_id for d in found]).values_list("pk", "name")
-    )
+    left = rerating.untouched(correction)
+    concerned = {d.tenant_id for d in found} | {each.tenant_id for each in left}
+    names = dict(Tenant.objects.filter(pk__in=concerned).values_list("pk", "name"))
     return {
         "rows": [(names[each.tenant_id], each) for each in found[:SHOWN_MAX]],
         "left_out": max(0, len(found) - SHOWN_MAX),
         "refund_pico": sum(max(0, each.credit_pico) for each in found),
         "owed_pico": -sum(min(0, each.credit_pico) for each in found),
+        "untouched": [(names[each.tenant_id], each) for each in left[:SHOWN_MAX]],
         "previewed": True,
     }
 

@@ -58,6 +58,25 @@ _UNPRICED_SQL: Final = """
         AND u.occurred_at >= %(since)s AND u.occurred_at < %(until)s AND u.state = 'posted'
         AND ({unpriced})
 """
+# Why an event of the sku and the period stands as it was charged.
+_UNTOUCHED_SQL: Final = """
+    SELECT tenant_id, why, count(*), sum(CASE state
+        WHEN 'quarantined' THEN 1000::numeric * charged_nano ELSE tenant_cost_pico END)
+    FROM (
+        SELECT u.*, CASE
+            WHEN state = 'quarantined' THEN 'in quarantine'
+            WHEN price_version_id IS NULL OR price_version_id <> ALL(%(versions)s)
+                THEN 'of another tier, input size or hours'
+            WHEN quarantine_reason <> '' THEN 'decided by a person, or at an estimate'
+        END AS why
+        FROM billing_usageevent u WHERE sku = %(sku)s
+            AND u.occurred_at >= %(since)s AND u.occurred_at < %(until)s
+            -- Whoever used it then, by the sums: so that the index by tenant and time serves.
+            AND tenant_id = ANY(ARRAY(SELECT tenant_id FROM billing_usageday WHERE sku = %(sku)s
+                AND day BETWEEN %(since)s::date - 1 AND %(until)s::date + 1))
+    ) events
+    WHERE why IS NOT NULL GROUP BY tenant_id, why ORDER BY 3 DESC, 1, 2
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +98,15 @@ class _Charged(NamedTuple):
     @property
     def credit_pico(self) -> int:
         return self.charged_pico - self.corrected_pico
+
+
+class Untouched(NamedTuple):
+    """Events of one tenant that a correction leaves as they were charged, and why."""
+
+    tenant_id: int
+    why: str
+    events: int
+    charged_pico: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +139,23 @@ def preview(correction: Correction, *, now: datetime) -> list[Difference]:
         _difference(tenant, months, already.get(tenant, {})) for tenant, months in found.items()
     ]
     return sorted(differences, key=lambda each: (-each.credit_pico, each.tenant_id))
+
+
+def untouched(correction: Correction) -> list[Untouched]:
+    """Whose events of the sku and the period a correction does not touch; the most first."""
+    known = [version for group in _versions(correction).values() for version in group]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _UNTOUCHED_SQL,
+            {
+                "sku": correction.sku,
+                "versions": known,
+                "since": correction.since,
+                "until": correction.until,
+            },
+        )
+        rows = cursor.fetchall()
+    return [Untouched(tenant, why, events, int(pico)) for tenant, why, events, pico in rows]
 
 
 def post(

@@ -185,6 +185,20 @@ def last_used(tenant_id: int, *, since: datetime) -> dict[int, datetime]:
     return {int(row["api_key_id"] or 0): row["at"] for row in found}
 
 
+def charged_since(sku: str, *, since: datetime, at_most: int) -> list[tuple[str, int, int]]:
+    """Which tenants paid for a sku since the hour of a moment: name, attempts and pico-dollars, the
+    most first."""
+    found = (
+        UsageHour.objects.filter(
+            sku=sku, paid=True, hour__gte=since.replace(minute=0, second=0, microsecond=0)
+        )
+        .values("tenant__name")
+        .annotate(attempt_count=Sum("attempts"), cost=Sum("cost_pico"))
+        .order_by("-attempt_count", "tenant__name")[:at_most]
+    )
+    return [(row["tenant__name"], int(row["attempt_count"]), int(row["cost"])) for row in found]
+
+
 def first_used_hour(tenant_id: int) -> datetime | None:
     """The hour of the tenant's first request; None before it."""
     found = UsageHour.objects.filter(tenant_id=tenant_id).aggregate(at=Min("hour"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
-from billing import price_lists, prices, rerating
+from billing import price_lists, prices, quarantine, rerating
 from billing.errors import PriceRefused
 from billing.models import (
     Adjustment,
@@ -224,9 +224,21 @@ def test_quarantined_and_resolved_events_are_left_to_the_person(books: Books) ->
     # given
     books.served(cost_pico=1)
     books.drain()
-    assert UsageEvent.objects.get().state == "quarantined"
-    # when / then
+    event = UsageEvent.objects.get()
+    assert event.state == "quarantined"
+    # when / then: and they are named
     assert preview() == []
+    (left,) = rerating.untouched(correction())
+    charged = event.charged_nano * 1_000
+    assert left == (books.tenant.pk, "in quarantine", 1, charged)
+    quarantine.resolve_all(
+        books.desk.client, event_ids=[event.pk], tenant_pico=700, supplier_pico=0,
+        resolved_by="op", reason="seen", now=NOON,
+    )  # fmt: skip
+    assert preview() == []
+    (left,) = rerating.untouched(correction())
+    assert left == (books.tenant.pk, "decided by a person, or at an estimate", 1, 700)
+    assert rerating.untouched(correction(until=NOON)) == []
 
 
 @pytest.mark.parametrize(

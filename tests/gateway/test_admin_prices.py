@@ -1,6 +1,7 @@
 """Pricing in the admin console: hours, plans, corrections; bad input moves nothing."""
 
 import html
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -179,6 +180,52 @@ def test_a_correction_is_shown_before_it_is_posted(
     assert grant is not None
     assert int(grant.amount_pico) == difference.credit_pico > 0
     assert UsageEvent.objects.get().tenant_cost_pico == paid
+
+
+def test_a_correction_says_whose_events_it_does_not_touch(
+    operator: Client, alice: Person, charlie: Person, transactional_db: None
+) -> None:
+    # given: one that it corrects, and two of hours that have a price of their own
+    sold = offer()
+    served(alice.tenant, sold, at=NOW - timedelta(minutes=5))
+    hours = {"from_hour": "01:00", "to_hour": "02:00", "input": "1", "output": "1"}
+    operator.post("/admin/billing/priceversion/add/", {"sku": sold.sku, **hours, "_publish": "1"})
+    of_hours = replace(sold, version=PriceVersion.objects.get(from_minute=60))
+    for _ in range(2):
+        charged = served(charlie.tenant, of_hours, at=NOW - timedelta(minutes=5))
+    # when
+    page = operator.post("/admin/billing/rerating/add/", {**correction(sold.sku), "_preview": "1"})
+    # then
+    assert [(name, d.events) for name, d in page.context["rows"]] == [(alice.tenant.name, 1)]
+    ((name, left),) = page.context["untouched"]
+    assert (name, left.why, left.events) == (
+        charlie.tenant.name, "of another tier, input size or hours", 2,
+    )  # fmt: skip
+    assert left.charged_pico == 2 * charged.tenant_cost_pico
+    assert "What this does not touch" in page.content.decode()
+    assert not ReRating.objects.exists()
+
+
+def test_a_price_that_begins_in_the_past_says_who_was_charged_since(
+    operator: Client, alice: Person, charlie: Person, transactional_db: None
+) -> None:
+    # given
+    sold = offer()
+    for person in (alice, alice, charlie):
+        served(person.tenant, sold, at=NOW - timedelta(minutes=5))
+    asked = {"sku": sold.sku, "input": "0.1", "output": "0.2", "_publish": "1"}
+    # when
+    answer = operator.post(
+        "/admin/billing/priceversion/add/",
+        {**asked, **moment("valid_from", NOW - timedelta(hours=1))},
+        follow=True,
+    )
+    # then
+    said = answer.content.decode()
+    assert "correct a period instead" in said
+    assert f"{alice.tenant.name}: 2 for $" in said
+    assert f"{charlie.tenant.name}: 1 for $" in said
+    assert PriceVersion.objects.count() == 1
 
 
 @pytest.mark.parametrize(
