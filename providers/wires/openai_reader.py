@@ -15,7 +15,7 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import NO_CHOICE, Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import failures, finishes, loose_json, sums, tiers, usage
+from providers.wires import failures, finishes, loose_json, sums, tiers, tool_calls, usage
 from providers.wires.deltas import Delta, spoken
 from providers.wires.sse import Event, Splitter
 from providers.wires.tool_calls import Numbering
@@ -96,13 +96,15 @@ class _Reader:
         choices = answer.choices
         if not choices:
             return []
+        is_event = raw is not data
         chunks = [self._chunk(choice, at) for at, choice in enumerate(choices)]
         if self._foreign:
             self._foreign = False
-            raw = _with_own_words(data, is_event=raw is not data)
+            raw = _with_own_words(data, is_event=is_event)
         if any(chunk.tool_calls for chunk in chunks):
             renumbered = map(_is_renumbered, choices, chunks)
-            raw = _with_calls(raw, chunks) if any(renumbered) else raw
+            if any(renumbered):
+                raw = _with_calls(raw, chunks, is_event=is_event)
         if answer.model != self._said:
             self._said = answer.model
             self._is_path = isinstance(self._said, str) and failures.is_internal(self._said)
@@ -135,6 +137,8 @@ class _Reader:
         if calls:
             self._called.add(index)
             calls = self._numbered(choice, index, calls)
+        if reason and index in self._numbering:
+            calls = [*(calls or ()), *self._numbering[index].unsaid()] or None
         chunk = Chunk(b"", DIALECT, text, reasoning, calls, index)
         if text or reasoning or calls:
             self._begun = True
@@ -148,7 +152,7 @@ class _Reader:
     ) -> list[dict[str, Any]]:
         """Those of a whole answer by their place, those of a stream by what each says."""
         if choice.delta is None:
-            return [{**call, "index": at} for at, call in enumerate(calls)]
+            return tool_calls.in_order(calls)
         return self._numbering.setdefault(index, Numbering()).renumbered(calls)
 
     def _finish(self, chunk: Chunk, reason: Any) -> None:
@@ -329,20 +333,25 @@ def _text_of(value: Any) -> str:
 
 
 def _is_renumbered(choice: _Choice, chunk: Chunk) -> bool:
-    """Whether the calls of a stream have other numbers than their server gave them."""
-    if chunk.tool_calls is None or choice.delta is None or not choice.delta.tool_calls:
+    """Whether its calls are read otherwise than they came: numbers in a stream, empty arguments."""
+    said = choice.delta or choice.message
+    if chunk.tool_calls is None or said is None or said.function_call:
         return False
-    stated = [isinstance(d, dict) and d.get("index") for d in choice.delta.tool_calls]
-    return stated != [call["index"] for call in chunk.tool_calls]
+    came = said.tool_calls if isinstance(said.tool_calls, list) else []
+    if choice.delta is not None:
+        return [call.get("index") for call in came] != [c["index"] for c in chunk.tool_calls]
+    mine = [call.get("function") for call in chunk.tool_calls]
+    return bool(came) and [call.get("function") for call in came] != mine
 
 
-def _with_calls(raw: bytes, chunks: list[Chunk]) -> bytes:
-    """The event with its calls as they are numbered here: SDKs join them by number."""
-    document = json.loads(raw.partition(b"data:")[2])
+def _with_calls(raw: bytes, chunks: list[Chunk], *, is_event: bool) -> bytes:
+    """With its calls as they are read here: SDKs join them by number, and read their JSON."""
+    document = json.loads(raw.partition(b"data:")[2] if is_event else raw)
     for choice, chunk in zip(document["choices"], chunks, strict=True):
         if chunk.tool_calls:
-            choice["delta"]["tool_calls"] = chunk.tool_calls
-    return _framed(json.dumps(document, separators=(",", ":")).encode())
+            tool_calls.put_into(choice, chunk.tool_calls)
+    written = json.dumps(document, separators=(",", ":")).encode()
+    return _framed(written) if is_event else written
 
 
 def _with_own_words(data: bytes, *, is_event: bool) -> bytes:

@@ -4,11 +4,12 @@ A number and an id at the beginning say so, where servers keep to it. Some give 
 number or none: there a new id is a new call, and so is a name after arguments that are complete.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 Delta = dict[str, Any]
+NOTHING: Final = "{}"
 
 
 class _Call:
@@ -42,6 +43,16 @@ class Numbering:
             return deltas
         return [{**d, "index": n} for d, n in zip(deltas, numbers, strict=True)]
 
+    def unsaid(self) -> list[Delta]:
+        """The arguments of calls that got none at all: no text is no JSON, and an empty object is
+        what was meant."""
+        found = []
+        for number, call in enumerate(self._calls):
+            if not "".join(call.arguments).strip():
+                call.arguments.append(NOTHING)
+                found.append({"index": number, "function": {"arguments": NOTHING}})
+        return found
+
     def _number(self, delta: Delta) -> int:
         function = delta.get("function")
         words = function if isinstance(function, dict) else {}
@@ -71,6 +82,27 @@ class Numbering:
         call = self._calls[number]
         is_other = bool(identity and call.identity) or (call.name not in ("", name))
         return None if is_other or (call.name and call.is_complete) else number
+
+
+def in_order(calls: list[Delta]) -> list[Delta]:
+    """The calls of a whole answer, numbered by their place, each with arguments."""
+    return [{**_filled(call), "index": at} for at, call in enumerate(calls)]
+
+
+def _filled(call: Delta) -> Delta:
+    function = call.get("function")
+    if not isinstance(function, dict) or _text(function.get("arguments")).strip():
+        return call
+    return {**call, "function": {**function, "arguments": NOTHING}}
+
+
+def put_into(choice: dict[str, Any], calls: list[Delta]) -> None:
+    """A choice as it came, with its calls as they are read here."""
+    if choice.get("delta") is not None:
+        choice["delta"]["tool_calls"] = calls
+        return
+    for written, call in zip(choice["message"]["tool_calls"], calls, strict=True):
+        written["function"] = call["function"]
 
 
 def _text(value: object) -> str:

@@ -135,19 +135,35 @@ def test_an_input_at_the_start_of_its_block_is_the_call_s(
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic"])
-def test_a_whole_answer_with_calls_without_arguments(ask: Ask, dialect: str) -> None:
+@pytest.mark.parametrize("finish", ["tool_calls", "tool_use"])
+def test_a_whole_answer_with_calls_without_arguments(ask: Ask, dialect: str, finish: str) -> None:
     made = [call("f", "", id="a", type="function"), call("g", "{}", id="b", type="function")]
     message = {"role": "assistant", "content": None, "tool_calls": made}
-    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
     whole = {"id": "c", "created": 1, "model": "m", "choices": [choice], "usage": USAGE}
     script = Script(offer=offer_view(), answer=json.dumps(whole).encode())
 
     answer = ask(script, dialect, stream=False, tools=tools_for(dialect))
 
-    if dialect == "anthropic":
-        assert calls_of(answer) == [("f", {}), ("g", {})]
-    else:
-        assert len(answer.choices[0].message.tool_calls) == 2
+    assert calls_of(answer) == [("f", {}), ("g", {})]
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+@pytest.mark.parametrize("finish_beside", [True, False])
+def test_a_stream_whose_calls_get_no_arguments_adds_up_to_empty_objects(
+    ask: Ask, dialect: str, finish_beside: bool
+) -> None:
+    calls = [
+        call("f", "", index=0, id="a", type="function"),
+        call("g", " ", index=1, id="b", type="function"),
+    ]
+    deltas = [delta("tool_calls" if finish_beside else None, tool_calls=calls)]
+    stream = events(*deltas, *([] if finish_beside else [delta("tool_calls")]))
+    script = Script(offer=offer_view(), answer=stream)
+
+    answer = ask(script, dialect, stream=True, tools=tools_for(dialect))
+
+    assert calls_of(answer) == [("f", {}), ("g", {})]
 
 
 F, G = ("f", {"a": 1}), ("g", {"b": 2})
