@@ -6,7 +6,7 @@ a cancelled request's blocks are free before the next step.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
@@ -23,7 +23,7 @@ from workers.kv import BlockPool, BlockTable
 from workers.memory import resident_growth
 from workers.metrics import Metrics, RequestUsage
 from workers.model import Model
-from workers.reading import PromptReading
+from workers.progress import Progress
 from workers.sampler import (
     NonFiniteLogits,
     Peak,
@@ -56,31 +56,6 @@ class PromptTooLong(ValueError):
         super().__init__(f"{prompt_tokens} prompt tokens do not fit into {context_length}")
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
-
-
-@dataclass(slots=True)
-class Progress:
-    """What one step gave one request; `usage` comes with the finish reason, at the end. The counts
-    are of the request so far."""
-
-    request_id: str
-    text: str
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-    usage: RequestUsage | None = None
-    failure: Exception | None = None
-    reading: PromptReading | None = None
-    output_tokens: int = 0
-    cached_tokens: int = 0
-
-    def followed_by(self, later: "Progress") -> "Progress":
-        """Both as one."""
-        return replace(
-            later,
-            text=self.text + later.text,
-            logprobs=self.logprobs + later.logprobs,
-            reading=self.reading or later.reading,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from workers.engine import Engine, Load, Progress
+from workers.engine import Engine, Load
+from workers.progress import Progress
 from workers.sequence import FinishReason, GenerationRequest
 
 # Two commands per request (submit, cancel) and some room; `submit` refuses long before.

@@ -5,7 +5,7 @@ import base64
 import struct
 from typing import Any
 
-from workers.engine import Progress
+from workers.progress import Progress
 from workers.sampler import NonFiniteLogits
 from workers.sequence import FinishReason
 from workers.server import errors

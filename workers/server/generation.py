@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 
-from workers.engine import Progress
+from workers.progress import Progress
 from workers.sequence import FinishReason, GenerationRequest
 from workers.server import errors
 from workers.server.bridge import Busy, EngineBridge, Stopped, Stream

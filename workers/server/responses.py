@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from workers.engine import Progress
 from workers.metrics import RequestUsage
+from workers.progress import Progress
 from workers.sampler import TokenLogprobs
 from workers.sequence import FinishReason, GenerationRequest
 from workers.tokenizer import Tokenizer
