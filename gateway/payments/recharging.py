@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 # One run asks for so many purchases, and begins no other after so long: the rest is due at once.
 PER_RUN_MAX: Final = 100
-RUN_S_MAX: Final = 25.0
+RUN_S_MAX: Final = 10.0
 
 
 def start_due(now: datetime) -> int:
@@ -36,8 +36,10 @@ def ask_due(now: datetime, *, monotonic: Callable[[], float] = time.monotonic) -
     those whose outcome is not known; returns how many are known now."""
     known, until = 0, monotonic() + RUN_S_MAX
     for _ in range(PER_RUN_MAX):
-        topup = recharges.claim_due(now=now) if processor.is_configured() else None
-        if topup is None or monotonic() > until:
+        if monotonic() > until or not processor.is_configured():
+            break
+        topup = recharges.claim_due(now=now)
+        if topup is None:
             break
         with apart.apart(f"recharge of tenant {topup.tenant_id}"):
             known += _ask(topup, now)
