@@ -27,6 +27,7 @@ from billing.redis_connection import connection
 
 DRAIN = "billing.tasks.drain_usage"
 EXPIRE = "billing.tasks.expire_holds"
+PUSH = "billing.tasks.push_credit"
 REFUSED = "billing.tasks.take_up_refused_settles"
 CHECK = "billing.tasks.check_invariants"
 PROFILES = "billing.tasks.refresh_call_profiles"
@@ -55,6 +56,13 @@ def expire_holds() -> None:
         if locks.is_only_run(EXPIRE):
             client = connection()
             expiry.expire_due(client, now_ms=expiry.surely_past_ms(client, now=now))
+
+
+@shared_task(name=PUSH)
+def push_credit() -> None:
+    """Tell Redis what it has not heard of credit: it was away, or not well."""
+    with task_runs.recorded(PUSH):
+        credit.push_stale(connection())
 
 
 @shared_task(name=REFUSED)

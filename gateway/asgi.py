@@ -3,8 +3,11 @@
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-from gateway import env
+from gateway import env, schema_check
 from gateway.body_limit import BodyLimit
 
 env.apply_defaults({"DJANGO_SETTINGS_MODULE": "gateway.settings"})
-application = BodyLimit(get_asgi_application(), bytes_max=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+_django = get_asgi_application()
+# Only now: it asks the database.
+schema_check.check()
+application = BodyLimit(_django, bytes_max=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)

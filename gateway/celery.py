@@ -5,17 +5,20 @@ beat's message expires with its period, so that a worker that was away does not 
 missed.
 """
 
+import sys
 from typing import Any, Final
 
 from celery import Celery
 from celery.schedules import schedule
+from celery.signals import beat_init, worker_init
 
-from gateway import env
+from gateway import env, schema_check
 
 # dotted path of the task -> (period in seconds, queue)
 CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.drain_usage": (1, "money"),
     "billing.tasks.expire_holds": (10, "money"),
+    "billing.tasks.push_credit": (5, "money"),
     "billing.tasks.take_up_refused_settles": (5, "boards"),
     "billing.tasks.check_invariants": (30, "boards"),
     "billing.tasks.refresh_call_profiles": (60, "boards"),
@@ -53,3 +56,13 @@ app.conf.beat_schedule = {
     task: _entry(task, period_s, queue) for task, (period_s, queue) in CLOCKWORK.items()
 }
 app.autodiscover_tasks()
+
+
+@worker_init.connect
+@beat_init.connect
+def refuse_newer_schema(**_: Any) -> None:
+    """Ends the process with the reason; its supervisor tries again, in case it is put right."""
+    try:
+        schema_check.check()
+    except schema_check.SchemaNewer as newer:
+        sys.exit(str(newer))

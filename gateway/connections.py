@@ -16,7 +16,9 @@ TCP: Final = {
 }
 
 
-def django_database(url: str, *, connections_max: int, answer_timeout_s: int) -> dict[str, Any]:
+def django_database(
+    url: str, *, connections_max: int, answer_timeout_s: int, wait_s: float = 5
+) -> dict[str, Any]:
     """Turns `postgresql://user@/name?host=/folder` or a TCP address into a `DATABASES` entry."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
@@ -37,7 +39,7 @@ def django_database(url: str, *, connections_max: int, answer_timeout_s: int) ->
             "pool": {
                 "min_size": 0,
                 "max_size": connections_max,
-                "timeout": 5,
+                "timeout": wait_s,
                 # After a failed try the pool waits ever longer before the next, and callers
                 # cannot hurry it: for minutes after Postgres is back it would seem away.
                 "reconnect_timeout": 1,

@@ -51,6 +51,15 @@ DATABASES = {
             minimum=1,
             maximum=200,
         ),
+        wait_s=env.integer(
+            "TOKENHOUSE_DATABASE_WAIT_MS",
+            purpose="how long a process waits for a PostgreSQL connection; the console, where a "
+            "person waits, is started with 800",
+            default=5_000,
+            minimum=100,
+            maximum=60_000,
+        )
+        / 1000,
         answer_timeout_s=env.integer(
             "TOKENHOUSE_DATABASE_ANSWER_S",
             purpose="seconds after which a PostgreSQL that says nothing is given up; a statement "

@@ -15,6 +15,8 @@ def health(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"status": "ok", "version": VERSION})
 
 
+handler500 = "gateway.console.failures.server_error"
+
 urlpatterns = [
     path("health", health, name="health"),
     # One door to sign in, with one limit on tries.

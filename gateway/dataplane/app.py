@@ -79,10 +79,12 @@ class Application:
 
     async def _start(self) -> None:
         """Redis or Postgres being away is no reason not to start; a wrong setting is."""
+        source = DatabaseSource()
+        await asyncio.to_thread(source.check_schema)
         plane = Plane(
             redis_url=settings.REDIS_URL,
             limits=Limits.from_settings(settings),
-            source=DatabaseSource(),
+            source=source,
             clock=SystemClock(),
         )
         await plane.start()

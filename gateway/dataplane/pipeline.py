@@ -29,6 +29,7 @@ from gateway.dataplane.redis_pipe import RedisPipe
 from gateway.dataplane.relay import Relay
 from gateway.dataplane.settler import Settler
 from gateway.dataplane.snapshot import Snapshots
+from gateway.dataplane.stale_credit import StaleCredit
 from gateway.dataplane.stopwatch import Clock
 from gateway.dataplane.surfaces.registry import Surface
 from gateway.dataplane.watchdog import ClientLeft, ClientStalled
@@ -58,6 +59,7 @@ class Pipeline:
     ratios: Ratios
     limits: Limits
     clock: Clock
+    stale_credit: StaleCredit
     check: Callable[[], None]  # Unavailable while this process should admit nobody
 
     async def serve(self, surface: Surface, client: Client, *, request_id: str) -> None:
@@ -96,6 +98,7 @@ class Pipeline:
                     return exchange
                 narrower = narrowing.narrowed(exchange, outcome) if narrowings_left else None
                 if narrower is None:
+                    await self.stale_credit.check(principal.tenant_id, outcome)
                     raise admission.refusal(outcome, principal, exchange.hold)
                 ranking = narrower
             raise AssertionError("the last round returns or raises")

@@ -21,6 +21,7 @@ from gateway.dataplane.relay import Relay
 from gateway.dataplane.settler import Settler
 from gateway.dataplane.snapshot import Snapshots, Source
 from gateway.dataplane.spool import Spool
+from gateway.dataplane.stale_credit import StaleCredit
 from gateway.dataplane.stopwatch import Clock
 from gateway.dataplane.upstream import Upstream
 from gateway.dataplane.watchdog import Watchdog
@@ -80,6 +81,9 @@ class Plane:
             ratios=self.ratios,
             limits=limits,
             clock=clock,
+            stale_credit=StaleCredit(
+                self.snapshots.credit_version, pipe=self.pipe, monotonic=clock.monotonic
+            ),
             check=self.check,
         )
 

@@ -46,11 +46,13 @@ class SourceAway(Exception):
 
 
 class Source(Protocol):
-    """Where a snapshot comes from. Both calls block and run in the keeper's thread."""
+    """Where a snapshot comes from. The calls block and run in the keeper's thread."""
 
     def load(self, now_ms: int) -> Snapshot: ...
 
     def find_key(self, key_hash: KeyHash) -> Principal | None: ...
+
+    def credit_version(self, tenant: int) -> int: ...
 
 
 class Snapshots:
@@ -108,6 +110,17 @@ class Snapshots:
                 "The key could not be checked: the database does not answer. Try again shortly.",
                 code="database_unavailable",
             ) from None
+
+    async def credit_version(self, tenant: int) -> int | None:
+        """That of a tenant's credit in Postgres; None where it does not answer in time."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(FIND_KEY_TIMEOUT_S):
+                return await loop.run_in_executor(
+                    self._lookups, self._source.credit_version, tenant
+                )
+        except (SourceAway, TimeoutError):
+            return None
 
     async def _load(self) -> bool:
         loop = asyncio.get_running_loop()

@@ -16,8 +16,9 @@ from django.db.models import Q, QuerySet
 
 from billing import hold_modes, made_keys, price_lists, registers
 from billing.holds import RateScope, SpendScope
-from billing.models import CallProfile, Quota, RateLimit, ScopeKind, ShardEpoch
+from billing.models import CallProfile, Quota, RateLimit, ScopeKind, ShardEpoch, Tenant
 from billing.money import nano_floor
+from gateway import schema_check
 from gateway.dataplane.auth import CallUse, KeyHash, Principal
 from gateway.dataplane.snapshot import Snapshot, SourceAway
 from gateway.models import ApiKey, RoutingPolicy
@@ -31,8 +32,12 @@ Scope = tuple[int, str, str]  # tenant, kind, id
 class DatabaseSource:
     """See the module."""
 
+    def __init__(self) -> None:
+        self._is_schema_known = False
+
     def load(self, now_ms: int) -> Snapshot:
         close_old_connections()
+        self.check_schema()
         now = datetime.fromtimestamp(now_ms / 1000, tz=UTC)
         live = ApiKey.objects.filter(revoked_at=None).filter(
             Q(expires_at=None) | Q(expires_at__gt=now)
@@ -45,6 +50,10 @@ class DatabaseSource:
             loaded_ms=now_ms,
         )
 
+    def check_schema(self) -> None:
+        """SchemaNewer where a later release has been here; asked until Postgres has answered."""
+        self._is_schema_known = self._is_schema_known or schema_check.check()
+
     def find_key(self, key_hash: KeyHash) -> Principal | None:
         close_old_connections()
         try:
@@ -52,6 +61,13 @@ class DatabaseSource:
         except DatabaseError as problem:
             raise SourceAway(str(problem)) from problem
         return found.get(key_hash)
+
+    def credit_version(self, tenant: int) -> int:
+        close_old_connections()
+        try:
+            return Tenant.objects.only("credit_version").get(pk=tenant).credit_version
+        except (DatabaseError, Tenant.DoesNotExist) as problem:
+            raise SourceAway(str(problem)) from problem
 
 
 def _principals(keys: "QuerySet[ApiKey]") -> dict[KeyHash, Principal]:

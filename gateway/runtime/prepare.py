@@ -13,7 +13,7 @@ from typing import Final
 import django
 from django.core.management import call_command, get_commands
 
-from gateway import env
+from gateway import env, schema_check
 from gateway.runtime import places
 from gateway.runtime.saved import write_private
 
@@ -28,6 +28,7 @@ STEPS: Final = (
 def main() -> None:
     env.apply_defaults({"DJANGO_SETTINGS_MODULE": "gateway.settings"})
     django.setup()
+    schema_check.check()
     known = get_commands()
     for name, *options in STEPS:
         if name not in known:

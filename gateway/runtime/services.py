@@ -22,6 +22,7 @@ WORKER_PYTHON: Final = CLONE / ".venv-worker" / "bin" / "python"
 DATAPLANE_BUFFER_BYTES: Final = 65_536
 CONNECTIONS_WAITING_MAX: Final = 4_096
 HEADER_TIMEOUT_MS: Final = 10_000
+CONSOLE_WAIT_MS: Final = "800"
 # Secrets and addresses of the gateway are no business of the workers' processes.
 GATEWAY_ONLY: Final = ("DATABASE_URL", "REDIS_URL", "TOKENHOUSE_", "DJANGO_")
 
@@ -68,6 +69,9 @@ def console() -> Service:
         "gateway.asgi:application",
         stop_timeout_s=15.0,
     )
+    # A person looks on: without PostgreSQL the page says so within a second.
+    own = {"TOKENHOUSE_DATABASE_WAIT_MS": CONSOLE_WAIT_MS, **program.environment}
+    program = dataclasses.replace(program, environment=own)
     return Service(name="console", stage=Stage.CONSOLE, program=program)
 
 

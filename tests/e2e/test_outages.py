@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
 
 from tests.e2e.house import DIALECTS, FOX, OPENAI, Customer, House, error_of, question
@@ -18,6 +19,8 @@ RECOVERY_S = 60.0
 # From when PostgreSQL answers again.
 BACK_WITHIN_S = 15.0
 PROCESSES = 2
+# One second, and what a busy machine adds.
+PAGE_WITHIN_S = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,27 @@ def test_redis_away_is_503_in_both_dialects_and_over_when_it_is_back(
     house.stack.eventually(lambda: len(house.posted(customer)) == events + served, timeout_s=20)
     costs = sum(cost for _, cost, _ in house.posted(customer))
     house.stack.eventually(lambda: house.spent_pico(customer) == costs)
+
+
+def test_without_postgres_each_page_says_so_within_a_second(house: House) -> None:
+    # given
+    pages = ("/", "/login/", "/admin/", "/api/v1/leaderboards/")
+    # when
+    with away(house, "postgres"):
+        answers = [
+            httpx.get(f"{house.stack.console}{page}", trust_env=False, timeout=20)
+            for page in pages
+            for _ in range(2)
+        ]
+    # then
+    asked = [answer for answer in answers if not answer.is_redirect and not answer.is_success]
+    assert asked
+    for answer in asked:
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2"), answer.url
+    assert max(answer.elapsed.total_seconds() for answer in answers) < PAGE_WITHIN_S
+    # and
+    house.stack.eventually(house.is_reachable, timeout_s=RECOVERY_S)
+    house.stack.eventually(lambda: house.stack.answers("/"), timeout_s=RECOVERY_S)
 
 
 def test_postgres_away_is_503_for_an_unknown_key_while_known_keys_go_on(

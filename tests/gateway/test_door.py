@@ -102,8 +102,9 @@ def test_two_thousand_silent_strangers_stop_nobody(world: World, saying: bytes) 
 def test_who_is_being_served_yields_to_nobody(world: World) -> None:
     # given: silent themselves, because their seller is
     alice = world.caller()
+    world.reload_snapshot()
     with ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(world.chat, alice, "gated") for _ in range(20)]
+        asked = [pool.submit(world.chat, alice, "gated", timeout=60) for _ in range(20)]
         eventually(lambda: len(world.upstream.calls("gated")) == 20)
         # when
         with strangers(world, STRANGERS):

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from billing import registers
+from billing.models import Tenant
 from billing.settle_records import REFUSED_STREAM
 from tests.fakes import sick_redis
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
@@ -142,3 +143,31 @@ def test_a_settle_refused_for_good_is_handed_to_people(world: World) -> None:
 
 def _tenant_key(tenant: int) -> str:
     return registers.tenant_key(registers.shard_tag(tenant), tenant)
+
+
+def test_a_credit_that_redis_has_not_heard_of_refuses_nobody_for_good(world: World) -> None:
+    # given: nothing left, and a grant that Redis did not take
+    alice = world.caller(credit_nano=1)
+    assert world.chat(alice, "good").status_code == 402
+    key = _tenant_key(alice.tenant.pk)
+    with sick(world.redis, "OOM"):
+        Tenant.objects.filter(pk=alice.tenant.pk).update(credit_version=2)
+    # when
+    eventually(lambda: world.chat(alice, "good").status_code == 503)
+    answer = world.chat(alice, "good")
+    # then
+    assert answer.json()["error"]["code"] == "credit_untold"
+    assert int(answer.headers["retry-after"]) >= 1
+    # and once it is told
+    world.redis.hset(key, mapping={"credit": 10**9, "version": 2})
+    assert world.chat(alice, "good").status_code == 200
+
+
+def test_a_suspension_that_is_over_is_no_403_while_redis_has_not_heard(world: World) -> None:
+    # given
+    alice = world.caller()
+    world.redis.hset(_tenant_key(alice.tenant.pk), "status", "suspended")
+    assert world.chat(alice, "good").status_code == 403
+    Tenant.objects.filter(pk=alice.tenant.pk).update(credit_version=2)
+    # when / then
+    eventually(lambda: world.chat(alice, "good").status_code == 503)

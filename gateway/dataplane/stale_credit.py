@@ -1,0 +1,63 @@
+"""Whether Redis has heard of a tenant's credit: no 402 may come of a figure that got lost.
+
+Asked only where a tenant is turned away for its credit or its status. PostgreSQL is asked at most
+once a second for each of them; while it is away what Redis says stands.
+"""
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from billing import registers
+from billing.holds import Refused
+from gateway.dataplane.redis_pipe import NO_ANSWER, RedisPipe
+from gateway.errors import Unavailable
+
+KNOWN_FOR_S: Final = 1.0
+TENANTS_MAX: Final = 10_000
+RETRY_S: Final = 5
+BY_TENANT: Final = frozenset({"over_budget", "tenant_suspended"})
+CREDIT: Final = "credit"
+
+# The version of a tenant's credit in PostgreSQL; None where that does not answer.
+Lookup = Callable[[int], Awaitable[int | None]]
+
+
+class StaleCredit:
+    """`check` raises Unavailable in place of a refusal that rests on old figures."""
+
+    def __init__(self, lookup: Lookup, *, pipe: RedisPipe, monotonic: Callable[[], float]) -> None:
+        self._lookup = lookup
+        self._pipe = pipe
+        self._monotonic = monotonic
+        self._known: OrderedDict[int, tuple[float, int]] = OrderedDict()
+
+    async def check(self, tenant: int, refused: Refused) -> None:
+        if refused.code not in BY_TENANT or refused.window != CREDIT:
+            return
+        due = await self._due(tenant)
+        key = registers.tenant_key(registers.shard_tag(tenant), tenant)
+        try:
+            known = int(await self._pipe.command("HGET", key, "version") or 0)
+        except NO_ANSWER:
+            known = due or 0
+        if due is not None and known < due:
+            raise Unavailable(
+                "The credit of this tenant has changed, and the register of holds has not heard "
+                "of it yet. Try again shortly.",
+                code="credit_untold",
+                retry_after_s=RETRY_S,
+            )
+
+    async def _due(self, tenant: int) -> int | None:
+        now = self._monotonic()
+        asked_at, version = self._known.get(tenant, (0.0, 0))
+        if tenant in self._known and now - asked_at < KNOWN_FOR_S:
+            return version
+        found = await self._lookup(tenant)
+        if found is not None:
+            self._known[tenant] = (now, found)
+            self._known.move_to_end(tenant)
+            if len(self._known) > TENANTS_MAX:
+                self._known.popitem(last=False)
+        return found
