@@ -11,6 +11,9 @@ from kombu import Queue
 
 from gateway import connections, env
 from gateway.console import admin_look
+from gateway.framework_settings import AUTH_PASSWORD_VALIDATORS as AUTH_PASSWORD_VALIDATORS
+from gateway.framework_settings import LOGGING as LOGGING
+from gateway.framework_settings import REST_FRAMEWORK as REST_FRAMEWORK
 from gateway.reach import operators_need_second_factor
 from gateway.version import VERSION
 
@@ -343,15 +346,6 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}
 }
-AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": f"django.contrib.auth.password_validation.{validator}"}
-    for validator in (
-        "UserAttributeSimilarityValidator",
-        "MinimumLengthValidator",
-        "CommonPasswordValidator",
-        "NumericPasswordValidator",
-    )
-]
 LOGIN_URL = "/login/"
 LOGIN_REDIRECT_URL = "/"
 # Of allauth only the second factors are used; its other pages have no address here.
@@ -394,28 +388,12 @@ STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_MAX_AGE = 300
 
-REST_FRAMEWORK = {
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["gateway.api.parsing.StrictJSONParser"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PAGINATION_CLASS": "rest_framework.pagination.LimitOffsetPagination",
-    "PAGE_SIZE": 50,
-}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Tokenhouse management API",
     "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
 }
 UNFOLD = admin_look.UNFOLD
-
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name} {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
-}
 
 # --- Celery (read by gateway/celery.py under the prefix CELERY_) ---------------------------------
 CELERY_BROKER_URL = connections.celery_broker(REDIS_URL)

@@ -21,7 +21,7 @@ from workers.device import board_name, synchronise, work_clock
 from workers.energy import meter_for
 from workers.kv import BlockPool, BlockTable
 from workers.memory import resident_growth
-from workers.metrics import Metrics, RequestUsage
+from workers.metrics import Load, Metrics, RequestUsage
 from workers.model import Model
 from workers.progress import Progress
 from workers.sampler import (
@@ -68,13 +68,6 @@ class Computed:
     hidden: Tensor  # [item.total, hidden], before the final norm
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    running: int
-    waiting: int
-    kv_cache_usage: float
-
-
 class Engine:
     def __init__(
         self,
@@ -86,11 +79,8 @@ class Engine:
         work: Clock | None = None,
         draft_curve: CostCurve | None = None,
     ) -> None:
-        """`draft_curve`: what steps cost, for the drafting policy (default: measured now).
-
-        `clock` dates what users wait for; `work` times what the engine itself does, by default on
-        the clock of `device.work_clock`.
-        """
+        """`draft_curve`: what steps cost, for the drafting policy (default: measured now). `clock`
+        dates what users wait for, `work` times the engine (default: `device.work_clock`)."""
         self.config = config
         self.meter = meter_for(board_name(model.device))
         self.model = model
@@ -238,13 +228,9 @@ class Engine:
 
     def publish_gauges(self) -> None:
         """Bring the Prometheus gauges and cache counters up to date."""
-        load, stats, metrics = self.load_now, self.scheduler.stats, self.metrics
-        metrics.running.set(load.running)
-        metrics.waiting.set(load.waiting)
-        metrics.kv_cache_usage.set(load.kv_cache_usage)
-        metrics.preemptions.inc(stats.preemptions)
-        metrics.prefix_queries.inc(stats.queried_tokens)
-        metrics.prefix_hits.inc(stats.hit_tokens)
+        metrics = self.metrics
+        metrics.observe_load(self.load_now)
+        metrics.observe_cache(self.scheduler.stats)
         self.scheduler.stats = CacheStats()
         metrics.observe_experts(self.model.take_expert_use())
         metrics.gap_figures = metrics.gaps.figures()
@@ -261,7 +247,7 @@ class Engine:
         touched = list(scratch.block_ids)
         # Memory that was never written is read faster than a cache that is in use.
         self._cache.scrub(touched)
-        clock = work_clock(self.model.device)
+        clock = self._work_clock
 
         def time_step(tokens: int) -> float:
             part = Part([0] * tokens, scratch.block_ids, first=context, wanted=tokens)

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from workers.experts import ExpertUse
 from workers.gaps import GapFigures, Gaps
+from workers.scheduler import CacheStats
 from workers.verdict import Verdict
 
 PREFIX = "tokenhouse_worker_"
@@ -49,6 +50,13 @@ class RequestUsage:
     queue_ms: float
     prefill_ms: float
     decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    running: int
+    waiting: int
+    kv_cache_usage: float
 
 
 class Metrics:
@@ -129,6 +137,17 @@ class Metrics:
         self.totals.audit_seconds += audit_seconds
         self.totals.output_seconds += seconds - input_seconds - audit_seconds
         self.iteration_tokens.observe(total_tokens)
+
+    def observe_load(self, load: Load) -> None:
+        self.running.set(load.running)
+        self.waiting.set(load.waiting)
+        self.kv_cache_usage.set(load.kv_cache_usage)
+
+    def observe_cache(self, stats: CacheStats) -> None:
+        """What the scheduler counted since it was last asked."""
+        self.preemptions.inc(stats.preemptions)
+        self.prefix_queries.inc(stats.queried_tokens)
+        self.prefix_hits.inc(stats.hit_tokens)
 
     def observe_audit(self, verdict: Verdict) -> None:
         self.audits.labels(verdict=verdict.value).inc()

@@ -8,7 +8,6 @@ import pytest
 from gateway.console import figures, sparkline
 from gateway.console.forecast import month_end
 from gateway.console.periods import period_of
-from gateway.console.sign_in_limit import TRIES_PER_NAME, count_try
 
 NOW = datetime(2026, 11, 23, 14, 2, tzinfo=UTC)
 T = figures.THIN_SPACE
@@ -138,14 +137,6 @@ def test_two_days_of_spend_are_too_few_for_a_forecast() -> None:
     by_day = {date(2026, 11, day): 10**12 for day in (21, 22)}
 
     assert month_end(by_day, today=date(2026, 11, 23), last_day=date(2026, 11, 30)) is None
-
-
-def test_guessing_one_name_ends_after_the_limit(redis_client: object) -> None:
-    for _ in range(TRIES_PER_NAME):
-        assert count_try(address="127.0.0.9", username="alice")
-
-    assert not count_try(address="127.0.0.9", username=" ALICE ")
-    assert count_try(address="127.0.0.9", username="bob")
 
 
 def test_a_price_of_a_float_board_figure_is_read_exactly() -> None:

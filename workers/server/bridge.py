@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from workers.engine import Engine, Load
+from workers.engine import Engine
+from workers.metrics import Load
 from workers.progress import Progress
 from workers.sequence import FinishReason, GenerationRequest
 
