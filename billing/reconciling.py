@@ -4,23 +4,28 @@ A difference in money is split into its two causes exactly: other tokens, at wha
 cost us on average, and another price, for their tokens. Beside it stands what we know to be
 uncertain on that day: attempts whose end nobody saw, events in quarantine, counts that we
 estimated. Nothing is changed by looking; accepting a bill posts the difference once, so that we
-owe what the bill says.
+owe what the bill says. It waits for the end of its days, and for somebody to decide every row that
+could not be used (`bill_rows`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from django.db import connection, transaction
+from django.db.models import Sum
 
-from billing import audit, ledger
+from billing import audit, bill_rows, ledger, locks
+from billing.bill_rows import Part
 from billing.errors import InvoiceRefused
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
-from billing.models import ProviderBill, ProviderBillLine
+from billing.models import ProviderBill, ProviderBillRow, UsageEvent
 from billing.money import half_away, usd_json
 
 DAYS_MAX: Final = 400
+# A request of a day's last second is ended within the hour, and booked soon after.
+BOOKED_WITHIN: Final = timedelta(hours=2)
 # Supplier costs of a day and model, whoever paid for them; a day is that of the request. Output's
 # part of a cost is what it is of the price that the attempt was rated by.
 BOOKED_SQL: Final = """
@@ -64,6 +69,15 @@ class Booked:
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """What the bill's used rows have of one day and model."""
+
+    input_tokens: int
+    output_tokens: int
+    cost_pico: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +132,7 @@ class Comparison:
         found = []
         if not self.ours.tokens:
             found.append("nothing of it went through this gateway")
-        elif not self.their_tokens:
+        elif not self.their_tokens and not self.their_cost_pico:
             found.append("the bill does not know it")
         if self.ours.unknown:
             found.append(f"{self.ours.unknown} attempts whose end nobody saw")
@@ -134,18 +148,20 @@ class Comparison:
 def store(
     *,
     supplier: str,
-    lines: Iterable[ProviderBillLine],
+    rows: Iterable[ProviderBillRow],
     file_name: str,
     file_format: str,
     file_hash: bytes,
     uploaded_by: str,
     now: datetime,
+    stated_pico: int | None = None,
 ) -> ProviderBill:
-    """Keep a bill. The same file again is refused, and so are days without an end."""
-    rows = list(lines)
-    days = [row.day for row in rows]
+    """Keep a bill with every row of it, and say what becomes of each. The same file again is
+    refused, and so are days without an end."""
+    placed = bill_rows.place(rows)
+    days = [row.day for row in placed if row.day is not None]
     if not days:
-        raise InvoiceRefused("no row of the file names its day")
+        raise InvoiceRefused(f"no row of the file names its day{_for_example(placed)}")
     if max(days) - min(days) > timedelta(days=DAYS_MAX):
         raise InvoiceRefused(f"the file spans more than {DAYS_MAX} days")
     if ProviderBill.objects.filter(supplier=supplier, file_hash=file_hash).exists():
@@ -158,19 +174,25 @@ def store(
             file_name=file_name[:200],
             file_format=file_format[:80],
             file_hash=file_hash,
+            stated_pico=stated_pico,
             uploaded_by=uploaded_by,
             uploaded_at=now,
         )
-        for row in rows:
+        for row in placed:
             row.bill = bill
-        ProviderBillLine.objects.bulk_create(rows)
+        ProviderBillRow.objects.bulk_create(placed, batch_size=2_000)
     return bill
+
+
+def _for_example(rows: Sequence[ProviderBillRow]) -> str:
+    row = next((row for row in rows if row.why), None)
+    return "" if row is None else f"; line {row.number}: {row.why}"
 
 
 def compare(bill: ProviderBill) -> list[Comparison]:
     """Every day and model that either side knows, the greatest difference first."""
     ours = _booked(bill)
-    theirs = {(line.day, line.model): line for line in bill.lines.all()}
+    theirs = _billed(bill)
     found = [_cell(cell, ours.get(cell), theirs.get(cell)) for cell in ours.keys() | theirs.keys()]
     return sorted(
         found, key=lambda c: (-abs(c.more_pico or 0), -abs(c.more_tokens), c.day, c.model)
@@ -204,39 +226,53 @@ def _booked(bill: ProviderBill) -> dict[Cell, Booked]:
         }
 
 
-def _cell(cell: Cell, ours: Booked | None, theirs: ProviderBillLine | None) -> Comparison:
-    has_sums = theirs is None or theirs.cost_pico is not None
+def _billed(bill: ProviderBill) -> dict[Cell, Billed]:
+    used = bill.rows.filter(state=ProviderBillRow.State.USED, day__isnull=False)
+    summed = used.values_list("day", "model").annotate(
+        inward=Sum("input_tokens"), outward=Sum("output_tokens"), cost=Sum("cost_pico")
+    )
+    return {
+        (day, model): Billed(inward, outward, None if cost is None else int(cost))
+        for day, model, inward, outward, cost in summed
+        if day is not None
+    }
+
+
+def _cell(cell: Cell, ours: Booked | None, theirs: Billed | None) -> Comparison:
+    theirs = theirs or Billed(0, 0, 0)
     return Comparison(
         day=cell[0],
         model=cell[1],
         ours=ours or Booked(),
-        their_input_tokens=theirs.input_tokens if theirs else 0,
-        their_output_tokens=theirs.output_tokens if theirs else 0,
-        their_cost_pico=int(theirs.cost_pico or 0 if theirs else 0) if has_sums else None,
+        their_input_tokens=theirs.input_tokens,
+        their_output_tokens=theirs.output_tokens,
+        their_cost_pico=theirs.cost_pico,
     )
 
 
-def difference_pico(comparisons: Sequence[Comparison]) -> int | None:
+def difference_pico(comparisons: Sequence[Comparison], carried_pico: int) -> int | None:
     """What the bill asks beyond what we booked; None where it names no sums."""
     parts = [comparison.more_pico for comparison in comparisons]
-    return None if None in parts else sum(part or 0 for part in parts)
+    return None if None in parts else sum(part or 0 for part in parts) + carried_pico
+
+
+def unexplained_pico(bill: ProviderBill, account: Mapping[str, Part]) -> int:
+    """What the document states beyond what its rows come to, whatever becomes of them."""
+    if bill.stated_pico is None:
+        return 0
+    return int(bill.stated_pico) - sum(part.cost_pico for part in account.values())
 
 
 def accept(*, bill_id: int, accepted_by: str, now: datetime) -> ProviderBill:
     """Owe what the bill says: post the difference to the cost of sales, once."""
     with transaction.atomic():
-        bill = ProviderBill.objects.select_for_update().get(pk=bill_id)
-        if bill.accepted_at is not None:
-            raise InvoiceRefused("this bill was accepted before")
-        overlapping = ProviderBill.objects.filter(
-            supplier=bill.supplier,
-            accepted_at__isnull=False,
-            first_day__lte=bill.last_day,
-            last_day__gte=bill.first_day,
-        )
-        if overlapping.exists():
-            raise InvoiceRefused("an accepted bill covers some of these days already")
-        amount = difference_pico(compare(bill))
+        # Two bills of the same days are accepted one after the other.
+        locks.payouts_until_commit()
+        bill = bill_rows.unaccepted(bill_id)
+        account = bill_rows.account(bill)
+        if refusal := not_yet(bill, account, now):
+            raise InvoiceRefused(refusal)
+        amount = difference_pico(compare(bill), account["carried"].cost_pico)
         if amount is None:
             raise InvoiceRefused("the file names no sums: it can be compared, not accepted")
         released = exposure_pico(bill)
@@ -250,10 +286,45 @@ def accept(*, bill_id: int, accepted_by: str, now: datetime) -> ProviderBill:
             after={
                 "difference_usd": usd_json(amount).decode(),
                 "exposure_released_usd": usd_json(released).decode(),
-            },
+            }
+            | {f"{state}_rows": part.rows for state, part in account.items() if part.rows},
             now=now,
         )
     return bill
+
+
+def not_yet(bill: ProviderBill, account: Mapping[str, Part], now: datetime) -> str:
+    """Why a bill cannot be accepted as it stands; empty where it can."""
+    overlapping = ProviderBill.objects.filter(
+        supplier=bill.supplier,
+        accepted_at__isnull=False,
+        first_day__lte=bill.last_day,
+        last_day__gte=bill.first_day,
+    )
+    if overlapping.exists():
+        return "an accepted bill covers some of these days already"
+    ends = datetime.combine(bill.last_day, time(), UTC) + timedelta(days=1)
+    if now < ends + BOOKED_WITHIN:
+        return f"{bill.last_day} is not over, or its last requests are not booked yet"
+    if waiting := _quarantined(bill):
+        return f"{waiting} events of its days are in quarantine: decide them first"
+    if undecided := account["open"].rows:
+        return f"{undecided} rows are neither used, carried nor left out"
+    if unexplained := unexplained_pico(bill, account):
+        return (
+            f"the document states {usd_json(unexplained).decode()} dollars beyond what its rows"
+            " come to"
+        )
+    return ""
+
+
+def _quarantined(bill: ProviderBill) -> int:
+    return UsageEvent.objects.filter(
+        state=UsageEvent.State.QUARANTINED,
+        supplier=bill.supplier,
+        day__gte=bill.first_day,
+        day__lte=bill.last_day,
+    ).count()
 
 
 def exposure_pico(bill: ProviderBill) -> int:

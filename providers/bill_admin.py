@@ -11,17 +11,25 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from unfold.decorators import display
-from unfold.widgets import UnfoldAdminFileFieldWidget, UnfoldAdminSelectWidget
+from unfold.widgets import (
+    UnfoldAdminDecimalFieldWidget,
+    UnfoldAdminFileFieldWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminSingleDateWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from billing import reconciling
+from billing import bill_rows, reconciling
 from billing.admin_pages import ReadOnlyAdmin
 from billing.errors import BillingError
-from billing.models import ProviderBill, ProviderBillLine
-from providers import usage_files
+from billing.models import ProviderBill
+from billing.money import pico_from_usd
+from providers import bill_files
 from providers.models import Offer, Provider
-from providers.usage_files import UsageFile, UsageFileRefused
+from providers.usage_files import UsageFileRefused
 
 CELLS_SHOWN_MAX: Final = 500
+ROWS_SHOWN_MAX: Final = 500
 
 
 class BillForm(forms.Form):
@@ -31,33 +39,47 @@ class BillForm(forms.Form):
     file = forms.FileField(
         label="Bill or usage export",
         widget=UnfoldAdminFileFieldWidget,
-        help_text="CSV with date, model, input_tokens, output_tokens and cost_usd, or the export of"
-        " OpenAI, Anthropic, OpenRouter or LiteLLM; up to 2.4 MB.",
+        help_text="CSV with date, model, input_tokens, output_tokens, cost and currency (dollars"
+        " where there is none), or the export of OpenAI, Anthropic, OpenRouter or LiteLLM; up to"
+        " 2.4 MB.",
+    )
+    total_usd = forms.DecimalField(
+        label="Total of the document, $",
+        required=False,
+        decimal_places=12,
+        max_digits=24,
+        help_text="What it asks in all, in dollars; its rows have to come to that. May be empty.",
+        widget=UnfoldAdminDecimalFieldWidget,
     )
 
 
-def lines_of(found: UsageFile, provider: Provider) -> list[ProviderBillLine]:
-    """The file's days in our names of models; rows that name no day are left out."""
-    ours = {
-        upstream.lower(): slug
-        for upstream, slug in Offer.objects.filter(provider=provider).values_list(
-            "upstream_model", "model__slug"
-        )
-    }
-    lines: dict[tuple[object, str], ProviderBillLine] = {}
-    for (_, model, day), used in found.days.items():
-        if day is None:
-            continue
-        name = ours.get(model, model)
-        line = lines.setdefault(
-            (day, name),
-            ProviderBillLine(day=day, model=name, input_tokens=0, output_tokens=0, cost_pico=None),
-        )
-        line.input_tokens += used.usage.input_tokens
-        line.output_tokens += used.usage.output_tokens
-        if used.paid_pico is not None:
-            line.cost_pico = (line.cost_pico or 0) + used.paid_pico
-    return list(lines.values())
+class RateForm(forms.Form):
+    currency = forms.ChoiceField(widget=UnfoldAdminSelectWidget)
+    usd_per_unit = forms.DecimalField(
+        label="One unit is, $",
+        min_value=0,
+        decimal_places=12,
+        max_digits=20,
+        widget=UnfoldAdminDecimalFieldWidget,
+    )
+    day = forms.DateField(label="On the day", widget=UnfoldAdminSingleDateWidget)
+    source = forms.CharField(
+        max_length=120,
+        help_text="Who says so: a central bank's rate, the payment's statement.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+
+    def __init__(self, *args: Any, currencies: list[str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choice = self.fields["currency"]
+        assert isinstance(choice, forms.ChoiceField)
+        choice.choices = [(name, name) for name in currencies]
+
+
+def names_of(provider: Provider) -> dict[str, str]:
+    """Our names of the models that this provider's bill names in its own way."""
+    sold = Offer.objects.filter(provider=provider).values_list("upstream_model", "model__slug")
+    return {upstream.lower(): slug for upstream, slug in sold}
 
 
 class ProviderBillAdmin(ReadOnlyAdmin):
@@ -95,17 +117,20 @@ class ProviderBillAdmin(ReadOnlyAdmin):
 
     def _stored(self, request: HttpRequest, form: BillForm) -> ProviderBill | None:
         provider, file = form.cleaned_data["provider"], form.cleaned_data["file"]
+        total = form.cleaned_data["total_usd"]
+        now = timezone.now()
         try:
-            found = usage_files.read(file)
+            file_format, rows = bill_files.read(file, names_of(provider), now=now)
             file.seek(0)
             return reconciling.store(
                 supplier=provider.slug,
-                lines=lines_of(found, provider),
+                rows=rows,
                 file_name=file.name,
-                file_format=found.format,
+                file_format=file_format,
                 file_hash=hashlib.sha256(file.read()).digest(),
+                stated_pico=None if total is None else pico_from_usd(total),
                 uploaded_by=request.user.get_username(),
-                now=timezone.now(),
+                now=now,
             )
         except (UsageFileRefused, BillingError) as refusal:
             form.add_error("file", f"Not kept: {refusal}.")
@@ -127,10 +152,20 @@ class ProviderBillAdmin(ReadOnlyAdmin):
         bill = ProviderBill.objects.filter(pk=object_id).first()
         if bill is None:
             raise Http404
-        if request.method == "POST":
-            return self._accept(request, bill)
+        rate_form = RateForm(
+            request.POST if request.POST.get("do") == "rate" else None,
+            currencies=bill_rows.without_rate(bill),
+        )
+        if request.method == "POST" and self._done(request, bill, rate_form):
+            return HttpResponseRedirect(self._address(bill))
+        context = self._context(request, bill) | {"rate_form": rate_form}
+        return TemplateResponse(request, "admin/reconciliation.html", context)
+
+    def _context(self, request: HttpRequest, bill: ProviderBill) -> dict[str, Any]:
         cells = reconciling.compare(bill)
-        context = {
+        account = bill_rows.account(bill)
+        not_used = bill_rows.not_used(bill)
+        return {
             **self.admin_site.each_context(request),
             "title": f"Bill of {bill}",
             "bill": bill,
@@ -138,21 +173,60 @@ class ProviderBillAdmin(ReadOnlyAdmin):
             "equal": sum(not cell.reasons for cell in cells),
             "total": len(cells),
             "ours_pico": sum(cell.ours.cost_pico for cell in cells),
-            "difference_pico": reconciling.difference_pico(cells),
+            "difference_pico": reconciling.difference_pico(cells, account["carried"].cost_pico),
+            "account": [part for part in account.values() if part.rows],
+            "rows": not_used[:ROWS_SHOWN_MAX],
+            "rows_left_out": max(0, not_used.count() - ROWS_SHOWN_MAX),
+            "open_rows": account["open"].rows,
+            "unexplained_pico": reconciling.unexplained_pico(bill, account),
+            "not_yet": ""
+            if bill.accepted_at
+            else reconciling.not_yet(bill, account, timezone.now()),
+            "rates": bill.rates.order_by("currency"),
+            "without_rate": bill_rows.without_rate(bill),
             "may_accept": request.user.has_perm("billing.change_providerbill"),
             "opts": self.opts,
         }
-        return TemplateResponse(request, "admin/reconciliation.html", context)
 
-    def _accept(self, request: HttpRequest, bill: ProviderBill) -> HttpResponse:
+    def _done(self, request: HttpRequest, bill: ProviderBill, rate_form: RateForm) -> bool:
+        """Whether the page is to be shown anew; a rate that is no rate stays on its form."""
         if not request.user.has_perm("billing.change_providerbill"):
             raise PermissionDenied
+        do = request.POST.get("do", "accept")
+        if do == "rate" and not rate_form.is_valid():
+            return False
         try:
-            reconciling.accept(
-                bill_id=bill.pk, accepted_by=request.user.get_username(), now=timezone.now()
-            )
+            said = self._do(request, bill, do, rate_form)
         except BillingError as refusal:
-            self.message_user(request, f"Nothing was posted: {refusal}", messages.ERROR)
+            self.message_user(request, f"Nothing was changed: {refusal}.", messages.ERROR)
         else:
-            self.message_user(request, "Accepted: what we owe is what the bill says.")
-        return HttpResponseRedirect(self._address(bill))
+            self.message_user(request, said)
+        return True
+
+    def _do(self, request: HttpRequest, bill: ProviderBill, do: str, rate_form: RateForm) -> str:
+        actor, now = request.user.get_username(), timezone.now()
+        if do == "accept":
+            reconciling.accept(bill_id=bill.pk, accepted_by=actor, now=now)
+            return "Accepted: what we owe is what the bill says."
+        if do == "rate":
+            asked = rate_form.cleaned_data
+            rows = bill_rows.state_rate(
+                bill_id=bill.pk,
+                currency=asked["currency"],
+                pico_per_unit=pico_from_usd(asked["usd_per_unit"]),
+                day=asked["day"],
+                source=asked["source"],
+                stated_by=actor,
+                now=now,
+            )
+            return f"{rows} rows are in dollars now."
+        chosen = [int(n) for n in request.POST.getlist("row") if n.isascii() and n.isdecimal()]
+        rows = bill_rows.decide(
+            bill_id=bill.pk,
+            numbers=None if request.POST.get("all") else chosen,
+            state=do,
+            note=request.POST.get("note", ""),
+            decided_by=actor,
+            now=now,
+        )
+        return f"{rows} rows are decided."

@@ -8,7 +8,6 @@ left out and listed with its line. What a row says is `usage_exports`' affair.
 import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import date
 from decimal import Decimal
 from typing import IO, Any, Final
 
@@ -61,8 +60,6 @@ class UsageFile:
     format: str
     aggregated: bool
     models: dict[tuple[str, str], ModelUsage] = field(default_factory=dict)
-    # The same by day in UTC, as far as rows name theirs.
-    days: dict[tuple[str, str, date | None], ModelUsage] = field(default_factory=dict)
     rows: int = 0
     bad_rows: int = 0
     bad: list[tuple[int, str]] = field(default_factory=list)
@@ -70,25 +67,42 @@ class UsageFile:
 
 def read(file: IO[bytes]) -> UsageFile:
     """Everything the file says of what was used. UsageFileRefused where that is nothing."""
+    chosen, rows = rows_of(file)
+    return _read(rows, chosen)
+
+
+def rows_of(file: IO[bytes]) -> tuple[Format, Iterator[tuple[int, Row | str]]]:
+    """Whose export it is, and each row by its line, or why it is none. UsageFileRefused."""
     lines = _lines(file)
     first = next(lines, None)
     if first is None:
         raise UsageFileRefused("the file is empty")
     number, text = first
     if text.lstrip().startswith(("{", "[")):
-        return _read(_json_rows(number, text, lines), LITELLM)
+        return LITELLM, _bounded(_json_rows(number, text, lines))
     try:
         head = next(csv.reader([text], strict=True), [])
     except csv.Error as wrong:
         raise UsageFileRefused(f"the first line is no head of a CSV file: {wrong}") from None
     columns = [name.strip().lower() for name in head]
+    if twice := next((name for name in columns if name and columns.count(name) > 1), None):
+        raise UsageFileRefused(f"two columns are named {twice[:40]!r}")
     chosen = next((f for f in FORMATS if f.columns <= set(columns)), None)
     if chosen is None:
         raise UsageFileRefused(
             "no export that is known here: expected the usage CSV of OpenAI, Anthropic or"
             " OpenRouter, or LiteLLM's spend logs"
         )
-    return _read(_csv_rows(columns, lines), chosen)
+    return chosen, _bounded(_csv_rows(columns, lines))
+
+
+def _bounded(
+    rows: Iterable[tuple[int, Row | str]],
+) -> Iterator[tuple[int, Row | str]]:
+    for count, row in enumerate(rows, start=1):
+        if count > ROWS_MAX:
+            raise UsageFileRefused(f"the file has more than {ROWS_MAX:,} rows")
+        yield row
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, str]]:
@@ -165,8 +179,6 @@ def _read(rows: Iterable[tuple[int, Row | str]], chosen: Format) -> UsageFile:
     found = UsageFile(chosen.name, chosen.aggregated)
     for number, row in rows:
         found.rows += 1
-        if found.rows > ROWS_MAX:
-            raise UsageFileRefused(f"the file has more than {ROWS_MAX:,} rows")
         try:
             if isinstance(row, str):
                 raise BadRow(row)
@@ -184,11 +196,9 @@ def _read(rows: Iterable[tuple[int, Row | str]], chosen: Format) -> UsageFile:
 
 
 def _add(found: UsageFile, taken: Taken) -> None:
-    taken.usage.check()
     key = (taken.provider, taken.model)
     if key not in found.models:
         if len(found.models) >= MODELS_MAX:
             raise BadRow(f"more than {MODELS_MAX} models")
         found.models[key] = ModelUsage(*key)
     found.models[key].add(taken)
-    found.days.setdefault((*key, taken.day), ModelUsage(*key)).add(taken)

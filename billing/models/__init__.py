@@ -28,7 +28,7 @@ from billing.models.prices import (
     Sku,
 )
 from billing.models.proposals import PriceDisagreement, PriceProposal
-from billing.models.provider_bills import ProviderBill, ProviderBillLine
+from billing.models.provider_bills import BillRate, ProviderBill, ProviderBillRow
 from billing.models.quotas import MadeKey, Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.rebates import RebateScale, VolumeRebate
 from billing.models.refused_settles import RefusedSettle
@@ -43,6 +43,7 @@ __all__ = [
     "AdjustmentNote",
     "AlertChannel",
     "AlertDelivery",
+    "BillRate",
     "BudgetAlert",
     "Account",
     "Adjustment",
@@ -78,7 +79,7 @@ __all__ = [
     "PriceVersion",
     "ProcessorEvent",
     "ProviderBill",
-    "ProviderBillLine",
+    "ProviderBillRow",
     "Quota",
     "RateLimit",
     "ReRating",

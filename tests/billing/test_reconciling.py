@@ -1,15 +1,18 @@
 """A provider's bill beside our books: what differs, by how much and why, and accepting it once."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 
 import pytest
+from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
 from billing import reconciling
 from billing.errors import InvoiceRefused
 from billing.ledger import Kind
-from billing.models import ProviderBill, ProviderBillLine, Transfer
+from billing.models import ProviderBill, ProviderBillRow, Transfer
+from billing.money import usd
 from billing.reconciling import Booked, Comparison
 from tests.billing.books import Books
 
@@ -20,19 +23,28 @@ COST = 280_000_000  # of 100 tokens in and 10 out
 
 def line(
     *, inward: int = 100, outward: int = 10, cost: int | None = COST, model: str = "swift-1"
-) -> ProviderBillLine:
-    return ProviderBillLine(
-        day=DAY, model=model, input_tokens=inward, output_tokens=outward, cost_pico=cost
+) -> ProviderBillRow:
+    return ProviderBillRow(
+        day=DAY,
+        model=model,
+        input_tokens=inward,
+        output_tokens=outward,
+        amount=None if cost is None else usd(cost),
     )
 
 
-def bill(*lines: ProviderBillLine, file: bytes = b"a") -> ProviderBill:
+def bill(
+    *rows: ProviderBillRow, file: bytes = b"a", stated_pico: int | None = None
+) -> ProviderBill:
+    for number, row in enumerate(rows, start=2):
+        row.number = number
     return reconciling.store(
         supplier="acme",
-        lines=lines,
+        rows=rows,
         file_name="march.csv",
         file_format="test",
         file_hash=file * 32,
+        stated_pico=stated_pico,
         uploaded_by="ada",
         now=NOW,
     )
@@ -167,3 +179,65 @@ def test_an_accepted_bill_ends_the_exposure_of_its_days_once(books: Books, is_la
         books.drain()
         assert books.account(Kind.SUPPLIER_EXPOSURE, supplier="acme") == 0
     assert books.check() == {}
+
+
+def test_a_day_that_is_not_over_cannot_be_accepted(books: Books) -> None:
+    # given
+    serve(books)
+    uploaded = bill(line())
+    before = Transfer.objects.count()
+    # when / then: two hours after its end, in UTC
+    for now in (
+        datetime(2026, 3, 10, 23, 59, tzinfo=UTC),
+        datetime(2026, 3, 11, 1, 59, tzinfo=UTC),
+    ):
+        with pytest.raises(InvoiceRefused, match="2026-03-10 is not over"):
+            reconciling.accept(bill_id=uploaded.pk, accepted_by="ada", now=now)
+    assert Transfer.objects.count() == before
+    now = datetime(2026, 3, 11, 2, tzinfo=UTC)
+    assert reconciling.accept(bill_id=uploaded.pk, accepted_by="ada", now=now).accepted_at == now
+
+
+def test_what_is_in_quarantine_is_decided_before_its_day_is_accepted(books: Books) -> None:
+    # given: what it costs us is not booked yet, and would be owed twice
+    books.served(cost_pico=COST + 1_000_000, supplier_pico=COST)
+    books.drain()
+    uploaded = bill(line())
+    with pytest.raises(InvoiceRefused, match="1 events of its days are in quarantine"):
+        reconciling.accept(bill_id=uploaded.pk, accepted_by="ada", now=NOW)
+
+
+@pytest.mark.parametrize(("stated_pico", "missing"), [(COST + 10**10, "0.01"), (COST - 1, "-0.0")])
+def test_a_cent_that_no_row_tells_of_keeps_a_bill_open(
+    books: Books, stated_pico: int, missing: str
+) -> None:
+    serve(books)
+    uploaded = bill(line(), stated_pico=stated_pico)
+    with pytest.raises(InvoiceRefused, match=f"states {missing}"):
+        reconciling.accept(bill_id=uploaded.pk, accepted_by="ada", now=NOW)
+    told = bill(line(), stated_pico=COST, file=b"b")
+    assert reconciling.accept(bill_id=told.pk, accepted_by="ada", now=NOW).accepted_by == "ada"
+
+
+def test_two_bills_of_one_day_at_once_are_accepted_once(
+    books: Books, transactional_db: None
+) -> None:
+    # given
+    serve(books)
+    bills = [bill(line(cost=COST + 7), file=name).pk for name in (b"a", b"b")]
+
+    def accepted(pk: int) -> str:
+        try:
+            reconciling.accept(bill_id=pk, accepted_by="ada", now=NOW)
+        except InvoiceRefused as refusal:
+            return str(refusal)
+        finally:
+            connection.close()
+        return ""
+
+    # when
+    with ThreadPoolExecutor(2) as pool:
+        answers = sorted(pool.map(accepted, bills))
+    # then
+    assert answers == ["", "an accepted bill covers some of these days already"]
+    assert books.account(Kind.PROVIDER_PAYABLE, supplier="acme") == -(COST + 7)

@@ -98,7 +98,7 @@ def test_litellm_s_logs_are_read_as_a_list_and_as_lines(text: str) -> None:
 @pytest.mark.parametrize(
     ("cells", "why"),
     [
-        ({"tokens_prompt": "-5"}, "not a count"),
+        ({"tokens_prompt": "-5"}, "negative input_tokens"),
         ({"tokens_prompt": "NaN"}, "not a count"),
         ({"tokens_prompt": "1e400"}, "not a count"),
         ({"tokens_prompt": "\u0661\u0662"}, "not a count"),
@@ -106,10 +106,10 @@ def test_litellm_s_logs_are_read_as_a_list_and_as_lines(text: str) -> None:
         ({"tokens_prompt": "9" * 30}, "not a count"),
         ({"tokens_prompt": ""}, "missing"),
         ({"tokens_cached": "2000"}, "parts of the input exceed"),
-        ({"cost_total": "-1"}, "not a sum of dollars"),
-        ({"cost_total": "1e400"}, "not a sum of dollars"),
-        ({"cost_total": "Infinity"}, "not a sum of dollars"),
-        ({"cost_total": "\uff11"}, "not a sum of dollars"),
+        ({"cost_total": "-1"}, "takes something back"),
+        ({"cost_total": "1e400"}, "not a sum of money"),
+        ({"cost_total": "Infinity"}, "not a sum of money"),
+        ({"cost_total": "\uff11"}, "not a sum of money"),
         ({"model_permaslug": ""}, "not a model"),
         ({"model_permaslug": "a\x00b"}, "not a model"),
         ({"model_permaslug": "x" * 500}, "not a model"),
@@ -143,7 +143,8 @@ def test_another_currency_is_no_dollar() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\n\n", "a,b,c\n1,2,3\n", "\x00\x01", "<html>", "[]", "{}", "[1,2]", '{"data":5}', "{",
+    ["", "\n\n", "a,b,c\n1,2,3\n", "model,cost,input_tokens,output_tokens,cost\nm,1,2,3,4\n",
+     "\x00\x01", "<html>", "[]", "{}", "[1,2]", '{"data":5}', "{",
      OPENAI.splitlines()[0], "[" * 5_000, '"' + "a" * 100],
 )  # fmt: skip
 def test_what_is_no_export_is_refused_as_a_whole(text: str) -> None:
