@@ -27,12 +27,12 @@ from billing import alert_queue, apart
 from billing.errors import LimitRefused
 from billing.models import AlertChannel, AlertDelivery
 from gateway import alert_texts
-from gateway.dataplane import egress
-from gateway.dataplane.egress import EgressRefused
 from gateway.dataplane.stopwatch import SystemClock
-from gateway.dataplane.upstream import Upstream
 from providers.chat import UpstreamCall
 from providers.errors import ProviderError
+from providers.outbound import egress
+from providers.outbound.egress import EgressRefused
+from providers.outbound.upstream import Upstream
 
 # One run: so many receivers at the same time, so much to each, and nothing begun after so long.
 RECEIVERS_MAX: Final = 100
@@ -58,7 +58,7 @@ def check_target(kind: str, target: str) -> None:
             raise LimitRefused("this is not a mail address") from None
         return
     try:
-        egress.origin_of(target, approved=settings.WEBHOOKS_PRIVATE)
+        egress.check_reachable(target, approved=settings.WEBHOOKS_PRIVATE)
     except EgressRefused as refused:
         raise LimitRefused(f"this webhook may not be called: {refused}") from None
 

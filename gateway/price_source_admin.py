@@ -13,8 +13,8 @@ from billing import price_check
 from billing.admin_pages import ServiceAdmin
 from billing.audited_admin import AuditedAdmin
 from gateway import price_sources
-from gateway.dataplane.egress import EgressRefused
 from providers.models import PriceSource
+from providers.outbound.egress import EgressRefused
 
 # Each is waited for; the rest are read by the clock.
 READ_NOW_MAX = 3

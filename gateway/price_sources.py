@@ -13,13 +13,13 @@ from typing import Final
 from django.db.models import Q
 
 from billing import apart, price_check
-from gateway.dataplane import egress
 from gateway.dataplane.stopwatch import SystemClock
-from gateway.dataplane.upstream import Upstream
 from providers import price_files
 from providers.chat import UpstreamCall
 from providers.errors import ProviderError
 from providers.models import PriceSource
+from providers.outbound import egress
+from providers.outbound.upstream import Upstream
 from providers.price_files import FILE_BYTES_MAX, PriceFileRefused
 
 READ_EVERY: Final = timedelta(hours=24)
@@ -35,7 +35,7 @@ class NotRead(Exception):
 
 def check_address(url: str, *, is_private: bool) -> None:
     """EgressRefused where this could never be read, whatever the moment."""
-    egress.origin_of(url, approved=is_private)
+    egress.check_reachable(url, approved=is_private)
 
 
 def read_due(*, now: datetime) -> int:
@@ -80,14 +80,13 @@ async def _fetched(source: PriceSource) -> bytes:
             if answer.status != 200:
                 answer.close()
                 raise NotRead(f"it answered {answer.status}")
-            body = bytearray()
-            while (piece := await answer.read()) is not None:
-                body += piece
-                if len(body) > FILE_BYTES_MAX:
-                    answer.close()
-                    raise NotRead(f"it answered more than {FILE_BYTES_MAX} bytes")
-            answer.close()
-            return bytes(body)
+            try:
+                body = await answer.whole(bytes_max=FILE_BYTES_MAX)
+            finally:
+                answer.close()
+            if body is None:
+                raise NotRead(f"it answered more than {FILE_BYTES_MAX} bytes")
+            return body
     except (ProviderError, TimeoutError) as problem:
         raise NotRead(str(problem) or f"no whole answer within {TIMEOUT_S:g} s") from problem
     finally:

@@ -9,12 +9,9 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-METADATA_ADDRESSES = frozenset(
-    ipaddress.ip_address(text) for text in ("100.100.100.200", "fd00:ec2::254", "fd20:ce::254")
-)
-# Other ways to write an IPv4 address; a machine of ours has no need of them.
-TUNNELS = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "2002::/16", "2001::/32"))
+from providers.outbound import egress
+from providers.outbound.egress import EgressRefused, IpAddress
+
 URL_LENGTH_MAX = 300
 
 
@@ -56,12 +53,14 @@ def _resolve(host: str, port: int) -> list[IpAddress]:
 
 
 def _check(address: IpAddress, network: str | None) -> None:
+    """Other ways to write an IPv4 address than the mapped one are refused whole: a machine of ours
+    has no need of them."""
     address = getattr(address, "ipv4_mapped", None) or address
-    if address.is_link_local or address in METADATA_ADDRESSES:
-        raise AddressRefused(f"{address} is a link-local or metadata address")
-    if any(address in tunnel for tunnel in TUNNELS):
+    if any(egress.ipv4s_inside(address)):
         raise AddressRefused(f"{address} leads through a tunnel to an address that is not checked")
-    if address.is_multicast or address.is_unspecified:
-        raise AddressRefused(f"{address} is not the address of a host")
+    try:
+        egress.check_address(address, approved=True)
+    except EgressRefused as refused:
+        raise AddressRefused(str(refused)) from None
     if network is not None and address not in ipaddress.ip_network(network):
         raise AddressRefused(f"{address} is outside this worker key's network {network}")

@@ -98,7 +98,7 @@ class OfferView:
     wire: Dialect
     base_url: str
     headers: Mapping[str, str]  # authorisation included: never logged
-    context_length: int
+    context_length: int  # 0: not known
     max_output_tokens: int  # 0: not known
     prices: tuple[Price, ...]
     in_house: bool
@@ -106,7 +106,8 @@ class OfferView:
     capabilities: frozenset[str] = frozenset()
     quantization: str = ""
     cancel_stops_billing: bool = True
-    salted: bool = False  # takes `cache_salt` and `priority`: in-house workers and vLLM
+    pool: bool = False  # a server of the house that others wrote
+    salted: bool = False  # takes a `cache_salt`: in-house workers and vLLM
     not_routable: str = ""  # why, in words; empty where it can be called
     returns_ms: int = 0  # where that may pass by itself: when it is looked at again
     book: PriceBook | None = None

@@ -5,24 +5,22 @@ direct checks in a row that fail remove it, one that succeeds restores it. Attac
 no heartbeats and are only asked.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-from pyreqwest.client import SyncClient, SyncClientBuilder
-from pyreqwest.exceptions import PyreqwestError
 
 from billing import apart
 from providers import credentials, offers, pool_metrics
 from providers.errors import AuthFailed
 from providers.models import Credential, Offer, Provider, Worker
+from providers.outbound import asking
+from providers.outbound.asking import Question, Reply
 from providers.wires.failures import failure
 
 HEARTBEAT_GAP = timedelta(seconds=15)
 FAILURES_MAX = 2
-CHECK_TIMEOUT = timedelta(seconds=3)
-CHECKS_AT_ONCE = 8
-METRICS_BYTES_MAX = 1_000_000
+CHECK_TIMEOUT_S = 3.0
+DOUBTS_PER_RUN_MAX = 8
+PAGE_BYTES_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +38,19 @@ class Answer:
     failure: str  # empty: it answered
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One that was asked: its answer, or what went wrong in asking."""
-
-    offer_id: int
-    answer: Future[Answer]
-
-
 def check_all(*, now: datetime) -> int:
     """Ask every worker and pool once and move their offers accordingly; returns how many moved."""
     workers = {worker.offer_id: worker for worker in Worker.objects.select_related("offer")}
 
-    def judge(asked: Asked) -> int:
-        answer, worker = asked.answer.result(), workers.get(asked.offer_id)
+    def judge(answer: Answer) -> int:
+        worker = workers.get(answer.offer_id)
         return _judge_worker(worker, answer, now) if worker else _judge_pool(answer, now)
 
     with apart.told_at_the_end():
         targets = apart.each(workers.values(), _worker_target, name=lambda w: f"worker {w.pk}")
         targets += _pool_targets()
-        asked = _ask([target for target in targets if target is not None])
-        return sum(apart.each(asked, judge, name=lambda asked: f"offer {asked.offer_id}"))
+        answers = _ask([target for target in targets if target is not None])
+        return sum(apart.each(answers, judge, name=lambda answer: f"offer {answer.offer_id}"))
 
 
 def _worker_target(worker: Worker) -> Target | None:
@@ -92,39 +82,28 @@ def read_loads(*, now: datetime) -> int:
     """Ask every pool for its metrics and keep its load; returns how many showed one."""
     pools = Provider.objects.filter(kind=Provider.Kind.POOL, enabled=True)
     secrets = credentials.active()
-    asked: list[tuple[Provider, Future[str]]] = []
-    with client() as http, ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
-        for pool in pools:
-            headers = _headers(pool, secrets.get(pool.pk))
-            if headers is not None:
-                target = Target(pool.pk, f"{root_of(pool.base_url)}/metrics", headers)
-                asked.append((pool, threads.submit(_page, http, target)))
+    asked: list[tuple[Provider, Question]] = []
+    for pool in pools:
+        headers = _headers(pool, secrets.get(pool.pk))
+        if headers is not None:
+            asked.append(
+                (pool, Question(f"{root_of(pool.base_url)}/metrics", headers, approved=True))
+            )
+    replies = ask([question for _, question in asked])
 
-    def keep(pair: tuple[Provider, Future[str]]) -> bool:
-        pool, page = pair
-        load = pool_metrics.load_of(page.result())
+    def keep(pair: tuple[Provider, Reply]) -> bool:
+        pool, reply = pair
+        page = reply.body.decode(errors="replace") if reply.status == 200 else ""
+        load = pool_metrics.load_of(page)
         # A load that is not renewed would be read as today's.
         pool.load = {**load, "at": now.isoformat()} if load else {}
         pool.save(update_fields=["load"])
+        if pool.salted is None and load.get("engine") in pool_metrics.SALTED:
+            offers.salt(pool.pk)
         return bool(load)
 
-    return sum(apart.each(asked, keep, name=lambda pair: pair[0].slug))
-
-
-def _page(http: SyncClient, target: Target) -> str:
-    """A page of metrics, or nothing where there is none or far too much of it."""
-    try:
-        with http.get(target.url).headers(target.headers).build_streamed() as response:
-            if response.status != 200:
-                return ""
-            body = bytearray()
-            while chunk := response.body_reader.read_chunk():
-                body += bytes(chunk)
-                if len(body) > METRICS_BYTES_MAX:
-                    return ""
-    except PyreqwestError:
-        return ""
-    return body.decode(errors="replace")
+    told = list(zip((pool for pool, _ in asked), replies, strict=True))
+    return sum(apart.each(told, keep, name=lambda pair: pair[0].slug))
 
 
 def root_of(base_url: str) -> str:
@@ -146,29 +125,30 @@ def _headers(provider: Provider, credential: Credential | None) -> dict[str, str
     return offers.headers_for(provider.wire, secret)
 
 
-def _ask(targets: list[Target]) -> list[Asked]:
-    with client() as http, ThreadPoolExecutor(CHECKS_AT_ONCE) as threads:
-        return [Asked(one.offer_id, threads.submit(_ask_one, http, one)) for one in targets]
+def ask(questions: list[Question]) -> list[Reply]:
+    """What these servers say, each within the limits of a check."""
+    return asking.ask(questions, timeout_s=CHECK_TIMEOUT_S, bytes_max=PAGE_BYTES_MAX)
 
 
-def client() -> SyncClient:
-    return SyncClientBuilder().no_proxy().follow_redirects(False).timeout(CHECK_TIMEOUT).build()
+def _ask(targets: list[Target]) -> list[Answer]:
+    replies = ask([Question(one.url, one.headers, approved=True) for one in targets])
+    return [
+        Answer(target.offer_id, _failure_of(reply))
+        for target, reply in zip(targets, replies, strict=True)
+    ]
 
 
-def _ask_one(http: SyncClient, target: Target) -> Answer:
-    try:
-        response = http.get(target.url).headers(target.headers).build().send()
-        status = response.status
-    except PyreqwestError as problem:
-        return Answer(target.offer_id, f"no answer: {type(problem).__name__}")
-    return Answer(target.offer_id, "" if status == 200 else f"answered {status}")
+def _failure_of(reply: Reply) -> str:
+    if reply.problem:
+        return f"no answer: {reply.problem}"
+    return "" if reply.status == 200 else f"answered {reply.status}"
 
 
 def settle_doubts(*, now: datetime) -> int:
     """Ask the providers of doubted credentials whether they are dead; returns how many are. A call
     that costs nothing, and that no tenant's request has a part in. No answer settles nothing."""
     doubted = Credential.objects.filter(active=True, dead_reason="", doubted_at__isnull=False)
-    asked = doubted.select_related("provider")[:CHECKS_AT_ONCE]
+    asked = doubted.select_related("provider")[:DOUBTS_PER_RUN_MAX]
     buried = apart.each(
         asked, lambda credential: _settle_doubt(credential, now), name=lambda c: c.provider.slug
     )
@@ -192,18 +172,16 @@ def _settle_doubt(credential: Credential, now: datetime) -> bool:
 def _refusal_of_credential(provider: Provider, headers: dict[str, str]) -> str | None:
     """Why this provider takes no call with these headers; empty where it does, None where it does
     not say."""
-    with client() as http:
-        try:
-            response = http.get(offers.models_url(provider)).headers(headers).build().send()
-            body = b"" if response.status == 200 else bytes(response.bytes())
-        except PyreqwestError:
-            return None
-    if response.status >= 500:
+    is_ours = provider.kind != Provider.Kind.EXTERNAL
+    (reply,) = ask([Question(offers.models_url(provider), headers, approved=is_ours)])
+    if reply.problem or reply.status >= 500:
         return None
+    if reply.status == 200:
+        return ""
     # A 403 alone may say only that this key lists no models.
-    problem = failure(response.status, {}, body, offers.dialect_of(provider))
+    problem = failure(reply.status, {}, reply.body, offers.dialect_of(provider))
     if isinstance(problem, AuthFailed):
-        return f"answered {response.status} when asked for its models"
+        return f"answered {reply.status} when asked for its models"
     return ""
 
 

@@ -6,26 +6,26 @@ that it was calling can. Asked shortly after the expiry; who cannot say leaves t
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Final
 
 import redis
-from pyreqwest.client import SyncClient
-from pyreqwest.exceptions import PyreqwestError
 
 from billing import apart, basis, late_counts
 from billing.models import UsageEvent
 from billing.usage import CanonicalUsage
-from providers import checks, credentials, offers
+from providers import credentials, offers
 from providers.models import Provider, Worker
+from providers.outbound import asking
+from providers.outbound.asking import Question, Reply
 from providers.wires import calls
 
 logger = logging.getLogger(__name__)
 
 LOOKED_BACK: Final = timedelta(minutes=2)
 CALLS_PER_RUN_MAX: Final = 200
-ASKED_AT_ONCE: Final = 8
+TIMEOUT_S: Final = 3.0
+ANSWER_BYTES_MAX: Final = 64 * 1024
 
 
 def true_up(client: redis.Redis, *, now: datetime) -> int:
@@ -47,22 +47,25 @@ def true_up(client: redis.Redis, *, now: datetime) -> int:
 
 
 def _asked(lost: Sequence[UsageEvent], workers: dict[int, Worker]) -> dict[int, CanonicalUsage]:
-    with checks.client() as http, ThreadPoolExecutor(ASKED_AT_ONCE) as threads:
-        answers = {
-            event.pk: threads.submit(_ask, http, event, workers[event.offer_id or 0])
-            for event in lost
-        }
-    counts = {pk: answer.result() for pk, answer in answers.items()}
+    questions = {event: _question(event, workers[event.offer_id or 0]) for event in lost}
+    asked = {event: question for event, question in questions.items() if question is not None}
+    replies = asking.ask(list(asked.values()), timeout_s=TIMEOUT_S, bytes_max=ANSWER_BYTES_MAX)
+    counts = {event.pk: _counts(event, reply) for event, reply in zip(asked, replies, strict=True)}
     return {pk: usage for pk, usage in counts.items() if usage is not None}
 
 
-def _ask(http: SyncClient, event: UsageEvent, worker: Worker) -> CanonicalUsage | None:
+def _question(event: UsageEvent, worker: Worker) -> Question | None:
     try:
         bearer = credentials.decrypt(worker.bearer_ciphertext)
-        url = calls.url(worker.base_url, calls.call_id(str(event.request_id), -event.attempt - 1))
-        headers = offers.headers_for(Provider.Wire.OPENAI, bearer)
-        response = http.get(url).headers(headers).build().send()
-        return calls.counts_of(bytes(response.bytes())) if response.status == 200 else None
-    except (PyreqwestError, credentials.CredentialUnreadable) as problem:
+    except credentials.CredentialUnreadable as problem:
         logger.warning("%s: its worker cannot be asked: %s", event.request_id, problem)
         return None
+    url = calls.url(worker.base_url, calls.call_id(str(event.request_id), -event.attempt - 1))
+    return Question(url, offers.headers_for(Provider.Wire.OPENAI, bearer), approved=True)
+
+
+def _counts(event: UsageEvent, reply: Reply) -> CanonicalUsage | None:
+    if reply.problem:
+        logger.warning("%s: its worker cannot be asked: %s", event.request_id, reply.problem)
+        return None
+    return calls.counts_of(reply.body) if reply.status == 200 else None

@@ -23,7 +23,8 @@ PRICED_AHEAD = timedelta(days=2)
 ANTHROPIC_VERSION = "2023-06-01"
 # What a chat call can be sent to; offers without it are listed, never routed.
 CHAT = "chat"
-DEFAULT_CONTEXT_LENGTH = 8_192
+# A pool that may fetch what a prompt gives the address of: its operator answers for its network.
+FETCHES = "fetches"
 
 NO_PRICE = "no price in force"
 NO_CREDENTIAL = "no credential"
@@ -79,7 +80,8 @@ def _view(
     access = _access(offer, workers, secrets, cache)
     refusal = _refusal(offer, access, is_priced=book is not None)
     absence = _absence(offer)
-    context_length = offer.context_length or offer.model.context_length or DEFAULT_CONTEXT_LENGTH
+    context_length = offer.context_length or offer.model.context_length or 0
+    output_max = offer.max_output_tokens or 0
     return OfferView(
         id=offer.pk,
         sku=offer.sku,
@@ -91,14 +93,15 @@ def _view(
         base_url=access.base_url,
         headers=access.headers or {},
         context_length=context_length,
-        max_output_tokens=min(offer.max_output_tokens or 0, context_length),
+        max_output_tokens=min(output_max, context_length) if context_length else output_max,
         prices=() if book is None else book.opening(),
         in_house=offer.provider.kind != Provider.Kind.EXTERNAL,
         demoted=offer.state == Offer.State.DEMOTED,
         capabilities=frozenset(offer.capabilities),
         quantization=offer.quantization,
         cancel_stops_billing=offer.provider.cancel_stops_billing,
-        salted=offer.provider.kind == Provider.Kind.IN_HOUSE,
+        pool=offer.provider.kind == Provider.Kind.POOL,
+        salted=offer.provider.kind == Provider.Kind.IN_HOUSE or bool(offer.provider.salted),
         not_routable=refusal or absence,
         returns_ms=CHECKED_EVERY_MS if absence and not refusal else 0,
         book=None if book is None or book.is_plain else book,
@@ -207,6 +210,12 @@ def headers_for(wire: str, secret: str) -> dict[str, str]:
     if wire == Provider.Wire.ANTHROPIC:
         return {"x-api-key": secret, "anthropic-version": ANTHROPIC_VERSION}
     return {"authorization": f"Bearer {secret}"}
+
+
+def salt(provider_id: int) -> None:
+    """From now on each tenant's calls of this seller carry a salt of its own."""
+    Provider.objects.filter(pk=provider_id).update(salted=True)
+    bump()
 
 
 def set_state(*, offer_id: int, state: str, reason: str, now: datetime) -> bool:

@@ -54,6 +54,8 @@ NAMES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "accepted": ("tokenhouse_worker_spec_decode_num_accepted_tokens_total",),
     },
 }
+# Engines that keep prompts with different `cache_salt`s apart.
+SALTED: Final = frozenset({"vllm", "tokenhouse"})
 SHARES: Final = frozenset({"kv_cache_usage"})
 SAMPLE: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)")
 

@@ -5,35 +5,37 @@ asks it, and reads its load where it shows one. Its price is what the operator s
 measured its engine.
 """
 
+import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Final
 from urllib.parse import urlsplit
 
-import msgspec
 from django.db import transaction
 
 from billing import audit, prices
 from billing.money import pico_per_token
-from providers import addresses, credentials
-from providers.checks import client, root_of
+from providers import addresses, credentials, pool_listing
+from providers.checks import root_of
 from providers.model_names import creator_of, name_of, title_of
 from providers.models import Model, Offer, Provider
-from providers.offers import CHAT, headers_for
+from providers.offers import CHAT, FETCHES, headers_for
+from providers.pool_listing import PoolRefused, Served, Tell
+from providers.pool_metrics import SALTED
 from providers.snapshot_signal import bump
 
+logger = logging.getLogger(__name__)
+
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,59}")
-# What a server may call its models: it becomes part of skus, pages and a response header.
-SERVED_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
-MODELS_MAX = 100
+VARIANT_LENGTH_MAX: Final = 80
+# The tag that stands for none.
+LATEST: Final = "latest"
+SLUG_LENGTH_MAX: Final = 160
 CACHED_SHARE = Decimal("0.5")
-
-
-class PoolRefused(ValueError):
-    """What was asked does not fit, or the server did not answer as one of its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,45 +47,19 @@ class Terms:
     cached_usd: Decimal | None = None
 
 
-class _Entry(msgspec.Struct):
-    id: str
-    max_model_len: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the operator says of the server where it does not say so itself, or not rightly: which
+    models it serves, the context of each (of all: under ""), whether it takes `cache_salt` (None:
+    as it is found out) and may fetch what a prompt only gives the address of."""
+
+    models: Sequence[str] = ()
+    contexts: Mapping[str, int] = field(default_factory=dict)
+    salted: bool | None = None
+    fetches: bool = False
 
 
-class _Listed(msgspec.Struct):
-    data: list[_Entry]
-
-
-def served_models(*, base_url: str, bearer: str) -> list[tuple[str, int | None]]:
-    """What the server lists under /models, with the context length where it says one."""
-    headers = headers_for(Provider.Wire.OPENAI, bearer) if bearer else {}
-    with client() as http:
-        response = http.get(f"{base_url}/models").headers(headers).build().send()
-        if response.status != 200:
-            raise PoolRefused(f"{base_url}/models answered {response.status}")
-        try:
-            listed = msgspec.convert(response.json(), _Listed).data[:MODELS_MAX]
-        except (msgspec.ValidationError, ValueError):
-            raise PoolRefused(f"{base_url}/models is no list of models") from None
-    for entry in listed:
-        if not SERVED_ID.fullmatch(entry.id):
-            raise PoolRefused(f"the server calls a model {entry.id[:100]!r}, which is no name")
-    return [(entry.id, entry.max_model_len) for entry in listed]
-
-
-def named_models(
-    names: Sequence[str], *, check_url: str, bearer: str
-) -> list[tuple[str, int | None]]:
-    """Models that the operator names, of a server that lists none but answers at `check_url`."""
-    for name in names[:MODELS_MAX]:
-        if not SERVED_ID.fullmatch(name):
-            raise PoolRefused(f"{name[:100]!r} is no name of a model")
-    headers = headers_for(Provider.Wire.OPENAI, bearer) if bearer else {}
-    with client() as http:
-        response = http.get(check_url).headers(headers).build().send()
-        if response.status != 200:
-            raise PoolRefused(f"{check_url} answered {response.status}")
-    return [(name, None) for name in names[:MODELS_MAX]]
+NOTHING: Final = Facts()
 
 
 def attach(
@@ -94,30 +70,27 @@ def attach(
     terms: Terms,
     recorded_by: str,
     now: datetime,
-    models: Sequence[str] = (),
+    facts: Facts = NOTHING,
+    tell: Tell = logger.warning,
 ) -> list[Offer]:
-    """Make a pool and an offer for each model that it serves; again: bring it up to date.
+    """Make a pool and an offer for each chat model that it serves; again: bring it up to date.
+    `tell` hears what was passed over, and why.
 
-    With `models` the server is not asked for its list: `transformers serve` lists its cache of
-    downloads there and not the folder it serves. It is then checked at its /health.
+    With `facts.models` the server is not asked for its list: `transformers serve` lists its cache
+    of downloads there and not the folder it serves. It is then checked at its /health.
     """
     if not NAME.fullmatch(name):
         raise PoolRefused("a pool's name is lower-case letters, digits and dashes")
     checked = addresses.checked_base_url(base_url, network=None)
     if not urlsplit(checked).path:
         checked = f"{checked}/v1"
-    check_url = f"{root_of(checked)}/health" if models else ""
-    if models:
-        served = named_models(models, check_url=check_url, bearer=bearer)
-    else:
-        served = served_models(base_url=checked, bearer=bearer)
-    if not served:
-        raise PoolRefused("the server lists no model")
+    check_url = f"{root_of(checked)}/health" if facts.models else ""
+    served = _served(checked, check_url, bearer, facts, tell)
     with transaction.atomic():
-        provider = _provider(name, checked, check_url)
+        provider = _provider(name, checked, check_url, salted=_is_salted(served, facts))
         if bearer:
             credentials.store(provider=provider, label="pool", secret=bearer)
-        made = [_offer(provider, model, length, now) for model, length in served]
+        made = _offers(provider, served, facts, now)
         for offer in made:
             _price(offer, terms, recorded_by, now)
         audit.record(
@@ -131,7 +104,30 @@ def attach(
     return made
 
 
-def _provider(name: str, base_url: str, check_url: str) -> Provider:
+def _served(base_url: str, check_url: str, bearer: str, facts: Facts, tell: Tell) -> list[Served]:
+    headers = headers_for(Provider.Wire.OPENAI, bearer) if bearer else {}
+    if facts.models:
+        served = pool_listing.named(
+            facts.models, check_url=check_url, base_url=base_url, headers=headers
+        )
+    else:
+        served = pool_listing.listed(base_url=base_url, headers=headers, tell=tell)
+    if not served:
+        raise PoolRefused("the server lists no model")
+    unknown = facts.contexts.keys() - {one.id for one in served} - {""}
+    if unknown:
+        raise PoolRefused(f"the server serves no {', '.join(sorted(unknown))}")
+    return served
+
+
+def _is_salted(served: Sequence[Served], facts: Facts) -> bool | None:
+    """Whether prompts may be kept apart by `cache_salt`; None where nobody knows yet."""
+    if facts.salted is not None:
+        return facts.salted
+    return True if any(one.maker in SALTED for one in served) else None
+
+
+def _provider(name: str, base_url: str, check_url: str, *, salted: bool | None) -> Provider:
     slug = f"pool-{name}"
     moved = Provider.objects.filter(slug=slug).exclude(base_url=base_url).first()
     if moved is not None:
@@ -144,30 +140,52 @@ def _provider(name: str, base_url: str, check_url: str) -> Provider:
             "wire": Provider.Wire.OPENAI,
             "base_url": base_url,
             "check_url": check_url,
+            **({} if salted is None else {"salted": salted}),
         },
     )
     return provider
 
 
-def _offer(provider: Provider, model_id: str, length: int | None, now: datetime) -> Offer:
-    slug = name_of(provider.slug, model_id).slug
-    model, _ = Model.objects.get_or_create(
-        slug=slug, defaults={"name": title_of(slug), "creator": creator_of(slug)}
-    )
-    offer, _ = Offer.objects.update_or_create(
-        sku=f"{provider.slug}/{model_id}".lower(),
-        defaults={
-            "provider": provider,
-            "model": model,
-            "upstream_model": model_id,
-            "context_length": length,
-            "capabilities": [CHAT],
-            "state": Offer.State.LIVE,
-            "state_reason": "",
-            "state_changed_at": now,
-        },
-    )
-    return offer
+def _offers(
+    provider: Provider, served: Sequence[Served], facts: Facts, now: datetime
+) -> list[Offer]:
+    """One for each id; ids that differ by case alone are one model."""
+    by_sku = {f"{provider.slug}/{one.id}".lower(): one for one in served}
+    slugs = {sku: slug_of(provider.slug, one.id) for sku, one in by_sku.items()}
+    shared = Counter(slugs.values())
+    made = []
+    for sku, one in by_sku.items():
+        slug = slugs[sku]
+        model, _ = Model.objects.get_or_create(
+            slug=slug, defaults={"name": title_of(slug), "creator": creator_of(slug)}
+        )
+        stated = facts.contexts.get(one.id) or facts.contexts.get("")
+        offer, _ = Offer.objects.update_or_create(
+            sku=sku,
+            defaults={
+                "provider": provider,
+                "model": model,
+                # Several ids of the same weights are told apart by these ids.
+                "variant": one.id.lower()[-VARIANT_LENGTH_MAX:] if shared[slug] > 1 else "",
+                "upstream_model": one.id,
+                "context_length": stated or one.context_length,
+                "max_output_tokens": one.output,
+                "capabilities": [CHAT, FETCHES] if facts.fetches else [CHAT],
+                "state": Offer.State.LIVE,
+                "state_reason": "",
+                "state_changed_at": now,
+            },
+        )
+        made.append(offer)
+    return made
+
+
+def slug_of(provider_slug: str, model_id: str) -> str:
+    """The weights behind an id of a server. A tag is part of their name: `qwen3:8b` and `qwen3:32b`
+    are two models, where catalogues have such tags for servings of one."""
+    base, _, tag = model_id.strip("/").partition(":")
+    named = base if tag in ("", LATEST) else f"{base}-{tag}"
+    return (name_of(provider_slug, named.replace(":", "-")).slug or named.lower())[:SLUG_LENGTH_MAX]
 
 
 def _price(offer: Offer, terms: Terms, recorded_by: str, now: datetime) -> None:

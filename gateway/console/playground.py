@@ -4,21 +4,30 @@ The key is made for one visit, ends within the hour and lives only in the page t
 The browser cannot call the API itself: that is another origin, which pages must not reach.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import re
+import time
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.conf import settings
-from pyreqwest.client import ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
+
+from providers.chat import UpstreamCall
+from providers.errors import ProviderError
+from providers.outbound.upstream import Answer, Upstream
+
+T = TypeVar("T")
 
 PROMPT_LENGTH_MAX: Final = 20_000
 OUTPUT_TOKENS: Final = 512
-CONNECT_TIMEOUT: Final = timedelta(seconds=5)
-READ_TIMEOUT: Final = timedelta(seconds=90)
-WHOLE_TIMEOUT: Final = timedelta(seconds=300)
+CONNECT_TIMEOUT_S: Final = 5.0
+READ_TIMEOUT_S: Final = 90.0
+WHOLE_TIMEOUT_S: Final = 300.0
+REFUSAL_BYTES_MAX: Final = 64 * 1024
+# What can be the value of a header.
+KEY: Final = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,49 +49,58 @@ def body_of(question: Question) -> dict[str, Any]:
 
 async def answer(question: Question) -> AsyncIterator[bytes]:
     """First an event `head` with status, request id and offer; then the API's own events."""
-    client = (
-        ClientBuilder()
-        .no_proxy()
-        .follow_redirects(False)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
-        .timeout(WHOLE_TIMEOUT)
-        .build()
-    )
-    try:
-        request = (
-            client.post(f"{settings.PUBLIC_API_URL}/v1/chat/completions")
-            .bearer_auth(question.key)
-            .body_json(body_of(question))
-            .streamed_read_buffer_limit(0)
-            .build_streamed()
-        )
-    except ValueError:  # a key that is no header's value
+    if not KEY.fullmatch(question.key):
         yield _event("refused", {"message": "This is not an API key."})
         return
+    upstream = Upstream(connect_timeout_s=CONNECT_TIMEOUT_S, clock=time)
+    until_s = time.monotonic() + WHOLE_TIMEOUT_S
     try:
-        async with client, request as response:
-            yield _event("head", _head(response.status, response.get_header))
-            if response.status != 200:
-                yield _event("refused", {"message": _words(await response.bytes())})
+        answered = await _in_time(upstream.open(_call(question), approved=True), until_s)
+        try:
+            yield _event("head", _head(answered))
+            if answered.status != 200:
+                body = await _in_time(answered.whole(bytes_max=REFUSAL_BYTES_MAX), until_s)
+                yield _event("refused", {"message": _words(body or b"")})
                 return
-            while (chunk := await response.body_reader.read_chunk()) is not None:
-                yield bytes(chunk)
-    except PyreqwestError:
+            while (piece := await _in_time(answered.read(), until_s)) is not None:
+                yield piece
+        finally:
+            answered.close()
+    except (ProviderError, TimeoutError):
         yield _event("refused", {"message": "The API did not answer. Try again."})
+    finally:
+        upstream.close()
 
 
-def _head(status: int, header: Any) -> dict[str, Any]:
+async def _in_time(waited_for: Coroutine[Any, Any, T], until_s: float) -> T:
+    """What comes within the limit of one step, and of the whole answer."""
+    async with asyncio.timeout(min(READ_TIMEOUT_S, until_s - time.monotonic())):
+        return await waited_for
+
+
+def _call(question: Question) -> UpstreamCall:
+    return UpstreamCall(
+        url=f"{settings.PUBLIC_API_URL}/v1/chat/completions",
+        headers={
+            "authorization": f"Bearer {question.key}",
+            "content-type": "application/json",
+        },
+        body=json.dumps(body_of(question)).encode(),
+    )
+
+
+def _head(answered: Answer) -> dict[str, Any]:
+    headers = answered.headers()
     return {
-        "status": status,
-        "request_id": header("x-request-id"),
-        "offer": header("x-tokenhouse-offer"),
+        "status": answered.status,
+        "request_id": headers.get("x-request-id"),
+        "offer": headers.get("x-tokenhouse-offer"),
     }
 
 
-def _words(body: Any) -> str:
+def _words(body: bytes) -> str:
     try:
-        return str(json.loads(bytes(body))["error"]["message"])
+        return str(json.loads(body)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return "The API answered with something that is not an error of its own."
 

@@ -12,9 +12,9 @@ from typing import Final
 from billing import basis
 from billing.usage import CanonicalUsage
 from gateway.dataplane.exchange import OK, Asked, Attempt, Exchange
-from gateway.dataplane.upstream import Upstream
 from providers.chat import UpstreamCall
 from providers.errors import ProviderError
+from providers.outbound.upstream import Upstream
 from providers.wires import calls
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,8 @@ class Afterwards:
 
 def _is_lost(attempt: Attempt) -> bool:
     """Whether our own worker was at it, and did not say what it had counted by the last chunk."""
-    if not attempt.candidate.offer.salted or attempt.outcome == OK or not attempt.is_dispatched:
+    offer = attempt.candidate.offer
+    is_ours = offer.in_house and not offer.pool
+    if not is_ours or attempt.outcome == OK or not attempt.is_dispatched:
         return False
     return attempt.told is None or attempt.told.size != attempt.shown.size

@@ -19,6 +19,7 @@ class Limits:
     first_byte_timeout_s: float = 60.0
     first_token_timeout_s: float = 120.0
     token_gap_timeout_s: float = 30.0
+    error_body_timeout_s: float = 5.0  # for the words of an upstream's refusal
     deadline_s: float = 600.0
     write_stall_s: float = 30.0
     shutdown_s: float = 20.0

@@ -204,7 +204,7 @@ def _row(plane: Plane, principal: Principal, model: str, offers: list[OfferView]
         "created": 0,
         "created_at": "1970-01-01T00:00:00Z",
         "owned_by": cheapest.provider,
-        "context_length": cheapest.context_length,
+        "context_length": cheapest.context_length or None,
         "offers": [offer.sku for offer in offers],
     }
     if price is not None:

@@ -23,11 +23,11 @@ from gateway.dataplane.snapshot import Snapshots, Source
 from gateway.dataplane.spool import Spool
 from gateway.dataplane.stale_credit import StaleCredit
 from gateway.dataplane.stopwatch import Clock
-from gateway.dataplane.upstream import Upstream
 from gateway.dataplane.watchdog import Watchdog
 from gateway.errors import Unavailable
 from gateway.estimates.ratios import Ratios
 from gateway.routing.breaker import Breaker
+from providers.outbound.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from gateway.dataplane.exchange import (
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pulse import Pulse
 from gateway.dataplane.stopwatch import Clock, Stopwatch
-from gateway.dataplane.upstream import Answer, Upstream
 from gateway.dataplane.watchdog import (
     ClientLeft,
     ClientStalled,
@@ -49,6 +48,7 @@ from providers.errors import (
     StreamBroken,
     Timeout,
 )
+from providers.outbound.upstream import Answer, Upstream
 from providers.wires import registry
 from providers.wires.calls import call_id
 from providers.wires.failures import failure
@@ -167,11 +167,16 @@ class Relay:
         raise failure(answer.status, answer.headers(), body, offer.wire)
 
     async def _error_body(self, exchange: Exchange, answer: Answer) -> bytes:
+        """What came of it in time; the client that waits for it is not kept by single bytes."""
         body = b""
+        until = self.clock.monotonic() + self.limits.error_body_timeout_s
         while len(body) < ERROR_BODY_BYTES_MAX:
+            left_s = until - self.clock.monotonic()
+            if left_s <= 0:
+                break
             try:
                 # It has refused: a client that leaves meanwhile owes nothing for it.
-                data = await self._read_alone(exchange, answer)
+                data = await self._read_alone(exchange, answer, limit_s=left_s)
             except (StreamBroken, Silent):
                 break
             if data is None:
@@ -265,10 +270,12 @@ class Relay:
         except (ProviderError, Interrupted) as problem:
             attempt.cancel_applied = f"drain: {type(problem).__name__}"
 
-    async def _read_alone(self, exchange: Exchange, answer: Answer) -> bytes | None:
+    async def _read_alone(
+        self, exchange: Exchange, answer: Answer, *, limit_s: float | None = None
+    ) -> bytes | None:
         return await exchange.client.watchdog.wait(
             answer.read(),
-            limit_s=self.limits.token_gap_timeout_s,
+            limit_s=self.limits.token_gap_timeout_s if limit_s is None else limit_s,
             reason=Silent,
             client_matters=False,
         )

@@ -81,7 +81,7 @@ def output_limit(request: ChatRequest, offer: OfferView, *, cap: int) -> tuple[i
     if named is not None:
         return (named, "") if least is None or named <= least[0] else least
     if least is None:
-        return OUTPUT_TOKENS_EXPECTED, UNKNOWN
+        return OUTPUT_TOKENS_UNKNOWN, UNKNOWN
     tokens, by = least
     if not offer.max_output_tokens and not offer.in_house and tokens > OUTPUT_TOKENS_UNKNOWN:
         tokens, by = OUTPUT_TOKENS_UNKNOWN, UNKNOWN

@@ -29,6 +29,9 @@ class Provider(models.Model):
     check_url = models.URLField(blank=True, max_length=300)
     # What a pool last said of its load, in the words of providers.pool_metrics.
     load = models.JSONField(default=dict, blank=True)
+    # Whether a pool takes a `cache_salt` for each tenant; unknown until its metrics name an engine
+    # that does, or the operator said so.
+    salted = models.BooleanField(null=True, blank=True)
 
     def __str__(self) -> str:
         return self.name

@@ -45,7 +45,7 @@ class OpenAIWire:
                 fields["service_tier"] = _TIERS[request.service_tier]
             body = splice.translated(from_messages.chat_body, request.body, fields)
         headers = {"content-type": "application/json", **offer.headers}
-        if offer.salted and request.call_id:
+        if offer.in_house and not offer.pool and request.call_id:
             headers["x-request-id"] = request.call_id
         return UpstreamCall(url=endpoint(offer.base_url), headers=headers, body=body)
 
@@ -90,7 +90,8 @@ def _ours(request: ChatRequest, offer: OfferView) -> dict[str, Any]:
         fields["stream_options"] = _COUNTING if offer.in_house else _WITH_USAGE
     if offer.salted and request.cache_salt:
         fields["cache_salt"] = request.cache_salt
-    if offer.salted and request.priority:
+    # A pool whose queue knows no priorities refuses whoever names one.
+    if offer.salted and not offer.pool and request.priority:
         fields["priority"] = request.priority
     return fields
 

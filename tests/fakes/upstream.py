@@ -40,6 +40,7 @@ class Seen:
     sent: int = 0
     hung_up: bool = False
     done: bool = False
+    path: str = ""
 
 
 @dataclass
@@ -377,7 +378,8 @@ class FakeUpstream:
         lines = [line.partition(":") for line in head.split("\r\n")[1:] if line]
         headers = {name.lower(): value.strip() for name, _, value in lines}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))) or b"{}")
-        seen = Seen(body.get("model", ""), body, headers, writer.get_extra_info("peername")[1])
+        port = writer.get_extra_info("peername")[1]
+        seen = Seen(body.get("model", ""), body, headers, port, path=head.split(" ", 2)[1])
         self.seen.append(seen)
         nth = len(self.calls(seen.model))
         behaviour = self.behaviours.get(seen.model, good)

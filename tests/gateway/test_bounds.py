@@ -131,7 +131,7 @@ def test_the_callers_limit_is_lowered_to_the_models_and_the_keys() -> None:
         # of a vendor whose limit is not published so much is asked for, and it is said
         (None, 0, {"max_output_tokens": 0, "context_length": 128_000}, (4_096, "unknown")),
         (None, 0, {"max_output_tokens": 0, "in_house": True}, (8_192 - 120, "")),
-        (None, 0, {"max_output_tokens": 0, "context_length": 0}, (256, "unknown")),
+        (None, 0, {"max_output_tokens": 0, "context_length": 0}, (4_096, "unknown")),
     ],
 )
 def test_what_lowers_a_limit_is_named(
@@ -173,4 +173,4 @@ def test_an_unknown_context_bounds_text_by_its_bytes() -> None:
     offer = offer_view(context_length=0, max_output_tokens=0)
 
     assert bounds.input_bound(openai_request(), offer) == 120
-    assert bounds.max_output_tokens(openai_request(), offer, cap=0) == 256
+    assert bounds.max_output_tokens(openai_request(), offer, cap=0) == 4_096

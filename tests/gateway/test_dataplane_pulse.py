@@ -9,7 +9,6 @@ import pytest
 from gateway.dataplane.afterwards import Afterwards
 from gateway.dataplane.exchange import DEADLINE, GATEWAY_ERROR, UPSTREAM_CUT, UPSTREAM_ERROR
 from gateway.dataplane.limits import Limits
-from gateway.dataplane.own_trouble import is_own
 from gateway.dataplane.pulse import BEAT_S, STILL_S, Pulse
 from gateway.dataplane.relay import Relay, _own_up
 from gateway.dataplane.watchdog import LAST_READ_S, DeadlinePassed, Silent, Watchdog
@@ -23,6 +22,7 @@ from providers.errors import (
     Timeout,
     UpstreamFailed,
 )
+from providers.outbound.own_trouble import is_own
 from tests.gateway.test_dataplane_settlement import OFFER, PRINCIPAL, attempt, exchange
 
 

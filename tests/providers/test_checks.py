@@ -12,7 +12,8 @@ from django.core.management import call_command
 
 from providers import checks, credentials, pools, workers
 from providers.models import Credential, Offer, Provider, Worker
-from providers.pools import PoolRefused, Terms
+from providers.pool_listing import PoolRefused
+from providers.pools import Facts, Terms
 from tests.providers.market import NOW, registration, worker_key
 
 pytestmark = pytest.mark.django_db
@@ -245,7 +246,6 @@ def test_a_pools_secret_is_read_from_a_file(machine: Machine, tmp_path: Path) ->
         b'{"data": [{"id": "a\\u0000"}]}',
         b'{"data": [{"id": "=1+1"}]}',
         b'{"data": [{"id": 7}]}',
-        b'{"data": [{"id": "a", "max_model_len": -1}]}',
         b'["a"]',
         b"<html>",
     ],
@@ -273,7 +273,10 @@ def test_a_server_that_lists_nothing_is_attached_by_name_and_asked_for_its_healt
     # given
     terms = Terms(Decimal("0.10"), Decimal("0.40"))
     kept = {"name": "hf", "bearer": "", "terms": terms, "recorded_by": "test", "now": NOW}
-    pools.attach(base_url=machine.url, models=["Qwen/Qwen3-0.6B"], **kept)
+    pools.attach(base_url=machine.url, facts=Facts(models=["Qwen/Qwen3-0.6B"]), **kept)
+    assert machine.asked[0] == ("/health", "")
+    assert "/v1/models" not in {path for path, _ in machine.asked}
+    machine.asked.clear()
 
     # when
     checks.check_all(now=NOW)
@@ -286,7 +289,7 @@ def test_a_server_that_lists_nothing_is_attached_by_name_and_asked_for_its_healt
     assert _state() == Offer.State.DEMOTED
 
 
-@pytest.mark.parametrize(("status", "model"), [(500, "qwen"), (200, "no name"), (200, "a" * 200)])
+@pytest.mark.parametrize(("status", "model"), [(500, "qwen"), (200, "=name"), (200, "a" * 200)])
 def test_a_named_model_that_cannot_be_is_refused(status: int, model: str, machine: Machine) -> None:
     machine.status = status
     terms = Terms(Decimal("0.10"), Decimal("0.40"))
@@ -298,7 +301,7 @@ def test_a_named_model_that_cannot_be_is_refused(status: int, model: str, machin
             terms=terms,
             recorded_by="test",
             now=NOW,
-            models=[model],
+            facts=Facts(models=[model]),
         )
     assert not Offer.objects.exists()
 

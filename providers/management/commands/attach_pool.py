@@ -6,10 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
-from pyreqwest.exceptions import PyreqwestError
 
 from providers import pools
 from providers.addresses import AddressRefused
+from providers.pool_listing import CONTEXT_MAX, PoolRefused
 
 
 class Command(BaseCommand):
@@ -29,6 +29,23 @@ class Command(BaseCommand):
             default=[],
             help="a model it serves; repeatable, for servers that do not list what they serve",
         )
+        parser.add_argument(
+            "--context-length",
+            action="append",
+            default=[],
+            metavar="[MODEL=]TOKENS",
+            help="how much fits, where the server does not say so; repeatable, by model",
+        )
+        parser.add_argument(
+            "--cache-salt",
+            choices=("yes", "no"),
+            help="whether it keeps tenants apart by `cache_salt` (default: as its metrics say)",
+        )
+        parser.add_argument(
+            "--fetches",
+            action="store_true",
+            help="let it fetch pictures by their address; its network must keep it from yours",
+        )
         parser.add_argument("--input-usd", type=Decimal, required=True, help="$ per million")
         parser.add_argument("--output-usd", type=Decimal, required=True, help="$ per million")
         parser.add_argument("--cached-usd", type=Decimal, help="$ per million cached tokens")
@@ -45,9 +62,26 @@ class Command(BaseCommand):
                 terms=terms,
                 recorded_by="attach_pool",
                 now=timezone.now(),
-                models=options["model"],
+                facts=_facts(options),
+                tell=self.stderr.write,
             )
-        except (pools.PoolRefused, AddressRefused, PyreqwestError, OSError) as problem:
+        except (PoolRefused, AddressRefused, OSError) as problem:
             raise CommandError(str(problem)) from None
         for offer in made:
             self.stdout.write(f"{offer.sku} sells {offer.model.slug}")
+
+
+def _facts(options: dict[str, Any]) -> pools.Facts:
+    contexts = {}
+    for stated in options["context_length"]:
+        model, _, tokens = stated.rpartition("=")
+        if not tokens.isascii() or not tokens.isdigit() or not 1 <= int(tokens) <= CONTEXT_MAX:
+            raise CommandError(f"{stated!r} is no context length; say 8192 or MODEL=8192")
+        contexts[model] = int(tokens)
+    salted = options["cache_salt"]
+    return pools.Facts(
+        models=options["model"],
+        contexts=contexts,
+        salted=None if salted is None else salted == "yes",
+        fetches=options["fetches"],
+    )

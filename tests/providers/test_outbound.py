@@ -1,18 +1,23 @@
 """Which addresses may be called, and that nothing else ever is."""
 
 import asyncio
+import contextlib
 import ipaddress
+import socket
 import ssl
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from gateway.dataplane import egress
-from gateway.dataplane.egress import EgressRefused
 from gateway.dataplane.stopwatch import SystemClock
-from gateway.dataplane.upstream import Upstream
 from providers.chat import UpstreamCall
-from providers.errors import ConnectFailed, ProviderError, StreamBroken
+from providers.errors import ConnectFailed, OwnTrouble, ProviderError, StreamBroken
+from providers.outbound import asking, egress
+from providers.outbound.asking import Question, Reply
+from providers.outbound.egress import EgressRefused
+from providers.outbound.upstream import RESOLVE_EVERY_S, Upstream
 from tests.fakes.certificate import self_signed
 
 
@@ -37,6 +42,28 @@ from tests.fakes.certificate import self_signed
         "2002:7f00:1::",
         "2001:0:4136:e378:8000:63bf:80ff:fffe",
         "::10.0.0.1",
+        "::8.8.8.8",
+        "fec0::1",
+        "64:ff9b:1::1",
+        "64:ff9b:1::808:808",
+        "::ffff:0:10.0.0.1",
+        "::ffff:0:8.8.8.8",
+        "2001:db8::1",
+        "2001:2::1",
+        "2001:20::1",
+        "2001::1",
+        "2002:a9fe:a9fe::1",
+        "3fff::1",
+        "100::1",
+        "5f00::1",
+        "4000::1",
+        "2606:4700::5efe:10.0.0.1",
+        "192.0.0.9",
+        "192.88.99.1",
+        "198.18.0.1",
+        "203.0.113.7",
+        "240.0.0.1",
+        "255.255.255.255",
     ],
 )
 def test_an_external_provider_is_never_called_inside(address: str) -> None:
@@ -56,6 +83,10 @@ def test_an_external_provider_is_never_called_inside(address: str) -> None:
         "100.100.100.200",
         "::ffff:100.100.100.200",
         "fd00:ec2::254",
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:a9fe:a9:fe00::",
+        "::ffff:0:169.254.169.254",
+        "2606:4700::5efe:169.254.169.254",
     ],
 )
 def test_metadata_addresses_are_never_called_by_anybody(address: str) -> None:
@@ -63,7 +94,10 @@ def test_metadata_addresses_are_never_called_by_anybody(address: str) -> None:
         egress.check_address(ipaddress.ip_address(address), approved=True)
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101"])
+@pytest.mark.parametrize(
+    "address",
+    ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "::ffff:1.1.1.1", "2002:101:101::1"],
+)
 def test_a_public_address_is_called(address: str) -> None:
     egress.check_address(ipaddress.ip_address(address), approved=False)
 
@@ -96,6 +130,188 @@ def test_a_name_is_refused_where_any_of_its_addresses_is() -> None:
     # when / then
     with pytest.raises(EgressRefused):
         asyncio.run(egress.resolve(origin))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "FILE:///etc/passwd",
+        "/etc/passwd",
+        "cat.png",
+        "//169.254.169.254/latest/meta-data",
+        "ftp://example.com/a.png",
+        "gopher://example.com/",
+        "http://169.254.169.254/latest/meta-data",
+        "http://2852039166/",
+        "http://0xa9fea9fe/",
+        "http://0251.0376.0251.0376/",
+        "http://169.254.43518/",
+        "http://127.1/",
+        "http://10.0.0.9/a.png",
+        "http://[::1]/",
+        "http://[::ffff:169.254.169.254]/",
+        "http://[fec0::1]/",
+        "http://localhost:8000/",
+        "http://LOCALHOST./",
+        "http://worker.internal/",
+        "http://metadata.google.internal/",
+        "http://printer.local/",
+        "http://nas.home.arpa/",
+        "http://redis/",
+        "http://1\u0369.254.169.254/".replace("\u0369", "\uff16\uff19"),
+        "http://169\u3002254\u3002169\u3002254/",
+        "http://%31%36%39.254.169.254/",
+        "http://example.com\\@169.254.169.254/",
+        "http://user@169.254.169.254/",
+        " http://169.254.169.254/",
+        "http://example.com/\n",
+        "http://example.com:0/",
+        "http://[::1",
+        "",
+    ],
+)
+def test_nobody_is_sent_to_fetch_what_is_private(url: str) -> None:
+    with pytest.raises(EgressRefused):
+        egress.check_fetched(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/a.png?size=1",
+        "http://example.com:8080/a%20b.png",
+        "https://1.1.1.1/a.png",
+        "https://[2606:4700::1111]/",
+        "https://m\u00fcnchen.example.com/",
+    ],
+)
+def test_a_public_address_may_be_fetched(url: str) -> None:
+    egress.check_fetched(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://10.0.0.1/hook",
+        "https://[fec0::1]/hook",
+        "https://localhost/hook",
+        "https://hooks.internal/hook",
+        "https://hooks/hook",
+        "https://example.com:0/hook",
+        "http://example.com/hook",
+        f"https://{'a' * 70}.example.com/hook",
+    ],
+)
+def test_an_address_that_can_never_be_reached_is_refused_at_once(url: str) -> None:
+    with pytest.raises(EgressRefused):
+        egress.check_reachable(url, approved=False)
+
+
+def test_a_name_that_nobody_answers_for_may_be_one_later() -> None:
+    egress.check_reachable("https://nobody.invalid/hook", approved=False)
+    egress.check_reachable("http://127.0.0.1:9/hook", approved=True)
+
+
+async def test_a_name_is_resolved_within_the_connect_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a resolver that says nothing until it is let go
+    let_go = threading.Event()
+
+    def silent(*args: object, **kwargs: object) -> list[object]:
+        let_go.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    upstream = Upstream(connect_timeout_s=0.2, clock=SystemClock())
+    began = time.monotonic()
+
+    # when: several at once, and one afterwards
+    calls = [
+        upstream.open(UpstreamCall("https://slow.example.com/v1", {}, b"{}"), approved=False)
+        for _ in range(3)
+    ]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    lasted_s = time.monotonic() - began
+    let_go.set()
+    upstream.close()
+
+    # then it is our resolver's fault, and not the seller's
+    assert [type(problem) for problem in found] == [OwnTrouble] * 3
+    assert "not resolved in time" in str(found[0])
+    assert 0.2 <= lasted_s < 2
+
+
+class LaterClock:
+    ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+async def test_an_address_that_was_checked_serves_while_the_resolver_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # given a host that was called before, and whose name is due again
+    server = await serve(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    clock = LaterClock()
+    upstream = Upstream(connect_timeout_s=0.3, clock=clock)
+    port = server.sockets[0].getsockname()[1]
+    asked = UpstreamCall(f"http://localhost:{port}/v1", {}, b"{}")
+    (await upstream.open(asked, approved=True)).close()
+    let_go = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: let_go.wait(10) or [])
+    clock.ahead_s = RESOLVE_EVERY_S + 1
+
+    # when
+    answer = await upstream.open(asked, approved=True)
+
+    # then
+    assert answer.status == 200
+    let_go.set()
+    answer.close()
+    upstream.close()
+    server.close()
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n"])
+def test_a_byte_a_moment_is_no_answer(head: bytes) -> None:
+    """Whatever drips, the whole has one deadline."""
+    stop = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        connection.sendall(head)
+        while not stop.wait(0.05):
+            with contextlib.suppress(OSError):
+                connection.sendall(b"x" if head else b"H")
+        connection.close()
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    began = time.monotonic()
+
+    # when
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/models"
+    reply = asking.ask_one(Question(url, {}, approved=True), timeout_s=0.4, bytes_max=10_000)
+
+    # then
+    assert reply.body == b""
+    assert reply.problem
+    assert time.monotonic() - began < 3
+    stop.set()
+    thread.join()
+    listener.close()
+
+
+async def test_an_answer_that_is_too_long_is_none() -> None:
+    server = await serve(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5000)
+    question = Question(f"http://{address_of(server)}/", {}, approved=True)
+
+    reply = await asyncio.to_thread(asking.ask_one, question, timeout_s=2, bytes_max=4999)
+
+    assert reply == Reply(problem="it answered with more than 4,999 bytes")
+    server.close()
 
 
 async def call(url: str, *, approved: bool = True, **headers: str) -> tuple[int, bytes]:

@@ -3,26 +3,28 @@
 A pool of connections per origin, to the address that egress has checked: names are resolved here
 once a minute, never by the connect. No redirects (they would carry the credential to another
 host), no proxies, no decompression, TLS always verified. No retry, but for a kept connection
-that the upstream had closed before it heard of the request; no time limit beyond the connect.
-Failures come out as `providers.errors`.
+that the upstream had closed before it heard of the request; no time limit beyond the connect,
+which the name's resolution is part of. Failures come out as `providers.errors`.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from gateway.dataplane import egress, http1
-from gateway.dataplane.egress import EgressRefused, Origin
-from gateway.dataplane.http1 import Broken, Connection, Pool
-from gateway.dataplane.own_trouble import is_own
 from providers.chat import UpstreamCall
 from providers.errors import ConnectFailed, OwnTrouble, ProviderError, StreamBroken
+from providers.outbound import egress, http1
+from providers.outbound.egress import EgressRefused, Origin
+from providers.outbound.http1 import Broken, Connection, Pool
+from providers.outbound.own_trouble import is_own
 
 RESOLVE_EVERY_S = 60.0
 # Where our resolver did not answer: until then the address that it named last is called.
 RESOLVE_AGAIN_S = 5.0
+KNOWN_RESOLVE_SHARE = 0.5
 TARGETS_MAX = 10_000
 
 
@@ -51,6 +53,15 @@ class Answer:
             return await self._connection.read()
         except Broken as problem:
             raise StreamBroken(str(problem), after_first_byte=True) from None
+
+    async def whole(self, *, bytes_max: int) -> bytes | None:
+        """All that is left of the body; None where it is longer than that."""
+        body = bytearray()
+        while (piece := await self.read()) is not None:
+            body += piece
+            if len(body) > bytes_max:
+                return None
+        return bytes(body)
 
     def close(self) -> None:
         """Keep the connection after a whole answer; before its end this aborts the request."""
@@ -96,7 +107,9 @@ class Upstream:
             except Broken as problem:
                 if problem.answered:
                     raise StreamBroken(str(problem), after_first_byte=False) from None
-        fresh = await self._connect(pool)
+            now = self._clock.monotonic()
+        spent_s = self._clock.monotonic() - now
+        fresh = await self._connect(pool, timeout_s=self._connect_timeout_s - spent_s)
         try:
             return await self._exchange(fresh, pool, head, call.body)
         except Broken as problem:
@@ -114,9 +127,9 @@ class Upstream:
             raise
         return Answer(connection, pool, self._clock)
 
-    async def _connect(self, pool: Pool) -> Connection:
+    async def _connect(self, pool: Pool, *, timeout_s: float) -> Connection:
         try:
-            return await pool.connect(timeout_s=self._connect_timeout_s)
+            return await pool.connect(timeout_s=max(timeout_s, 0.0))
         except TimeoutError:
             raise ConnectFailed(f"{pool.origin.host} did not accept in time") from None
         except (OSError, ssl.CertificateError) as problem:
@@ -148,19 +161,27 @@ class Upstream:
             task = asyncio.create_task(self._resolve(origin))
             self._pinning[origin] = task
             task.add_done_callback(lambda _: self._pinning.pop(origin, None))
+        # Where an address is known, some of the limit is left to connect to it.
+        share = KNOWN_RESOLVE_SHARE if origin in self._pinned else 1.0
         try:
-            return await asyncio.shield(task)
+            async with asyncio.timeout(self._connect_timeout_s * share):
+                return await asyncio.shield(task)
         except EgressRefused as problem:
             raise ConnectFailed(f"{origin.host}: {problem}") from None
+        except TimeoutError:
+            silent = socket.gaierror(socket.EAI_AGAIN, "its name was not resolved in time")
+            return self._pinned_before(origin, silent)
         except OSError as problem:
-            known = self._pinned.get(origin)
-            if known is not None and is_own(problem):
-                # Our resolver is away, the host need not be: it was checked a while ago.
-                self._pinned[origin] = pinned = _Pinned(
-                    known.pool, self._clock.monotonic() + RESOLVE_AGAIN_S
-                )
-                return pinned
+            return self._pinned_before(origin, problem)
+
+    def _pinned_before(self, origin: Origin, problem: OSError) -> _Pinned:
+        """Our resolver is away, the host need not be: it was checked a while ago."""
+        known = self._pinned.get(origin)
+        if known is None or not is_own(problem):
             raise _trouble(origin.host, problem) from None
+        pinned = _Pinned(known.pool, self._clock.monotonic() + RESOLVE_AGAIN_S)
+        self._pinned[origin] = pinned
+        return pinned
 
     async def _resolve(self, origin: Origin) -> _Pinned:
         address = await egress.resolve(origin)

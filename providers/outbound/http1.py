@@ -12,7 +12,7 @@ from typing import cast
 
 import httptools
 
-from gateway.dataplane.egress import Origin
+from providers.outbound.egress import Origin
 
 HEAD_BYTES_MAX = 64 * 1024
 READ_BYTES_MAX = 64 * 1024
