@@ -21,6 +21,9 @@ from providers.pictures import Picture
 Dialect = Literal["openai", "anthropic"]
 # The index of a chunk that belongs to no choice.
 NO_CHOICE = -1
+# The ability of a pool that may fetch what a prompt gives the address of: its operator answers for
+# its network.
+FETCHES = "fetches"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,6 @@ PRICED_AHEAD = timedelta(days=2)
 ANTHROPIC_VERSION = "2023-06-01"
 # What a chat call can be sent to; offers without it are listed, never routed.
 CHAT = "chat"
-# A pool that may fetch what a prompt gives the address of: its operator answers for its network.
-FETCHES = "fetches"
 
 NO_PRICE = "no price in force"
 NO_CREDENTIAL = "no credential"

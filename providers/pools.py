@@ -20,10 +20,11 @@ from django.db import transaction
 from billing import audit, prices
 from billing.money import pico_per_token
 from providers import addresses, credentials, pool_listing
+from providers.chat import FETCHES
 from providers.checks import root_of
 from providers.model_names import creator_of, name_of, title_of
 from providers.models import Model, Offer, Provider
-from providers.offers import CHAT, FETCHES, headers_for
+from providers.offers import CHAT, headers_for
 from providers.pool_listing import PoolRefused, Served, Tell
 from providers.pool_metrics import SALTED
 from providers.snapshot_signal import bump

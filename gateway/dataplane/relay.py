@@ -339,7 +339,7 @@ def head_of(exchange: Exchange) -> list[tuple[bytes, bytes]]:
     if by := candidate.cut_by or candidate.limited_by:
         limit = f"{candidate.max_output_tokens}; by={by}"
         head.append((b"x-tokenhouse-max-tokens", limit.encode()))
-    if unsaid := registry.left_out(exchange.request, candidate.offer.wire):
+    if unsaid := registry.left_out(exchange.request, candidate.offer):
         head.append((b"x-tokenhouse-left-out", ", ".join(unsaid)[:LEFT_OUT_MAX].encode()))
     if exchange.session_nano is not None and exchange.request.stream:
         head.append(session_header(exchange.session_nano * PICO_PER_NANO))

@@ -17,7 +17,7 @@ from gateway.routing import bounds, names, policies
 from gateway.routing.breaker import Breaker
 from gateway.routing.policies import PolicyView, Scoring, Speeds
 from gateway.routing.rejections import Rejection
-from providers.chat import Candidate, ChatRequest, OfferView
+from providers.chat import FETCHES, Candidate, ChatRequest, OfferView
 from providers.wires import registry, tiers
 
 TIER_NAMES = ("default", "flex", "priority", "batch")
@@ -268,6 +268,8 @@ def _check_able(question: _Question, offer: OfferView) -> None:
         raise _Rejected("no_price", "a field makes the vendor charge above its published price")
     if "server_tools" in request.needs:
         raise _Rejected("no_price", "tools that the vendor runs are billed by the call, unpriced")
+    if offer.in_house:
+        _check_fetching(request, offer)
     if offer.wire != request.dialect:
         missing = request.needs & registry.lacks(request.dialect, offer)
         if missing:
@@ -276,6 +278,17 @@ def _check_able(question: _Question, offer: OfferView) -> None:
         missing = (request.needs & FEATURES) - offer.capabilities
         if missing:
             raise _Rejected("capability", f"does not support {', '.join(sorted(missing))}")
+
+
+def _check_fetching(request: ChatRequest, offer: OfferView) -> None:
+    """Our machines stand where private addresses lead somewhere, and names change what they mean
+    between our look at them and theirs."""
+    if "addresses" in request.needs and FETCHES not in offer.capabilities:
+        raise _Rejected(
+            "capability", "it may not fetch what stands at an address; send the data itself"
+        )
+    if "odd_parts" in request.needs:
+        raise _Rejected("capability", "a part of a message is of a kind that it is not sent")
 
 
 def _costs(

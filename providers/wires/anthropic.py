@@ -36,7 +36,7 @@ class AnthropicWire:
                 ours["service_tier"] = _STANDARD_ONLY
             if "unsigned_thinking" in request.needs:
                 ours["messages"] = _signed(request)
-            body = splice.spliced(request, ours)
+            body = splice.spliced(request, offer, ours)
         else:
             body = splice.translated(to_messages.messages_body, request.body, ours)
         headers = {

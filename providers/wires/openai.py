@@ -20,13 +20,10 @@ _NEW_LIMIT_NAME = frozenset({"openai", "azure"})
 _WITH_USAGE = {"include_usage": True}
 # A count with every chunk, as vLLM calls it: a stream that ends early is counted as delivered.
 _COUNTING = {"include_usage": True, "continuous_usage_stats": True}
-_NO_TIER = frozenset({"service_tier"})
 # The tier that was priced is the one to be asked for, whatever dialect it was asked in.
 _TIERS = {1: "flex", 2: "priority", 3: "batch"}
-# What a tenant must not decide on machines of the house: its place in the queue, whose cache it
-# shares, an output limit that llama.cpp puts above max_tokens, and a template that can write a
-# prompt of any length out of a short one.
-_HOUSE_DECIDES = frozenset({"priority", "cache_salt", "n_predict", "chat_template"})
+# The one thing about a stream that a caller may choose of a seller.
+_OBFUSCATION = "include_obfuscation"
 _stream_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
@@ -61,25 +58,27 @@ class OpenAIWire:
 
 
 def _splice(request: ChatRequest, offer: OfferView, max_output_tokens: int) -> bytes:
-    replaced = _ours(request, offer)
+    decided = _ours(request, offer)
     named = [
         name
         for name in ("max_tokens", "max_completion_tokens")
         if name in request.fields and bytes(request.fields[name]) != b"null"
     ]
     for name in named or [_limit_name(offer)]:
-        replaced[name] = max_output_tokens
+        decided[name] = max_output_tokens
     if request.stream and "stream_options" in request.fields:
         asked = _stream_options.decode(request.fields["stream_options"]) or {}
-        replaced["stream_options"] = {**asked, **replaced["stream_options"]}
-    dropped = _HOUSE_DECIDES if offer.in_house else frozenset()
-    if request.service_tier == 0 and "service_tier" in request.fields:
+        if _OBFUSCATION in asked:
+            decided["stream_options"] = {
+                **decided["stream_options"],
+                _OBFUSCATION: asked[_OBFUSCATION],
+            }
+    if request.service_tier in _TIERS:
+        decided["service_tier"] = _TIERS[request.service_tier]
+    elif "service_tier" in request.fields and offer.provider in _NEW_LIMIT_NAME:
         # Left at "auto" the vendor may serve, and bill, another tier than the one pinned.
-        if offer.provider in _NEW_LIMIT_NAME:
-            replaced["service_tier"] = "default"
-        else:
-            dropped |= _NO_TIER
-    return splice.spliced(request, replaced, dropped=dropped)
+        decided["service_tier"] = "default"
+    return splice.spliced(request, offer, decided)
 
 
 def _ours(request: ChatRequest, offer: OfferView) -> dict[str, Any]:

@@ -7,10 +7,9 @@ tunes it is left out, and the caller is told.
 import re
 
 from providers.chat import ChatRequest, Dialect, OfferView, Wire
-from providers.wires import from_messages, to_messages
+from providers.wires import fields, from_messages, to_messages
 from providers.wires.anthropic import AnthropicWire
 from providers.wires.openai import OpenAIWire
-from providers.wires.splice import OURS
 
 _WIRES: dict[Dialect, Wire] = {"openai": OpenAIWire(), "anthropic": AnthropicWire()}
 
@@ -27,13 +26,12 @@ _SAID: dict[tuple[Dialect, Dialect], frozenset[str]] = {
     ("anthropic", "openai"): from_messages.SAID,
 }
 # What wires decide, or what has no part in an answer.
-_NOT_TUNING = OURS | frozenset(
+_NOT_TUNING = fields.OURS | frozenset(
     "model max_tokens max_completion_tokens stream stream_options service_tier metadata store n "
     "logprobs safety_identifier output_config".split()
 )
 # The caller chose the names, and is told them in a header.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_NOTHING = (b"null", b"[]", b"{}", b"false")
 # Claude refuses both at once from 4.1 on; those before are named.
 _ONE_SAMPLING = "temperature_and_top_p"
 _OLDER_CLAUDE = re.compile(r"claude-(instant|2|3|(opus|sonnet)-4(-0|-2025\d*)?$)")
@@ -52,18 +50,24 @@ def lacks(spoken: Dialect, offer: OfferView) -> frozenset[str]:
     return missing
 
 
-def left_out(request: ChatRequest, wire: Dialect) -> list[str]:
-    """The fields of a request that this wire has no words for and that only tune an answer."""
-    said = _SAID.get((request.dialect, wire))
+def left_out(request: ChatRequest, offer: OfferView) -> list[str]:
+    """The fields of a request that do not reach this offer: not sent to sellers of its kind, or
+    without words in its wire, where they only tune an answer."""
+    said = _SAID.get((request.dialect, offer.wire))
     if said is None:
-        return []
+        unsent = fields.dropped(request.fields, fields.seller_of(offer))
+        return sorted(map(_shown, unsent)) if unsent else unsent
     names = [
-        name if _PLAIN_NAME.fullmatch(name) else "?"
+        _shown(name)
         for name, value in request.fields.items()
-        if name not in said and name not in _NOT_TUNING and bytes(value) not in _NOTHING
+        if name not in said and name not in _NOT_TUNING and bytes(value) not in fields.NOTHING
     ]
-    if wire == "anthropic" and to_messages.is_hotter(request.fields.get("temperature")):
+    if offer.wire == "anthropic" and to_messages.is_hotter(request.fields.get("temperature")):
         names.append("temperature")
     if b'"effort"' in bytes(request.fields.get("output_config", b"")):
         names.append("output_config.effort")
     return sorted(names)
+
+
+def _shown(name: str) -> str:
+    return name if _PLAIN_NAME.fullmatch(name) else "?"

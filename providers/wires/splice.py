@@ -1,7 +1,7 @@
 """Building an upstream body out of the client's own, where both speak the same dialect.
 
-Top-level fields stay the bytes that the client sent; only those that must differ are
-replaced. A long prompt is copied, never decoded and written again.
+Top-level fields that travel stay the bytes that the client sent; those that we decide are
+written anew. A long prompt is copied, never decoded and written again.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,42 +9,26 @@ from typing import Any
 
 import msgspec
 
-from providers.chat import ChatRequest
+from providers.chat import ChatRequest, OfferView
 from providers.errors import CannotSay
+from providers.wires import fields
 
 _encode = msgspec.json.Encoder().encode
 
-# Fields that steer this gateway; vendors refuse or misread them.
-OURS = frozenset(
-    {
-        "provider",
-        "models",
-        "session_id",
-        "max_cost",
-        "route",
-        "transforms",
-        "usage",
-        "plugins",
-        "tokenhouse",
-    }
-)
 
-
-def spliced(
-    request: ChatRequest, replaced: Mapping[str, Any], *, dropped: frozenset[str] = frozenset()
-) -> bytes:
-    """The client's body with these fields replaced, without the dropped and those meant for us."""
+def spliced(request: ChatRequest, offer: OfferView, decided: Mapping[str, Any]) -> bytes:
+    """The client's body as far as this kind of seller is sent it, with what we decide in its place
+    or behind."""
+    passing = fields.passing(fields.seller_of(offer))
     body: dict[str, Any] = {
-        name: value
-        for name, value in request.fields.items()
-        if name not in OURS and name not in dropped
+        name: value for name, value in request.fields.items() if name in passing or name in decided
     }
-    body.update(replaced)
+    body.update(decided)
     return _encode(body)
 
 
 def translated(
-    translate: Callable[[bytes], dict[str, Any]], body: bytes, fields: Mapping[str, Any]
+    translate: Callable[[bytes], dict[str, Any]], body: bytes, decided: Mapping[str, Any]
 ) -> bytes:
     """A body put into another dialect, with our own fields over it.
 
@@ -54,5 +38,5 @@ def translated(
         target = translate(body)
     except (AttributeError, KeyError, TypeError, IndexError, RecursionError) as wrong:
         raise CannotSay(f"the request cannot be put into this provider's terms: {wrong}") from None
-    target.update(fields)
+    target.update(decided)
     return _encode(target)

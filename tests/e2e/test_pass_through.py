@@ -164,22 +164,28 @@ def test_an_image_reaches_the_seller_in_both_dialects(
     assert second[1]["image_url"]["url"] == url
 
 
-def test_fields_that_nobody_here_knows_are_kept(house: House, openai_client: openai.OpenAI) -> None:
-    made_up = {"made_up": {"deep": [1, 2.5, None, "x"]}, "chat_template_kwargs": {"thinking": True}}
+def test_fields_that_nobody_here_knows_stay_here_and_are_told(
+    house: House, openai_client: openai.OpenAI
+) -> None:
+    switches = {"chat_template_kwargs": {"thinking": True}}
+    made_up = {"made_up": {"deep": [1, 2.5, None, "x"]}, "rid": "another-call"}
 
-    openai_client.chat.completions.create(
-        model=FOX, messages=ASKED, max_tokens=50, extra_body=made_up
+    answer = openai_client.chat.completions.with_raw_response.create(
+        model=FOX, messages=ASKED, max_tokens=50, extra_body={**made_up, **switches}
     )
 
     received = _received(house, FOX)
-    assert {name: received[name] for name in made_up} == made_up
+    assert received["chat_template_kwargs"] == {"thinking": True}
+    assert not made_up.keys() & received.keys()
+    assert answer.headers["x-tokenhouse-left-out"] == "made_up, rid"
 
 
 def test_a_hold_for_an_image_covers_the_whole_context(house: House) -> None:
     """Nobody can say how many tokens an image is; the model's context bounds them."""
     # given credit for the text alone
     poor = house.customer(credit_pico=10**9)
-    image: Any = {"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}
+    url = "data:image/x-unknown;base64,aGk="
+    image: Any = {"type": "image_url", "image_url": {"url": url}}
 
     # when / then
     client = openai.OpenAI(base_url=f"{house.stack.api}/v1", api_key=poor.key, max_retries=0)

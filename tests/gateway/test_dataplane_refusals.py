@@ -214,7 +214,7 @@ def test_a_small_image_is_bounded_by_its_size(the_world: World) -> None:
     messages = [{"role": "user", "content": parts}]
     # when
     answer = the_world.chat(alice, "fox-large", messages=messages)
-    elsewhere = [{"type": "image_url", "image_url": {"url": "https://pictures.example/a.png"}}]
+    elsewhere = [{"type": "image_url", "image_url": {"url": "data:image/x-unknown;base64,aGk="}}]
     of_unknown_size = the_world.chat(
         alice, "fox-large", messages=[{"role": "user", "content": elsewhere}]
     )

@@ -33,9 +33,9 @@ def sent(request: ChatRequest, offer: OfferView, *, limit: int = 64) -> dict[str
 
 
 def test_the_same_dialect_keeps_every_byte_of_the_prompt() -> None:
-    # given odd spacing, escapes and a field nobody knows
+    # given odd spacing, escapes and a knob of open models
     prompt = b'[ {"role" : "user","content":"\\u00e9 \\/ \xc3\xa9"} ]'
-    body = b'{"messages":' + prompt + b',"model":"small","vendor_field":{"a" : 1.50}}'
+    body = b'{"messages":' + prompt + b',"model":"small","logit_bias":{"1" : 1.50}}'
     request = openai_request()
     request = type(request)(**{**_fields(request), **_parsed(body)})
 
@@ -44,7 +44,7 @@ def test_the_same_dialect_keeps_every_byte_of_the_prompt() -> None:
 
     # then
     assert call.body == (
-        b'{"messages":' + prompt + b',"model":"acme-small-v1","vendor_field":{"a" : 1.50}'
+        b'{"messages":' + prompt + b',"model":"acme-small-v1","logit_bias":{"1" : 1.50}'
         b',"max_tokens":64}'
     )
     assert call.url == "https://api.acme.example/v1/chat/completions"
@@ -107,7 +107,7 @@ def test_streams_always_ask_for_usage_and_keep_other_options() -> None:
             "acme",
             {"max_tokens": 64, "max_completion_tokens": 64},
         ),
-        ({"max_tokens": None}, "openai", {"max_tokens": None, "max_completion_tokens": 64}),
+        ({"max_tokens": None}, "openai", {"max_completion_tokens": 64}),
     ],
 )
 def test_the_bound_of_the_hold_is_always_sent(
@@ -150,12 +150,16 @@ def test_a_priced_tier_is_asked_for_across_dialects() -> None:
 
 
 def test_only_our_own_workers_get_salt_and_priority() -> None:
+    """A server that others wrote is salted where it takes that, and refuses priorities."""
     request = openai_request()
     request.cache_salt, request.priority = "salt-of-tenant", 5
 
     own = sent(request, offer_view(salted=True))
 
     assert (own["cache_salt"], own["priority"]) == ("salt-of-tenant", 5)
+    pool = sent(request, offer_view(in_house=True, pool=True, salted=True))
+    assert (pool["cache_salt"], "priority" in pool) == ("salt-of-tenant", False)
+    assert "cache_salt" not in sent(request, offer_view(in_house=True, pool=True))
     assert "cache_salt" not in sent(request, OPENAI)
     assert "cache_salt" not in sent(request, ANTHROPIC)
 
@@ -165,26 +169,6 @@ def test_a_client_cannot_salt_another_tenant_s_cache() -> None:
     request.cache_salt = "salt-of-tenant"
 
     assert sent(request, offer_view(salted=True))["cache_salt"] == "salt-of-tenant"
-
-
-def test_a_client_cannot_choose_its_place_or_its_limit_on_machines_of_the_house() -> None:
-    # given
-    wanted = {
-        "priority": -1000,
-        "n_predict": 100_000,
-        "cache_salt": "stolen",
-        "chat_template": "{% for _ in range(9999) %}x{% endfor %}",
-    }
-    request = openai_request(**wanted)
-
-    # when
-    own = sent(request, offer_view(in_house=True, salted=True))
-    elsewhere = sent(request, OPENAI)
-
-    # then
-    assert not wanted.keys() & own.keys()
-    assert own["max_tokens"] == 64
-    assert {name: elsewhere[name] for name in wanted} == wanted
 
 
 def test_anthropic_to_anthropic_keeps_what_it_does_not_know() -> None:
@@ -288,7 +272,6 @@ def test_a_schema_for_the_answer_crosses_in_both_directions() -> None:
                 ],
             }
         ],
-        [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
         [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:x"}}]}],
     ],
 )

@@ -261,9 +261,9 @@ def test_what_only_tunes_is_left_out_and_named() -> None:
         thinking={"type": "adaptive"}, top_k=3, output_config={"effort": "high"}
     )
 
-    assert registry.left_out(request, "anthropic") == ["?", "logit_bias", "seed", "temperature"]
-    assert registry.left_out(request, "openai") == []
-    assert registry.left_out(of_anthropic, "openai") == [
+    assert registry.left_out(request, ANTHROPIC) == ["?", "logit_bias", "seed", "temperature"]
+    assert registry.left_out(request, OPENAI) == ["?"]
+    assert registry.left_out(of_anthropic, OPENAI) == [
         "output_config.effort",
         "thinking",
         "top_k",

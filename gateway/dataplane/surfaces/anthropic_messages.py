@@ -1,7 +1,7 @@
 """Anthropic Messages as clients speak it: validation, what the request needs, errors.
 
-Unknown fields are kept: they go upstream where the upstream speaks this dialect too, and
-count as prompt text.
+Every field counts as prompt text unless it is known not to be; which of them travel to whom is
+decided in `providers/wires/fields.py`.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gateway.dataplane.surfaces import reading
+from gateway.dataplane.surfaces import nested, reading
 from gateway.dataplane.surfaces.anthropic_writer import AnthropicWriter
 from gateway.dataplane.surfaces.reading import Name, Names, Probability, TokenLimit
 from gateway.errors import GatewayError, InvalidRequest
@@ -56,6 +56,7 @@ _TYPES = {
 class _Source(msgspec.Struct):
     type: str
     data: str | None = None
+    url: str | None = None
     content: "str | list[_Block] | None" = None
 
 
@@ -129,6 +130,7 @@ _decoder = msgspec.json.Decoder(_Body)
 def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     """The canonical request, or InvalidRequest naming the field. Header names are lower case."""
     typed, fields = reading.decode(body, _decoder)
+    nested.check(fields, "messages", "system")
     model, sort = reading.model_and_sort(typed.model, typed.models)
     contents = _contents(typed)
     if reading.costs_extra(fields, _PLAIN):
@@ -205,7 +207,7 @@ def _read_blocks(blocks: list[_Block], path: str, contents: reading.Contents) ->
             if isinstance(block.content, list):
                 _read_blocks(block.content, f"{path}[{at}].content", contents)
         elif block.type == "image":
-            _read_image(block, contents)
+            _read_image(block, f"{path}[{at}].source", contents)
         elif block.type == "document":
             _read_document(block, f"{path}[{at}]", contents)
         elif block.type == "thinking" and not block.signature:
@@ -221,6 +223,7 @@ def _read_document(block: _Block, path: str, contents: reading.Contents) -> None
         contents.needs.add("citations")
     source = block.source
     kind = source.type if isinstance(source, _Source) else ""
+    _check_source(source, f"{path}.source", contents)
     if isinstance(source, _Source) and kind == "content":
         if isinstance(source.content, list):
             _read_blocks(source.content, f"{path}.source.content", contents)
@@ -229,8 +232,16 @@ def _read_document(block: _Block, path: str, contents: reading.Contents) -> None
         contents.add_unbounded("a document")
 
 
-def _read_image(block: _Block, contents: reading.Contents) -> None:
+def _check_source(source: _Source | str | None, path: str, contents: reading.Contents) -> None:
+    if isinstance(source, _Source):
+        contents.add_address(f"{path}.url", source.url)
+        if source.type != "text":
+            contents.add_data(f"{path}.data", source.data)
+
+
+def _read_image(block: _Block, path: str, contents: reading.Contents) -> None:
     """One at an address, or in a file of the vendor's, has no size before it is fetched."""
+    _check_source(block.source, path, contents)
     data = block.source.data if isinstance(block.source, _Source) else None
     if data is None:
         contents.add_picture(pictures.Picture(), "")

@@ -1,7 +1,7 @@
 """OpenAI Chat Completions as clients speak it: validation, what the request needs, errors.
 
-Unknown fields are kept: they go upstream where the upstream speaks this dialect too, and
-count as prompt text. OpenRouter's routing fields are understood and never sent on.
+Every field counts as prompt text unless it is known not to be; which of them travel to whom is
+decided in `providers/wires/fields.py`. OpenRouter's routing fields are understood, and not sent on.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gateway.dataplane.surfaces import reading
+from gateway.dataplane.surfaces import nested, reading
 from gateway.dataplane.surfaces.openai_writer import OpenAIWriter
 from gateway.dataplane.surfaces.reading import Name, Names, Probability, TokenLimit
 from gateway.errors import GatewayError, InvalidRequest
@@ -31,6 +31,7 @@ _NOT_PROMPT = frozenset(
 _OFF = frozenset({b"null", b"false"})
 _PLAIN = dict.fromkeys(("search_parameters", "enable_search", "data_sources"), _OFF)
 _PDF = "data:application/pdf;base64,"
+_KNOWN_PARTS = frozenset({"file", "video_url", "audio_url"})
 _FUNCTION_TOOLS = frozenset({"function", "custom"})
 
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
@@ -44,6 +45,7 @@ class _ImageUrl(msgspec.Struct):
 
 class _File(msgspec.Struct):
     file_data: str | None = None
+    file_url: str | None = None
 
 
 class _InputAudio(msgspec.Struct):
@@ -53,7 +55,10 @@ class _InputAudio(msgspec.Struct):
 class _Part(msgspec.Struct):
     type: str
     image_url: _ImageUrl | str | None = None
+    video_url: _ImageUrl | str | None = None
+    audio_url: _ImageUrl | str | None = None
     input_audio: _InputAudio | None = None
+    uuid: Any = None
     file: _File | None = None
     text: str | None = None
     refusal: str | None = None
@@ -141,6 +146,7 @@ _decoder = msgspec.json.Decoder(_Body)
 def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     """The canonical request, or InvalidRequest naming the field. Header names are lower case."""
     typed, fields = reading.decode(body, _decoder)
+    nested.check(fields, "messages")
     model, sort = reading.model_and_sort(typed.model, typed.models)
     contents = _contents(typed)
     if reading.costs_extra(fields, _PLAIN):
@@ -239,6 +245,12 @@ def _read_message(at: int, message: _Message, contents: reading.Contents) -> Non
 
 
 def _read_part(part: _Part, path: str, contents: reading.Contents) -> None:
+    if part.uuid is not None:
+        raise InvalidRequest(
+            f"`{path}.uuid` names a picture in a cache that callers share; it is not sent on.",
+            param=f"{path}.uuid",
+            code="field_not_allowed",
+        )
     if part.type == "text":
         if part.text is None:
             raise _missing(f"{path}.text")
@@ -246,17 +258,36 @@ def _read_part(part: _Part, path: str, contents: reading.Contents) -> None:
         image = part.image_url
         if image is None:
             raise _missing(f"{path}.image_url")
-        url = image if isinstance(image, str) else image.url
+        url = _address(image)
         detail = "" if isinstance(image, str) else image.detail or ""
+        contents.add_address(f"{path}.image_url", url)
         contents.add_picture(pictures.of_url(url, detail=detail), url)
     elif part.type == "input_audio":
         if part.input_audio is None:
             raise _missing(f"{path}.input_audio")
+        contents.add_data(f"{path}.input_audio", part.input_audio.data)
         contents.add_sound(part.input_audio.data)
     elif part.type != "refusal":
-        inline = part.file is not None and (part.file.file_data or "").startswith(_PDF)
-        contents.needs.add("documents" if inline else "files")
-        contents.add_unbounded(f"a part of type {part.type}")
+        _read_other(part, path, contents)
+
+
+def _read_other(part: _Part, path: str, contents: reading.Contents) -> None:
+    """Files, videos, and what only its seller knows."""
+    if part.type not in _KNOWN_PARTS:
+        contents.needs.add("odd_parts")
+    for name, media in (("video_url", part.video_url), ("audio_url", part.audio_url)):
+        if media is not None:
+            contents.add_address(f"{path}.{name}", _address(media))
+    file = part.file or _File()
+    contents.add_data(f"{path}.file.file_data", file.file_data)
+    contents.add_address(f"{path}.file.file_url", file.file_url)
+    inline = (file.file_data or "").startswith(_PDF)
+    contents.needs.add("documents" if inline else "files")
+    contents.add_unbounded(f"a part of type {part.type}")
+
+
+def _address(media: _ImageUrl | str) -> str:
+    return media if isinstance(media, str) else media.url
 
 
 def _missing(param: str) -> InvalidRequest:

@@ -15,7 +15,10 @@ import msgspec
 from billing.money import PICO_PER_USD, pico_from_usd
 from gateway.errors import InvalidRequest
 from providers.chat import RoutingFields
+from providers.outbound import egress
+from providers.outbound.egress import EgressRefused
 from providers.pictures import Picture
+from providers.wires import fields as field_rules
 from providers.wires import media_rules
 
 T = TypeVar("T")
@@ -35,10 +38,14 @@ Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 _PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`")
+DATA = "data:"
+_SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*:")
 _USD = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_Switch = bool | int | float | Annotated[str, msgspec.Meta(max_length=TAG_MAX)] | None
+_switches = msgspec.json.Decoder(dict[str, _Switch] | None)
 
 TIERS = {
     **dict.fromkeys(("auto", "default", "standard", "standard_only"), 0),
@@ -77,6 +84,24 @@ class Contents:
             return
         self.sound_tokens += media_rules.sound_bound(len(written) * 3 // 4)
         self.media_bytes += len(written)
+
+    def add_address(self, path: str, given: str | None) -> None:
+        """Something that is in the body itself or, then noted, at an address that whoever is sent
+        it will fetch. InvalidRequest where that would be a file or a network of its own."""
+        if given is None or given[: len(DATA)].lower() == DATA:
+            return
+        try:
+            egress.check_fetched(given)
+        except EgressRefused as refused:
+            raise InvalidRequest(
+                f"`{path}`: {refused}.", param=path, code="address_refused"
+            ) from None
+        self.needs.add("addresses")
+
+    def add_data(self, path: str, given: str | None) -> None:
+        """Something that should be base64; some servers fetch it where it is an address."""
+        if given is not None and _SCHEME.match(given):
+            self.add_address(path, given)
 
     def add_unbounded(self, name: str) -> None:
         self.unbounded = self.unbounded or name
@@ -119,7 +144,47 @@ def decode(body: bytes, decoder: "msgspec.json.Decoder[T]") -> tuple[T, Mapping[
         raise _too_deep() from None
     if not depth_within(body, DEPTH_MAX):
         raise _too_deep()
+    _check_names(fields)
     return typed, fields
+
+
+def _check_names(fields: Mapping[str, msgspec.Raw]) -> None:
+    """InvalidRequest for other spellings of names that are acted on, and for what no seller is
+    asked for on anybody's behalf. Anything else that we do not know is left out, and told."""
+    for name in field_rules.odd(fields):
+        value = bytes(fields[name])
+        shown = "".join(c for c in name if c.isprintable())[:TAG_MAX]
+        if known := field_rules.meant(name):
+            raise InvalidRequest(
+                f"`{shown}` is not the name of a field; `{known}` is.",
+                param=shown,
+                code="unknown_field",
+            )
+        if name in field_rules.REFUSED and value not in field_rules.NOTHING:
+            raise InvalidRequest(
+                f"`{shown}` cannot be asked for here: it would change what runs on a seller's "
+                "machine, or what it costs, beyond what is priced.",
+                param=shown,
+                code="field_not_allowed",
+            )
+    if "chat_template_kwargs" in fields:
+        _check_template(fields["chat_template_kwargs"])
+
+
+def _check_template(raw: msgspec.Raw) -> None:
+    """A template's switches are written into its text: which, and how long, is bounded."""
+    try:
+        switches = _switches.decode(raw) or {}
+    except msgspec.ValidationError as wrong:
+        raise _invalid(str(wrong).replace("$", "$.chat_template_kwargs", 1)) from None
+    for name in switches.keys() - field_rules.TEMPLATE_SWITCHES:
+        param = f"chat_template_kwargs.{''.join(c for c in name if c.isprintable())[:TAG_MAX]}"
+        raise InvalidRequest(
+            f"`{param}` cannot be asked for here; these can: "
+            f"{', '.join(sorted(field_rules.TEMPLATE_SWITCHES))}.",
+            param=param,
+            code="field_not_allowed",
+        )
 
 
 def _invalid(text: str) -> InvalidRequest:
