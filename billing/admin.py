@@ -16,9 +16,17 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget
 
 from billing import audit, credit, hold_modes, hold_queries, plan_page, quarantine_page, quotas
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars, two_lines
+from billing.admin_pages import (
+    HistoryAdmin,
+    ReadOnlyAdmin,
+    ServiceAdmin,
+    dollars,
+    occurring,
+    two_lines,
+)
 from billing.claims_page import ClaimAdmin
 from billing.errors import BillingError
+from billing.events import OUTCOMES
 from billing.invoicing.adjustment_admin import AdjustmentNoteAdmin
 from billing.invoicing.admin import (
     BillingProfileAdmin,
@@ -191,11 +199,21 @@ class TenantAdmin(ServiceAdmin):
     def left(self, tenant: Tenant) -> str:
         return self._part(tenant, "left_pico")
 
-    def _part(self, tenant: Tenant, name: str) -> str:
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Each tenant of the page carries its balance: all are asked for at once."""
+        page = super().get_changelist_instance(request)
+        page.result_list = list(page.result_list)
         try:
-            return dollars(getattr(credit.balance(tenant), name))
+            found = credit.balances(page.result_list)
         except RedisError:
-            return "unknown: Redis is away"
+            found = {}
+        for tenant in page.result_list:
+            tenant.left_to_spend = found.get(tenant.pk)
+        return page
+
+    def _part(self, tenant: Any, name: str) -> str:
+        known = tenant.left_to_spend
+        return "unknown: Redis is away" if known is None else dollars(getattr(known, name))
 
     @admin.display(description="")
     def grant_link(self, tenant: Tenant) -> str:
@@ -285,13 +303,26 @@ admin.site.register(Transfer, TransferAdmin)
 admin.site.register(Entry, EntryAdmin)
 
 
+class OutcomeFilter(admin.SimpleListFilter):
+    title = parameter_name = "outcome"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(outcome, outcome.replace("_", " ")) for outcome in OUTCOMES]
+
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[UsageEvent]
+    ) -> QuerySet[UsageEvent]:
+        return queryset.filter(outcome=self.value()) if self.value() else queryset
+
+
 @admin.register(UsageEvent)
-class UsageEventAdmin(ReadOnlyAdmin):
+class UsageEventAdmin(HistoryAdmin):
     list_display = ("when", "what", "tokens", "cost", "verdict")
-    list_filter = ("state", "outcome", "tenant", "supplier")
+    list_filter = ("state", OutcomeFilter, "tenant", occurring("supplier"))
     search_fields = ("request_id",)
+    search_help_text = "The id of a request, or its beginning"
+    id_column = "request_id"
     list_select_related = ("tenant",)
-    ordering = ("-occurred_at",)
     actions = ("resolve",)
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:
@@ -302,11 +333,11 @@ class UsageEventAdmin(ReadOnlyAdmin):
         return quarantine_page.resolve(self, request, chosen)
 
     # Two lines a cell: all of it is read without scrolling sideways at 1280 pixels.
-    @admin.display(description="When, whose", ordering="occurred_at")
+    @admin.display(description="When, whose")
     def when(self, event: UsageEvent) -> str:
         return two_lines(f"{event.occurred_at:%d %b %Y, %H:%M:%S}", event.tenant.name)
 
-    @admin.display(description="What, outcome", ordering="sku")
+    @admin.display(description="What, outcome")
     def what(self, event: UsageEvent) -> str:
         return two_lines(event.sku, event.outcome.replace("_", " "))
 
@@ -314,7 +345,7 @@ class UsageEventAdmin(ReadOnlyAdmin):
     def tokens(self, event: UsageEvent) -> str:
         return f"{event.input_tokens:,} / {event.output_tokens:,}"
 
-    @admin.display(description="Charged, supplier cost", ordering="tenant_cost_pico")
+    @admin.display(description="Charged, supplier cost")
     def cost(self, event: UsageEvent) -> str:
         return two_lines(dollars(event.tenant_cost_pico), dollars(event.supplier_cost_pico))
 

@@ -1,15 +1,25 @@
 """What the admin pages of all apps share: reading without writing, adding through a service."""
 
-from typing import Any
+from string import hexdigits
+from typing import Any, Final
+from uuid import UUID
 
 from django.contrib import messages
-from django.db.models import Model
+from django.contrib.admin import SimpleListFilter
+from django.core.paginator import Paginator
+from django.db import connection
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 
 from billing.money import usd_json
+
+ROWS_SHOWN_MAX: Final = 10_000
+VALUES_MAX: Final = 200
+UUID_DIGITS: Final = 32
 
 
 def dollars(pico: int | None) -> str:
@@ -27,11 +37,69 @@ def two_lines(first: str, second: str) -> str:
     return format_html("{}<br><small>{}</small>", first, second)
 
 
+class NewestRows(Paginator):  # type: ignore[type-arg]
+    """The newest rows of a table that grows with use. Further back a filter leads, not a page:
+    to count or to skip a history is to read it."""
+
+    template_name = "admin/newest_rows.html"
+
+    @cached_property
+    def count(self) -> int:
+        return min(self.found, ROWS_SHOWN_MAX)
+
+    @cached_property
+    def found(self) -> int:
+        """How many there are; one more than are shown stands for all that there may be."""
+        rows = self.object_list
+        assert isinstance(rows, QuerySet)
+        return rows[: ROWS_SHOWN_MAX + 1].count()
+
+    @property
+    def has_more(self) -> bool:
+        return self.found > ROWS_SHOWN_MAX
+
+
+class Occurring(SimpleListFilter):
+    """A filter by the values that a column has, found by its index, one step for each."""
+
+    column: str
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(str(value), str(value)) for value in self._values(model_admin.model)]
+
+    def _values(self, model: type[Model]) -> list[Any]:
+        column, table = connection.ops.quote_name(self.column), model._meta.db_table
+        # PostgreSQL has no skip scan for DISTINCT.
+        sql = f"""
+            WITH RECURSIVE step AS (
+                (SELECT {column} AS value FROM {table} ORDER BY 1 LIMIT 1)
+                UNION ALL
+                SELECT (SELECT {column} FROM {table} WHERE {column} > step.value
+                    ORDER BY 1 LIMIT 1) FROM step WHERE step.value IS NOT NULL
+            ) SELECT value FROM step WHERE value IS NOT NULL LIMIT {VALUES_MAX}
+        """
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return [value for (value,) in cursor.fetchall()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wanted = self.value()
+        return queryset if wanted is None else queryset.filter(**{self.column: wanted})
+
+
+def occurring(name: str) -> type[Occurring]:
+    """The filter by one column, which needs an index that begins with it."""
+    title = name.replace("_", " ")
+    members = {"title": title, "parameter_name": name, "column": name}
+    return type(f"{name.capitalize()}Occurring", (Occurring,), members)
+
+
 class ReadOnlyAdmin(ModelAdmin):
     """Shows rows that only services write."""
 
     list_per_page = 50
     show_full_result_count = False
+    paginator = NewestRows
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -41,6 +109,26 @@ class ReadOnlyAdmin(ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
+
+
+class HistoryAdmin(ReadOnlyAdmin):
+    """Shows a table that grows with use: newest first and in no other order, found by ids."""
+
+    ordering = ("-pk",)
+    sortable_by = ()
+    # A column of UUIDs by which rows are found, also by their beginning.
+    id_column: str = ""
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        if not self.id_column or not search_term:
+            return super().get_search_results(request, queryset, search_term)
+        digits = search_term.strip().replace("-", "").lower()
+        if not digits or len(digits) > UUID_DIGITS or not set(digits) <= set(hexdigits):
+            return queryset.none(), False
+        first, last = (UUID(hex=digits.ljust(UUID_DIGITS, fill)) for fill in "0f")
+        return queryset.filter(**{f"{self.id_column}__range": (first, last)}), False
 
 
 class ServiceAdmin(ModelAdmin):

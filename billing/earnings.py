@@ -1,7 +1,9 @@
 """What a supplier earned: per offer and day, and by who bought. Read only.
 
 Buyers pay = the supplier's credit + the house's margin, to the pico-dollar, in each row and in the
-ledger; an attempt that nobody paid for costs the house what the supplier charges for it.
+ledger; an attempt that nobody paid for costs the house what the supplier charges for it. Days are
+those of the requests (UTC), whole ones; a request is one attempt at this supplier. Read from the
+rollups, so that a statement costs the same however much was sold.
 """
 
 from collections.abc import Sequence
@@ -9,13 +11,14 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import QuerySet, Sum
 
-from billing.models import UsageEvent
+from billing.models import UsageDay
 
 # A statement covers a quarter at most.
 SPAN_MAX: Final = timedelta(days=93)
 ROWS_MAX: Final = 50_000
+INSTANT: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +53,16 @@ def by_buyer(supplier: str, *, since: datetime, until: datetime) -> list[Earning
 def _read(supplier: str, since: datetime, until: datetime, buyer: Sequence[str]) -> list[Earning]:
     if not supplier or not since < until <= since + SPAN_MAX:
         return []
-    events: QuerySet[UsageEvent] = UsageEvent.objects.filter(
-        supplier=supplier,
-        state=UsageEvent.State.POSTED,
-        occurred_at__gte=since,
-        occurred_at__lt=until,
+    days: QuerySet[UsageDay] = UsageDay.objects.filter(
+        supplier=supplier, day__gte=since.date(), day__lte=(until - INSTANT).date()
     )
     rows: Any = (
-        events.values("day", "sku", *buyer)
+        days.values("day", "sku", *buyer)
         .annotate(
-            requests=Count("request_id", distinct=True),
+            calls=Sum("attempts"),
             input=Sum("input_tokens"),
             output=Sum("output_tokens"),
-            paid=Sum("tenant_cost_pico"),
+            paid=Sum("cost_pico"),
             over=Sum("overage_pico"),
             credit=Sum("supplier_cost_pico"),
         )
@@ -72,7 +72,7 @@ def _read(supplier: str, since: datetime, until: datetime, buyer: Sequence[str])
         Earning(
             day=row["day"],
             sku=row["sku"],
-            requests=row["requests"],
+            requests=int(row["calls"]),
             input_tokens=int(row["input"]),
             output_tokens=int(row["output"]),
             # What a provider reported above a hold is revenue that the house pays itself.

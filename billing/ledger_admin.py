@@ -13,7 +13,7 @@ from unfold.admin import TabularInline
 from unfold.decorators import display
 
 from billing import ledger, statements
-from billing.admin_pages import ReadOnlyAdmin, dollars
+from billing.admin_pages import HistoryAdmin, ReadOnlyAdmin, dollars
 from billing.models import Account, AccountSum, Entry, Transfer
 
 NOTHING = "—"
@@ -114,13 +114,12 @@ class EntryInline(TabularInline):
         return False
 
 
-class TransferAdmin(ReadOnlyAdmin):
+class TransferAdmin(HistoryAdmin):
     list_display = ("id", "created_at", "code", "tenant", "amount", "between", "memo", "corrects")
     list_filter = ("code", "tenant")
-    search_fields = ("memo", "idempotency_key", "tenant__name")
-    date_hierarchy = "created_at"
+    search_fields = ("=pk", "=idempotency_key")
+    search_help_text = "The number of a transfer, or its key"
     inlines = (EntryInline,)
-    ordering = ("-pk",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Transfer]:
         found = Transfer.objects.select_related("tenant", "corrects")
@@ -139,20 +138,19 @@ class TransferAdmin(ReadOnlyAdmin):
         return f"{credited} → {debited}"
 
 
-class EntryAdmin(ReadOnlyAdmin):
+class EntryAdmin(HistoryAdmin):
     list_display = ("id", "transfer", "name", "debited", "credited")
     list_filter = ("account__kind",)
     list_select_related = ("transfer", "account", "account__tenant")
-    ordering = ("-pk",)
 
     @display(description="Account")
     def name(self, entry: Entry) -> str:
         return name_of(entry.account)
 
-    @display(description="Debit", ordering="amount_pico")
+    @display(description="Debit")
     def debited(self, entry: Entry) -> str:
         return debit(int(entry.amount_pico))
 
-    @display(description="Credit", ordering="-amount_pico")
+    @display(description="Credit")
     def credited(self, entry: Entry) -> str:
         return credit(int(entry.amount_pico))

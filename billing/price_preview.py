@@ -8,7 +8,7 @@ from typing import Final
 from django.db.models import Count, Sum
 
 from billing import prices, rating
-from billing.models import PriceVersion, UsageEvent
+from billing.models import PriceVersion, UsageDay
 from billing.prices import Slot
 from billing.rates import Rates
 from billing.rating import Price
@@ -45,8 +45,8 @@ class RateChange:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """`old_cost_pico` and `new_cost_pico`: the last 30 days' tokens at either price; None where
-    there was none, or where it has no rate for a unit that was used."""
+    """`requests` are attempts at it. `old_cost_pico` and `new_cost_pico`: the last 30 days' tokens
+    at either price; None where there was none, or where it has no rate for a unit that was used."""
 
     changes: tuple[RateChange, ...]
     version: int | None
@@ -61,14 +61,14 @@ def preview(sku: str, slot: Slot, rates: Rates, *, now: datetime) -> Preview:
     rows = PriceVersion.objects.filter(sku__code=sku, price_list=None, **slot.columns)
     current = rows.filter(during__contains=now).select_related("sku").first()
     old = None if current is None else prices.rates_of(current)
-    used = UsageEvent.objects.filter(
+    used = UsageDay.objects.filter(
         sku=sku,
-        occurred_at__gte=now - LOOKED_BACK,
+        day__gte=(now - LOOKED_BACK).date(),
         price_version__service_tier=slot.service_tier,
         price_version__context_over=slot.context_over,
     ).aggregate(
         tenants=Count("tenant", distinct=True),
-        requests=Count("request_id", distinct=True),
+        calls=Sum("attempts", default=0),
         **{name: Sum(name) for name in CanonicalUsage.__struct_fields__},
     )
     usage = CanonicalUsage(
@@ -82,9 +82,9 @@ def preview(sku: str, slot: Slot, rates: Rates, *, now: datetime) -> Preview:
         ),
         version=None if current is None else current.pk,
         tenants=used["tenants"],
-        requests=used["requests"],
-        old_cost_pico=None if old is None else _cost(usage, used["requests"], old),
-        new_cost_pico=_cost(usage, used["requests"], rates),
+        requests=int(used["calls"]),
+        old_cost_pico=None if old is None else _cost(usage, int(used["calls"]), old),
+        new_cost_pico=_cost(usage, int(used["calls"]), rates),
     )
 
 

@@ -26,28 +26,34 @@ from billing.money import half_away, usd_json
 DAYS_MAX: Final = 400
 # A request of a day's last second is ended within the hour, and booked soon after.
 BOOKED_WITHIN: Final = timedelta(hours=2)
-# Supplier costs of a day and model, whoever paid for them; a day is that of the request. Output's
-# part of a cost is what it is of the price that the attempt was rated by.
+# Supplier costs of a day and model, whoever paid for them, from the rollups; a day is that of the
+# request. Output's part of a cost is what it is of the price that the attempts were rated by. What
+# is uncertain has an index of its own, whose condition this repeats.
 BOOKED_SQL: Final = """
-    SELECT u.day, u.model,
-        coalesce(sum(u.input_tokens) FILTER (WHERE u.state = 'posted'), 0),
-        coalesce(sum(u.output_tokens) FILTER (WHERE u.state = 'posted'), 0),
-        coalesce(sum(u.supplier_cost_pico) FILTER (WHERE u.state = 'posted'), 0),
-        coalesce(round(sum(u.supplier_cost_pico * least(
-            1, u.output_tokens * p.output_pico / nullif(u.tenant_cost_pico, 0)::numeric
-        )) FILTER (WHERE u.state = 'posted')), 0),
-        count(*) FILTER (WHERE u.outcome = 'unknown'),
-        count(*) FILTER (WHERE u.state = 'quarantined'),
-        count(*) FILTER (WHERE u.usage_source IN ('estimated', 'counted'))
-    FROM billing_usageevent u LEFT JOIN billing_priceversion p ON p.id = u.price_version_id
-    WHERE u.supplier = %s AND u.day >= %s AND u.day <= %s
-    GROUP BY u.day, u.model
+    SELECT day, model, sum(input), sum(output), sum(cost), sum(output_cost), sum(unknown),
+        sum(quarantined), sum(estimated)
+    FROM (
+        SELECT d.day, d.model, d.input_tokens AS input, d.output_tokens AS output,
+            d.supplier_cost_pico AS cost, coalesce(round(d.supplier_cost_pico * least(
+                1, d.output_tokens * p.output_pico / nullif(d.cost_pico, 0)
+            )), 0) AS output_cost, 0 AS unknown, 0 AS quarantined, 0 AS estimated
+        FROM billing_usageday d LEFT JOIN billing_priceversion p ON p.id = d.price_version_id
+        WHERE d.supplier = %(supplier)s AND d.day >= %(first)s AND d.day <= %(last)s
+        UNION ALL
+        SELECT u.day, u.model, 0, 0, 0, 0, (u.outcome = 'unknown')::int,
+            (u.state = 'quarantined')::int, (u.usage_source IN ('estimated', 'counted'))::int
+        FROM billing_usageevent u
+        WHERE u.supplier = %(supplier)s AND u.day >= %(first)s AND u.day <= %(last)s
+            AND (u.outcome = 'unknown' OR u.state = 'quarantined'
+                OR u.usage_source IN ('estimated', 'counted'))
+    ) booked GROUP BY day, model
 """
 # An attempt that was settled after its expiry has taken its own exposure back.
 EXPOSURE_SQL: Final = """
     SELECT coalesce(sum(greatest(u.hold_nano::numeric * 1000 - u.tenant_cost_pico, 0)), 0)
     FROM billing_usageevent u
-    WHERE u.supplier = %s AND u.day >= %s AND u.day <= %s AND u.attempt < 0 AND u.state = 'posted'
+    WHERE u.supplier = %(supplier)s AND u.day >= %(first)s AND u.day <= %(last)s
+        AND u.outcome = 'unknown' AND u.attempt < 0 AND u.state = 'posted'
         AND NOT EXISTS (SELECT FROM billing_usageevent s WHERE s.request_id = u.request_id
             AND s.attempt = -u.attempt - 1 AND s.day = u.day AND s.state = 'posted')
 """
@@ -199,9 +205,13 @@ def compare(bill: ProviderBill) -> list[Comparison]:
     )
 
 
+def _days_of(bill: ProviderBill) -> dict[str, str | date]:
+    return {"supplier": bill.supplier, "first": bill.first_day, "last": bill.last_day}
+
+
 def _booked(bill: ProviderBill) -> dict[Cell, Booked]:
     with connection.cursor() as cursor:
-        cursor.execute(BOOKED_SQL, [bill.supplier, bill.first_day, bill.last_day])
+        cursor.execute(BOOKED_SQL, _days_of(bill))
         return {
             (day, model): Booked(
                 input_tokens=int(inward),
@@ -331,7 +341,7 @@ def exposure_pico(bill: ProviderBill) -> int:
     """What expired attempts of the bill's days may still have cost us, as it is booked: the bill
     says what they did cost, so it ends with it. What was settled late is off it already."""
     with connection.cursor() as cursor:
-        cursor.execute(EXPOSURE_SQL, [bill.supplier, bill.first_day, bill.last_day])
+        cursor.execute(EXPOSURE_SQL, _days_of(bill))
         return int(cursor.fetchone()[0])
 
 

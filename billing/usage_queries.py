@@ -1,21 +1,29 @@
 """Reads of single requests for people: the newest, by filter, and one request whole.
 
 Read only; sums are in `usage_sums`. Every function takes the tenant and answers nothing of
-another. Pages are cut by time (keyset), so that a page costs the same however far back it lies.
+another. Pages are cut by request id, which begins with the moment of admission: so all attempts of
+a request stand together, nothing is lost or said twice where many requests share a millisecond, and
+a page costs the same however far back it lies.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, Final
 from uuid import UUID
 
-from django.db.models import QuerySet
+from django.db.models import QuerySet, Sum
 
-from billing.models import Entry, Transfer, UsageEvent
+from billing.models import Entry, Transfer, UsageDay, UsageEvent
 
-# No request has more attempts than this; a page reads at most as many events per request.
-ATTEMPTS_MAX = 8
-LIMIT_MAX = 500
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# A UUIDv7: 48 bits of milliseconds, then its version and noise.
+ID_NOISE_BITS: Final = 80
+ID_MS_MAX: Final = 2**48 - 1
+# No request has more attempts than this.
+ATTEMPTS_MAX: Final = 8
+LIMIT_MAX: Final = 501
+NEVER: Final = UUID(int=2**128 - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,11 @@ class RequestFilter:
     supplier: str = ""
     outcome: str = ""
     api_key_id: int | None = None
+
+    @property
+    def of_rollups(self) -> dict[str, Any]:
+        """Those that the rollups tell apart, too."""
+        return {"model": self.model, "supplier": self.supplier, "api_key_id": self.api_key_id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +75,61 @@ class RequestRecord:
     transfers: tuple[PostedTransfer, ...]
 
 
+def first_id_of(moment: datetime) -> UUID:
+    """No request that was admitted in this millisecond or later has a smaller id, and all before
+    have."""
+    since_ms = (moment - EPOCH) // timedelta(milliseconds=1)
+    return UUID(int=min(max(since_ms, 0), ID_MS_MAX) << ID_NOISE_BITS)
+
+
 def requests(
     tenant_id: int,
     *,
     filters: RequestFilter,
-    before: datetime | None = None,
+    before: UUID | None = None,
     limit: int = 50,
 ) -> list[RequestRow]:
-    """The newest requests, newest first, older than `before`."""
+    """The newest requests, newest first, whose ids are smaller than `before`."""
     limit = min(limit, LIMIT_MAX)
-    newest = _matching(tenant_id, filters, before).order_by("-occurred_at", "-pk")
-    ids: dict[UUID, None] = {}
-    for request_id in newest.values_list("request_id", flat=True)[: limit * ATTEMPTS_MAX]:
-        ids[request_id] = None
-        if len(ids) == limit:
-            break
-    events = UsageEvent.objects.filter(tenant_id=tenant_id, request_id__in=list(ids))
-    return sorted(_rows(events), key=lambda row: (row.occurred_at, row.request_id), reverse=True)
+    newest = _matching(tenant_id, filters, before, limit).order_by("-request_id")
+    ids = list(newest.values_list("request_id", flat=True).distinct()[:limit])
+    events = UsageEvent.objects.filter(tenant_id=tenant_id, request_id__in=ids)
+    return sorted(_rows(events), key=lambda row: row.request_id, reverse=True)
 
 
 def _matching(
-    tenant_id: int, filters: RequestFilter, before: datetime | None
+    tenant_id: int, filters: RequestFilter, before: UUID | None, limit: int
 ) -> QuerySet[UsageEvent]:
     found = UsageEvent.objects.filter(tenant_id=tenant_id)
     if before is not None:
-        found = found.filter(occurred_at__lt=before)
-    if filters.model:
-        found = found.filter(model=filters.model)
-    if filters.supplier:
-        found = found.filter(supplier=filters.supplier)
+        found = found.filter(request_id__lt=before)
     if filters.outcome:
         found = found.filter(outcome=filters.outcome)
-    if filters.api_key_id is not None:
-        found = found.filter(api_key_id=filters.api_key_id)
-    return found
+    chosen = {name: value for name, value in filters.of_rollups.items() if value}
+    if len(chosen) > 1 and not filters.outcome:
+        found = found.filter(request_id__gte=_reached(tenant_id, chosen, before, limit))
+    return found.filter(**chosen)
+
+
+def _reached(tenant_id: int, chosen: Mapping[str, Any], before: UUID | None, limit: int) -> UUID:
+    """Back to where the page reaches. No index is of two filters at once; the rollups know on
+    which days both hold, so that nothing is looked for where there is none."""
+    days = UsageDay.objects.filter(tenant_id=tenant_id, attempts__gt=0, **chosen)
+    if before is not None:
+        days = days.filter(day__lte=day_of(before))
+    attempts, reached = 0, NEVER
+    for day, count in days.order_by("-day").values_list("day").annotate(sum=Sum("attempts")):
+        if attempts >= limit * ATTEMPTS_MAX:
+            break
+        reached = first_id_of(datetime.combine(day, time(), UTC))
+        # Of the cursor's own day only some are older.
+        attempts += count if before is None or day < day_of(before) else 0
+    return reached
+
+
+def day_of(request_id: UUID) -> date:
+    """The day (UTC) of a request's admission, as its id says."""
+    return (EPOCH + timedelta(milliseconds=request_id.int >> ID_NOISE_BITS)).date()
 
 
 def _rows(events: Iterable[UsageEvent]) -> list[RequestRow]:

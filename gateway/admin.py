@@ -1,5 +1,6 @@
 """People and keys in the admin console: teams, members, users, API keys, policies, refusals."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from allauth.account.models import EmailAddress
@@ -19,7 +20,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldBooleanSwitchWidget
 
 from billing.admin import TenantAdmin
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin_pages import HistoryAdmin, ReadOnlyAdmin, ServiceAdmin, occurring
 from billing.audited_admin import AuditedAdmin
 from billing.limits_admin import QuotaAdmin, RateLimitAdmin
 from billing.models import (
@@ -89,18 +90,34 @@ class NamesItsScope(ModelAdmin):
     """Billing knows teams and keys by number only; people know them by name."""
 
     @display(description="Applies to", ordering="scope_id")
-    def applies_to(self, limit: Quota | RateLimit) -> str:
+    def applies_to(self, limit: Any) -> str:
         kind = limit.get_scope_kind_display()
         if limit.scope_kind == ScopeKind.TENANT:
             return f"All of {limit.tenant.name}"
         if limit.scope_kind == ScopeKind.SESSION:
             return "Each session"
-        found: Team | ApiKey | None = None
-        if limit.scope_kind == ScopeKind.TEAM:
-            found = Team.objects.filter(pk=limit.scope_id, tenant=limit.tenant).first()
-        elif limit.scope_kind == ScopeKind.KEY:
-            found = ApiKey.objects.filter(pk=limit.scope_id, tenant=limit.tenant).first()
-        return f"{kind} {found.name if found else limit.scope_id}"
+        named = (limit.scope_kind, limit.tenant_id, str(limit.scope_id))
+        return f"{kind} {limit.names.get(named, limit.scope_id)}"
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Each limit of the page carries the names: they are looked up once for all of them."""
+        page = super().get_changelist_instance(request)
+        page.result_list = list(page.result_list)
+        names = {
+            (kind, tenant_id, str(pk)): name
+            for kind, model in ((ScopeKind.TEAM, Team), (ScopeKind.KEY, ApiKey))
+            for pk, tenant_id, name in _named(model, kind, page.result_list)
+        }
+        for limit in page.result_list:
+            limit.names = names
+        return page
+
+
+def _named(
+    model: type[Team | ApiKey], kind: ScopeKind, limits: Iterable[Any]
+) -> Iterable[tuple[int, int, str]]:
+    ids = [limit.scope_id for limit in limits if limit.scope_kind == kind]
+    return model.objects.filter(pk__in=ids).values_list("pk", "tenant_id", "name")
 
 
 @admin.register(Quota)
@@ -306,9 +323,10 @@ class RoutingPolicyAdmin(ServiceAdmin):
 
 
 @admin.register(Refusal)
-class RefusalAdmin(ReadOnlyAdmin):
+class RefusalAdmin(HistoryAdmin):
     list_display = ("occurred_at", "tenant", "model", "status", "code", "message")
-    list_filter = ("status", "code", "tenant")
+    list_filter = (occurring("status"), occurring("code"), "tenant")
     search_fields = ("request_id",)
+    search_help_text = "The id of a request, or its beginning"
+    id_column = "request_id"
     list_select_related = ("tenant",)
-    ordering = ("-occurred_at",)

@@ -5,18 +5,16 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from billing.admin_pages import ReadOnlyAdmin, two_lines
+from billing.admin_pages import HistoryAdmin, occurring, two_lines
 from billing.models import AuditEntry
 from gateway import audit_lines
 
 
-class AuditEntryAdmin(ReadOnlyAdmin):
+class AuditEntryAdmin(HistoryAdmin):
     list_display = ("occurred_at", "who", "what", "change", "reason")
-    list_filter = ("action", "tenant")
+    list_filter = (occurring("action"), "tenant")
     list_select_related = ("tenant",)
     search_fields = ("actor", "subject", "reason")
-    date_hierarchy = "occurred_at"
-    ordering = ("-occurred_at", "-pk")
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """Each entry of the page carries its line: names are looked up once for all of them."""
@@ -25,11 +23,11 @@ class AuditEntryAdmin(ReadOnlyAdmin):
             line.entry.line = line  # type: ignore[attr-defined]
         return page
 
-    @admin.display(description="Who, tenant", ordering="actor")
+    @admin.display(description="Who, tenant")
     def who(self, entry: AuditEntry) -> str:
         return two_lines(entry.actor, entry.tenant.name if entry.tenant else "the house")
 
-    @admin.display(description="What", ordering="action")
+    @admin.display(description="What")
     def what(self, entry: AuditEntry) -> str:
         return two_lines(entry.action.replace("_", " "), _line(entry).subject)
 

@@ -30,6 +30,7 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.post_rebates": (3600, "slow"),
     "gateway.tasks.recharge_credit": (60, "slow"),
     "gateway.tasks.read_price_sources": (3600, "slow"),
+    "gateway.tasks.forget_old": (3600, "slow"),
     "gateway.tasks.tell_of_budgets": (30, "slow"),
     "providers.tasks.record_measurements": (1, "boards"),
     "providers.tasks.refresh_leaderboards": (5, "boards"),

@@ -235,7 +235,14 @@ class Refusal(models.Model):
     occurred_at = models.DateTimeField()
 
     class Meta:
-        indexes = [models.Index(fields=["tenant", "-occurred_at"])]
+        indexes = [
+            models.Index(fields=["tenant", "-occurred_at"]),
+            models.Index(fields=["tenant", "request_id"], name="refusal_requests"),
+            models.Index(fields=["tenant", "model", "request_id"], name="refusal_model"),
+            models.Index(fields=["tenant", "api_key_id", "request_id"], name="refusal_key"),
+            models.Index(fields=["code", "-id"], name="refusal_code"),
+            models.Index(fields=["status", "-id"], name="refusal_status"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.status} {self.code} {self.request_id}"

@@ -277,6 +277,37 @@ QUARANTINE_DAYS = env.integer(
     maximum=365,
 )
 
+# --- what is forgotten after a while; money never is ----------------------------------------------
+REFUSALS_DAYS = env.integer(
+    "TOKENHOUSE_REFUSALS_DAYS",
+    purpose="days for which refused requests can be looked up",
+    default=90,
+    minimum=1,
+    maximum=3_650,
+)
+ALERTS_DAYS = env.integer(
+    "TOKENHOUSE_ALERTS_DAYS",
+    purpose="days for which alerts of budgets and credit are kept, and whether they were delivered",
+    default=400,
+    minimum=32,
+    maximum=3_650,
+)
+PROCESSOR_EVENTS_DAYS = env.integer(
+    "TOKENHOUSE_PROCESSOR_EVENTS_DAYS",
+    purpose="days for which messages of the payment processor that are done are kept; it may "
+    "repeat one for a month",
+    default=400,
+    minimum=60,
+    maximum=3_650,
+)
+AUDIT_DAYS = env.integer(
+    "TOKENHOUSE_AUDIT_DAYS",
+    purpose="days for which the audit log is kept; seven years unless said otherwise",
+    default=2_557,
+    minimum=400,
+    maximum=36_500,
+)
+
 # --- the data plane: its limits, declared in their place in the example file ---------------------
 from gateway.dataplane_settings import *  # noqa: E402, F403
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from billing import apart, budget_alerts, credit_alerts, payment_messages, task_runs
 from billing.redis_connection import connection
 from gateway import budget_alerts as alert_delivery
-from gateway import price_sources, refusals
+from gateway import forgetting, price_sources, refusals
 from gateway.payments import recharging
 from providers.task_runs import run_alone, run_in_turn
 
@@ -16,6 +16,7 @@ RECORD = "gateway.tasks.record_refusals"
 RECHARGE = "gateway.tasks.recharge_credit"
 BUDGETS = "gateway.tasks.tell_of_budgets"
 PRICES = "gateway.tasks.read_price_sources"
+FORGET = "gateway.tasks.forget_old"
 
 
 @shared_task(name=RECORD)
@@ -58,3 +59,10 @@ def read_price_sources() -> None:
     """Hold our prices against others', each source once a day."""
     with task_runs.recorded(PRICES) as now:
         price_sources.read_due(now=now)
+
+
+@shared_task(name=FORGET)
+def forget_old() -> None:
+    """Forget refusals, alerts, sign-ins and messages that are past their time."""
+    with task_runs.recorded(FORGET) as now:
+        forgetting.forget_old(now=now)

@@ -20,12 +20,22 @@ from billing.models import AdjustmentNote, CoveredSpan, Invoice, Tenant, Transfe
 LOCK_WAIT_S: Final = 5.0
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-# The charges `u` of one invoice; the parameter's name is `invoice`.
+# The charges `u` of one invoice; the parameter's name is `invoice`. A span of everything up to a
+# transfer is read by time; one of what was posted late, which reaches back to the beginning, by the
+# transfers between: so a draft reads what is new, however long the tenant's history is.
 COVERED_SQL: Final = """
-    billing_coveredspan s JOIN billing_usageevent u ON u.tenant_id = s.tenant_id
-        AND u.occurred_at >= s.occurred_from AND u.occurred_at < s.occurred_until
-        AND u.transfer_id > s.posted_after AND u.transfer_id <= s.posted_upto
-        AND u.state = 'posted' AND s.invoice_id = %(invoice)s
+    (SELECT * FROM billing_coveredspan WHERE invoice_id = %(invoice)s) s CROSS JOIN LATERAL (
+        SELECT e.* FROM billing_usageevent e
+        WHERE s.posted_after = 0 AND e.tenant_id = s.tenant_id
+            AND e.occurred_at >= s.occurred_from AND e.occurred_at < s.occurred_until
+            AND e.transfer_id <= s.posted_upto AND e.state = 'posted'
+        UNION ALL
+        SELECT e.* FROM billing_transfer t JOIN billing_usageevent e ON e.transfer_id = t.id
+        WHERE s.posted_after > 0 AND t.tenant_id = s.tenant_id
+            AND t.id > s.posted_after AND t.id <= s.posted_upto AND e.tenant_id = s.tenant_id
+            AND e.occurred_at >= s.occurred_from AND e.occurred_at < s.occurred_until
+            AND e.state = 'posted'
+    ) u
 """
 
 

@@ -100,6 +100,7 @@ def _fill(invoice: Invoice) -> None:
     )
     invoice.adjusted_pico = sum(line.exact_pico for line in made if line.is_adjustment)
     invoice.usage_pico = sum(line.exact_pico for line in made) - invoice.adjusted_pico
+    invoice.teams = lines.teams_of(invoice)
     invoice.subtotal_cents = sum(amounts)
     _let_credit_cover(invoice)
     profile = BillingProfile.objects.filter(tenant=invoice.tenant_id).first()

@@ -75,6 +75,12 @@ GROUPED_SQL: Final = f"""
 """
 CHARGED_SQL: Final = f"SELECT coalesce(sum(u.tenant_cost_pico), 0) FROM {COVERED_SQL}"
 FIRST_CLASS_COLUMN: Final = 9
+TEAMS_SHOWN_MAX: Final = 200
+BY_TEAM_SQL: Final = f"""
+    SELECT u.team_id, count(DISTINCT u.request_id), sum(u.tenant_cost_pico)::text
+    FROM {COVERED_SQL} WHERE u.tenant_cost_pico <> 0
+    GROUP BY u.team_id ORDER BY sum(u.tenant_cost_pico) DESC, 1 LIMIT {TEAMS_SHOWN_MAX}
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +123,13 @@ def lines_of(invoice: Invoice) -> list[Line]:
     if sum(line.exact_pico for line in lines) != charged:
         raise InvoiceRefused(f"lines do not add up to the charges of {charged} pico-dollars")
     return lines + [_line_of_note(note) for note in coverage.notes_of(invoice)]
+
+
+def teams_of(invoice: Invoice) -> list[tuple[int | None, int, str]]:
+    """Team, requests and exact cost of everything covered, the dearest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(BY_TEAM_SQL, {"invoice": invoice.pk})
+        return list(cursor.fetchall())
 
 
 def amounts_cents(lines: Iterable[Line]) -> list[int]:

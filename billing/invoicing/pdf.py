@@ -12,24 +12,16 @@ from typing import Any, Final
 
 import msgspec
 import typst
-from django.db import connection
 
 from billing.errors import InvoiceRefused
-from billing.invoicing.coverage import COVERED_SQL
+from billing.invoicing import lines
 from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
 from billing.money import usd_json
 
 TEMPLATE: Final = Path(__file__).with_name("invoice.typ")
 STANDARD: Final = "a-3b"
-TEAMS_SHOWN_MAX: Final = 200
 RATE_LABEL: Final = "USD per million"
 Pair = tuple[str, str]
-
-BY_TEAM_SQL: Final = f"""
-    SELECT u.team_id, count(DISTINCT u.request_id), sum(u.tenant_cost_pico)
-    FROM {COVERED_SQL} WHERE u.tenant_cost_pico <> 0
-    GROUP BY u.team_id ORDER BY 3 DESC, 1 LIMIT {TEAMS_SHOWN_MAX}
-"""
 
 
 def of_an_invoice(invoice: Invoice, *, team_names: Mapping[int, str]) -> bytes:
@@ -299,9 +291,7 @@ def _notes(invoice: Invoice, parties: Mapping[str, Any]) -> list[str]:
 
 
 def _teams(invoice: Invoice, names: Mapping[int, str]) -> Sequence[tuple[str, str, str]]:
-    with connection.cursor() as cursor:
-        cursor.execute(BY_TEAM_SQL, {"invoice": invoice.pk})
-        rows = cursor.fetchall()
+    rows = lines.teams_of(invoice) if invoice.teams is None else invoice.teams
     if [team for team, _, _ in rows] == [None]:
         return []
     return [

@@ -19,7 +19,10 @@ class AuditEntry(models.Model):
     occurred_at = models.DateTimeField()
 
     class Meta:
-        indexes = [models.Index(fields=["tenant", "-occurred_at"])]
+        indexes = [
+            models.Index(fields=["tenant", "-occurred_at"]),
+            models.Index(fields=["action", "-id"], name="audit_action"),
+        ]
         verbose_name_plural = "audit entries"
 
     def __str__(self) -> str:

@@ -123,6 +123,8 @@ class Invoice(models.Model):
     tax_ppm = models.PositiveIntegerField(default=0)
     # Buyer and seller as they were when it was finalised.
     parties = models.JSONField(default=dict)
+    # Team, requests, exact cost as text: who used it, dearest first. Null before this was kept.
+    teams = models.JSONField(null=True)
     issued_at = models.DateTimeField(null=True)
     due_on = models.DateField(null=True)
     # Tax and rounding; absent where there is neither.

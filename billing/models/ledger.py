@@ -61,6 +61,10 @@ class Transfer(models.Model):
     idempotency_key = models.CharField(max_length=100, unique=True)
     created_at = models.DateTimeField(auto_now_add=True, db_index=True)
 
+    class Meta:
+        # What a tenant's next invoice may have to cover.
+        indexes = [models.Index(fields=["tenant", "id"], name="transfer_tenant")]
+
     def __str__(self) -> str:
         return f"{self.code} {self.pk}"
 

@@ -64,6 +64,11 @@ class UsageDay(models.Model):
                 name="usage_day_unique",
             ),
         ]
+        # What a seller sold, and what one sku was used for: of all tenants.
+        indexes = [
+            models.Index(fields=["supplier", "day"], name="usage_day_supplier"),
+            models.Index(fields=["sku", "day"], name="usage_day_sku"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.tenant_id} {self.day} {self.sku}"

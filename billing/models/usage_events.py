@@ -81,6 +81,33 @@ class UsageEvent(models.Model):
         ]
         indexes = [
             models.Index(fields=["tenant", "-occurred_at"]),
+            # A tenant's requests, newest first, all and by each filter of the list. What is usual
+            # is found by the first; what ended otherwise has an index of its own, and a small one.
+            models.Index(fields=["tenant", "request_id"], name="usage_requests"),
+            models.Index(fields=["tenant", "model", "request_id"], name="usage_model_requests"),
+            models.Index(
+                fields=["tenant", "supplier", "request_id"], name="usage_supplier_requests"
+            ),
+            models.Index(fields=["tenant", "api_key_id", "request_id"], name="usage_key_requests"),
+            models.Index(
+                fields=["tenant", "outcome", "request_id"],
+                condition=~models.Q(outcome="ok"),
+                name="usage_outcome_requests",
+            ),
+            # The house's list, by its filters; and what a seller's bill may know better than we.
+            models.Index(
+                fields=["outcome", "-id"],
+                condition=~models.Q(outcome="ok"),
+                name="usage_outcome",
+            ),
+            models.Index(fields=["supplier", "-id"], name="usage_supplier"),
+            models.Index(
+                fields=["supplier", "day"],
+                condition=models.Q(outcome="unknown")
+                | models.Q(state="quarantined")
+                | models.Q(usage_source__in=["estimated", "counted"]),
+                name="usage_uncertain",
+            ),
             # The newest event of one tenant, by arrival: what the live pages watch.
             models.Index(fields=["tenant", "-id"]),
             # What was written lately, for the invariants. Rows come in the order of this time, many

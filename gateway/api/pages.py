@@ -26,12 +26,17 @@ class PageSerializer(serializers.Serializer[Any]):
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
     rows: list[Row]
-    next_url: str | None
+    links: dict[str, str] | None
 
     def answer(self, data: Any) -> Response:
         """The list as it is, and where the next page is."""
-        headers = {"Link": f'<{self.next_url}>; rel="next"'} if self.next_url else None
-        return Response(data, headers=headers)
+        return Response(data, headers=self.links)
+
+
+def link_to(request: Request, **place: object) -> dict[str, str]:
+    """The header that names the next page: the same question, from another place on."""
+    query = urlencode(request.query_params.dict() | place)
+    return {"Link": f'<{request.build_absolute_uri(f"{request.path}?{query}")}>; rel="next"'}
 
 
 def read(request: Request, found: QuerySet[Row]) -> Page[Row]:
@@ -44,5 +49,4 @@ def read(request: Request, found: QuerySet[Row]) -> Page[Row]:
     rows = list(found.order_by("-pk")[: limit + 1])
     if len(rows) <= limit:
         return Page(rows, None)
-    query = {**request.query_params.dict(), "cursor": rows[limit - 1].pk, "limit": limit}
-    return Page(rows[:limit], request.build_absolute_uri(f"{request.path}?{urlencode(query)}"))
+    return Page(rows[:limit], link_to(request, cursor=rows[limit - 1].pk, limit=limit))

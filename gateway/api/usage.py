@@ -16,8 +16,11 @@ from billing import basis, usage_queries, usage_sums
 from billing.models import UsageEvent
 from billing.usage_queries import RequestFilter, RequestRow
 from gateway import chargeback, holding, months
+from gateway.api import pages
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_text
+from gateway.api.pages import LIMIT_MAX
+from gateway.console import request_list
 from gateway.months import NoSuchMonth
 from gateway.roles import Action
 
@@ -40,8 +43,18 @@ class SpanSerializer(serializers.Serializer[Any]):
 class RequestListSerializer(serializers.Serializer[Any]):
     model = serializers.CharField(max_length=200, required=False)
     outcome = serializers.CharField(max_length=32, required=False)
-    before = serializers.DateTimeField(required=False)
-    limit = serializers.IntegerField(min_value=1, max_value=200, default=50)
+    before = serializers.CharField(
+        max_length=64,
+        required=False,
+        help_text="The id of a page's last request, as in its `Link` header; or a moment.",
+    )
+    limit = serializers.IntegerField(min_value=1, max_value=LIMIT_MAX, default=50)
+
+    def validate_before(self, text: str) -> UUID:
+        place = request_list.place_in(text)
+        if place is None:
+            raise serializers.ValidationError("Neither the id of a request nor a moment.")
+        return place
 
 
 def span_of(request: Request) -> tuple[datetime, datetime]:
@@ -131,7 +144,7 @@ class ChargebackView(TenantView):
 class RequestListView(TenantView):
     @extend_schema(parameters=[RequestListSerializer], responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, tenant: str) -> Response:
-        """The newest requests; page on with `before` = the last one's `occurred_at`."""
+        """The newest requests; the next page is in the `Link` header."""
         stated = RequestListSerializer(data=request.query_params.dict())
         stated.is_valid(raise_exception=True)
         asked = stated.validated_data
@@ -139,9 +152,11 @@ class RequestListView(TenantView):
             self.access.tenant.pk,
             filters=RequestFilter(model=asked.get("model", ""), outcome=asked.get("outcome", "")),
             before=asked.get("before"),
-            limit=asked["limit"],
+            limit=asked["limit"] + 1,
         )
-        return Response({"requests": [_request(row) for row in rows]})
+        has_more, rows = len(rows) > asked["limit"], rows[: asked["limit"]]
+        headers = pages.link_to(request, before=rows[-1].request_id) if has_more else None
+        return Response({"requests": [_request(row) for row in rows]}, headers=headers)
 
 
 class RequestView(TenantView):
@@ -167,6 +182,7 @@ def _request(row: RequestRow) -> dict[str, Any]:
 
 
 def _attempt(event: UsageEvent) -> dict[str, Any]:
+    ranking = request_list.ranking_of(event)
     return {
         "attempt": event.attempt,
         "sku": event.sku,
@@ -179,7 +195,7 @@ def _attempt(event: UsageEvent) -> dict[str, Any]:
         "price_version": event.price_version_id,
         "cost_usd": usd_text(event.tenant_cost_pico),
         "held": _held(event),
-        "detail": event.detail,
+        "detail": event.detail | ({"ranking": ranking} if ranking else {}),
         **{name: getattr(event, name) for name in TOKEN_FIELDS},
     }
 

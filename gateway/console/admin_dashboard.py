@@ -12,7 +12,7 @@ from billing.margins import Margins
 from billing.models import Claim, InvariantCheck, RefusedSettle, TaskRun, Tenant, UsageEvent
 from providers.models import Offer, Worker
 
-TASKS_SHOWN: Final = 20
+TASKS_SHOWN: Final = 50
 DAYS_SHOWN: Final = 30
 
 

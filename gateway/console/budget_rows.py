@@ -123,13 +123,15 @@ class ChannelRow:
 
 def channels(tenant: Tenant) -> list[ChannelRow]:
     found = AlertChannel.objects.filter(tenant=tenant).order_by("pk")
+    newest = AlertDelivery.objects.filter(channel__tenant=tenant).order_by("channel", "-pk")
+    last = {delivery.channel_id: delivery for delivery in newest.distinct("channel")}
     return [
         ChannelRow(
             channel=channel,
             secret=alert_delivery.secret_of(channel)
             if channel.kind == AlertChannel.Kind.WEBHOOK
             else "",
-            last=channel.deliveries.order_by("-pk").first(),
+            last=last.get(channel.pk),
         )
         for channel in found
     ]

@@ -28,17 +28,18 @@ def newest(
     *,
     model: str = "",
     api_key_id: int | None = None,
-    before: datetime | None = None,
+    before: UUID | None = None,
     limit: int,
 ) -> list[Refusal]:
+    """The newest, newest first, whose requests' ids are smaller than `before`."""
     found = _refused(tenant_id)
     if model:
         found = found.filter(model=model)
     if api_key_id is not None:
         found = found.filter(api_key_id=api_key_id)
     if before is not None:
-        found = found.filter(occurred_at__lt=before)
-    return list(found.order_by("-occurred_at", "-pk")[:limit])
+        found = found.filter(request_id__lt=before)
+    return list(found.order_by("-request_id")[:limit])
 
 
 def one(tenant_id: int, request_id: UUID) -> Refusal | None:

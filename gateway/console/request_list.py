@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -14,6 +14,7 @@ from billing.models import UsageEvent
 from billing.usage_queries import RequestFilter, RequestRow
 from gateway.console import refusal_queries
 from gateway.models import Refusal
+from gateway.routing import explain
 
 PAGE_SIZE: Final = 50
 REFUSED: Final = "refused"
@@ -58,7 +59,7 @@ class Asked:
     supplier: str
     outcome: str
     key_id: int | None
-    before: datetime | None
+    before: UUID | None
 
     @property
     def is_filtered(self) -> bool:
@@ -80,22 +81,27 @@ def asked_in(parameters: Mapping[str, str]) -> Asked:
         supplier=parameters.get("supplier", ""),
         outcome=parameters.get("outcome", ""),
         key_id=int(key) if key.isdecimal() and len(key) < 19 else None,
-        before=_moment(parameters.get("before", "")),
+        before=place_in(parameters.get("before", "")),
     )
 
 
-def _moment(text: str) -> datetime | None:
+def place_in(text: str) -> UUID | None:
+    """Where a page ended: the id of its last request, or a moment; None where it is neither."""
+    try:
+        return UUID(text)
+    except ValueError:
+        pass
     try:
         moment = parse_datetime(text)
-        return moment.astimezone(UTC) if moment is not None and moment.tzinfo else None
+        return usage_queries.first_id_of(moment) if moment is not None and moment.tzinfo else None
     except (ValueError, OverflowError):
         return None
 
 
 def read(tenant_id: int, asked: Asked, *, limit: int = PAGE_SIZE) -> RequestPage:
-    rows = _served(tenant_id, asked, limit) + _refused(tenant_id, asked, limit)
-    rows.sort(key=lambda row: row.at, reverse=True)
-    has_more = len(rows) >= limit
+    rows = _served(tenant_id, asked, limit + 1) + _refused(tenant_id, asked, limit + 1)
+    rows.sort(key=lambda row: row.request_id, reverse=True)
+    has_more = len(rows) > limit
     rows = rows[:limit]
     return RequestPage(rows=rows, asked=asked, next_query=_next(asked, rows) if has_more else "")
 
@@ -106,7 +112,7 @@ def _next(asked: Asked, rows: list[Listed]) -> str:
         "supplier": asked.supplier,
         "outcome": asked.outcome,
         "key": str(asked.key_id or ""),
-        "before": rows[-1].at.isoformat(),
+        "before": str(rows[-1].request_id),
     }
     return urlencode({name: value for name, value in parts.items() if value})
 
@@ -155,6 +161,12 @@ def listed(row: RequestRow) -> Listed:
         outcome=outcome,
         tone=tone,
     )
+
+
+def ranking_of(first: UsageEvent) -> dict[str, Any] | None:
+    """Why this offer: who was considered for the request, from the record of its first attempt."""
+    record = first.detail.get("ranking")
+    return explain.told(record, first.detail.get("policy", "")) if record else None
 
 
 def outcome_of(event: UsageEvent, attempts: int) -> tuple[str, str]:

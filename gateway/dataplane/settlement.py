@@ -250,7 +250,7 @@ def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDeta
         input_bound=attempt.candidate.input_bound,
         cancel_applied=attempt.cancel_applied,
         speculation=speculation if isinstance(speculation, dict) else None,
-        ranking=explain.explanation(exchange.ranking) if attempt.number == 1 else None,
+        ranking=explain.kept(exchange.ranking) if attempt.number == 1 else None,
     )
 
 

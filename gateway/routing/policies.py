@@ -4,6 +4,7 @@ A policy scores offers that already passed every filter. Ties are broken by expe
 then by sku, so that the same request on the same snapshot always ranks the same way.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -64,13 +65,27 @@ def score(kind: str, offer: OfferView, expected_pico: int, scoring: Scoring) -> 
     """The primary key of an offer under a policy, and the reason in words."""
     if kind in (FASTEST, LOWEST_TTFT):
         return _speed(kind, offer, scoring)
-    cost = f"costs about ${usd_json(expected_pico).decode()}"
     if kind == CHEAPEST:
-        return float(expected_pico), cost
+        score = float(expected_pico)
+    elif kind == IN_HOUSE_FIRST:
+        score = 0.0 if offer.in_house else 1.0
+    else:
+        score = float(scoring.pinned[offer.sku])
+    return score, words(kind, score, expected_pico)
+
+
+def words(kind: str, score: float, expected_pico: int) -> str:
+    """A score's reason, also where only the score was kept: then without a speed's samples."""
+    if kind in (FASTEST, LOWEST_TTFT):
+        if not math.isfinite(score):
+            return "speed not known yet"
+        if kind == FASTEST:
+            return f"about {score:,.0f} ms for the whole answer"
+        return f"first token after {score:,.0f} ms at the median"
+    cost = f"costs about ${usd_json(expected_pico).decode()}"
     if kind == IN_HOUSE_FIRST:
-        return (0.0, f"in-house, {cost}") if offer.in_house else (1.0, f"external, {cost}")
-    position = scoring.pinned[offer.sku]
-    return float(position), f"pinned as number {position + 1}, {cost}"
+        return f"external, {cost}" if score else f"in-house, {cost}"
+    return f"pinned as number {score + 1:.0f}, {cost}" if kind == PINNED else cost
 
 
 def _speed(kind: str, offer: OfferView, scoring: Scoring) -> tuple[float, str]:
@@ -80,7 +95,7 @@ def _speed(kind: str, offer: OfferView, scoring: Scoring) -> tuple[float, str]:
         return UNMEASURED, f"speed not known yet ({samples} of {SPEED_SAMPLE_MIN} samples)"
     ttft_ms = speed.ttft_ms_p50
     if kind == LOWEST_TTFT:
-        return ttft_ms, f"first token after {ttft_ms:,.0f} ms at the median"
+        return ttft_ms, words(kind, ttft_ms, 0)
     if not speed.output_tps_p50:
         return UNMEASURED, "output speed not known yet"
     whole_ms = ttft_ms + 1000 * scoring.output_expected / speed.output_tps_p50

@@ -22,6 +22,7 @@ from providers.wires import registry, tiers
 
 TIER_NAMES = ("default", "flex", "priority", "batch")
 SUPPLIERS = (COST_PRICES,)
+DEMOTED = "last: its heartbeat is overdue"
 # Listing any of these says that the list is complete; else nothing is ruled out by it.
 FEATURES = frozenset({"tools", "vision", "json_schema", "text_only"})
 
@@ -175,7 +176,7 @@ def _candidate(question: _Question, offer: OfferView) -> Candidate:
     _check_there(question, offer)
     score, why = policies.score(question.kind, offer, expected_pico, question.scoring)
     if offer.demoted:
-        why = f"last: its heartbeat is overdue; {why}"
+        why = f"{DEMOTED}; {why}"
     return Candidate(
         offer=offer,
         prices=prices,

@@ -20,6 +20,8 @@ from gateway.runtime.osuser import OsUser
 from gateway.runtime.places import Places
 
 START_TIMEOUT_S: Final = 60.0
+REWRITE_PERCENT: Final = 50
+REWRITE_BYTES_MIN: Final = 32 * 1024 * 1024
 
 
 class RedisFailed(RuntimeError):
@@ -61,6 +63,11 @@ class Redis:
             "appendonly": append_only,
             "appendfsync": self.appendfsync,
             "aof-use-rdb-preamble": "yes",
+            # The file holds every write since its last rewrite, and a start reads all of it: it is
+            # rewritten in the background once it is half as large again as what it stands for.
+            "auto-aof-rewrite-percentage": str(REWRITE_PERCENT),
+            "auto-aof-rewrite-min-size": str(REWRITE_BYTES_MIN),
+            "aof-rewrite-incremental-fsync": "yes",
             "save": "",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",

@@ -1,6 +1,9 @@
 """One request whole: its attempts on one axis, its cost line by line, its entries; private."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, urlencode
+from uuid import UUID
 
 import pytest
 from django.test import Client
@@ -8,6 +11,7 @@ from django.test import Client
 from billing import usage_queries
 from billing.usage_queries import RequestFilter
 from gateway.console import cost_lines, request_list, waterfall
+from gateway.models import Refusal
 from tests.gateway.console_rows import offer, refused, request_id_at, served
 from tests.people import Person
 
@@ -148,18 +152,84 @@ def test_filters_stand_in_the_url(alice: Person, alice_client: Client) -> None:
     assert models("key=not-a-number&before=nonsense") != []
 
 
-def test_older_pages_go_on_where_the_newer_one_ended(alice: Person) -> None:
-    # given five requests, two to a page
-    sold = offer()
-    for second in range(5):
-        served(alice.tenant, sold, at=NOW - timedelta(seconds=second))
+def read_all(person: Person, query: str = "", *, limit: int) -> list[UUID]:
+    """Every request that the pages show, by following their links."""
+    seen: list[UUID] = []
+    for _ in range(99):
+        asked = request_list.asked_in(dict(parse_qsl(query)))
+        page = request_list.read(person.tenant.pk, asked, limit=limit)
+        seen += [row.request_id for row in page.rows]
+        if not page.next_query:
+            return seen
+        query = page.next_query
+    raise AssertionError("pages without end")
+
+
+def crowded(person: Person) -> set[UUID]:
+    """Nine requests of one millisecond, three of them refused and some with a second attempt that
+    is as much later as the next requests are."""
+    sold, made = offer(), set()
+    for place in range(6):
+        event = served(person.tenant, sold, at=NOW, outcome="upstream_error" if place % 2 else "ok")
+        made.add(event.request_id)
+        if place % 2:
+            later = NOW + timedelta(seconds=place)
+            served(person.tenant, sold, at=later, request_id=event.request_id, attempt=2)
+    made |= {refused(person.tenant, at=NOW).request_id for _ in range(3)}
+    return made
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 8, 9, 10])
+def test_every_request_of_a_crowded_millisecond_stands_on_exactly_one_page(
+    alice: Person, limit: int
+) -> None:
+    made = crowded(alice)
+
+    seen = read_all(alice, limit=limit)
+
+    assert len(seen) == len(made)
+    assert set(seen) == made
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"), [("outcome=ok", 6), ("outcome=upstream_error", 3), ("model=small", 9)]
+)
+def test_filtered_pages_lose_nothing_either(alice: Person, query: str, expected: int) -> None:
+    crowded(alice)
+
+    seen = read_all(alice, query, limit=2)
+
+    assert len(seen) == len(set(seen)) == expected
+
+
+def test_a_page_that_is_just_full_has_no_older_one(alice: Person) -> None:
+    crowded(alice)
+
+    assert request_list.read(alice.tenant.pk, request_list.asked_in({}), limit=9).next_query == ""
+
+
+def test_a_link_with_a_moment_opens_what_was_admitted_before_it(alice: Person) -> None:
+    old = served(alice.tenant, offer(), at=NOW - timedelta(seconds=1))
+    served(alice.tenant, offer("zeta"), at=NOW + timedelta(seconds=1))
+
+    assert read_all(alice, urlencode({"before": NOW.isoformat()}), limit=5) == [old.request_id]
+
+
+def test_the_api_pages_by_the_same_place(alice: Person, alice_client: Client) -> None:
+    # given
+    made = crowded(alice)
+    refusals = set(Refusal.objects.values_list("request_id", flat=True))
+    url, seen = f"/api/v1/tenants/{alice.tenant.slug}/requests/?limit=2", []
 
     # when
-    seen, asked = [], request_list.asked_in({})
-    for _ in range(3):
-        page = request_list.read(alice.tenant.pk, asked, limit=2)
-        seen += [row.request_id for row in page.rows]
-        asked = request_list.asked_in({"before": page.rows[-1].at.isoformat()})
+    while url:
+        answer = alice_client.get(url)
+        seen += [row["request_id"] for row in answer.json()["requests"]]
+        found = re.match(r'<(.*)>; rel="next"', answer.headers.get("Link", ""))
+        url = found[1] if found else ""
 
     # then
-    assert len(seen) == len(set(seen)) == 5
+    assert len(seen) == 6
+    assert set(map(UUID, seen)) == made - refusals
+    bad = alice_client.get(f"/api/v1/tenants/{alice.tenant.slug}/requests/?before=yesterday")
+    assert bad.status_code == 400

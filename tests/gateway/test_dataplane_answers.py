@@ -8,7 +8,6 @@ import pytest
 
 from billing import holds
 from billing.models import Quota
-from billing.money import pico_from_usd
 from providers.models import Provider
 from tests.fakes import upstream as fake
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
@@ -67,9 +66,9 @@ def test_an_answer_of_a_tier_without_a_price_keeps_its_hold_for_a_person(
     assert (event["outcome"], event.get("price"), event["service_tier"]) == ("ok", None, 2)
     assert event["detail"]["served_tier"] == "priority"
     assert event["detail"]["output_bytes"] == len("".join(TOKENS))
-    greatest = event["detail"]["ranking"]["candidates"][0]["greatest_usd"]
+    (_, _, greatest_pico) = event["detail"]["ranking"]["taken"][0]
     register = the_world.register(alice)
-    assert event["charged_nano"] == nano(pico_from_usd(greatest)) > nano(COST_PICO)
+    assert event["charged_nano"] == nano(greatest_pico) > nano(COST_PICO)
     assert register["spent"] == event["charged_nano"]
     assert register["held"] == 0
 
@@ -86,7 +85,7 @@ def test_a_whole_answer_is_booked_once(the_world: World) -> None:
     assert event["usage_source"] == "provider"
     assert event["tenant_cost_pico"] == COST_PICO
     assert event["charged_nano"] == nano(COST_PICO)
-    assert event["detail"]["ranking"]["candidates"][0]["offer"] == "pool/fox"
+    assert event["detail"]["ranking"]["taken"][0][0] == "pool/fox"
     register = the_world.register(alice)
     assert register == {"credit": 10**9, "spent": nano(COST_PICO), "held": 0}
 

@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,40 @@ def test_redis_outside_of_tests_writes_its_append_only_file(services: Services) 
     # then
     assert command[command.index("--appendonly") + 1] == "yes"
     assert command[command.index("--appendfsync") + 1] == "everysec"
+
+
+def test_redis_rewrites_its_append_only_file_in_time(services: Services) -> None:
+    """What was written over and over is not read at every start."""
+    root = Path(tempfile.mkdtemp(prefix="tokenhouse-test-", dir=services.root))
+    root.chmod(0o711)
+    share_binaries(root)
+    lasting = Redis(
+        places=Places(root=root, sockets=root / "run"), user=services.redis.user, appendfsync="no"
+    )
+    lasting.prepare()
+    log_path = root / "redis.log"
+    with log_path.open("ab") as log:
+        process = child.spawn(lasting.program(), log=log)
+    try:
+        # given
+        lasting.wait_until_ready(process, log_path)
+        with redis.Redis(unix_socket_path=str(lasting.socket)) as client:
+            # when
+            for _ in range(80):
+                client.set("one", os.urandom(1024 * 1024))
+            deadline = time.monotonic() + 30
+            while _file_bytes(client) > 45_000_000 and time.monotonic() < deadline:
+                client.ping()
+            # then
+            assert _file_bytes(client) < 45_000_000
+    finally:
+        child.stop(process, lasting.program())
+
+
+def _file_bytes(client: "redis.Redis") -> int:
+    told: dict[str, int] = client.info("persistence")  # type: ignore[assignment]
+    is_busy = told["aof_rewrite_in_progress"] or told["aof_rewrite_scheduled"]
+    return 2**60 if is_busy else told["aof_current_size"]
 
 
 def test_data_and_sockets_are_closed_to_others(services: Services) -> None:

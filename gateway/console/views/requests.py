@@ -42,7 +42,7 @@ def one_request(request: HttpRequest, member: Member, request_id: UUID) -> HttpR
         "row": request_list.listed(record.row),
         "last": record.row.last,
         "held": holding.of(record.row.last),
-        "ranking": first.detail.get("ranking"),
+        "ranking": request_list.ranking_of(first),
         "waterfall": waterfall.draw(record.row.attempts),
         "bills": [(event, cost_lines.bill_of(event)) for event in record.row.attempts],
         "key": _key(member, first.api_key_id),
