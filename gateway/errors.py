@@ -16,10 +16,25 @@ Unavailable, never 401, 402 or 403. `retryable` says whether the same request ma
 where not, callers are told so, for some SDKs repeat whatever they are refused with.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 # SDKs wait no longer than this; asked to, they call again at once instead.
 WAITED_S_MAX: Final = 60
+
+# What of ours can be away, and after how many seconds it is looked at again: what holds now may
+# have ended then, and no sooner.
+OUTAGES: Final[Mapping[str, int]] = {
+    "clock_wrong": 1,
+    "credit_untold": 5,
+    "database_unavailable": 1,
+    "out_of_memory_budget": 1,
+    "registers_cold": 2,
+    "registers_unavailable": 1,
+    "service_unavailable": 1,
+    "spool_unavailable": 2,
+    "too_many_connections": 1,
+}
 
 
 class GatewayError(Exception):
@@ -217,14 +232,14 @@ class AllAttemptsFailed(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """Something of ours is away; always with Retry-After."""
+    """Something of ours is away: one of OUTAGES, and always with its Retry-After."""
 
     status = 503
     type = "api_error"
     code = "service_unavailable"
 
-    def __init__(self, message: str, *, code: str = "", retry_after_s: int = 1) -> None:
-        super().__init__(message, code=code, retry_after_s=retry_after_s)
+    def __init__(self, message: str, *, code: str = "service_unavailable") -> None:
+        super().__init__(message, code=code, retry_after_s=OUTAGES[code])
 
 
 class DeadlineExceeded(GatewayError):

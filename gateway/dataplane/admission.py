@@ -37,7 +37,6 @@ from gateway.routing import names
 from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest
 
-COLD_RETRY_S = 2
 THOUSAND: Final = 1000
 
 
@@ -162,7 +161,6 @@ async def place(
         raise Unavailable(
             "The books of this tenant are being rebuilt. Try again shortly.",
             code="registers_cold",
-            retry_after_s=COLD_RETRY_S,
         )
     return outcome
 

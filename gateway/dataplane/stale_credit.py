@@ -15,7 +15,6 @@ from gateway.errors import Unavailable
 
 KNOWN_FOR_S: Final = 1.0
 TENANTS_MAX: Final = 10_000
-RETRY_S: Final = 5
 BY_TENANT: Final = frozenset({"over_budget", "tenant_suspended"})
 CREDIT: Final = "credit"
 
@@ -46,7 +45,6 @@ class StaleCredit:
                 "The credit of this tenant has changed, and the register of holds has not heard "
                 "of it yet. Try again shortly.",
                 code="credit_untold",
-                retry_after_s=RETRY_S,
             )
 
     async def _due(self, tenant: int) -> int | None:
