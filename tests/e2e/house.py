@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -102,6 +103,12 @@ class House:
         key = self.stack.api_keys[0]
         self.stack.eventually(lambda: self.stack.serves(key=key, model=FOX), timeout_s=20)
 
+    def planes(self) -> list[int]:
+        """The worker processes of the data plane's server."""
+        server = self.stack.children()["dataplane"]
+        listed = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        return [int(pid) for pid in listed]
+
     def attach(self, name: str, url: str) -> str:
         return self.manage("attach_pool", name, url, "--input-usd", "1", "--output-usd", "2")
 
@@ -137,12 +144,17 @@ class House:
         self._operate([{"tenant": customer.tenant, "grant_pico": amount_pico}])
 
     def ask(
-        self, path: str, body: bytes | Mapping[str, Any], headers: Mapping[str, str]
+        self,
+        path: str,
+        body: bytes | Mapping[str, Any],
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float = 60,
     ) -> httpx.Response:
         """One call on a connection of its own, so that any process may get it."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         url = f"{self.stack.api}{path}"
-        return httpx.post(url, content=content, headers=headers, timeout=60, trust_env=False)
+        return httpx.post(url, content=content, headers=headers, timeout=timeout_s, trust_env=False)
 
     def board(self, model: str) -> list[dict[str, Any]]:
         """The public board's rows of this model; none where it has no board."""

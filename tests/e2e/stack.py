@@ -181,10 +181,10 @@ class Stack:
         except httpx.TransportError:
             return False
 
-    def serves(self, *, key: str, model: str = MODEL) -> bool:
+    def serves(self, *, key: str, model: str = MODEL, **fields: Any) -> bool:
         """Whether a streamed request is answered now; nobody listening counts as no."""
         try:
-            return self.chat(key=key, model=model, stream=True).status_code == 200
+            return self.chat(key=key, model=model, stream=True, **fields).status_code == 200
         except httpx.TransportError:
             return False
 

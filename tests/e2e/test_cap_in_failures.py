@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -33,6 +32,7 @@ ROUNDS = int(os.environ.get("CAP_ROUNDS", "1"))
 CLIENTS = 500
 HOLDS = 60  # that the budget has room for at first
 PLANES = 3
+TOKENS_MAX = 40  # what the provider makes
 MODEL = "fox-trickle"
 TRIES_MAX = 12
 AGAIN_AFTER_S = 0.5
@@ -85,7 +85,9 @@ def trio(upstream: FakeUpstream) -> Iterator[House]:
         running.start()
         opened.attach("story", upstream.url)
         key = running.api_keys[0]
-        running.eventually(lambda: running.serves(key=key, model=MODEL), timeout_s=30)
+        running.eventually(
+            lambda: running.serves(key=key, model=MODEL, max_tokens=TOKENS_MAX), timeout_s=30
+        )
         yield opened
     finally:
         running.close()
@@ -99,7 +101,7 @@ def hold_pico(trio: House) -> int:
     refused = trio.ask(OPENAI, _body(_marker(0)), poor.headers)
     assert refused.status_code == 402, refused.text
     needed = Decimal(refused.json()["error"]["metadata"]["needed_usd"])
-    assert needed * PICO > 40 * OUTPUT_PICO + INPUT_PICO
+    assert needed * PICO > TOKENS_MAX * OUTPUT_PICO + INPUT_PICO
     return int(needed * PICO)
 
 
@@ -108,16 +110,9 @@ def _marker(number: int) -> str:
 
 
 def _body(marker: str) -> dict[str, Any]:
-    body = question(MODEL, stream=True, max_tokens=40)
+    body = question(MODEL, stream=True, max_tokens=TOKENS_MAX)
     body["messages"] = [{"role": "user", "content": marker}]
     return body
-
-
-def _planes(house: House) -> list[int]:
-    """The worker processes of the data plane's server."""
-    server = house.stack.children()["dataplane"]
-    listed = Path(f"/proc/{server}/task/{server}/children").read_text().split()
-    return [int(pid) for pid in listed]
 
 
 async def _ask(client: httpx.AsyncClient, house: House, customer: Customer, marker: str) -> Told:
@@ -191,7 +186,7 @@ def _busiest_plane(house: House, marker: str) -> int:
         connections = psutil.Process(pid).net_connections(kind="tcp")
         return sum(each.laddr.port in ports for each in connections if each.raddr)
 
-    return max(_planes(house), key=answers_open)
+    return max(house.planes(), key=answers_open)
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))

@@ -19,6 +19,7 @@ from tests.e2e.stack import Stack, sse_events
 from tests.fakes.upstream import STREAM_HEAD, Exchange, FakeUpstream, short_trickle
 
 STREAMS = 100
+TOKENS_MAX = 200
 PICO = Decimal(10) ** 12
 
 
@@ -69,7 +70,9 @@ def _attach(stack: Stack, upstream: FakeUpstream) -> None:
         [sys.executable, *command, *prices], cwd=CLONE, env=stack.variables(), check=True
     )
     key = stack.api_keys[0]
-    stack.eventually(lambda: stack.serves(key=key, model="quick"), timeout_s=20)
+    stack.eventually(
+        lambda: stack.serves(key=key, model="quick", max_tokens=TOKENS_MAX), timeout_s=20
+    )
 
 
 async def _one(client: httpx.AsyncClient, stack: Stack, number: int) -> Told | None:
@@ -78,7 +81,7 @@ async def _one(client: httpx.AsyncClient, stack: Stack, number: int) -> Told | N
     body = {
         "model": model,
         "stream": True,
-        "max_tokens": 200,
+        "max_tokens": TOKENS_MAX,
         "messages": [{"role": "user", "content": f"number {number}"}],
     }
     key = stack.api_keys[number % len(stack.api_keys)]
@@ -123,7 +126,9 @@ def test_a_crash_loses_no_acknowledged_settle_and_leaves_no_attempt_unaccounted(
 
     # when the supervisor has restarted them and the leases of the dead have run out
     key = bare_stack.api_keys[0]
-    bare_stack.eventually(lambda: bare_stack.serves(key=key, model="quick"), timeout_s=60)
+    bare_stack.eventually(
+        lambda: bare_stack.serves(key=key, model="quick", max_tokens=TOKENS_MAX), timeout_s=60
+    )
     ids = [*ended, *broken]
     bare_stack.eventually(lambda: len(_events(bare_stack, ids)) >= len(ids), timeout_s=90)
 

@@ -280,6 +280,10 @@ async def _trickle(call: Exchange, tokens: int) -> None:
     for number in range(tokens):
         await call.token(TOKENS[number % len(TOKENS)])
         await asyncio.sleep(0.05)
+    await _end_trickle(call, tokens)
+
+
+async def _end_trickle(call: Exchange, tokens: int) -> None:
     await call.event(_delta({}, "stop"))
     usage = {**USAGE, "completion_tokens": tokens, "total_tokens": INPUT_TOKENS + tokens}
     await call.event({**_delta({}), "choices": [], "usage": usage})
@@ -350,6 +354,16 @@ class FakeUpstream:
         await call.event(_usage_chunk())
         await call.event(b"[DONE]")
         await call.raw(b"0\r\n\r\n")
+
+    async def trickles_until_released(self, call: Exchange) -> None:
+        """A token every 50 ms until the test opens the gate."""
+        await call.raw(STREAM_HEAD)
+        tokens = 0
+        while not self.gate.is_set():
+            await call.token(TOKENS[tokens % len(TOKENS)])
+            tokens += 1
+            await asyncio.sleep(0.05)
+        await _end_trickle(call, tokens)
 
     def _run(self, ready: threading.Event) -> None:
         asyncio.run(self._serve(ready))
