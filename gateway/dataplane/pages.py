@@ -171,7 +171,7 @@ def _models(plane: Plane, principal: Principal) -> dict[str, Any]:
 
 def _model(plane: Plane, principal: Principal, name: str) -> dict[str, Any]:
     by_model = plane.snapshots.current.offers_by_model
-    offers = names.resolve(name, by_model)
+    offers = by_model.named(name)
     callable_ = _callable(principal, offers)
     if not callable_:
         models = unserved.callable_models(by_model, principal.policy, principal.models_allowed)

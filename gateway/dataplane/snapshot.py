@@ -16,8 +16,8 @@ from gateway.dataplane.auth import KeyHash, Principal
 from gateway.dataplane.redis_pipe import NO_ANSWER, RedisPipe
 from gateway.dataplane.stopwatch import Clock
 from gateway.errors import Unavailable
+from gateway.routing.names import OffersByModel
 from gateway.routing.policies import Speeds
-from providers.chat import OfferView
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Snapshot:
     """One consistent view. `epochs` maps a shard to the epoch that Redis must know."""
 
     keys: Mapping[KeyHash, Principal] = field(default_factory=dict)
-    offers_by_model: Mapping[str, tuple[OfferView, ...]] = field(default_factory=dict)
+    offers_by_model: OffersByModel = field(default_factory=OffersByModel)
     speeds: Speeds = field(default_factory=dict)
     epochs: Mapping[int, str] = field(default_factory=dict)
     loaded_ms: int = 0

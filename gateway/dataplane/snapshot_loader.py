@@ -6,7 +6,7 @@ Blocking; runs in the snapshot keeper's threads, never in the event loop.
 import hashlib
 import hmac
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -22,6 +22,7 @@ from gateway import schema_check
 from gateway.dataplane.auth import CallUse, KeyHash, Principal
 from gateway.dataplane.snapshot import Snapshot, SourceAway
 from gateway.models import ApiKey, RoutingPolicy
+from gateway.routing.names import OffersByModel
 from gateway.routing.policies import PolicyView
 from providers import measurements, offers
 from providers.chat import OfferView
@@ -44,7 +45,7 @@ class DatabaseSource:
         )
         return Snapshot(
             keys=_principals(live),
-            offers_by_model=_by_model(offers.views(now)),
+            offers_by_model=offers_by_model(now),
             speeds=measurements.speeds(),
             epochs=dict(ShardEpoch.objects.values_list("shard", "epoch")),
             loaded_ms=now_ms,
@@ -223,8 +224,9 @@ def _policies(tenants: set[int]) -> dict[tuple[int, int | None], PolicyView]:
     }
 
 
-def _by_model(views: Iterable[OfferView]) -> dict[str, tuple[OfferView, ...]]:
+def offers_by_model(now: datetime) -> OffersByModel:
+    """Everything that is sold or says why it is not, with an index of its names."""
     found: dict[str, list[OfferView]] = {}
-    for view in views:
+    for view in offers.views(now):
         found.setdefault(view.model, []).append(view)
-    return {model: tuple(group) for model, group in found.items()}
+    return OffersByModel({model: tuple(group) for model, group in found.items()})

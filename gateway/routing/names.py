@@ -1,7 +1,7 @@
 """Which offers a model name means, and which names look like one that means none. Pure.
 
 A name is a model (`gpt-4o`), an offer's sku (`openai/gpt-4o`, `in-house/smollm2/ngram`), or
-the beginning of several skus (`in-house/smollm2`).
+a seller and one of its models (`in-house/smollm2`). Nothing is guessed: an index knows every one.
 """
 
 import difflib
@@ -11,7 +11,25 @@ from collections.abc import Iterable, Mapping
 
 from providers.chat import OfferView
 
-OffersByModel = Mapping[str, tuple[OfferView, ...]]
+
+class OffersByModel(dict[str, tuple[OfferView, ...]]):
+    """The offers of each model, and an index of everything else that they are called."""
+
+    def __init__(self, by_model: Mapping[str, tuple[OfferView, ...]] | None = None) -> None:
+        super().__init__(by_model or {})
+        named: dict[str, tuple[OfferView, ...]] = {}
+        offers = [offer for group in self.values() for offer in group]
+        for offer in offers:
+            name = f"{offer.provider}/{offer.model}"
+            named[name] = (*named.get(name, ()), offer)
+        # An offer's own name comes before one that is put together.
+        own = {offer.sku: (offer,) for offer in offers}
+        self._named = {name: found for name, found in named.items() if name not in own} | own
+
+    def named(self, name: str) -> tuple[OfferView, ...]:
+        """The offers that this name means; none where it is unknown."""
+        return self.get(name) or self._named.get(name, ())
+
 
 NEAREST_MAX = 3
 # difflib costs about 20 microseconds a pair: only the names that share most are compared.
@@ -19,20 +37,6 @@ COMPARED_MAX = 20
 NAME_MAX = 200
 PARTS_MAX = 8
 _SEPARATORS = re.compile(r"[-/.:_ ]+")
-
-
-def resolve(name: str, offers_by_model: OffersByModel) -> tuple[OfferView, ...]:
-    """The offers that this name means; none where it is unknown."""
-    offers = offers_by_model.get(name)
-    if offers is not None:
-        return offers
-    _, _, rest = name.partition("/")
-    while rest:
-        found = tuple(o for o in offers_by_model.get(rest, ()) if matches(name, o))
-        if found:
-            return found
-        rest = rest.rpartition("/")[0]
-    return ()
 
 
 def matches(token: str, offer: OfferView) -> bool:

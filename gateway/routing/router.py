@@ -96,7 +96,7 @@ def rank(
     rejections: list[Rejection] = []
     seen: set[int] = set()
     for model_position, name in enumerate(_models(request)):
-        for offer in names.resolve(name, offers_by_model):
+        for offer in offers_by_model.named(name):
             if offer.id in seen:
                 continue
             seen.add(offer.id)

@@ -55,7 +55,7 @@ def rank(
         by_model[offer.model] = (*by_model.get(offer.model, ()), offer)
     return router.rank(
         request or openai_request(),
-        offers_by_model=by_model,
+        offers_by_model=names.OffersByModel(by_model),
         policy=policy or PolicyView(),
         limits=limits or Limits(),
         speeds=speeds or {},

@@ -6,6 +6,7 @@ import pytest
 from gateway.routing import explain, router
 from gateway.routing.breaker import Breaker
 from gateway.routing.explain import AttemptNote
+from gateway.routing.names import OffersByModel
 from gateway.routing.policies import PolicyView
 from gateway.routing.router import Limits, Ranking
 from providers.chat import OfferView
@@ -15,7 +16,7 @@ from tests.factories import offer_view, openai_request
 def ranking_of(*offers: OfferView, policy: PolicyView | None = None) -> Ranking:
     return router.rank(
         openai_request(max_tokens=100),
-        offers_by_model={"small": offers},
+        offers_by_model=OffersByModel({"small": offers}),
         policy=policy or PolicyView(),
         limits=Limits(),
         speeds={},
