@@ -27,6 +27,7 @@ from billing.admin_pages import (
 from billing.claims_page import ClaimAdmin
 from billing.errors import BillingError
 from billing.events import OUTCOMES
+from billing.finding_admin import FindingAdmin
 from billing.invoicing.adjustment_admin import AdjustmentNoteAdmin
 from billing.invoicing.admin import (
     BillingProfileAdmin,
@@ -48,6 +49,7 @@ from billing.models import (
     CreditNote,
     Dispute,
     Entry,
+    Finding,
     InvariantCheck,
     Invoice,
     Payment,
@@ -298,6 +300,7 @@ admin.site.register(PriceDisagreement, PriceDisagreementAdmin)
 
 
 admin.site.register(Claim, ClaimAdmin)
+admin.site.register(Finding, FindingAdmin)
 admin.site.register(Account, AccountAdmin)
 admin.site.register(Transfer, TransferAdmin)
 admin.site.register(Entry, EntryAdmin)

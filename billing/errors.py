@@ -11,6 +11,7 @@ BillingError(code)
   PaymentDoubted        a message about a payment that a person has to look at
   InvoiceRefused        an invoice, payment or credit note that must not be made like this
   PayoutRefused         more than is owed, or a reference that is booked with other facts
+  FindingRefused        a finding of an audit that cannot be resolved like this
   UnbalancedTransfer    entries that do not sum to zero: a bug
   LockTimeout           somebody else has held the lock for too long
 """
@@ -62,6 +63,10 @@ class InvoiceRefused(BillingError):
 
 class PayoutRefused(BillingError):
     code = "payout_refused"
+
+
+class FindingRefused(BillingError):
+    code = "finding_refused"
 
 
 class UnbalancedTransfer(BillingError):

@@ -1,8 +1,8 @@
 """The promises of the money, checked continuously; the results are shown in the admin console.
 
-Of Postgres each check reads what is new since it last held, and the sums of everything; an audit
-reads all rows that none has read before, and some of the others again. Redis is compared at one
-instant per shard, under the shard's lock, so that a difference is one.
+Of Postgres each check reads what is new since it last held, and the sums of everything, and seals
+new rows; an audit reads all rows that none has read before, and some of the others again. Redis is
+compared at one instant per shard, under the shard's lock, so that a difference is one.
 """
 
 from collections import defaultdict
@@ -18,11 +18,13 @@ from billing import (
     apart,
     claims,
     credit,
+    findings,
     hold_modes,
     locks,
     metering,
     quota_registers,
     registers,
+    row_seals,
     sealing,
 )
 from billing.invariant_results import report
@@ -77,6 +79,9 @@ def check_all(client: redis.Redis, *, now: datetime) -> bool:
     with apart.told_at_the_end():
         found = apart.each(OF_NEW_ROWS, of_new_rows)
         found.append({claims.WITHIN_ASKED: claims.undecided()})
+        with apart.apart("seals of new rows"):
+            row_seals.seal_new(now=now)
+        found.append({findings.AS_SEALED: findings.open_words()})
         return _record([*found, *_check_sums(), *_of_registers(client, now)], now)
 
 

@@ -8,13 +8,13 @@ from typing import Final
 BLOCK: Final = 100_000
 
 
-def _hashed(facts: str) -> str:
+def hashed(facts: str) -> str:
     """A record's hash is linear in its fields' hashes: two rows that swap a field would add up to
     the same. So it is hashed once more; a change goes unseen once in four billion."""
     return f"hashint8extended(hash_record_extended(ROW({facts}), 0), 0)"
 
 
-def _of(alias: str, names: str) -> str:
+def of_columns(alias: str, names: str) -> str:
     return ", ".join(f"{alias}.{name}" for name in names.split(", "))
 
 
@@ -39,17 +39,18 @@ EVENTS: Final = f"""
         sum(u.overage_pico) AS overage_pico,
         sum(CASE u.state WHEN 'quarantined' THEN 1000::numeric * u.charged_nano
             ELSE u.tenant_cost_pico END) AS debited_pico,
-        sum({_hashed(_of("u", EVENT_FACTS))}) AS digest
+        sum({hashed(of_columns("u", EVENT_FACTS))}) AS digest
     FROM billing_usageevent u WHERE {{which}} GROUP BY 1, 2, 3
 """
 ENTRY_FACTS: Final = "id, transfer_id, account_id, amount_pico"
 TRANSFER_FACTS: Final = "code, tenant_id, memo, corrects_id, idempotency_key, created_at"
 ENTRY_KEY: Final = "block, account_id, code"
 ENTRY_SUMS: Final = "entries, amount_pico"
+_ENTRY: Final = of_columns("e", ENTRY_FACTS) + ", " + of_columns("t", TRANSFER_FACTS)
 ENTRIES: Final = f"""
     SELECT t.id / {BLOCK} AS block, e.account_id, t.code, count(*) AS entries,
         sum(e.amount_pico) AS amount_pico,
-        sum({_hashed(_of("e", ENTRY_FACTS) + ", " + _of("t", TRANSFER_FACTS))}) AS digest
+        sum({hashed(_ENTRY)}) AS digest
     FROM billing_transfer t JOIN billing_entry e ON e.transfer_id = t.id
     WHERE {{which}} GROUP BY 1, 2, 3
 """
@@ -74,7 +75,7 @@ def digest(table: str, key: str, summed: str) -> str:
 
 def compare(table: str, key: str, sums: str, summed: str) -> str:
     """Finds where a sealed block is no longer what it was."""
-    sealed, found = _of("sealed", sums), _of("found", sums)
+    sealed, found = of_columns("sealed", sums), of_columns("found", sums)
     return f"""
         SELECT {key}, {sealed}, sealed.digest, {found}, found.digest
         FROM (SELECT * FROM {table} WHERE block = %(block)s) sealed

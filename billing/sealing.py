@@ -4,26 +4,28 @@ Rows of the ledger only ever come to the end, so what a full block comes to stan
 is when its ids are given out, and nobody has one whose row is not committed. When every promise
 about its rows holds, that is written down as its seal: sums, and a digest of every row. From then
 on an audit adds up the seals, reads all rows of the blocks that have none, and of a thirtieth of
-those that have: a sealed block that is no longer what it was breaks a promise of its own.
+those that have: a sealed block that is no longer what it was is a finding. So are small ranges of
+any rows of money (`row_seals`), which are held against their seals in the same audit.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection, transaction
 
-from billing import seal_statements, written
+from billing import findings, row_seals, seal_statements, written
+from billing.findings import AS_SEALED
 from billing.invariant_statements import OF_EVENTS, OF_TRANSFERS
+from billing.models import Finding
 from billing.seal_statements import BLOCK, OF_BLOCKS, of_block
 
 # An audit runs once a day: so many of them read every sealed block again.
 AUDITS_PER_ROUND: Final = 30
 # For batches under way; where it is not enough, the next audit seals.
 WAIT_S: Final = 5.0
-AS_SEALED: Final = "audited rows are as they were"
 
 Violations = dict[str, list[str]]
 
@@ -32,6 +34,7 @@ Violations = dict[str, list[str]]
 class _Rows:
     """One kind of row in blocks of its ids, with the promises about them."""
 
+    name: str
     table: str
     alias: str
     seals: str
@@ -45,6 +48,7 @@ class _Rows:
 
 
 EVENTS: Final = _Rows(
+    name="block of events",
     table="billing_usageevent",
     alias="u",
     seals="billing_eventseal",
@@ -54,6 +58,7 @@ EVENTS: Final = _Rows(
     promises=OF_EVENTS,
 )
 TRANSFERS: Final = _Rows(
+    name="block of transfers",
     table="billing_transfer",
     alias="t",
     seals="billing_entryseal",
@@ -77,12 +82,37 @@ def audit_rows(*, now: datetime, everything: bool = False) -> Violations:
         for block in range(newest // BLOCK + 1):
             turn = everything or block % AUDITS_PER_ROUND == now.toordinal() % AUDITS_PER_ROUND
             if block in sealed and turn:
-                _check_again(rows, block, found)
+                _check_again(rows, block, found, now)
             elif block not in sealed:
                 _check_and_seal(rows, block, found, is_full=block < full)
     for name, sql in OF_BLOCKS.items():
         found[name] = _violations(sql)
+    row_seals.read_again(now=now, everything=everything)
+    row_seals.seal_new(now=now)
+    found[AS_SEALED] = findings.open_words()
     return found
+
+
+def resolve(finding_ids: Collection[int], *, reason: str, resolved_by: str, now: datetime) -> int:
+    """Say what altered rows were: what they are now is what later audits hold them to."""
+    with transaction.atomic():
+        chosen = list(Finding.objects.filter(pk__in=finding_ids, resolved_at=None).order_by("pk"))
+        for finding in chosen:
+            blocks = next((rows for rows in (EVENTS, TRANSFERS) if rows.name == finding.what), None)
+            if blocks is not None:
+                # The next audit seals it anew, if it keeps its promises.
+                _unseal(blocks, finding.first // BLOCK)
+                digest = None
+            else:
+                digest = row_seals.present_digest(finding.what, finding.first, finding.after)
+            findings.close(finding, digest=digest, reason=reason, resolved_by=resolved_by, now=now)
+    return len(chosen)
+
+
+def _unseal(rows: _Rows, block: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLE {rows.seals} IN SHARE ROW EXCLUSIVE MODE")
+        cursor.execute(f"DELETE FROM {rows.seals} WHERE block = %(block)s", _ids(block))
 
 
 def _newest(rows: _Rows) -> int:
@@ -90,13 +120,15 @@ def _newest(rows: _Rows) -> int:
     return int(newest or 0)
 
 
-def _check_again(rows: _Rows, block: int, found: Violations) -> None:
+def _check_again(rows: _Rows, block: int, found: Violations, now: datetime) -> None:
     """A seal from before there were digests gets its own here, if all else about it is right."""
     is_sound = _check(rows, block, found)
     summed = rows.of_block(rows.summed)
     sql = seal_statements.compare(rows.seals, rows.key, rows.sums, summed)
     altered = _violations(sql, _ids(block))
-    found[AS_SEALED] += altered
+    if altered:
+        at = _ids(block)
+        findings.record(rows.name, at["first"], at["after"], "; ".join(altered), now)
     if not is_sound or altered:
         return
     old = f"SELECT FROM {rows.seals} WHERE block = %(block)s AND digest IS NULL LIMIT 1"

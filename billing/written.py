@@ -27,9 +27,10 @@ def upto(table: str, *, wait_s: float) -> int | None:
 
 
 def _writing(table: str) -> set[str]:
-    """The transactions that write to the table now."""
+    """The other transactions that write to the table now: one sees what it wrote itself."""
     found = _rows(
         "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted"
+        " AND pid <> pg_backend_pid()"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         f" AND relation = '{table}'::regclass AND mode = 'RowExclusiveLock'"
     )

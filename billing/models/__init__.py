@@ -34,6 +34,7 @@ from billing.models.rebates import RebateScale, VolumeRebate
 from billing.models.refused_settles import RefusedSettle
 from billing.models.rerating import Adjustment, ReRating
 from billing.models.rollups import AccountSum, UsageDay, UsageHour, UsageSession
+from billing.models.row_seals import Finding, RowSeal
 from billing.models.seals import EntrySeal, EventSeal
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.untaxed_credit import UntaxedCredit
@@ -63,6 +64,7 @@ __all__ = [
     "Entry",
     "EntrySeal",
     "EventSeal",
+    "Finding",
     "GrantUse",
     "InvariantCheck",
     "Invoice",
@@ -91,6 +93,7 @@ __all__ = [
     "RevokedKey",
     "ScopeKind",
     "ServiceTier",
+    "RowSeal",
     "ShardEpoch",
     "Sku",
     "TaskRun",

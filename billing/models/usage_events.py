@@ -119,6 +119,12 @@ class UsageEvent(models.Model):
                 condition=models.Q(state="quarantined"),
                 name="usage_quarantined",
             ),
+            # Sealed one by one, once they are decided.
+            models.Index(
+                fields=["id"],
+                condition=~models.Q(quarantine_reason=""),
+                name="usage_once_quarantined",
+            ),
         ]
 
     def __str__(self) -> str:

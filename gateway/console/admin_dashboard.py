@@ -9,7 +9,15 @@ from redis.exceptions import RedisError
 
 from billing import hold_queries, margins
 from billing.margins import Margins
-from billing.models import Claim, InvariantCheck, RefusedSettle, TaskRun, Tenant, UsageEvent
+from billing.models import (
+    Claim,
+    Finding,
+    InvariantCheck,
+    RefusedSettle,
+    TaskRun,
+    Tenant,
+    UsageEvent,
+)
 from providers.models import Offer, Worker
 
 TASKS_SHOWN: Final = 50
@@ -35,6 +43,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         open_holds=open_holds,
         quarantined=quarantined,
         claims=Claim.objects.filter(decided_at=None).count(),
+        altered=Finding.objects.filter(resolved_at=None).count(),
         refused_settles=RefusedSettle.objects.filter(state=RefusedSettle.State.WAITING).count(),
         tenants=Tenant.objects.count(),
         workers=Worker.objects.count(),

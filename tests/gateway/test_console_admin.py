@@ -77,6 +77,8 @@ PAGES = (
     "billing/claim/",
     "billing/claim/?decided_at__isempty=1",
     "billing/invariantcheck/",
+    "billing/finding/",
+    "billing/finding/?resolved_at__isempty=1",
     "billing/taskrun/",
     "providers/provider/",
     "providers/model/",
