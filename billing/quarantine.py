@@ -5,25 +5,21 @@ settled at the estimate. Afterwards the shard is rebuilt, so that its registers 
 tenants are refused for that moment.
 """
 
-import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 import redis
-from django.db import DatabaseError, transaction
+from django.db import transaction
 
-from billing import audit, ledger, rebuild, recount, registers
-from billing.errors import BillingError, CreditRefused, LockTimeout
+from billing import apart, audit, ledger, rebuild, recount, registers
+from billing.errors import CreditRefused, LockTimeout
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.models import UsageEvent
 from billing.money import PICO_PER_NANO
 
-logger = logging.getLogger(__name__)
-
 REVENUE = AccountKey(Kind.REVENUE)
-OVERDUE_PER_RUN_MAX: Final = 500
+OVERDUE_OF_SHARD_MAX: Final = 500  # in a run
 NOBODY: Final = "the house"
 
 
@@ -51,22 +47,22 @@ def resolve_all(
 
 
 def settle_overdue(client: redis.Redis, *, after: timedelta, now: datetime) -> int:
-    """Post at their estimates the events that nobody decided for so long; returns how many. One
-    shard's trouble leaves the others alone, and is tried again by the next run."""
+    """Post at their estimates the events that nobody decided for so long; returns how many. A
+    shard that cannot be served is told of when the others were, and tried again by the next run."""
     overdue = UsageEvent.objects.filter(
         state=UsageEvent.State.QUARANTINED, drained_at__lte=now - after
     )
-    by_shard: dict[int, dict[int, Decision]] = defaultdict(dict)
-    for event in overdue.order_by("pk")[:OVERDUE_PER_RUN_MAX]:
-        by_shard[registers.shard_of(event.tenant_id)][event.pk] = _at_estimate(event)
-    settled = 0
     reason = f"at the estimate: nobody decided within {after.days} days"
-    for shard, decisions in by_shard.items():
-        try:
-            settled += len(_resolve(client, decisions, resolved_by=NOBODY, reason=reason, now=now))
-        except (BillingError, DatabaseError, redis.RedisError):
-            logger.exception("overdue events of shard %d are not settled", shard)
-    return settled
+
+    def settle(shard: int) -> int:
+        tenants = [tenant for tenant in waiting if registers.shard_of(tenant) == shard]
+        events = overdue.filter(tenant__in=tenants).order_by("pk")[:OVERDUE_OF_SHARD_MAX]
+        decisions = {event.pk: _at_estimate(event) for event in events}
+        return len(_resolve(client, decisions, resolved_by=NOBODY, reason=reason, now=now))
+
+    waiting = list(overdue.order_by("tenant").values_list("tenant", flat=True).distinct())
+    shards = sorted({registers.shard_of(tenant) for tenant in waiting})
+    return sum(apart.each(shards, settle, name=lambda shard: f"shard {shard}"))
 
 
 def _at_estimate(event: UsageEvent) -> Decision:

@@ -7,7 +7,8 @@ import pytest
 import redis
 from django.db import connection
 
-from billing import credit, locks, quarantine, rebuild
+from billing import credit, locks, quarantine, rebuild, registers
+from billing.apart import SomeFailed
 from billing.errors import CreditRefused
 from billing.events import Estimated
 from billing.holds import SettledAttempt
@@ -171,11 +172,17 @@ def test_one_shard_that_is_busy_leaves_the_others_their_turn(
         holder.execute("SELECT FROM billing_usageevent WHERE id = %s FOR UPDATE", [mine.pk])
         cursor.execute("SET lock_timeout = '50ms'")
         # when
-        settled = quarantine.settle_overdue(redis_client, after=WEEK, now=now)
+        with pytest.raises(SomeFailed) as told:
+            quarantine.settle_overdue(redis_client, after=WEEK, now=now)
         cursor.execute("RESET lock_timeout")
         holder.rollback()
     # then
     mine.refresh_from_db()
     theirs.refresh_from_db()
-    assert settled == 1
+    assert [name for name, _ in told.value.failures] == [
+        f"shard {registers.shard_of(mine.tenant_id)}"
+    ]
     assert (mine.state, theirs.state) == ("quarantined", "posted")
+    assert quarantine.settle_overdue(redis_client, after=WEEK, now=now) == 1
+    mine.refresh_from_db()
+    assert (mine.state, mine.tenant_cost_pico) == ("posted", 280_000_000)
