@@ -25,7 +25,7 @@ def django_database(
     host = query.pop("host", None) or parts.hostname or ""
     timeouts = f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "gateway.database",
         "NAME": unquote(parts.path.lstrip("/")),
         "USER": unquote(parts.username or ""),
         "PASSWORD": unquote(parts.password or ""),

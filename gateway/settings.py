@@ -49,9 +49,10 @@ DATABASES = {
         DATABASE_URL,
         connections_max=env.integer(
             "TOKENHOUSE_DATABASE_CONNECTIONS",
-            purpose="PostgreSQL connections per process, at most",
-            default=8,
-            minimum=1,
+            purpose="PostgreSQL connections per process, at most; the console's are shared out "
+            "among tenants' pages, the public board, operators and exports",
+            default=12,
+            minimum=4,
             maximum=200,
         ),
         wait_s=env.integer(
@@ -339,6 +340,7 @@ INSTALLED_APPS = [
     "gateway",
 ]
 MIDDLEWARE = [
+    "gateway.lanes.Lanes",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "gateway.middleware.Compression",

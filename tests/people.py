@@ -19,7 +19,7 @@ class Person:
     member: Member
 
 
-def _owner(name: str, company: str) -> Person:
+def owner(name: str, company: str) -> Person:
     tenant = Tenant.objects.create(slug=company.lower(), name=company)
     team = Team.objects.create(tenant=tenant, slug="main", name="Main")
     return _join(name, tenant, team, Member.Role.OWNER)
@@ -35,7 +35,7 @@ def _join(name: str, tenant: Tenant, team: Team, role: Member.Role) -> Person:
 
 @pytest.fixture
 def alice(db: None) -> Person:
-    return _owner("alice", "Aurora")
+    return owner("alice", "Aurora")
 
 
 @pytest.fixture
@@ -45,4 +45,4 @@ def bob(alice: Person) -> Person:
 
 @pytest.fixture
 def charlie(db: None) -> Person:
-    return _owner("charlie", "Cassini")
+    return owner("charlie", "Cassini")

@@ -123,11 +123,11 @@ def prepare(client: redis.Redis, *, tenants: int) -> House:
         username=user.username,
     )
     with connection.cursor() as cursor:
-        cursor.execute(ACCOUNTS, _arguments(house))
+        cursor.execute(ACCOUNTS, house_terms(house))
     return house
 
 
-def _arguments(house: House) -> dict[str, Any]:
+def house_terms(house: House) -> dict[str, Any]:
     return {
         "tenants": list(house.tenants),
         "skus": list(house.skus),
@@ -146,7 +146,7 @@ def write(
 ) -> None:
     """Post what a share of the tenants has of `count` events beside each other in time, one
     transfer per tenant."""
-    arguments = _arguments(house) | {"share": list(share)}
+    arguments = house_terms(house) | {"share": list(share)}
     arguments |= {"first": first, "count": count, "began": began, "per_event": per_event}
     arguments["until"] = began + (first + count) * per_event
     # A drain writes a tenth of a chunk or less in a statement: its limit is not this one's.

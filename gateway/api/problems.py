@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from billing.errors import BillingError, Cold, LockTimeout
+from gateway.console import failures
 from gateway.keys import KeyRefused
 from gateway.members import MemberRefused
 from gateway.policies import PolicyRefused
@@ -61,6 +62,10 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
 
 
 def _as_api_exception(error: Exception) -> Exception:
+    if isinstance(error, OperationalError):
+        code = failures.code_of(error)
+        said = None if code == failures.UNAVAILABLE else failures.SAID[code]
+        return Unavailable(said, code=code)
     if isinstance(error, UNAVAILABLE):
         return Unavailable()
     if isinstance(error, KeyRefused):

@@ -1,7 +1,5 @@
 """The people of a tenant: who they are, inviting, changing roles; and accepting an invitation."""
 
-from typing import Any
-
 from django import forms
 from django.conf import settings
 from django.contrib import messages
@@ -26,7 +24,6 @@ from gateway.models import Invitation, Member, Team
 from gateway.roles import Action, require
 from gateway.sign_on import second_factor
 
-Choices = list[tuple[Any, Any]]
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
@@ -34,16 +31,11 @@ class MemberForm(PlainForm):
     role = forms.ChoiceField(choices=Member.Role.choices, initial=Member.Role.DEVELOPER)
     team = forms.ModelChoiceField(Team.objects.none(), required=False, empty_label="No team")
 
-    def __init__(
-        self, *args: object, member: Member, teams: Choices | None = None, **kwargs: object
-    ) -> None:
-        """`teams` are the choices where many forms of a page show the same."""
+    def __init__(self, *args: object, member: Member, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         team = self.fields["team"]
         assert isinstance(team, forms.ModelChoiceField)
         team.queryset = Team.objects.filter(tenant=member.tenant).order_by("name")
-        if teams is not None:
-            team.widget.choices = teams
 
 
 class InviteForm(MemberForm):
@@ -226,13 +218,12 @@ def _page(
     waiting = Invitation.objects.filter(
         tenant=member.tenant, accepted_at=None, expires_at__gt=timezone.now()
     )
-    teams = list(MemberForm(member=member).fields["team"].choices)  # type: ignore[attr-defined]
     context = {
-        "people": [
-            (other, MemberForm(initial=_terms(other), member=member, teams=teams))
-            for other in found.order_by("user__username")
-        ],
-        "waiting": waiting.order_by("email"),
+        "people": found.order_by("user__username"),
+        # Once for the page, however many people choose among them.
+        "roles": Member.Role.choices,
+        "teams": list(Team.objects.filter(tenant=member.tenant).order_by("name")),
+        "waiting": waiting.select_related("team").order_by("email"),
         "form": form,
         "link": link,
         "second_factor_demanded": sign_in_rules.demands_second_factor(member.tenant),
@@ -242,7 +233,3 @@ def _page(
     return render_page(
         request, "console/members.html", context, nav="members", member=member, status=status
     )
-
-
-def _terms(member: Member) -> dict[str, Any]:
-    return {"role": member.role, "team": member.team_id}
