@@ -1,0 +1,84 @@
+"""A history of 300,000 events, and enough of everything else that a query per row is noticed."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import redis
+from django.contrib.auth.models import User
+from django.db import connection
+
+from bench.drain import past
+from bench.drain.history import House
+from billing import credit, quotas
+from billing.models import AlertChannel, Tenant
+from billing.quotas import Cap
+from gateway import keys, sellers
+from gateway.models import Member, Team
+from providers.models import Provider
+from tests import people
+from tests.gateway import belongings
+from tests.gateway.belongings import Belongings
+from tests.gateway.console_rows import offer, refused, served
+from tests.people import Person
+
+EVENTS: Final = 300_000
+TENANTS: Final = 40
+MANY: Final = 40
+SPAN: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True)
+class History:
+    things: Belongings
+    operator: User
+    unused_key: int
+
+
+def write(client: redis.Redis) -> History:
+    """Alice has every other event; a handful ended otherwise than usual."""
+    now = datetime.now(UTC)
+    sold = [offer(f"seller-{n % 8}", f"model-{n // 8}") for n in range(16)]
+    alice = people.owner("alice", "Aurora")
+    things = belongings.make(alice, sold[0], client, input_tokens=1_204_003)
+    others = [Tenant.objects.create(slug=f"t{n}", name=f"T{n}") for n in range(TENANTS)]
+    for tenant in others:
+        credit.grant(tenant=tenant, amount_pico=10**15, reason="tests", created_by="tests")
+    house = House(
+        tenants=(alice.tenant.pk, *(tenant.pk for tenant in others)),
+        skus=tuple(each.sku for each in sold),
+        versions=tuple(each.version.pk for each in sold),
+        username="alice",
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(past.ACCOUNTS, past.house_terms(house))
+    past.write(
+        house, house.tenants, first=0, count=EVENTS, began=now - SPAN, per_event=SPAN / EVENTS
+    )
+    for hours, outcome in enumerate(("upstream_cut", "deadline", "unknown"), start=1):
+        served(alice.tenant, sold[1], at=now - timedelta(hours=hours), outcome=outcome)
+    unused_key = _fill(alice, now)
+    operator = User.objects.create_superuser("ada", "ada@example.org", "correct horse")
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    return History(things, operator, unused_key)
+
+
+def _fill(alice: Person, now: datetime) -> int:
+    """Many of what a page has a row for."""
+    tenant, by = alice.tenant, {"actor": "alice", "now": now}
+    for number in range(MANY):
+        team = Team.objects.create(tenant=tenant, slug=f"team-{number}", name=f"Team {number}")
+        user = User.objects.create_user(f"person-{number}", f"p{number}@example.org")
+        Member.objects.create(user=user, tenant=tenant, team=team, role=Member.Role.VIEWER)
+        key = keys.issue(tenant=tenant, team=team, name=f"k{number}", created_by="alice", now=now)
+        cap = Cap(scope_kind="team", scope_id=str(team.pk), window="day", limit_pico=10**15)
+        quotas.set_quota(tenant=tenant, cap=cap, **by)
+        refused(tenant, at=now - timedelta(minutes=number), key_id=key.key.pk)
+        AlertChannel.objects.create(
+            tenant=tenant, kind="mail", target=f"a{number}@example.org", created_by="alice",
+            created_at=now,
+        )  # fmt: skip
+    provider = Provider.objects.get(slug="seller-1")
+    sellers.register(team=alice.team, provider=provider, house_share_ppm=100_000, **by)
+    return int(keys.issue(tenant=tenant, name="unused", created_by="alice", now=now).key.pk)
