@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import redis
@@ -57,7 +58,7 @@ def market(sellers: dict[str, FakeUpstream]) -> Iterator[House]:
             opened.attach(name, fake.url)
         key = running.api_keys[0]
         for name in SELLERS:
-            running.eventually(lambda m=name: running.serves(key=key, model=m), timeout_s=20)  # type: ignore[misc]
+            running.eventually(partial(running.serves, key=key, model=name), timeout_s=20)
         yield opened
     finally:
         running.close()
