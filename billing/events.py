@@ -14,17 +14,6 @@ from billing.usage import CanonicalUsage
 WORD_LENGTH_MAX = 200
 COUNT_MAX = 1_000_000_000
 QUEUE_MS_MAX = 10**12
-OUTCOMES = (
-    "ok",
-    "client_cancelled",
-    "client_stalled",
-    "upstream_error",
-    "upstream_cut",
-    "refused",
-    "deadline",
-    "gateway_error",
-    "unknown",
-)
 SETTLED = b',"settled_ms":'
 
 
@@ -33,7 +22,8 @@ class AttemptFacts(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     `tenant_cost_pico` is what the data plane rated; 0 if nobody pays.
     `price` is the version rated by; `prices` every version pinned for this attempt's sku.
-    `outcome`: one of OUTCOMES. Times are milliseconds since the epoch on the gateway's clock.
+    `outcome`: one of `billing.outcomes`. Times are milliseconds since the epoch on the gateway's
+    clock.
     """
 
     request_id: str

@@ -12,8 +12,8 @@ from typing import Final
 
 from django.db.models import F, Max, Min, QuerySet, Sum
 
-from billing.events import OUTCOMES
 from billing.models import UsageDay, UsageHour
+from billing.outcomes import OUTCOMES
 from billing.usage import CanonicalUsage
 
 HOUR: Final = timedelta(hours=1)

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from billing.price_queries import ListPrice
-from providers import engine_facts, histograms, technique_costs
+from providers import engine_facts, histograms, technique_costs, weights
 from providers.models import Offer, Provider, Worker
 from providers.price_moves import Move
 from providers.windows import Measured
@@ -35,6 +35,10 @@ class Mix:
     def input_tokens(self) -> int:
         return self.uncached_tokens + self.cached_tokens
 
+    @property
+    def cached_share(self) -> Fraction:
+        return Fraction(self.cached_tokens, self.input_tokens)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "source": self.source,
@@ -43,7 +47,7 @@ class Mix:
             "cached_tokens": self.cached_tokens,
             "output_tokens": self.output_tokens,
             "input_per_output": round(self.input_tokens / self.output_tokens, 2),
-            "cache_share": round(self.cached_tokens / self.input_tokens, 3),
+            "cache_share": round(float(self.cached_share), 3),
         }
 
 
@@ -63,20 +67,19 @@ class Seller:
 
 
 def mix_of(measured: Iterable[Measured]) -> Mix:
-    """All served requests of a window as one mix; the standard one where there are too few."""
-    counts = [m.counts for m in measured]
-    requests = sum(c["requests"] for c in counts)
-    cached = sum(c["cached_tokens"] for c in counts)
-    total_input = sum(c["input_tokens"] for c in counts)
-    output = sum(c["output_tokens"] for c in counts)
-    if requests < REQUESTS_LEAST or not output or not total_input:
+    """All served requests of a window as one mix, none above its limit; the standard one where
+    there are too few."""
+    served = weights.weighed(histograms.merged(m.maps["served"] for m in measured))
+    if served.requests < REQUESTS_LEAST or not served.output_tokens or not served.input_tokens:
         return STANDARD_MIX
-    return Mix(total_input - cached, cached, output, requests, "traffic")
+    cached, output = round_half_up(served.cached_tokens), round_half_up(served.output_tokens)
+    uncached = round_half_up(served.input_tokens - served.cached_tokens)
+    return Mix(uncached, cached, max(output, 1), served.requests, "traffic")
 
 
-def effective_pico(mix: Mix, price: ListPrice, *, cached: int, of_input: int) -> int:
-    """The mix at this price with this cache-hit rate (cached ÷ of_input), per output token."""
-    share = Fraction(cached, of_input) if of_input else Fraction(0)
+def effective_pico(mix: Mix, price: ListPrice, *, cached_share: Fraction) -> int:
+    """The mix at this price with this cache-hit rate, per output token."""
+    share = cached_share
     cost = (
         mix.input_tokens * (1 - share) * price.input_pico
         + mix.input_tokens * share * price.cache_read_pico
@@ -145,8 +148,8 @@ def _who(seller: Seller) -> dict[str, Any]:
 
 def _prices(seller: Seller, mix: Mix) -> dict[str, Any]:
     price, counts = seller.price, seller.measured.counts
-    paid = Fraction(counts["cost_pico"], counts["output_tokens"] or 1)
-    shown = {"paid_pico": round_half_up(paid) if counts["output_tokens"] else None}
+    paid = Fraction(counts["cost_pico"], counts["paid_output_tokens"] or 1)
+    shown = {"paid_pico": round_half_up(paid) if counts["paid_output_tokens"] else None}
     if price is None:
         return shown | dict.fromkeys(
             ("list", "blended_3_1_pico", "blended_7_2_1_pico", "effective")
@@ -170,28 +173,29 @@ def _prices(seller: Seller, mix: Mix) -> dict[str, Any]:
 
 
 def _effective(seller: Seller, price: ListPrice, mix: Mix) -> dict[str, Any]:
-    counts = seller.measured.counts
-    is_measured = is_enough(seller.measured)
-    cached = counts["cached_tokens"] if is_measured else 0
-    of_input = counts["input_tokens"] if is_measured else 0
+    measured_share = _cached_share(seller.measured)
+    share = measured_share or Fraction(0)
     return {
-        "pico": effective_pico(mix, price, cached=cached, of_input=of_input),
-        "basis": "measured" if is_measured else "list",
-        "cache_share": round(cached / of_input, 3) if of_input else 0.0,
+        "pico": effective_pico(mix, price, cached_share=share),
+        "basis": "list" if measured_share is None else "measured",
+        "cache_share": round(float(share), 3),
     }
 
 
-def is_enough(measured: Measured) -> bool:
-    """Whether an offer's own cache-hit rate says something."""
-    return measured.counts["requests"] >= REQUESTS_LEAST and measured.counts["input_tokens"] > 0
+def _cached_share(measured: Measured) -> Fraction | None:
+    """An offer's own cache-hit rate over what it served; None where that says nothing."""
+    served = weights.weighed(measured.maps["served"])
+    if served.requests < REQUESTS_LEAST or not served.input_tokens:
+        return None
+    return served.cached_tokens / served.input_tokens
 
 
 def _measurements(measured: Measured) -> dict[str, Any]:
     counts = measured.counts
     figures = {
-        "ttft_ms": _percentiles(measured, "ttft_ms_histogram", p50=0.5, p95=0.95),
-        "output_tps": _percentiles(measured, "output_tps_histogram", p50=0.5, p5=0.05),
-        "e2e_ms": _percentiles(measured, "e2e_ms_histogram", p50=0.5, p95=0.95),
+        "ttft_ms": _percentiles(measured, "ttft_ms_histogram", p50=50, p95=95),
+        "output_tps": _percentiles(measured, "output_tps_histogram", p50=50, p5=5),
+        "e2e_ms": _percentiles(measured, "e2e_ms_histogram", p50=50, p95=95),
         "uptime": _uptime(counts),
     }
     return {
@@ -208,12 +212,15 @@ def _measurements(measured: Measured) -> dict[str, Any]:
     }
 
 
-def _percentiles(measured: Measured, name: str, **shares: float) -> dict[str, Any] | None:
-    histogram = measured.histograms[name]
-    sample = histograms.size(histogram)
+def _percentiles(measured: Measured, name: str, **percents: int) -> dict[str, Any] | None:
+    sample = histograms.size(measured.maps[name])
     if sample < SAMPLES_LEAST:
         return None
-    figures = {key: histograms.percentile(histogram, share) for key, share in shares.items()}
+    samples = weights.samples(measured.maps[name])
+    figures = {
+        key: histograms.percentile(samples, Fraction(percent, 100))
+        for key, percent in percents.items()
+    }
     return {key: round(value or 0, 1) for key, value in figures.items()} | {"n": sample}
 
 
@@ -249,7 +256,7 @@ def speculation_fact(
         if row["kind"] != Provider.Kind.IN_HOUSE or price is None or effective is None:
             continue
         if effective["basis"] == "measured":
-            cost = effective_pico(mix, price, cached=mix.cached_tokens, of_input=mix.input_tokens)
+            cost = effective_pico(mix, price, cached_share=mix.cached_share)
             own.append((cost, row))
     plain = min((pair for pair in own if not _speculates(pair[1])), key=_cost, default=None)
     fast = min((pair for pair in own if _speculates(pair[1])), key=_cost, default=None)

@@ -7,6 +7,7 @@ read from them is off by at most half a bucket.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 
 GROWTH = 1.05
 _LOG_GROWTH = math.log(GROWTH)
@@ -34,13 +35,14 @@ def size(histogram: Mapping[str, int]) -> int:
     return sum(histogram.values())
 
 
-def percentile(histogram: Mapping[str, int], share: float) -> float | None:
-    """The value below which `share` (0..1) of the samples lie; None without samples."""
-    total = size(histogram)
+def percentile(histogram: Mapping[str, int | Fraction], share: Fraction) -> float | None:
+    """The value below which `share` (0..1) of the samples lie; None without samples. Samples may
+    count in parts."""
+    total = sum(histogram.values())
     if total == 0:
         return None
-    rank = max(1, math.ceil(share * total))
-    seen = 0
+    rank = share * total
+    seen: int | Fraction = 0
     for bucket in sorted(histogram, key=int):
         seen += histogram[bucket]
         if seen >= rank:

@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from fractions import Fraction
 from typing import Any
 
 from billing import apart, price_queries
 from billing.price_queries import ListPrice
-from providers import board_rows, histograms, offers
+from providers import board_rows, histograms, offers, weights
 from providers.board_rows import SAMPLES_LEAST, STANDARD_MIX
 from providers.model_names import CREATOR_SELLERS
 from providers.models import HomeBoard, Offer, Provider
@@ -22,6 +23,7 @@ MAKE_AGAIN_AFTER = timedelta(minutes=5)
 MAKE_AGAIN_WHEN_STALE = timedelta(seconds=10)
 # The line and the figure below it are of one window.
 CHANGE_OVER = timedelta(days=30)
+HALF = Fraction(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +119,22 @@ def compute(*, now: datetime) -> list[HomeRow]:
         if offer.sku in in_force:
             by_model[offer.model_id].append(offer)
     made = apart.each(
-        by_model.values(), lambda group: _row(group, facts), name=lambda group: group[0].model.slug
+        by_model.values(),
+        lambda group: (_traffic(group, facts), _row(group, facts)),
+        name=lambda group: group[0].model.slug,
     )
-    return sorted(made, key=_order)
+    return [row for _, row in sorted(made, key=_order)]
 
 
-def _order(row: HomeRow) -> tuple[int, bool, int, str]:
-    return (-row.requests, row.in_house is None, -row.sellers, row.model)
+def _order(weighed: tuple[Fraction, HomeRow]) -> tuple[Fraction, bool, int, str]:
+    traffic, row = weighed
+    return (-traffic, row.in_house is None, -row.sellers, row.model)
+
+
+def _traffic(group: Iterable[Offer], facts: _Facts) -> Fraction:
+    """The served requests that a model's place is by: nobody calls a model to the top alone."""
+    found = (facts.measured.get(offer.pk) for offer in group)
+    return weights.requests_weighed(histograms.merged(m.maps["served"] for m in found if m))
 
 
 def _row(group: Sequence[Offer], facts: _Facts) -> HomeRow:
@@ -156,7 +167,7 @@ def _listed(group: Iterable[Offer], in_force: Mapping[str, ListPrice]) -> list[_
     listed = []
     for offer in group:
         price = in_force[offer.sku]
-        effective = board_rows.effective_pico(STANDARD_MIX, price, cached=0, of_input=0)
+        effective = board_rows.effective_pico(STANDARD_MIX, price, cached_share=Fraction(0))
         listed.append(_Listed(offer, price, effective))
     return sorted(listed, key=lambda one: (one.effective_pico, one.offer.sku))
 
@@ -197,11 +208,11 @@ def _fastest(group: Iterable[Offer], facts: _Facts) -> dict[str, Any] | None:
     best: dict[str, Any] | None = None
     for offer in group:
         found = facts.measured.get(offer.pk)
-        histogram = found.histograms["output_tps_histogram"] if found else {}
+        histogram = found.maps["output_tps_histogram"] if found else {}
         sample = histograms.size(histogram)
         if sample < SAMPLES_LEAST:
             continue
-        speed = round(histograms.percentile(histogram, 0.5) or 0, 1)
+        speed = round(histograms.percentile(weights.samples(histogram), HALF) or 0, 1)
         if best is None or speed > best["output_tps_p50"]:
             best = {
                 "sku": offer.sku,

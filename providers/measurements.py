@@ -10,20 +10,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 from django.db import DataError, transaction
 
 from billing import collector, event_reader
 from billing.event_reader import Attempt
-from providers import credentials, histograms
+from providers import credentials, histograms, weights
 from providers.errors import AccountDoubted, AuthFailed
 from providers.histograms import Histogram
 from providers.models import MeasurementCursor, MeasurementRollup, Offer
-from providers.rollup_deltas import HISTOGRAMS, Delta, Slot, deltas_of, start_of
+from providers.rollup_deltas import MAPS, Delta, Slot, deltas_of, start_of
 
 BATCH_SIZE = 10_000
 Span = MeasurementRollup.Span
 SPEEDS_OVER = timedelta(hours=1)
+HALF = Fraction(1, 2)
 # A refusal of long ago says nothing of the credential of today.
 TELLS_OF_CREDENTIAL = timedelta(minutes=15)
 KEPT: Mapping[str, timedelta] = {
@@ -37,7 +39,7 @@ CREDENTIAL_ERRORS = frozenset({AuthFailed.code, AccountDoubted.code})
 # Columns that add up from one span to the next; the rest is in `rollup_deltas`.
 COUNTED = (
     "requests succeeded failed cancelled minutes_seen minutes_up input_tokens cached_tokens "
-    "output_tokens cost_pico drafted_tokens accepted_tokens target_steps"
+    "output_tokens paid_output_tokens cost_pico drafted_tokens accepted_tokens target_steps"
 ).split()
 
 BITS = ("seen_bits", "up_bits")
@@ -120,7 +122,7 @@ def _write(deltas: dict[Slot, Delta], now: datetime) -> None:
         rows.values(),
         update_conflicts=True,
         unique_fields=["offer", "span", "start"],
-        update_fields=[*COUNTED, *HISTOGRAMS, *BITS, "errors", "last_at", "updated_at"],
+        update_fields=[*COUNTED, *MAPS, *BITS, "errors", "last_at", "updated_at"],
     )
 
 
@@ -151,8 +153,8 @@ def _merge(row: MeasurementRollup, delta: Delta, now: datetime) -> None:
     for column in COUNTED:
         setattr(row, column, getattr(row, column) + delta.counts[column])
     row.errors = histograms.merged([row.errors, delta.errors])
-    for name in HISTOGRAMS:
-        setattr(row, name, histograms.merged([getattr(row, name), delta.histograms[name]]))
+    for name in MAPS:
+        setattr(row, name, histograms.merged([getattr(row, name), delta.maps[name]]))
     row.last_at = max(row.last_at, delta.last_at)
     row.updated_at = now
 
@@ -181,7 +183,7 @@ def _speed(pairs: list[tuple[Histogram, Histogram]]) -> Speed:
     ttft_ms = histograms.merged(pair[0] for pair in pairs)
     output_tps = histograms.merged(pair[1] for pair in pairs)
     return Speed(
-        ttft_ms_p50=histograms.percentile(ttft_ms, 0.5),
-        output_tps_p50=histograms.percentile(output_tps, 0.5),
+        ttft_ms_p50=histograms.percentile(weights.samples(ttft_ms), HALF),
+        output_tps_p50=histograms.percentile(weights.samples(output_tps), HALF),
         sample=histograms.size(ttft_ms),
     )

@@ -9,7 +9,7 @@ from providers import histograms
 from providers.histograms import Histogram
 from providers.measurements import COUNTED
 from providers.models import MeasurementRollup
-from providers.rollup_deltas import HISTOGRAMS, start_of
+from providers.rollup_deltas import MAPS, start_of
 
 Span = MeasurementRollup.Span
 
@@ -40,9 +40,7 @@ class Measured:
 
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     errors: Histogram = field(default_factory=dict)
-    histograms: dict[str, Histogram] = field(
-        default_factory=lambda: {name: {} for name in HISTOGRAMS}
-    )
+    maps: dict[str, Histogram] = field(default_factory=lambda: {name: {} for name in MAPS})
     last_at: datetime | None = None
 
 
@@ -69,8 +67,6 @@ def _sum(rows: Iterable[MeasurementRollup]) -> Measured:
     return Measured(
         counts={name: sum(getattr(row, name) for row in rows) for name in COUNTED},
         errors=histograms.merged(row.errors for row in rows),
-        histograms={
-            name: histograms.merged(getattr(row, name) for row in rows) for name in HISTOGRAMS
-        },
+        maps={name: histograms.merged(getattr(row, name) for row in rows) for name in MAPS},
         last_at=max(row.last_at for row in rows),
     )

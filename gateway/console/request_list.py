@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.utils.dateparse import parse_datetime
 
-from billing import usage_queries
+from billing import outcomes, usage_queries
 from billing.models import UsageEvent
 from billing.usage_queries import RequestFilter, RequestRow
 from gateway.console import refusal_queries
@@ -17,19 +17,6 @@ from gateway.models import Refusal
 from gateway.routing import explain
 
 PAGE_SIZE: Final = 50
-REFUSED: Final = "refused"
-
-# How an outcome is told: the words, and whether it is fine, odd or bad.
-OUTCOMES: Final[Mapping[str, tuple[str, str]]] = {
-    "client_cancelled": ("cancelled by the client", ""),
-    "client_stalled": ("client stopped reading", "warn"),
-    "upstream_error": ("seller failed", "bad"),
-    "upstream_cut": ("cut off by the seller", "bad"),
-    "refused": ("refused by the seller", "warn"),
-    "deadline": ("deadline passed", "bad"),
-    "gateway_error": ("trouble of the gateway", "bad"),
-    "unknown": ("outcome unknown", "bad"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +105,6 @@ def _next(asked: Asked, rows: list[Listed]) -> str:
 
 
 def _served(tenant_id: int, asked: Asked, limit: int) -> list[Listed]:
-    if asked.outcome == REFUSED:
-        return []
     filters = RequestFilter(
         model=asked.model,
         supplier=asked.supplier,
@@ -131,7 +116,7 @@ def _served(tenant_id: int, asked: Asked, limit: int) -> list[Listed]:
 
 
 def _refused(tenant_id: int, asked: Asked, limit: int) -> list[Listed]:
-    if asked.supplier or asked.outcome not in ("", REFUSED):
+    if asked.supplier or asked.outcome not in ("", outcomes.REFUSED):
         return []
     found = refusal_queries.newest(
         tenant_id,
@@ -172,11 +157,10 @@ def ranking_of(first: UsageEvent) -> dict[str, Any] | None:
 def outcome_of(event: UsageEvent, attempts: int) -> tuple[str, str]:
     if event.state == UsageEvent.State.QUARANTINED:
         return "in review", "warn"
-    if event.outcome != "ok":
-        return OUTCOMES.get(event.outcome, (event.outcome.replace("_", " "), "bad"))
-    if attempts > 1:
-        return f"200 · attempt {attempts}", "warn"
-    return "200", "good"
+    ended = outcomes.of(event.outcome)
+    if event.outcome == outcomes.OK and attempts > 1:
+        return f"{ended.words} · attempt {attempts}", "warn"
+    return ended.words, ended.tone
 
 
 def _listed_refusal(refusal: Refusal) -> Listed:

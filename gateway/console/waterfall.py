@@ -9,12 +9,11 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from billing import outcomes
 from billing.models import UsageEvent
 
 WIDTH: Final = 1000
 NARROWEST: Final = 3  # a bar that is there is seen
-# Outcomes of attempts that broke off.
-FAILED: Final = frozenset({"gateway_error", "upstream_cut", "upstream_error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,10 @@ class Lane:
     bars: tuple[Bar, ...]
     starts_ms: float
     ends_ms: float
+
+    @property
+    def tone(self) -> str:
+        return outcomes.of(self.event.outcome).tone
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,11 @@ def _times(event: UsageEvent, began: datetime, lead_ms: float) -> _Times:
 
 
 def _bars(event: UsageEvent, t: _Times, scale: float) -> list[Bar]:
+    outcome = outcomes.of(event.outcome)
     if t.first_ms is None:
-        kind = "wait" if event.outcome in ("ok", "client_cancelled") else "failed"
+        kind = "failed" if outcome.broke_off else "wait"
         return [_bar(kind, t.sent_ms, t.end_ms, scale)]
-    flowing = "failed" if event.outcome in FAILED else "flow"
+    flowing = "failed" if outcome.broke_off else "flow"
     return [
         _bar("wait", t.sent_ms, t.first_ms, scale),
         _bar(flowing, t.first_ms, t.end_ms, scale),

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from billing import basis
+from billing.outcomes import OK
 from billing.usage import CanonicalUsage
-from gateway.dataplane.exchange import OK, Asked, Attempt, Exchange
+from gateway.dataplane.exchange import Asked, Attempt, Exchange
 from providers.chat import UpstreamCall
 from providers.errors import ProviderError
 from providers.outbound.upstream import Upstream

@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from billing import basis
+from billing.outcomes import OK
 from billing.usage import CanonicalUsage
-from gateway.dataplane.exchange import OK, Attempt, Exchange
+from gateway.dataplane.exchange import Attempt, Exchange
 from gateway.estimates import shapes
 from gateway.estimates.ratios import Sample
 from providers.chat import Candidate

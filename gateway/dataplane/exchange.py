@@ -19,18 +19,6 @@ from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest, Chunk, ResponseReader, ResponseWriter
 from providers.errors import ProviderError
 
-OK = "ok"
-CLIENT_CANCELLED = "client_cancelled"
-CLIENT_STALLED = "client_stalled"
-UPSTREAM_ERROR = "upstream_error"
-UPSTREAM_CUT = "upstream_cut"
-REFUSED = "refused"
-DEADLINE = "deadline"
-GATEWAY_ERROR = "gateway_error"  # ours: it says nothing of the offer
-STOPPED = "stopped"  # by us, at the caller's own ceiling
-UNKNOWN = "unknown"
-
-
 # So much of an answer's text is kept to tell what it is made of; the rest is like it.
 TEXT_KEPT_BYTES: Final = 16 * 1024
 

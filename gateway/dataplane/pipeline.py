@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from billing import registers
 from billing.holds import Placed, Refused
 from billing.money import PICO_PER_NANO
+from billing.outcomes import OK, STOPPED
 from gateway.dataplane import (
     admission,
     auth,
@@ -22,7 +23,7 @@ from gateway.dataplane import (
 )
 from gateway.dataplane.auth import Principal, UnknownKeys
 from gateway.dataplane.client import Client
-from gateway.dataplane.exchange import OK, STOPPED, Exchange
+from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.leases import Leases
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.redis_pipe import RedisPipe

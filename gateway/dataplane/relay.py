@@ -11,8 +11,7 @@ import logging
 from dataclasses import dataclass
 
 from billing.money import PICO_PER_NANO, usd_json
-from gateway.dataplane.afterwards import Afterwards
-from gateway.dataplane.exchange import (
+from billing.outcomes import (
     CLIENT_CANCELLED,
     CLIENT_STALLED,
     DEADLINE,
@@ -22,9 +21,9 @@ from gateway.dataplane.exchange import (
     STOPPED,
     UPSTREAM_CUT,
     UPSTREAM_ERROR,
-    Attempt,
-    Exchange,
 )
+from gateway.dataplane.afterwards import Afterwards
+from gateway.dataplane.exchange import Attempt, Exchange
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pulse import Pulse
 from gateway.dataplane.stopwatch import Clock, Stopwatch

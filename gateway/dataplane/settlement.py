@@ -8,29 +8,21 @@ pinned at admission. The settle is never lost: what Redis does not take goes to 
 
 from dataclasses import dataclass
 
-from billing import basis, events, rating
+from billing import basis, events, outcomes, rating
 from billing.events import AttemptDetail, AttemptEvent, Estimated
 from billing.holds import Settled
 from billing.money import PICO_PER_NANO, REGISTER_NANO_MAX, nano_ceil
+from billing.outcomes import STOPPED, UNKNOWN
 from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
 from gateway.dataplane import counting
 from gateway.dataplane.counting import Counted
-from gateway.dataplane.exchange import (
-    CLIENT_CANCELLED,
-    CLIENT_STALLED,
-    OK,
-    STOPPED,
-    UNKNOWN,
-    Attempt,
-    Exchange,
-)
+from gateway.dataplane.exchange import Attempt, Exchange
 from gateway.routing import explain
 from providers.chat import Held, Receipt
 from providers.wires import tiers
 
 LENGTH = "length"
-CLIENT_ENDED = frozenset({CLIENT_CANCELLED, CLIENT_STALLED})
 NO_PRICE = "no price was pinned for the tier that served"
 
 
@@ -171,7 +163,7 @@ def _served_tier(exchange: Exchange, attempt: Attempt) -> int:
 
 
 def _billable(attempt: Attempt) -> bool:
-    if attempt.outcome in (OK, *CLIENT_ENDED):
+    if attempt.outcome != STOPPED and not outcomes.of(attempt.outcome).broke_off:
         return True
     return attempt.shown.chunks > 0
 
@@ -225,7 +217,9 @@ def event_of(
 
 def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDetail:
     watch, reader, request = attempt.stopwatch, attempt.reader, exchange.request
-    output_tokens = charge.usage.output_tokens if charge.usage else 0
+    # Speed is of what came: no token is less than a byte, and what a seller claims beside the text
+    # that it sent, hidden reasoning among it, took its time before the first of them.
+    output_tokens = min(charge.usage.output_tokens if charge.usage else 0, attempt.read.size)
     engine_ms = reader.usage_extra.get("engine_ms")
     queue_ms = engine_ms.get("queue") if isinstance(engine_ms, dict) else None
     speculation = reader.usage_extra.get("speculation")

@@ -1,7 +1,8 @@
 """How an exchange ends for the client: the whole answer, an error, or an error event. Pure."""
 
 from billing.money import usd_json
-from gateway.dataplane.exchange import DEADLINE, Exchange
+from billing.outcomes import DEADLINE
+from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.relay import head_of, session_header
 from gateway.errors import AllAttemptsFailed, DeadlineExceeded, GatewayError, InvalidRequest
 from providers.chat import Receipt

@@ -6,8 +6,8 @@ from django.db import models
 class MeasurementRollup(models.Model):
     """All attempts of one offer in one UTC minute, hour or day. Percentiles come from histograms.
 
-    Each attempt counts once in each span. Histograms are integer counts over the log-spaced
-    buckets of `providers.histograms`; times are on the gateway's clock.
+    Each attempt counts once in each span. Histograms are integer counts, by caller, over the
+    log-spaced buckets of `providers.histograms`; times are on the gateway's clock.
     """
 
     class Span(models.TextChoices):
@@ -29,13 +29,17 @@ class MeasurementRollup(models.Model):
     # Which minutes these are, a bit each; of hours only.
     seen_bits = models.BigIntegerField(default=0)
     up_bits = models.BigIntegerField(default=0)
+    # Of what was served and posted; and the same by caller and size, see `providers.weights`.
     input_tokens = models.BigIntegerField(default=0)
     cached_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)
+    # What was charged, and for how many output tokens: also for what was cut or cancelled.
+    paid_output_tokens = models.BigIntegerField(default=0)
     cost_pico = models.BigIntegerField(default=0)
     drafted_tokens = models.BigIntegerField(default=0)
     accepted_tokens = models.BigIntegerField(default=0)
     target_steps = models.BigIntegerField(default=0)
+    served = models.JSONField(default=dict)
     ttft_ms_histogram = models.JSONField(default=dict)
     output_tps_histogram = models.JSONField(default=dict)
     e2e_ms_histogram = models.JSONField(default=dict)

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
+from billing.outcomes import DEADLINE, GATEWAY_ERROR, UPSTREAM_CUT, UPSTREAM_ERROR
 from gateway.dataplane.afterwards import Afterwards
-from gateway.dataplane.exchange import DEADLINE, GATEWAY_ERROR, UPSTREAM_CUT, UPSTREAM_ERROR
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pulse import BEAT_S, STILL_S, Pulse
 from gateway.dataplane.relay import Relay, _own_up

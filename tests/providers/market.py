@@ -85,7 +85,7 @@ def post(*found: AttemptEvent, **changed: Any) -> None:
     UsageEvent.objects.bulk_create(UsageEvent(**_row(event) | changed) for event in found)
 
 
-def _request_id(at_ms: int) -> str:
+def request_id_of(at_ms: int) -> str:
     """A UUIDv7 of that moment."""
     digits, rest = f"{at_ms:012x}", uuid4().hex
     return f"{digits[:8]}-{digits[8:]}-7{rest[:3]}-8{rest[3:6]}-{rest[6:18]}"
@@ -95,7 +95,7 @@ def _row(event: AttemptEvent) -> dict[str, Any]:
     usage = event.usage or CanonicalUsage(input_tokens=0, output_tokens=0)
     at = datetime.fromtimestamp(event.occurred_ms / 1000, tz=UTC)
     return {
-        "request_id": _request_id(event.occurred_ms),
+        "request_id": request_id_of(event.occurred_ms),
         "attempt": event.attempt,
         "day": at.date(),
         "tenant_id": event.tenant,

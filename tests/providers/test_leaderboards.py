@@ -1,6 +1,7 @@
 """Ranks by what a mix costs, not by what a list says; figures with too few samples say so."""
 
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -266,4 +267,4 @@ def test_effective_prices_round_half_up() -> None:
 
     # then
     mix = Mix(1, 0, 2, 0, "traffic")
-    assert board_rows.effective_pico(mix, Listed, cached=0, of_input=0) == 2  # type: ignore[arg-type]
+    assert board_rows.effective_pico(mix, Listed, cached_share=Fraction(0)) == 2  # type: ignore[arg-type]

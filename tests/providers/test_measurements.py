@@ -24,7 +24,7 @@ from providers.errors import (
     UpstreamFailed,
 )
 from providers.models import MeasurementRollup
-from tests.providers.market import NOW, attempt, make_offer, post
+from tests.providers.market import NOW, attempt, make_offer, post, request_id_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Span = MeasurementRollup.Span
@@ -174,7 +174,7 @@ def test_events_spread_over_months_cost_by_their_hours_and_leave_no_old_minutes(
 def test_outcomes_are_told_apart() -> None:
     # given
     offer = make_offer()
-    outcomes = ("ok", "client_cancelled", "upstream_cut", "refused", "unknown")
+    outcomes = ("ok", "stopped", "client_cancelled", "upstream_cut", "refused", "unknown")
     post(*(attempt(offer, n, outcome=o) for n, o in enumerate(outcomes)))
 
     # when
@@ -182,8 +182,110 @@ def test_outcomes_are_told_apart() -> None:
 
     # then
     row = _rollup(Span.HOUR)
-    assert (row.requests, row.succeeded, row.cancelled, row.failed) == (5, 1, 1, 1)
-    assert row.errors == {"upstream_cut": 1, "refused": 1, "unknown": 1}
+    assert (row.requests, row.succeeded, row.cancelled, row.failed) == (6, 2, 1, 1)
+    assert row.errors == {"upstream_cut": 1}
+
+
+def test_only_what_was_served_makes_a_mix_and_what_was_charged_is_paid() -> None:
+    # given: a cut and a cancelled answer that were charged, a failure that claims tokens
+    offer = make_offer()
+    huge = CanonicalUsage(input_tokens=10**9, output_tokens=10**9)
+    post(
+        attempt(offer),
+        attempt(offer, 1, outcome="client_cancelled", tenant_cost_pico=300),
+        attempt(offer, 2, outcome="upstream_cut", tenant_cost_pico=200),
+        attempt(offer, 3, outcome="upstream_error", usage=huge, tenant_cost_pico=0),
+        attempt(offer, 4, outcome="gateway_error", usage=huge, tenant_cost_pico=0),
+    )
+
+    # when
+    measurements.record(now=NOW)
+
+    # then
+    row = _rollup(Span.HOUR)
+    assert row.served == {
+        "7.9.requests": 1, "7.9.input": 300, "7.9.cached": 200, "7.9.output": 100
+    }  # fmt: skip
+    assert (row.input_tokens, row.output_tokens) == (300, 100)
+    assert (row.cost_pico, row.paid_output_tokens) == (1_500, 300)
+
+
+def test_what_a_person_decided_counts_no_more_than_what_is_in_review() -> None:
+    # given
+    offer = make_offer()
+    post(attempt(offer))
+    post(attempt(offer, 1), quarantine_reason="a claim beyond what was asked")
+
+    # when
+    measurements.record(now=NOW)
+
+    # then: nor does the speed that the claim makes
+    row = _rollup(Span.HOUR)
+    assert (row.requests, row.succeeded, row.output_tokens, row.cost_pico) == (2, 2, 100, 1_000)
+    assert histograms.size(row.output_tps_histogram) == 1
+    assert histograms.size(row.ttft_ms_histogram) == 2
+
+
+def test_a_settle_after_its_expiry_is_the_same_attempt() -> None:
+    # given: 20 tokens at the expiry, 100 in the end, and the difference charged
+    offer = make_offer()
+    one_id = request_id_of(int(NOW.timestamp() * 1000))
+    so_far = CanonicalUsage(input_tokens=300, output_tokens=20)
+    expired = {"attempt": -1, "outcome": "unknown", "usage": so_far, "tenant_cost_pico": 400}
+    post(attempt(offer, **expired), request_id=one_id)
+    post(attempt(offer, tenant_cost_pico=600), request_id=one_id)
+
+    # when
+    measurements.record(now=NOW)
+
+    # then
+    row = _rollup(Span.HOUR)
+    assert (row.requests, row.succeeded) == (1, 1)
+    assert (row.cost_pico, row.paid_output_tokens, row.output_tokens) == (1_000, 100, 100)
+
+
+def test_drafts_that_no_engine_makes_count_for_nothing() -> None:
+    # given
+    offer = make_offer()
+    told = (
+        {"drafted": 60, "accepted": 30, "steps": 70},
+        {"drafted": 1, "accepted": 10**9, "steps": 1},
+        {"drafted": 10**9, "accepted": 0, "steps": 1},
+        {"drafted": 60, "accepted": 30, "steps": 10**9},
+    )
+    post(*(attempt(offer, n, detail=AttemptDetail(speculation=t)) for n, t in enumerate(told)))
+
+    # when
+    measurements.record(now=NOW)
+
+    # then
+    row = _rollup(Span.HOUR)
+    assert (row.drafted_tokens, row.accepted_tokens, row.target_steps) == (60, 30, 70)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "detail", "failed"),
+    [
+        ("deadline", AttemptDetail(), 1),
+        ("deadline", AttemptDetail(output_bytes=500), 0),
+        ("upstream_error", AttemptDetail(error=AuthFailed.code), 0),
+        ("upstream_error", AttemptDetail(error=UpstreamFailed.code), 1),
+        ("gateway_error", AttemptDetail(), 0),
+    ],
+)
+def test_a_seller_answers_for_its_own_failures_only(
+    outcome: str, detail: AttemptDetail, failed: int
+) -> None:
+    # given
+    post(attempt(make_offer(), outcome=outcome, detail=detail))
+
+    # when
+    measurements.record(now=NOW)
+
+    # then
+    row = _rollup(Span.HOUR)
+    assert (row.requests, row.failed, row.minutes_seen) == (1, failed, failed)
+    assert sum(row.errors.values()) == failed
 
 
 def test_uptime_counts_minutes_once() -> None:
