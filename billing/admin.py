@@ -20,13 +20,12 @@ from billing.admin_pages import (
     HistoryAdmin,
     ReadOnlyAdmin,
     ServiceAdmin,
-    dollars,
     occurring,
     two_lines,
 )
+from billing.admin_units import dollars
 from billing.claims_page import ClaimAdmin
 from billing.errors import BillingError
-from billing.events import OUTCOMES
 from billing.finding_admin import FindingAdmin
 from billing.invoicing.adjustment_admin import AdjustmentNoteAdmin
 from billing.invoicing.admin import (
@@ -71,6 +70,7 @@ from billing.models import (
     VolumeRebate,
 )
 from billing.money import pico_from_usd, usd
+from billing.outcomes import OUTCOMES
 from billing.price_admin import PriceVersionAdmin, ReRatingAdmin
 from billing.price_list_admin import (
     PriceDisagreementAdmin,

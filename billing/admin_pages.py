@@ -15,21 +15,11 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html
 from unfold.admin import ModelAdmin
 
-from billing.money import usd_json
+from billing import admin_units
 
 ROWS_SHOWN_MAX: Final = 10_000
 VALUES_MAX: Final = 200
 UUID_DIGITS: Final = 32
-
-
-def dollars(pico: int | None) -> str:
-    """Exact, for tables that people add up."""
-    return "—" if pico is None else f"${usd_json(int(pico)).decode()}"
-
-
-def dollars_per_million(pico: int | None) -> str:
-    """A rate: pico-dollars per token are micro-dollars per million tokens."""
-    return "—" if pico is None else f"${usd_json(int(pico) * 10**6).decode()}"
 
 
 def two_lines(first: str, second: str) -> str:
@@ -94,7 +84,21 @@ def occurring(name: str) -> type[Occurring]:
     return type(f"{name.capitalize()}Occurring", (Occurring,), members)
 
 
-class ReadOnlyAdmin(ModelAdmin):
+class InUnits(ModelAdmin):
+    """Where a row is only shown, its amounts are shown as people read them."""
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
+        stated = super().get_fields(request, obj)
+        if obj is None or self.fields or self.has_change_permission(request, obj):
+            return stated
+        amounts = {f.name: f for f in self.opts.fields if admin_units.is_amount(f.name)}
+        hidden = set(self.get_exclude(request, obj) or ())
+        # What a form asks for is no column: the row has it as an amount.
+        plain = [n for n in stated if n not in amounts and n not in self.form.declared_fields]
+        return plain + [admin_units.shown(f) for n, f in amounts.items() if n not in hidden]
+
+
+class ReadOnlyAdmin(InUnits):
     """Shows rows that only services write."""
 
     list_per_page = 50
@@ -131,7 +135,7 @@ class HistoryAdmin(ReadOnlyAdmin):
         return queryset.filter(**{f"{self.id_column}__range": (first, last)}), False
 
 
-class ServiceAdmin(ModelAdmin):
+class ServiceAdmin(InUnits):
     """Writes through a service, whose refusals are told to the person and change nothing."""
 
     refusals: tuple[type[Exception], ...] = ()

@@ -13,7 +13,8 @@ from unfold.admin import TabularInline
 from unfold.decorators import display
 
 from billing import ledger, statements
-from billing.admin_pages import HistoryAdmin, ReadOnlyAdmin, dollars
+from billing.admin_pages import HistoryAdmin, ReadOnlyAdmin
+from billing.admin_units import dollars
 from billing.models import Account, AccountSum, Entry, Transfer
 
 NOTHING = "—"

@@ -13,7 +13,8 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
 from billing import quotas
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
+from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin_units import dollars
 from billing.errors import BillingError, LimitRefused
 from billing.models import CreditAlert, Quota
 from billing.money import pico_from_usd

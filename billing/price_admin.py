@@ -16,7 +16,8 @@ from unfold.admin import TabularInline
 from unfold.decorators import display
 
 from billing import prices, rerating, usage_sums
-from billing.admin_pages import ReadOnlyAdmin, dollars, dollars_per_million
+from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_units import dollars, dollars_per_million
 from billing.errors import BillingError, PriceRefused
 from billing.models import (
     Adjustment,

@@ -14,8 +14,9 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from billing import price_lists, price_proposals, rule_preview
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars_per_million
+from billing import admin_units, price_lists, price_proposals, rule_preview
+from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin_units import dollars_per_million
 from billing.errors import BillingError
 from billing.models import PriceDisagreement, PriceList, PriceProposal, PriceRule
 from billing.plan_page import rules_text
@@ -178,6 +179,8 @@ class PriceProposalAdmin(ReadOnlyAdmin):
     list_select_related = ("replaces",)
     ordering = ("-state", "sku", "pk")
     list_per_page = 200
+    exclude = ("rates",)
+    readonly_fields = ("every_rate",)
     actions = ("approve", "reject")
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
@@ -224,6 +227,13 @@ class PriceProposalAdmin(ReadOnlyAdmin):
         if row.rates is None:
             return "none: not sold any more"
         return _in_and_out(row.rates["input_pico"], row.rates["output_pico"])
+
+    @display(description="All that is proposed, $ per million tokens or per request")
+    def every_rate(self, row: PriceProposal) -> str:
+        return "; ".join(
+            f"{name.removesuffix('_pico').replace('_', ' ')} {admin_units.in_words(name, pico)}"
+            for name, pico in (row.rates or {}).items()
+        )
 
     @display(description="Greatest change", ordering="change_ppm")
     def change(self, row: PriceProposal) -> str:

@@ -11,7 +11,8 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from billing import rebates
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
+from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin_units import dollars
 from billing.errors import BillingError
 from billing.models import PriceList, RebateScale, VolumeRebate
 from billing.money import pico_from_usd
@@ -71,6 +72,9 @@ class RebateScaleAdmin(ServiceAdmin):
     list_filter = ("plan",)
     list_select_related = ("plan",)
     ordering = ("-from_month",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return () if obj is None else ("shown",)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is None and super().has_change_permission(request, obj)

@@ -14,7 +14,8 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import refused_settles
-from billing.admin_pages import ReadOnlyAdmin, dollars
+from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_units import dollars
 from billing.models import RefusedSettle
 from billing.redis_connection import connection
 

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
-from unfold.widgets import UnfoldBooleanSwitchWidget
+from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldBooleanSwitchWidget
 
 from billing.admin import TenantAdmin
 from billing.admin_pages import HistoryAdmin, ReadOnlyAdmin, ServiceAdmin, occurring
@@ -39,6 +39,7 @@ from billing.price_form import PriceForm
 from billing.price_list_admin import APPROVE, END_RULES, PriceProposalAdmin, PriceRuleAdmin
 from gateway import keys, policies
 from gateway.audit_admin import AuditEntryAdmin
+from gateway.console.forms import pico_per_token_of, usd_per_million_of
 from gateway.models import (
     ApiKey,
     GroupMapping,
@@ -299,8 +300,39 @@ class ApiKeyAdmin(ServiceAdmin):
         return "live" if keys.is_live(key, timezone.now()) else "expired"
 
 
+def _ceiling(label: str) -> forms.DecimalField:
+    """Six places of a dollar per million tokens are whole pico-dollars per token."""
+    return forms.DecimalField(
+        label=label,
+        required=False,
+        min_value=0,
+        max_value=100_000,
+        decimal_places=6,
+        max_digits=11,
+        widget=UnfoldAdminDecimalFieldWidget,
+    )
+
+
+class RoutingPolicyForm(forms.ModelForm):  # type: ignore[type-arg]
+    max_input = _ceiling("Dearest input, $ per million tokens")
+    max_output = _ceiling("Dearest output, $ per million tokens")
+
+    class Meta:
+        model = RoutingPolicy
+        exclude = ("max_input_pico", "max_output_pico")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("max_input", "max_output"):
+            self.initial[name] = usd_per_million_of(getattr(self.instance, f"{name}_pico"))
+
+    def ceiling_pico(self, name: str) -> int | None:
+        return pico_per_token_of(self.cleaned_data[name])
+
+
 @admin.register(RoutingPolicy)
 class RoutingPolicyAdmin(ServiceAdmin):
+    form = RoutingPolicyForm
     refusals = (policies.PolicyRefused,)
     list_display = ("tenant", "team", "kind", "allow_fallbacks", "changed_at")
     list_filter = ("kind", "tenant")
@@ -315,8 +347,8 @@ class RoutingPolicyAdmin(ServiceAdmin):
             kind=obj.kind,
             pinned_skus=obj.pinned_skus,
             providers_allowed=obj.providers_allowed,
-            max_input_pico=obj.max_input_pico,
-            max_output_pico=obj.max_output_pico,
+            max_input_pico=form.ceiling_pico("max_input"),
+            max_output_pico=form.ceiling_pico("max_output"),
             allow_fallbacks=obj.allow_fallbacks,
         )
         self.take_over(obj, made)

@@ -90,6 +90,7 @@ class GroupMapping(models.Model):
     role = models.CharField(max_length=16, choices=Member.Role, default=Member.Role.DEVELOPER)
 
     class Meta:
+        verbose_name_plural = "groups of the sign-on"
         constraints = [
             models.UniqueConstraint(fields=["group", "tenant"], name="group_mapping_unique"),
         ]
@@ -164,6 +165,10 @@ class ApiKey(models.Model):
     created_by = models.CharField(max_length=150, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"
+
     def __str__(self) -> str:
         return f"{self.name} (tk-{self.public_id})"
 
@@ -190,6 +195,7 @@ class RoutingPolicy(models.Model):
     changed_at = models.DateTimeField(auto_now=True)
 
     class Meta:
+        verbose_name_plural = "routing policies"
         constraints = [
             models.UniqueConstraint(
                 fields=["tenant", "team"], nulls_distinct=False, name="routing_policy_unique"

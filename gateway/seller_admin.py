@@ -13,7 +13,8 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from billing import earnings, payouts
-from billing.admin_pages import ServiceAdmin, dollars
+from billing.admin_pages import ServiceAdmin
+from billing.admin_units import dollars
 from billing.errors import BillingError
 from billing.models import Tenant
 from billing.money import usd

@@ -14,7 +14,8 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from billing import price_queries, recount
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin, dollars
+from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin_units import dollars
 from billing.audited_admin import AuditedAdmin
 from billing.models import ProviderBill
 from providers import credentials, offers, workers

@@ -10,7 +10,8 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminSelectWidget
 
-from billing.admin_pages import ServiceAdmin, dollars
+from billing.admin_pages import ServiceAdmin
+from billing.admin_units import dollars
 from billing.dollar_field import DollarField
 from billing.errors import BillingError
 from billing.invoicing import adjustments

@@ -24,7 +24,8 @@ from unfold.widgets import (
 )
 
 from billing import tax
-from billing.admin_pages import ReadOnlyAdmin, dollars
+from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_units import dollars
 from billing.audited_admin import AuditedAdmin
 from billing.dollar_field import DollarField
 from billing.errors import BillingError

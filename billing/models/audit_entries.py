@@ -19,11 +19,12 @@ class AuditEntry(models.Model):
     occurred_at = models.DateTimeField()
 
     class Meta:
+        verbose_name = "change"
+        verbose_name_plural = "who changed what"
         indexes = [
             models.Index(fields=["tenant", "-occurred_at"]),
             models.Index(fields=["action", "-id"], name="audit_action"),
         ]
-        verbose_name_plural = "audit entries"
 
     def __str__(self) -> str:
         return f"{self.actor}: {self.action} {self.subject}"

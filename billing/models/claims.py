@@ -28,6 +28,8 @@ class Claim(models.Model):
     )
 
     class Meta:
+        verbose_name = "seller's claim"
+        verbose_name_plural = "sellers' claims"
         constraints = [
             models.UniqueConstraint(fields=["request_id", "attempt"], name="claim_once"),
         ]

@@ -27,6 +27,10 @@ class InvariantCheck(models.Model):
     checked_at = models.DateTimeField()
     verified_until = models.DateTimeField(null=True)
 
+    class Meta:
+        verbose_name = "invariant"
+        verbose_name_plural = "invariants"
+
     def __str__(self) -> str:
         return self.name
 

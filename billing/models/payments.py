@@ -48,6 +48,8 @@ class TopUp(models.Model):
     ended_at = models.DateTimeField(null=True)
 
     class Meta:
+        verbose_name = "purchase of credit"
+        verbose_name_plural = "bought credit"
         constraints = [
             models.CheckConstraint(
                 condition=Q(net_cents__gt=0, tax_cents__gte=0), name="topup_positive"

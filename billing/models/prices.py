@@ -96,6 +96,8 @@ class PriceRule(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
+        verbose_name = "discount or margin"
+        verbose_name_plural = "discounts and margins"
         constraints = [
             models.UniqueConstraint(
                 fields=["price_list", "pattern"],
@@ -182,6 +184,8 @@ class PriceVersion(models.Model):
     recorded_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        verbose_name = "price"
+        verbose_name_plural = "prices"
         indexes = [models.Index(fields=["sku", "service_tier", "context_over"])]
         constraints = [
             models.CheckConstraint(condition=_not_negative(), name="price_not_negative"),

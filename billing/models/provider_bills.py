@@ -26,6 +26,8 @@ class ProviderBill(models.Model):
     )
 
     class Meta:
+        verbose_name = "provider's bill"
+        verbose_name_plural = "providers' bills"
         constraints = [
             models.UniqueConstraint(fields=["supplier", "file_hash"], name="provider_bill_once"),
             models.CheckConstraint(

@@ -24,6 +24,8 @@ class RebateScale(models.Model):
     recorded_at = models.DateTimeField()
 
     class Meta:
+        verbose_name = "volume rebate"
+        verbose_name_plural = "volume rebates"
         constraints = [
             models.UniqueConstraint(
                 fields=["plan", "from_month"], name="rebate_scale_one_per_month"
@@ -48,6 +50,8 @@ class VolumeRebate(models.Model):
     grant = models.OneToOneField(CreditGrant, on_delete=models.PROTECT)
 
     class Meta:
+        verbose_name = "posted rebate"
+        verbose_name_plural = "posted rebates"
         indexes = [models.Index(fields=["tenant", "month"])]
 
     def __str__(self) -> str:

@@ -31,6 +31,8 @@ class ReRating(models.Model):
     created_at = models.DateTimeField()
 
     class Meta:
+        verbose_name = "price correction"
+        verbose_name_plural = "price corrections"
         constraints = [
             models.CheckConstraint(
                 condition=Q(since__lt=F("until")), name="rerating_period_forward"

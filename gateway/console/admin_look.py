@@ -44,7 +44,7 @@ UNFOLD: Final[dict[str, Any]] = {
             {
                 "items": [
                     {"title": "Overview", "icon": "home", "link": reverse_lazy("admin:index")},
-                    _item("Tenants and credit", "apartment", "billing_tenant"),
+                    _item("Tenants", "apartment", "billing_tenant"),
                     _item("Credit grants", "payments", "billing_creditgrant"),
                 ]
             },
@@ -66,7 +66,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Credentials", "lock", "providers_credential"),
                 _item("Prices", "price_change", "billing_priceversion"),
                 _item("Price proposals", "rule", "billing_priceproposal", "?state__exact=pending"),
-                _item("Second price sources", "travel_explore", "providers_pricesource"),
+                _item("Price sources", "travel_explore", "providers_pricesource"),
                 _item("Price disagreements", "difference", "billing_pricedisagreement"),
                 _item("Price lists", "price_check", "billing_pricelist"),
                 _item("Discounts and margins", "percent", "billing_pricerule"),
@@ -79,7 +79,7 @@ UNFOLD: Final[dict[str, Any]] = {
             _group(
                 "Rules",
                 _item("Quotas", "savings", "billing_quota"),
-                _item("Low credit", "trending_down", "billing_creditalert"),
+                _item("Credit alerts", "trending_down", "billing_creditalert"),
                 _item("Rate limits", "speed", "billing_ratelimit"),
                 _item("Routing policies", "alt_route", "gateway_routingpolicy"),
             ),
@@ -87,7 +87,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 "Invoices",
                 _item("Invoices", "request_quote", "billing_invoice"),
                 _item("Billing profiles", "contact_mail", "billing_billingprofile"),
-                _item("Adjustments", "tune", "billing_adjustmentnote"),
+                _item("Adjustment notes", "tune", "billing_adjustmentnote"),
                 _item("Credit notes", "undo", "billing_creditnote"),
                 _item("Payments", "account_balance_wallet", "billing_payment"),
                 _item("Bought credit", "shopping_cart", "billing_topup"),

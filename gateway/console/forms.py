@@ -232,6 +232,10 @@ class PolicyForm(PlainForm):
         return [name.strip() for name in named if name.strip()]
 
 
+def usd_per_million_of(pico_per_token: int | None) -> Decimal | None:
+    return None if pico_per_token is None else Decimal(pico_per_token).scaleb(-6).normalize()
+
+
 def pico_per_token_of(usd_per_million: Decimal | None) -> int | None:
     """A ceiling as typed; the field allows six places, so nothing is lost."""
     return None if usd_per_million is None else int(usd_per_million.scaleb(6))

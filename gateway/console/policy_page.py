@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Final
 
 from gateway.console import repricing
+from gateway.console.forms import usd_per_million_of
 from gateway.console.repricing import Effect
 from gateway.models import RoutingPolicy
 
@@ -64,11 +64,7 @@ def initial(policy: RoutingPolicy) -> dict[str, Any]:
         "kind": policy.kind,
         "pinned_skus": "\n".join(policy.pinned_skus),
         "providers_allowed": ", ".join(policy.providers_allowed),
-        "max_input_usd": _usd_per_million(policy.max_input_pico),
-        "max_output_usd": _usd_per_million(policy.max_output_pico),
+        "max_input_usd": usd_per_million_of(policy.max_input_pico),
+        "max_output_usd": usd_per_million_of(policy.max_output_pico),
         "allow_fallbacks": policy.allow_fallbacks,
     }
-
-
-def _usd_per_million(pico: int | None) -> Decimal | None:
-    return None if pico is None else Decimal(pico).scaleb(-6).normalize()

@@ -1,14 +1,20 @@
 """Lists of the admin console and the keys' page: what a row says, and how it travels."""
 
 import gzip
+from collections import defaultdict
 from datetime import timedelta
 
 import pytest
+from django.contrib import admin
+from django.db.models import Model
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 
 from billing.models import AuditEntry
 from gateway import keys
+from gateway.console.admin_look import UNFOLD
 from gateway.models import ApiKey, Member
 from providers.models import Offer
 from tests.gateway.console_rows import offer, served
@@ -144,3 +150,26 @@ def test_an_operator_arrives_where_there_is_something_to_see(
 
     # then
     assert answer.headers["location"] == arrives
+
+
+def _sidebar() -> dict[str, set[str]]:
+    """Titles by the address that they lead to, without its filter."""
+    titles = defaultdict(set)
+    for item in (item for group in UNFOLD["SIDEBAR"]["navigation"] for item in group["items"]):
+        link = item["link"](None) if callable(item["link"]) else item["link"]
+        titles[str(link).partition("?")[0]].add(item["title"])
+    return titles
+
+
+@pytest.mark.parametrize("model", admin.site._registry, ids=lambda model: model._meta.label_lower)
+def test_a_list_is_called_what_the_sidebar_calls_it(operator: Client, model: type[Model]) -> None:
+    # given
+    link = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+    # when
+    page = operator.get(link)
+
+    # then: a filtered list has a second name there
+    name = capfirst(str(page.context["opts"].verbose_name_plural))
+    assert name in _sidebar().get(link, {name})
+    assert f">{name}<" in "".join(page.content.decode().split("\n")).replace("  ", "")
