@@ -6,6 +6,7 @@ dollars per million tokens, and says so in the label; a form takes the same, exa
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import cache
 from typing import Any, Final
 
 from django.db.models import Field, Model
@@ -64,6 +65,7 @@ def _ending(name: str) -> str:
     return next(ending for ending in WORDS if name.endswith(ending))
 
 
+@cache
 def shown(field: "Field[Any, Any]") -> Shown:
     """That column as a read-only line of a detail page."""
     name = field.name
