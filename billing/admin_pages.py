@@ -94,7 +94,9 @@ class InUnits(ModelAdmin):
         amounts = {f.name: f for f in self.opts.fields if admin_units.is_amount(f.name)}
         hidden = set(self.get_exclude(request, obj) or ())
         # What a form asks for is no column: the row has it as an amount.
-        plain = [n for n in stated if n not in amounts and n not in self.form.declared_fields]
+        columns = {f.name for f in self.opts.fields}
+        asked = set(self.form.declared_fields) - columns
+        plain = [n for n in stated if n not in amounts and n not in asked]
         return plain + [admin_units.shown(f) for n, f in amounts.items() if n not in hidden]
 
 
