@@ -42,6 +42,7 @@ class Finding(models.Model):
     resolved_at = models.DateTimeField(null=True)
 
     class Meta:
+        verbose_name_plural = "altered rows"
         constraints = [
             models.UniqueConstraint(
                 fields=["what", "first"], condition=Q(resolved_at=None), name="finding_open_once"
