@@ -14,7 +14,6 @@ from billing.models import (
     PriceList,
     PriceVersion,
     RebateScale,
-    UsageEvent,
 )
 from gateway.models import RoutingPolicy
 from tests.gateway.console_rows import offer, served
@@ -46,15 +45,14 @@ def test_a_price_is_dollars_per_million_tokens(admin_client: Client) -> None:
 def test_a_usage_event_is_dollars(admin_client: Client, alice: Person) -> None:
     # given
     event = served(alice.tenant, offer("acme"), at=NOW)
-    UsageEvent.objects.filter(pk=event.pk).update(tenant_cost_pico=1_500_000_001, hold_nano=2_000)
 
     # when
     page = _page(admin_client, event)
 
     # then
     assert "Tenant cost, $" in page
-    assert "$0.001500000001" in page
-    assert "$0.000002" in page
+    assert event.tenant_cost_pico == 212_600_000
+    assert "$0.0002126<" in page.replace("\n", "")
     assert "nano" not in _lines(page)
 
 
