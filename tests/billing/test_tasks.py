@@ -7,7 +7,18 @@ import pytest
 import redis
 from django.db import connection
 
-from billing import booking, claims, expiry, invariants, metering, rebuild, registers, scopes, tasks
+from billing import (
+    booking,
+    claims,
+    expiry,
+    findings,
+    invariants,
+    metering,
+    rebuild,
+    registers,
+    scopes,
+    tasks,
+)
 from billing.apart import SomeFailed
 from billing.holds import SpendScope
 from billing.models import InvariantCheck, Quota, ShardEpoch, TaskRun, UsageEvent, UsageSession
@@ -168,6 +179,7 @@ def test_the_check_task_records_every_invariant(books: Books) -> None:
         invariants.REGISTERS_EQUAL,
         invariants.WITHIN_CREDIT,
         claims.WITHIN_ASKED,
+        findings.AS_SEALED,
         *invariants.REPORTED,
     }
     assert all(checks.values())
