@@ -16,6 +16,8 @@ from providers.models import Offer
 from tests.fakes.upstream import TOKENS, FakeUpstream
 from tests.gateway.world import World, add_offer, add_provider
 
+pytestmark = pytest.mark.alone
+
 VERSION = "2.1.332"
 PACKAGE = f"@anthropic-ai/claude-code@{VERSION}"
 FOLDER = Path(tempfile.gettempdir()) / f"tokenhouse-claude-code-{VERSION}-{os.getuid()}"

@@ -187,6 +187,7 @@ def _is_cut(client: socket.socket) -> bool:
     return True
 
 
+@pytest.mark.alone
 def test_two_hundred_at_once_on_credit_for_fifty_admit_exactly_fifty(
     the_world: World,
 ) -> None:

@@ -51,6 +51,7 @@ def poison(world: World, caller: Caller, model: str, kind: str) -> int:
     return world.chat(caller, model, messages=sick).status_code
 
 
+@pytest.mark.alone
 def test_two_hundred_tenants_and_one_poisoner(the_world: World) -> None:
     # given
     poisoner = the_world.caller()

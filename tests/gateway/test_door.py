@@ -16,6 +16,8 @@ from gateway.dataplane import descriptors
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.world import Caller, World, add_offer, add_provider, eventually, warm
 
+pytestmark = pytest.mark.alone
+
 STRANGERS = 2_000
 FEW = 256
 ROOM = descriptors.room(FEW, wished=4_096)
