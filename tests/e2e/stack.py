@@ -226,6 +226,11 @@ def sse_events(answer: httpx.Response) -> list[dict[str, Any]]:
     return [json.loads(line, parse_float=Decimal) for line in lines if line.startswith("{")]
 
 
+def worker_of(sku: str) -> str:
+    """The child of the supervisor that serves this offer."""
+    return f"worker-{sku.rpartition('/')[2].partition('-')[0]}"
+
+
 def _free_ports() -> tuple[int, int, int, int]:
     """Two ports anywhere and two neighbours, free a moment ago."""
     while True:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.stack import MODEL, Stack
+from tests.e2e.stack import MODEL, Stack, worker_of
 
 
 def _other(stack: Stack, sku: str) -> str:
@@ -16,11 +16,6 @@ def _other(stack: Stack, sku: str) -> str:
         sku,
     )
     return str(other[0])
-
-
-def _worker_of(sku: str) -> str:
-    """The child of the supervisor that serves this offer."""
-    return f"worker-{sku.rpartition('/')[2].partition('-')[0]}"
 
 
 def _served_by(stack: Stack) -> str:
@@ -77,7 +72,7 @@ def test_the_death_of_the_cheaper_worker_is_served_by_the_other_and_explained(
     other = _other(stack, first)
 
     # when its worker is killed
-    stack.kill(_worker_of(first))
+    stack.kill(worker_of(first))
     answer = stack.chat(key=stack.api_keys[0], explain=True)
 
     # then the other serves, and the explanation names the failed attempt
