@@ -9,6 +9,7 @@ from numbers import Real
 import msgspec
 
 from billing import basis
+from billing.samples import Sample
 from billing.usage import CanonicalUsage
 
 WORD_LENGTH_MAX = 200
@@ -94,6 +95,8 @@ class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
     cancel_applied: str = ""
     speculation: dict[str, int] | None = None
     ranking: dict[str, object] | None = None
+    # Counted texts of this attempt that all processes learn from.
+    taught: tuple[Sample, ...] = ()
 
     def __post_init__(self) -> None:
         self.finish_reason = _word(self.finish_reason)

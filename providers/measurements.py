@@ -1,4 +1,5 @@
-"""Turns usage events into rollups of speed and outcome per offer and minute, hour and day.
+"""Turns usage events into rollups of speed and outcome per offer and minute, hour and day; what
+they say of sellers' tokenizers is kept beside them (`counted_texts`).
 
 Reads what the drain has written, in the order of the events' ids, with a position of its own that
 is kept in the transaction of the rollups: each event counts once, and a reader that is behind, or
@@ -16,7 +17,7 @@ from django.db import DataError, transaction
 
 from billing import collector, event_reader
 from billing.event_reader import Attempt
-from providers import credentials, histograms, weights
+from providers import counted_texts, credentials, histograms, weights
 from providers.errors import AccountDoubted, AuthFailed
 from providers.histograms import Histogram
 from providers.models import MeasurementCursor, MeasurementRollup, Offer
@@ -65,6 +66,7 @@ def record(*, now: datetime) -> int:
         found = event_reader.after(int(cursor.event_id), most=BATCH_SIZE)
         if found:
             _apply_what_can_be(found, now)
+            counted_texts.take_up(found)
             cursor.event_id = found[-1].id
             cursor.save(update_fields=["event_id"])
     return len(found)

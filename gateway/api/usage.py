@@ -182,7 +182,6 @@ def _request(row: RequestRow) -> dict[str, Any]:
 
 
 def _attempt(event: UsageEvent) -> dict[str, Any]:
-    ranking = request_list.ranking_of(event)
     return {
         "attempt": event.attempt,
         "sku": event.sku,
@@ -195,9 +194,16 @@ def _attempt(event: UsageEvent) -> dict[str, Any]:
         "price_version": event.price_version_id,
         "cost_usd": usd_text(event.tenant_cost_pico),
         "held": _held(event),
-        "detail": event.detail | ({"ranking": ranking} if ranking else {}),
+        "detail": _detail(event),
         **{name: getattr(event, name) for name in TOKEN_FIELDS},
     }
+
+
+def _detail(event: UsageEvent) -> dict[str, Any]:
+    """Without what it taught of its seller's tokenizer, which is for the house to estimate by."""
+    said = {name: each for name, each in event.detail.items() if name != "taught"}
+    ranking = request_list.ranking_of(event)
+    return said | ({"ranking": ranking} if ranking else {})
 
 
 def _held(event: UsageEvent) -> dict[str, str] | None:

@@ -14,10 +14,10 @@ import msgspec
 
 from billing import basis
 from billing.outcomes import OK
+from billing.samples import Sample
 from billing.usage import CanonicalUsage
 from gateway.dataplane.exchange import Attempt, Exchange
 from gateway.estimates import shapes
-from gateway.estimates.ratios import Sample
 from providers.chat import Candidate
 from providers.wires.usage import joined
 
@@ -175,13 +175,17 @@ def _usage(prompt: Part, answer: Part) -> CanonicalUsage:
 
 
 def teach(exchange: Exchange) -> None:
-    """Let what a good answer counted of text alone measure its offer, once in a while."""
+    """Let what a good answer counted of text alone measure its offer, once in a while. Its event
+    tells the other processes."""
     attempt = exchange.last
     offer, tenant = attempt.candidate.offer, exchange.principal.tenant_id
     if attempt.outcome != OK or not exchange.ratios.wants(offer.model, offer.sku, tenant):
         return
-    for sample in _samples(exchange, attempt, tenant):
-        exchange.ratios.learn(offer.model, offer.sku, sample)
+    attempt.taught = tuple(
+        sample
+        for sample in _samples(exchange, attempt, tenant)
+        if exchange.ratios.learn(offer.model, offer.sku, sample)
+    )
 
 
 def _samples(exchange: Exchange, attempt: Attempt, tenant: int) -> Iterator[Sample]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from billing.holds import SpendScope
+from billing.samples import Sample
 from billing.usage import CanonicalUsage
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.client import Client
@@ -82,7 +83,8 @@ class Prompt:
 @dataclass(slots=True)
 class Attempt:
     """One try at one candidate. `shown` is what the client's transport took of what was `read`;
-    `told` is what the server had counted by then, `asked` what it says afterwards."""
+    `told` is what the server had counted by then, `asked` what it says afterwards; `taught` what
+    its counts say of its tokenizer."""
 
     number: int
     candidate: Candidate
@@ -96,6 +98,7 @@ class Attempt:
     shown: Tally = field(default_factory=Tally)
     told: Told | None = None
     asked: Asked | None = None
+    taught: tuple[Sample, ...] = ()
 
     @property
     def is_dispatched(self) -> bool:

@@ -61,12 +61,12 @@ class Plane:
         self._serving: dict[asyncio.Task[Any], Watchdog] = {}
         self.ratios = Ratios(clock.monotonic)
         breaker = Breaker()
-        unknown_keys = UnknownKeys(self.snapshots.find_key, monotonic=clock.monotonic)
-        self.snapshots.on_change = unknown_keys.forget
+        self._unknown_keys = UnknownKeys(self.snapshots.find_key, monotonic=clock.monotonic)
+        self.snapshots.on_change = self._take_snapshot
         self.pipeline = Pipeline(
             pipe=self.pipe,
             snapshots=self.snapshots,
-            unknown_keys=unknown_keys,
+            unknown_keys=self._unknown_keys,
             settler=self.settler,
             leases=self.leases,
             relay=Relay(
@@ -86,6 +86,10 @@ class Plane:
             ),
             check=self.check,
         )
+
+    def _take_snapshot(self) -> None:
+        self._unknown_keys.forget()
+        self.ratios.share(self.snapshots.current.counted_texts)
 
     async def start(self) -> None:
         self.pulse.start()

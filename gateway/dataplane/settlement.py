@@ -245,6 +245,7 @@ def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDeta
         cancel_applied=attempt.cancel_applied,
         speculation=speculation if isinstance(speculation, dict) else None,
         ranking=explain.kept(exchange.ranking) if attempt.number == 1 else None,
+        taught=attempt.taught,
     )
 
 

@@ -77,6 +77,7 @@ class Settler:
         """Book every attempt; returns what the caller is told."""
         now_ms = self._clock.now_ms()
         charges = [settlement.charge_of(exchange, attempt) for attempt in exchange.attempts]
+        counting.teach(exchange)
         events = [
             (settlement.event_of(exchange, attempt, charge, now_ms=now_ms), charge.charge_nano)
             for attempt, charge in zip(exchange.attempts, charges, strict=True)
@@ -98,7 +99,6 @@ class Settler:
             else [],
         )
         settled = await self._surely(record)
-        counting.teach(exchange)
         return settlement.receipt_of(exchange, exchange.last, charges[-1], settled)
 
     async def void(self, exchange: Exchange) -> None:

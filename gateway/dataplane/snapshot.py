@@ -32,12 +32,14 @@ FIND_KEY_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One consistent view. `epochs` maps a shard to the epoch that Redis must know."""
+    """One consistent view. `epochs` maps a shard to the epoch that Redis must know;
+    `counted_texts` are by model and sku, packed."""
 
     keys: Mapping[KeyHash, Principal] = field(default_factory=dict)
     offers_by_model: OffersByModel = field(default_factory=OffersByModel)
     speeds: Speeds = field(default_factory=dict)
     epochs: Mapping[int, str] = field(default_factory=dict)
+    counted_texts: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
     loaded_ms: int = 0
 
 

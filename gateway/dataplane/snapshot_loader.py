@@ -24,7 +24,7 @@ from gateway.dataplane.snapshot import Snapshot, SourceAway
 from gateway.models import ApiKey, RoutingPolicy
 from gateway.routing.names import OffersByModel
 from gateway.routing.policies import PolicyView
-from providers import measurements, offers
+from providers import counted_texts, measurements, offers
 from providers.chat import OfferView
 
 Scope = tuple[int, str, str]  # tenant, kind, id
@@ -35,6 +35,8 @@ class DatabaseSource:
 
     def __init__(self) -> None:
         self._is_schema_known = False
+        self._counted_texts: dict[tuple[str, str], bytes] = {}
+        self._counted_upto = 0
 
     def load(self, now_ms: int) -> Snapshot:
         close_old_connections()
@@ -48,8 +50,16 @@ class DatabaseSource:
             offers_by_model=offers_by_model(now),
             speeds=measurements.speeds(),
             epochs=dict(ShardEpoch.objects.values_list("shard", "epoch")),
+            counted_texts=self._all_counted_texts(),
             loaded_ms=now_ms,
         )
+
+    def _all_counted_texts(self) -> dict[tuple[str, str], bytes]:
+        """Only what has changed is read again; the others stay the same objects."""
+        found, self._counted_upto = counted_texts.changed(self._counted_upto)
+        if found:
+            self._counted_texts = self._counted_texts | found
+        return self._counted_texts
 
     def check_schema(self) -> None:
         """SchemaNewer where a later release has been here; asked until Postgres has answered."""

@@ -3,6 +3,7 @@
 from providers.models.catalogue import Model, Offer, Provider
 from providers.models.credentials import Credential
 from providers.models.measurements import (
+    CountedTexts,
     HomeBoard,
     Leaderboard,
     MeasurementCursor,
@@ -12,6 +13,7 @@ from providers.models.price_sources import PriceSource
 from providers.models.workers import Worker, WorkerKey
 
 __all__ = [
+    "CountedTexts",
     "Credential",
     "HomeBoard",
     "Leaderboard",

@@ -66,6 +66,21 @@ class MeasurementCursor(models.Model):
         return str(self.event_id)
 
 
+class CountedTexts(models.Model):
+    """The newest texts that an offer's seller counted, packed by `billing.samples`: features and
+    counts. `event_id` is the last usage event of the batch that changed it, and only grows."""
+
+    offer = models.OneToOneField("providers.Offer", on_delete=models.CASCADE, primary_key=True)
+    samples = models.BinaryField()
+    event_id = models.BigIntegerField(db_index=True)
+
+    class Meta:
+        verbose_name_plural = "counted texts"
+
+    def __str__(self) -> str:
+        return f"{self.offer_id} up to {self.event_id}"
+
+
 class Leaderboard(models.Model):
     """The latest ranked rows of one model's board; replaced whole by a refresh.
 

@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from billing import basis
+from billing.samples import SAMPLES_MAX, Sample, packed
 from gateway.estimates import ratios, shapes
-from gateway.estimates.ratios import Estimate, Ratios, Sample
+from gateway.estimates.ratios import Estimate, Ratios
 from tests.factories import openai_request
 
 WORDS = ["fox", "jumps", "lazily", "over", "the", "quick", "brown", "dogs", "window", "of"]
@@ -108,10 +109,9 @@ def test_one_tenant_s_flood_does_not_move_the_others(measured: Ratios) -> None:
 @pytest.mark.parametrize("tokens", [0, 1, 10_000])
 def test_what_no_tokenizer_counts_teaches_nothing(measured: Ratios, tokens: int) -> None:
     for _ in range(50):
-        measured.learn("fox", "a/fox", sample(b"the quick brown fox jumps", tokens))
+        assert not measured.learn("fox", "a/fox", sample(b"the quick brown fox jumps", tokens))
 
     assert estimate(measured, b"x" * 40) == Estimate(10, basis.BYTES)
-    assert measured.fresh == {}
 
 
 def test_a_seller_that_streams_a_token_a_chunk_is_counted_by_its_chunks(measured: Ratios) -> None:
@@ -150,6 +150,68 @@ def test_it_is_taught_at_once_while_little_is_known_and_seldom_afterwards() -> N
     assert measured.wants("fox", "a/fox", 1)
 
 
+def test_what_all_learned_comes_in_place_of_what_one_knew_but_is_on_its_way_to_them() -> None:
+    # given: another process' twelve, and one of our own that nobody else has seen
+    now = [0.0]
+    measured = Ratios(lambda: now[0])
+    theirs, own = list(samples(12, per_word=1)), sample(b"the quick brown fox", 4, tenant=3)
+    measured.learn("fox", "a/fox", own)
+    # when
+    measured.share({("fox", "a/fox"): packed(theirs)})
+    beside = measured._known("fox", "a/fox")
+    assert beside is not None
+    before = list(beside.samples)
+    # then: it stands beside them until it is among them, or does not come any more
+    assert before == [*theirs, own]
+    measured.share({("fox", "a/fox"): packed([own, *theirs])})
+    measured._known("fox", "a/fox")
+    assert list(beside.samples) == [own, *theirs]
+    measured.learn("fox", "a/fox", own._replace(tokens=5))
+    now[0] += 2 * ratios.UNSHARED_S
+    measured.share({("fox", "a/fox"): packed([own, *theirs])})
+    measured._known("fox", "a/fox")
+    assert list(beside.samples) == [own, *theirs]
+    assert not beside.unshared
+
+
+def test_a_process_that_was_told_estimates_as_the_one_that_learned(measured: Ratios) -> None:
+    # given
+    learned = list(samples(20, per_word=3))
+    for each in learned:
+        measured.learn("fox", "a/fox", each)
+    text = prose(200, random.Random(7))
+    # when
+    told = Ratios(Clock())
+    told.share({("fox", "a/fox"): packed(learned)})
+    # then
+    assert estimate(told, text) == estimate(measured, text)
+    assert estimate(told, text, sku="new/fox") == estimate(measured, text, sku="new/fox")
+    assert estimate(told, text).basis == basis.MEASURED
+
+
+def test_one_seller_does_not_say_alone_what_another_s_text_is(measured: Ratios) -> None:
+    # given: the one that counts threefold has the most answers
+    for seller in ("honest/fox", "fair/fox"):
+        for each in samples(10, per_word=1):
+            measured.learn("fox", seller, each)
+    for each in samples(40, per_word=3):
+        measured.learn("fox", "greedy/fox", each)
+    # when
+    found = estimate(measured, prose(200, random.Random(7)), sku="new/fox")
+    # then
+    assert found.tokens == pytest.approx(200, rel=0.03)
+
+
+def test_an_offer_of_many_tenants_is_taught_no_oftener_than_others() -> None:
+    measured = Ratios(lambda: 0.0)
+    for tenant in range(150):
+        for each in samples(1, per_word=1, tenant=tenant):
+            measured.learn("fox", "a/fox", each)
+
+    assert not measured.wants("fox", "a/fox", 1)
+    assert not measured.wants("fox", "a/fox", 999)
+
+
 def test_what_is_kept_is_bounded(measured: Ratios) -> None:
     for tenant in range(50):
         for each in samples(60, per_word=1, tenant=tenant):
@@ -158,7 +220,7 @@ def test_what_is_kept_is_bounded(measured: Ratios) -> None:
         measured.learn("fox", f"s{number}/fox", sample(b"the quick brown", 3))
 
     assert len(measured._offers) == ratios.OFFERS_MAX
-    assert max(len(offer.samples) for offer in measured._offers.values()) <= ratios.SAMPLES_MAX
+    assert max(len(offer.samples) for offer in measured._offers.values()) <= SAMPLES_MAX
 
 
 @pytest.mark.parametrize(

@@ -98,3 +98,16 @@ def test_the_page_says_what_is_held_and_what_happens_when_nobody_decides(
     assert f"{usd_exact(1_600_000_000)} held, in review" in page
     assert REASON in page
     assert f"{usd_exact(56_000_000)} is charged and the rest given back" in page
+
+
+def test_what_an_attempt_taught_of_its_seller_s_tokenizer_is_the_house_s_own(
+    alice: Person, alice_client: Client
+) -> None:
+    # given
+    event = served(alice.tenant, offer(), at=NOW)
+    event.detail["taught"] = [[[1] * 13, 40, 10, alice.tenant.pk, 0]]
+    event.save()
+    # when
+    attempt = attempt_of(alice_client, alice, event)
+    # then
+    assert "taught" not in attempt["detail"]
