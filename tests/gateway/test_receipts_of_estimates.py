@@ -104,9 +104,8 @@ def test_what_an_attempt_taught_of_its_seller_s_tokenizer_is_the_house_s_own(
     alice: Person, alice_client: Client
 ) -> None:
     # given
-    event = served(alice.tenant, offer(), at=NOW)
-    event.detail["taught"] = [[[1] * 13, 40, 10, alice.tenant.pk, 0]]
-    event.save()
+    taught = [[[1] * 13, 40, 10, alice.tenant.pk, 0]]
+    event = served(alice.tenant, offer(), at=NOW, taught=taught)
     # when
     attempt = attempt_of(alice_client, alice, event)
     # then
