@@ -26,7 +26,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from gateway import env
 from tests.browser.market import make_market
 from tests.gateway.console_rows import Priced
-from tests.people import Person, _owner
+from tests.people import Person, owner
 
 START_TIMEOUT_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 20.0
@@ -164,7 +164,7 @@ def _sign_in(context: BrowserContext, person: Person, url: str) -> None:
 @pytest.fixture
 def alice(transactional_db: None, redis_client: redis.Redis) -> Person:
     """The same Alice, in committed rows that the server sees."""
-    return _owner("alice", "Aurora")
+    return owner("alice", "Aurora")
 
 
 @pytest.fixture

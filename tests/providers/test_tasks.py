@@ -95,6 +95,7 @@ def test_every_task_of_the_clockwork_leaves_a_note(redis_client: redis.Redis) ->
         gateway_tasks.recharge_credit,
         gateway_tasks.tell_of_budgets,
         gateway_tasks.read_price_sources,
+        gateway_tasks.forget_old,
     ):
         task()
 
