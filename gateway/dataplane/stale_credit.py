@@ -4,6 +4,7 @@ Asked only where a tenant is turned away for its credit or its status. PostgreSQ
 once a second for each of them; while it is away what Redis says stands.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -30,6 +31,7 @@ class StaleCredit:
         self._pipe = pipe
         self._monotonic = monotonic
         self._known: OrderedDict[int, tuple[float, int]] = OrderedDict()
+        self._asking: dict[int, asyncio.Future[int | None]] = {}
 
     async def check(self, tenant: int, refused: Refused) -> None:
         if refused.code not in BY_TENANT or refused.window != CREDIT:
@@ -52,7 +54,17 @@ class StaleCredit:
         asked_at, version = self._known.get(tenant, (0.0, 0))
         if tenant in self._known and now - asked_at < KNOWN_FOR_S:
             return version
-        found = await self._lookup(tenant)
+        # A crowd that is turned away asks once: its look-ups would keep those of keys waiting.
+        asking = self._asking.get(tenant)
+        if asking is None:
+            asking = self._asking[tenant] = asyncio.ensure_future(self._ask(tenant, now))
+        return await asyncio.shield(asking)
+
+    async def _ask(self, tenant: int, now: float) -> int | None:
+        try:
+            found = await self._lookup(tenant)
+        finally:
+            del self._asking[tenant]
         if found is not None:
             self._known[tenant] = (now, found)
             self._known.move_to_end(tenant)
