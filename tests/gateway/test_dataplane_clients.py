@@ -198,6 +198,9 @@ def test_two_hundred_at_once_on_credit_for_fifty_admit_exactly_fifty(
     needed = refused.json()["error"]["metadata"]["needed_usd"]
     hold_nano = round(float(needed) * 10**9)
     alice = the_world.caller(credit_nano=50 * hold_nano)
+    # Known before the crowd comes: a key's first look-up may be 503, and is not what this is about.
+    known = httpx.get(f"{the_world.plane.url}/v1/key", headers=alice.headers)
+    assert known.status_code == 200
     decided = threading.Semaphore(0)
 
     def ask(_: int) -> int:
@@ -211,6 +214,7 @@ def test_two_hundred_at_once_on_credit_for_fifty_admit_exactly_fifty(
             answer = client.send(request)
             if answer.status_code != 200:
                 decided.release()
+            assert answer.status_code in (200, 402), answer.text
             return answer.status_code
 
     # when
