@@ -70,19 +70,28 @@ def register_of(
     """The register of a cap in the window that `now` is in."""
     span = _span_at(window, zone, now)
     scope = (tenant_id, kind, scope_id)
-    return _register(scope, span, used([tenant_id], [kind], span).get(scope, 0), now)
+    own = used([tenant_id], [kind], span)
+    makers = made_keys.lines([tenant_id]) if kind == ScopeKind.KEY else {}
+    spent = own | _with_made_keys(makers, own)
+    return _register(scope, span, spent.get(scope, 0), now)
 
 
 def of_quotas(quotas: Iterable[Quota], now: datetime) -> dict[int, CapRegister]:
     """The registers of caps by their id. Caps of one window and time zone are read together:
     however many of them a tenant has, its usage is read once."""
     alike: dict[Window, list[Quota]] = defaultdict(list)
+    of_keys: set[int] = set()
     for quota in quotas:
         alike[quota.window, quota.tenant.time_zone].append(quota)
+        if quota.scope_kind == ScopeKind.KEY:
+            of_keys.add(quota.tenant_id)
+    # Who made which key is the same in every window.
+    makers = made_keys.lines(of_keys) if of_keys else {}
     found = {}
     for (window, zone), members in alike.items():
         span = _span_at(window, zone, now)
-        spent = used({q.tenant_id for q in members}, {q.scope_kind for q in members}, span)
+        own = used({q.tenant_id for q in members}, {q.scope_kind for q in members}, span)
+        spent = own | _with_made_keys(makers, own)
         for quota in members:
             scope = _scope_of(quota)
             found[int(quota.pk)] = _register(scope, span, spent.get(scope, 0), now)
@@ -136,13 +145,15 @@ def used(tenants: Collection[int], kinds: Collection[str], span: Span) -> dict[S
             (tenant_id, kind, scope_id): int(pico)
             for tenant_id, kind, scope_id, pico in cursor.fetchall()
         }
-    return found | _with_made_keys(tenants, found) if ScopeKind.KEY in kinds else found
+    return found
 
 
-def _with_made_keys(tenants: Collection[int], own: Mapping[Scope, int]) -> dict[Scope, int]:
+def _with_made_keys(
+    makers: Mapping[tuple[int, int], tuple[int, ...]], own: Mapping[Scope, int]
+) -> dict[Scope, int]:
     """What keys used together with the keys that they made."""
     found: dict[Scope, int] = {}
-    for (tenant_id, made), line in made_keys.lines(tenants).items():
+    for (tenant_id, made), line in makers.items():
         used_by_made = own.get((tenant_id, ScopeKind.KEY, str(made)), 0)
         for maker in line:
             scope = (tenant_id, ScopeKind.KEY.value, str(maker))
