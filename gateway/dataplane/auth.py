@@ -1,7 +1,8 @@
 """Whose call this is: from the key's hash to a Principal, from memory.
 
 A key that the snapshot does not know is looked up in Postgres once for all who ask at the same
-time, and remembered as unknown for a while. Revocation is not decided here: the hold script
+time, and what was found is remembered: a new key until the snapshot has it, an unknown one for a
+while. Revocation is not decided here: the hold script
 reads the key's status, so that it takes effect at the next call in every process. Postgres
 away is our outage, never a wrong key.
 """
@@ -20,8 +21,10 @@ INFERENCE = "inference"
 KEY_PREFIX = b"tk-"
 KEY_BYTES_MAX = 200
 KEY_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
-UNKNOWN_KEYS_MAX = 10_000
+ANSWERS_MAX = 10_000
 UNKNOWN_FOR_S = 10.0
+# No longer than a snapshot may be behind.
+FOUND_FOR_S = 1.0
 ASKED_AT_ONCE_MAX = 200
 
 KeyHash = bytes
@@ -85,13 +88,13 @@ class UnknownKeys:
     def __init__(self, lookup: Lookup, *, monotonic: Callable[[], float]) -> None:
         self._lookup = lookup
         self._monotonic = monotonic
-        self._unknown: OrderedDict[KeyHash, float] = OrderedDict()
+        self._answers: OrderedDict[KeyHash, tuple[float, Principal | None]] = OrderedDict()
         self._asking: dict[KeyHash, asyncio.Task[Principal | None]] = {}
 
     async def find(self, key_hash: KeyHash) -> Principal | None:
-        until = self._unknown.get(key_hash)
+        until, known = self._answers.get(key_hash, (None, None))
         if until is not None and self._monotonic() < until:
-            return None
+            return known
         asking = self._asking.get(key_hash)
         if asking is None:
             if len(self._asking) >= ASKED_AT_ONCE_MAX:
@@ -102,15 +105,15 @@ class UnknownKeys:
         return await asyncio.shield(asking)
 
     def forget(self) -> None:
-        """Keys may have been made since: called when a new snapshot is in force."""
-        self._unknown.clear()
+        """Keys may have been made or changed since: called when a new snapshot is in force."""
+        self._answers.clear()
 
     async def _ask(self, key_hash: KeyHash) -> Principal | None:
         found = await self._lookup(key_hash)
-        if found is None:
-            self._unknown[key_hash] = self._monotonic() + UNKNOWN_FOR_S
-            while len(self._unknown) > UNKNOWN_KEYS_MAX:
-                self._unknown.popitem(last=False)
+        known_for_s = UNKNOWN_FOR_S if found is None else FOUND_FOR_S
+        self._answers[key_hash] = (self._monotonic() + known_for_s, found)
+        while len(self._answers) > ANSWERS_MAX:
+            self._answers.popitem(last=False)
         return found
 
 

@@ -26,8 +26,9 @@ LOOK_EVERY_S = 1.0
 RELOAD_EVERY_S = 15.0
 # Cold shards make many requests ask for a reload at once; they share one, and not too often.
 FORCED_EVERY_S = 0.25
-# A caller whose key is not in the snapshot waits so long for Postgres, then hears 503.
-FIND_KEY_TIMEOUT_S = 1.0
+# A caller whose key is not in the snapshot waits so long for Postgres, then hears 503. Long enough
+# for a connection to be opened on a busy machine.
+FIND_KEY_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class Load:
     timeout_s: float = 60.0
     told_pico: dict[str, int] = field(default_factory=dict)
     statuses: list[int] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
 
     def ask(self, model: str = FOX, *, stream: bool = False) -> int:
         body = question(model, stream=True, max_tokens=STREAMED_MAX) if stream else question(model)
@@ -43,6 +44,8 @@ class Load:
         if answer.status_code == 200:
             usage = _usage_of(answer, stream=stream)
             self.told_pico[answer.headers["x-request-id"]] = int(usage["cost"] * PICO)
+        else:
+            self.refusals.append(answer.text)
         return answer.status_code
 
     @contextlib.contextmanager

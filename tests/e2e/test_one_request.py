@@ -1,6 +1,7 @@
 """One request from HTTP to the leaderboard; every figure is compared with one computed by hand."""
 
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import httpx
@@ -90,13 +91,10 @@ def test_a_streamed_request_is_paid_posted_shown_and_ranked(stack: Stack) -> Non
     assert sku.rpartition("/")[2] in page.text
 
     # and the board ranks the offer at the price that it published
-    [row] = stack.eventually(
-        lambda: [r for r in _board(stack) if r["sku"] == sku and r["requests"] >= 1],
-        timeout_s=20,
-    )
+    board, row = stack.eventually(partial(_ranked, stack, sku), timeout_s=20)
     assert row["list"]["output_pico"] == price["output_pico"]
     assert row["list"]["price_version"] == price["id"]
-    assert row["effective"]["pico"] == _effective_by_hand(stack, price)
+    assert row["effective"]["pico"] == _effective_by_hand(board["mix"], price)
 
 
 def _credit_left(stack: Stack, tenant: int) -> int:
@@ -117,14 +115,15 @@ def _whole_board(stack: Stack) -> dict[str, Any]:
     return board
 
 
-def _board(stack: Stack) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = _whole_board(stack)["rows"]
-    return rows
+def _ranked(stack: Stack, sku: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The board and the offer's row of it, of one reading: the mix changes with each request."""
+    board = _whole_board(stack)
+    rows = [row for row in board["rows"] if row["sku"] == sku and row["requests"] >= 1]
+    return (board, rows[0]) if rows else None
 
 
-def _effective_by_hand(stack: Stack, price: dict[str, int]) -> int:
+def _effective_by_hand(mix: dict[str, int], price: dict[str, int]) -> int:
     """Too few samples for a cache-hit rate: the mix at list price, nothing assumed cached."""
-    mix = _whole_board(stack)["mix"]
     tokens_in = mix["uncached_tokens"] + mix["cached_tokens"]
     total = tokens_in * price["input_pico"] + mix["output_tokens"] * price["output_pico"]
     return round(Decimal(total) / mix["output_tokens"])

@@ -5,14 +5,14 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
 
 from billing import registers
 from gateway.dataplane import request_id
-from gateway.dataplane.auth import UnknownKeys, key_hash_of
+from gateway.dataplane.auth import Principal, UnknownKeys, key_hash_of
 from gateway.dataplane.budget import Budget
 from gateway.dataplane.client import Client
 from gateway.dataplane.limits import Limits
@@ -134,6 +134,30 @@ async def test_an_unknown_key_is_looked_up_once_for_all_and_remembered() -> None
     assert asked == [b"k"]
     # and: not for ever, and not beyond a new snapshot
     now = 11.0
+    await unknown.find(b"k")
+    unknown.forget()
+    await unknown.find(b"k")
+    assert len(asked) == 3
+
+
+async def test_a_new_key_is_not_looked_up_for_each_request_until_a_snapshot_has_it() -> None:
+    # given
+    asked: list[bytes] = []
+    now = 0.0
+    principal = cast(Principal, object())
+
+    async def lookup(key_hash: bytes) -> Principal:
+        asked.append(key_hash)
+        return principal
+
+    unknown = UnknownKeys(lookup, monotonic=lambda: now)
+    # when
+    found = [await unknown.find(b"k") for _ in range(50)]
+    # then
+    assert found == [principal] * 50
+    assert asked == [b"k"]
+    # and: no longer than a snapshot may be behind
+    now = 1.01
     await unknown.find(b"k")
     unknown.forget()
     await unknown.find(b"k")
