@@ -2,7 +2,7 @@
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 VENV := .venv/bin/python
 
-.PHONY: up down demo worker test check install lock sbom
+.PHONY: up down demo worker test suites check install lock sbom
 
 up: install
 	@exec $(VENV) -m gateway.runtime.up
@@ -27,6 +27,11 @@ install:
 test:
 	@$(PYTHON) -m gateway.runtime.bootstrap dev worker
 	@exec .ci/test
+
+# Whole installations, official clients, browsers, benches in short.
+suites:
+	@$(PYTHON) -m gateway.runtime.bootstrap dev worker
+	@exec .ci/suites
 
 check:
 	@$(PYTHON) -m gateway.runtime.bootstrap dev
