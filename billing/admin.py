@@ -34,7 +34,6 @@ from billing.invoicing.admin import (
     InvoiceAdmin,
     PaymentAdmin,
     PayoutAdmin,
-    TopUpAdmin,
 )
 from billing.ledger_admin import AccountAdmin, EntryAdmin, TransferAdmin
 from billing.limits_admin import CreditAlertAdmin
@@ -79,6 +78,7 @@ from billing.price_list_admin import (
     PriceRuleAdmin,
 )
 from billing.processor_admin import DisputeAdmin, ProcessorEventAdmin
+from billing.purchase_admin import TopUpAdmin
 from billing.rebate_admin import RebateScaleAdmin, VolumeRebateAdmin
 from billing.refused_settle_admin import RefusedSettleAdmin
 

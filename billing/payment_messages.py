@@ -7,13 +7,14 @@ an account at a processor may serve other shops too. What a person has to look a
 
 import hashlib
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import transaction
 
-from billing import apart, payment_facts, returns, topups
+from billing import apart, audit, payment_facts, returns, topups
 from billing.errors import CreditRefused, PaymentDoubted, PaymentUnknown
 from billing.models import ProcessorEvent
 from billing.payment_facts import Disputed, Fact, Failed, Paid, Refunded
@@ -80,6 +81,29 @@ def doubt(told: Told, *, why: str) -> None:
         },
     )
     logger.error("processor event %s, %s: %s", told.event_id, told.kind, why)
+
+
+def resolve(ids: Collection[int], *, note: str, actor: str, now: datetime) -> int:
+    """Say that a person has looked at these, and what was done; returns how many waited for that.
+    No money moves by it."""
+    if not note.strip():
+        raise CreditRefused("somebody says what was done")
+    with transaction.atomic():
+        events = ProcessorEvent.objects.select_for_update().order_by("pk")
+        waiting = list(events.filter(pk__in=ids, state=State.REVIEW))
+        for event in waiting:
+            event.state = State.DONE
+            event.save(update_fields=["state"])
+            audit.record(
+                actor=actor,
+                action="processor_event.resolve",
+                subject=event.event_id,
+                before={"state": str(State.REVIEW), "outcome": event.outcome},
+                after={"state": str(State.DONE)},
+                reason=note.strip(),
+                now=now,
+            )
+    return len(waiting)
 
 
 def retry_due(*, seller: dict[str, str], now: datetime) -> int:

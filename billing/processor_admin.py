@@ -1,10 +1,27 @@
 """What the payment processor told, in the admin console: disputes and messages."""
 
-from unfold.decorators import display
+from typing import Any, Final
 
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils import timezone
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from billing import payment_messages
 from billing.admin_pages import ReadOnlyAdmin
 from billing.invoicing.admin import cents_shown
 from billing.models import Dispute, ProcessorEvent
+
+RESOLVED_MAX: Final = 500
+
+
+class ResolveForm(forms.Form):
+    note = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
 
 
 class DisputeAdmin(ReadOnlyAdmin):
@@ -43,6 +60,35 @@ class ProcessorEventAdmin(ReadOnlyAdmin):
     list_filter = ("state", "kind")
     search_fields = ("event_id", "reference")
     ordering = ("-pk",)
+    actions = ("resolve",)
+
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("billing.change_processorevent")
+
+    @admin.action(description="Say what was done about them…", permissions=["resolve"])
+    def resolve(
+        self, request: HttpRequest, chosen: "QuerySet[ProcessorEvent]"
+    ) -> HttpResponse | None:
+        rows = list(chosen.filter(state=ProcessorEvent.State.REVIEW)[:RESOLVED_MAX])
+        form = ResolveForm(request.POST if "_confirm" in request.POST else None)
+        if form.is_valid():
+            done = payment_messages.resolve(
+                [row.pk for row in rows],
+                note=form.cleaned_data["note"],
+                actor=request.user.get_username(),
+                now=timezone.now(),
+            )
+            self.message_user(request, f"{done} messages are resolved.")
+            return None
+        context: dict[str, Any] = {
+            **self.admin_site.each_context(request),
+            "title": "Resolve messages",
+            "form": form,
+            "rows": rows,
+            "checkbox": ACTION_CHECKBOX_NAME,
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/resolve_messages.html", context)
 
     @display(
         description="State",

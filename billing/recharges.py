@@ -14,6 +14,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q, Sum
 
 from billing import apart, audit, credit, topups
+from billing.invoicing import periods
 from billing.models import Recharge, Refund, Tenant, TopUp
 from billing.money import PICO_PER_CENT
 
@@ -70,15 +71,23 @@ def _is_due(recharge: Recharge, now: datetime) -> bool:
     went_back = Refund.objects.filter(topup__tenant=recharge.tenant)
     if went_back.filter(issued_at__gt=now - REFUND_PAUSE).exists():
         return False
-    month = bought.filter(
-        created_at__year=now.year,
-        created_at__month=now.month,
-        state__in=(State.PAID, State.REVIEW),
-    ).aggregate(total=Sum("net_cents"))["total"]
-    if (month or 0) + recharge.amount_cents > recharge.monthly_max_cents:
+    if _of_month_cents(recharge.tenant, now) + recharge.amount_cents > recharge.monthly_max_cents:
         return False
     left_pico = credit.balance(recharge.tenant, now=now).left_pico
     return left_pico < recharge.below_cents * PICO_PER_CENT
+
+
+def _of_month_cents(tenant: Tenant, now: datetime) -> int:
+    """What was bought by itself in the month of the tenant's calendar, of which no one knows that
+    it failed. A purchase is of the month that it was started in, whenever it is paid."""
+    began = periods.this_month(now, tenant.time_zone).start
+    bought = TopUp.objects.filter(
+        tenant=tenant,
+        is_automatic=True,
+        created_at__gte=began,
+        state__in=(State.PAID, State.REVIEW),
+    )
+    return bought.aggregate(total=Sum("net_cents"))["total"] or 0
 
 
 def _start(recharge: Recharge, now: datetime) -> bool:

@@ -27,11 +27,11 @@ def refunded(fact: Refunded, *, seller: dict[str, str], now: datetime) -> str:
     """Money went back to the payer, in all so far: take back credit and tax in proportion."""
     with transaction.atomic():
         topup = _payment(fact.reference)
-        total = min(fact.refunded_cents, topup.total_cents)
+        total = _bounded(topup, fact.refunded_cents)
         if total <= topup.refunded_cents:
             return "known already"
         topup.refunded_cents = total
-        return _reckon(topup, cause=Cause.REFUND, seller=seller, now=now)
+        return reckon(topup, cause=Cause.REFUND, seller=seller, now=now)
 
 
 def disputed(fact: Disputed, *, seller: dict[str, str], now: datetime) -> str:
@@ -47,26 +47,30 @@ def disputed(fact: Disputed, *, seller: dict[str, str], now: datetime) -> str:
         dispute.amount_cents = max(dispute.amount_cents, fact.amount_cents)
         dispute.save()
         taken = [each.amount_cents for each in topup.disputes.all() if each.is_taken]
-        topup.disputed_cents = min(sum(taken), topup.total_cents)
+        topup.disputed_cents = _bounded(topup, sum(taken))
         if dispute.is_taken:
             recharge = Recharge.objects.filter(tenant=topup.tenant)
             recharge.update(is_on=False, failure=ALSO_OFF)
         logger.warning("dispute %s of payment %s: %s", dispute, fact.reference, fact.stage)
-        return _reckon(topup, cause=Cause.DISPUTE, seller=seller, now=now)
+        return reckon(topup, cause=Cause.DISPUTE, seller=seller, now=now)
 
 
 def _payment(reference: str) -> TopUp:
     """The purchase that this payment was for, locked; PaymentUnknown where there is none yet."""
-    paid = TopUp.objects.filter(
-        payment_reference=reference, state__in=(TopUp.State.PAID, TopUp.State.REVIEW)
-    ).first()
+    paid = TopUp.objects.filter(payment_reference=reference).first()
     topup = topups.locked(str(paid.key)) if paid and reference else None
     if topup is None:
         raise PaymentUnknown("no such payment")
     return topup
 
 
-def _reckon(topup: TopUp, *, cause: str, seller: dict[str, str], now: datetime) -> str:
+def _bounded(topup: TopUp, cents: int) -> int:
+    """No more goes back than was paid; how much that is stands where it is not under review."""
+    is_doubted = topup.state == TopUp.State.REVIEW
+    return cents if is_doubted else min(cents, topup.total_cents)
+
+
+def reckon(topup: TopUp, *, cause: str, seller: dict[str, str], now: datetime) -> str:
     """Take back, or give back, what is between what is gone and what was taken so far."""
     if topup.state != TopUp.State.PAID:
         topup.save()

@@ -31,6 +31,7 @@ STARTED_LASTS: Final = timedelta(hours=24)
 STARTED_MAX: Final = 20
 FAILURES_MAX: Final = 3
 State = TopUp.State
+OPEN: Final = (State.STARTED, State.REVIEW)
 
 
 def start(*, tenant: Tenant, net_cents: int, created_by: str, now: datetime) -> TopUp:
@@ -73,7 +74,7 @@ def paid(fact: Paid, *, seller: dict[str, str], now: datetime) -> str:
         topup = locked(fact.key)
         if topup is None:
             raise PaymentUnknown("no such top-up")
-        if topup.state in (State.PAID, State.REVIEW) and topup.payment_reference:
+        if topup.payment_reference:
             if topup.payment_reference != fact.reference[:120]:
                 raise PaymentDoubted(f"paid twice: {topup.payment_reference}, {fact.reference}")
             return "known already"
@@ -86,21 +87,26 @@ def paid(fact: Paid, *, seller: dict[str, str], now: datetime) -> str:
             topup.save()
             logger.error("top-up %s: %s", topup.key, topup.failure)
             return "another sum than asked for: review"
-        topup.grant = grant(topup, topup.net_cents, "bought")
-        post_tax(topup, topup.tax_cents, key=f"topup:{topup.key}:tax")
-        topup.state = State.PAID
-        topup.failure = ""
-        topup.save()
-        receipts.issue(topup, seller=seller, now=now)
-        Recharge.objects.filter(tenant=topup.tenant).update(failures=0, failure="")
+        complete(topup, seller=seller, now=now)
     return "granted"
 
 
+def complete(topup: TopUp, *, seller: dict[str, str], now: datetime) -> None:
+    """Grant what this locked purchase has bought, with its tax and its receipt."""
+    topup.grant = grant(topup, topup.net_cents, "bought")
+    post_tax(topup, topup.tax_cents, key=f"topup:{topup.key}:tax")
+    topup.state, topup.failure = State.PAID, ""
+    topup.save()
+    receipts.issue(topup, seller=seller, now=now)
+    Recharge.objects.filter(tenant=topup.tenant).update(failures=0, failure="")
+
+
 def failed(fact: Failed, *, now: datetime) -> str:
-    """The payment did not go through; automatic ones stop after a few in a row."""
+    """The payment did not go through; automatic ones stop after a few in a row. Told late, it also
+    ends a purchase that waits for a person because nobody could say what became of it."""
     with transaction.atomic():
         topup = locked(fact.key)
-        if topup is None or topup.state != State.STARTED:
+        if topup is None or topup.payment_reference or topup.state not in OPEN:
             return "nothing to fail"
         topup.state, topup.failure, topup.ended_at = State.FAILED, fact.why[:200], now
         topup.due_at = None

@@ -15,7 +15,6 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html_join
 from unfold.decorators import action, display
 from unfold.widgets import (
     UnfoldAdminDateWidget,
@@ -30,7 +29,7 @@ from billing.audited_admin import AuditedAdmin
 from billing.dollar_field import DollarField
 from billing.errors import BillingError
 from billing.invoicing import documents, runs, settling
-from billing.models import BillingProfile, CreditNote, Invoice, Payment, Payout, Tenant, TopUp
+from billing.models import BillingProfile, CreditNote, Invoice, Payment, Payout, Tenant
 from billing.money import PICO_PER_CENT
 
 State = Invoice.State
@@ -325,56 +324,6 @@ class PaymentAdmin(ReadOnlyAdmin):
     @display(description="Amount", ordering="amount_cents")
     def amount(self, payment: Payment) -> str:
         return cents_shown(payment.amount_cents)
-
-
-class TopUpAdmin(ReadOnlyAdmin):
-    """What was bought. `review`: paid, but another sum than was asked for; nothing was granted."""
-
-    list_display = (
-        "created_at",
-        "tenant",
-        "status",
-        "net",
-        "tax",
-        "returned",
-        "payment_reference",
-        "document",
-        "failure",
-    )
-    list_filter = ("state", "is_automatic", "tenant")
-    search_fields = ("payment_reference", "tenant__name", "receipt__number")
-    list_select_related = ("tenant", "receipt")
-    ordering = ("-pk",)
-
-    @display(
-        description="State",
-        label={"paid": "success", "started": "info", "failed": "warning", "review": "danger"},
-    )
-    def status(self, topup: TopUp) -> str:
-        return topup.state
-
-    @display(description="Credit", ordering="net_cents")
-    def net(self, topup: TopUp) -> str:
-        return cents_shown(topup.net_cents)
-
-    @display(description="Tax", ordering="tax_cents")
-    def tax(self, topup: TopUp) -> str:
-        return cents_shown(topup.tax_cents)
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[TopUp]:
-        return super().get_queryset(request).prefetch_related("refunds")
-
-    @display(description="Documents", ordering="receipt__number")
-    def document(self, topup: TopUp) -> str:
-        receipt = getattr(topup, "receipt", None)
-        documents = [(reverse("receipt-pdf", args=[receipt.pk]), receipt.number)] if receipt else []
-        for refund in topup.refunds.all():
-            documents.append((reverse("refund-pdf", args=[refund.pk]), refund.number))
-        return format_html_join(" ", '<a class="house-link" href="{}">{}</a>', documents)
-
-    @display(description="Taken back", ordering="returned_cents")
-    def returned(self, topup: TopUp) -> str:
-        return cents_shown(topup.returned_cents)
 
 
 class PayoutAdmin(ReadOnlyAdmin):

@@ -27,6 +27,12 @@ def month(year: int, number: int, time_zone: str) -> Period:
     )
 
 
+def this_month(now: datetime, time_zone: str) -> Period:
+    """The month that `now` is in, on the tenant's calendar."""
+    local = now.astimezone(ZoneInfo(time_zone))
+    return month(local.year, local.month, time_zone)
+
+
 def last_month(now: datetime, time_zone: str) -> Period:
     """The month before the one that `now` is in, on the tenant's calendar."""
     local = now.astimezone(ZoneInfo(time_zone))

@@ -40,7 +40,9 @@ class RechargeForm(PlainForm):
     below_usd = _sum_field("When less is left than, $", minimum=0)
     amount_usd = _sum_field("Buy, $", minimum=topups.NET_CENTS_MIN // 100)
     monthly_max_usd = _sum_field(
-        "At most per month, $", "In UTC, before tax.", minimum=topups.NET_CENTS_MIN // 100
+        "At most per month, $",
+        "A month of your calendar, before tax.",
+        minimum=topups.NET_CENTS_MIN // 100,
     )
 
     def clean(self) -> dict[str, Any]:

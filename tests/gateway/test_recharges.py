@@ -287,6 +287,52 @@ def test_a_card_whose_payer_disputes_is_left_alone(card: Recharge, processor: Pr
     assert (card.is_on, card.failure) == (False, returns.ALSO_OFF)
 
 
+@pytest.mark.parametrize(
+    ("zone", "last_minute"),
+    [
+        ("Pacific/Kiritimati", datetime(2026, 11, 30, 9, 59, tzinfo=UTC)),
+        ("UTC", datetime(2026, 11, 30, 23, 59, tzinfo=UTC)),
+        ("America/Los_Angeles", datetime(2026, 12, 1, 7, 59, tzinfo=UTC)),
+        ("Asia/Kathmandu", datetime(2026, 11, 30, 18, 14, tzinfo=UTC)),
+    ],
+)
+def test_the_month_s_sum_is_that_of_the_tenant_s_calendar(
+    zone: str, last_minute: datetime, alice: Person, card: Recharge, processor: Processor
+) -> None:
+    # given: all of the month's sum was bought on its first day
+    Tenant.objects.update(time_zone=zone)
+    began = last_minute - timedelta(days=29, hours=20)
+    for minutes in (0, 11, 22):
+        run((began - START) / timedelta(minutes=1) + minutes)
+        spend_all(alice)
+    assert states() == [State.PAID] * 3
+    # when
+    run((last_minute - START) / timedelta(minutes=1))
+    # then: none in its last minute, one in the next month's first
+    assert states() == [State.PAID] * 3
+    run((last_minute - START) / timedelta(minutes=1) + 1)
+    assert states() == [State.PAID] * 4
+
+
+def test_a_purchase_that_is_paid_after_its_month_is_of_the_month_it_was_started_in(
+    alice: Person, card: Recharge, processor: Processor
+) -> None:
+    # given: a timeout in November's last minutes, in the tenant's zone
+    Tenant.objects.update(time_zone="America/Los_Angeles")
+    late = (datetime(2026, 12, 1, 7, 58, tzinfo=UTC) - START) / timedelta(minutes=1)
+    processor.faults += ["500", "reset"]
+    processor.is_listing = False
+    run(late)
+    assert states() == [State.STARTED]
+    # when: it is paid in December, and December buys for itself
+    for minutes in (60, 80, 100, 120, 140):
+        run(late + minutes)
+        spend_all(alice)
+    # then
+    assert states() == [State.PAID] * 4
+    assert len(set(processor.seen_keys)) == 4
+
+
 def test_two_processes_open_one_purchase(card: Recharge, processor: Processor) -> None:
     assert recharges.start_due(now=START) == 1
     assert not recharges._start(card, START)
