@@ -73,6 +73,14 @@ def counted(exchange: Exchange, attempt: Attempt) -> Counted:
     )
 
 
+def is_told(attempt: Attempt) -> bool:
+    """Whether the seller counted a good answer: nobody else need be asked."""
+    stated, *_ = stated_by_seller(attempt)
+    if stated is None or attempt.outcome != OK:
+        return False
+    return bool(stated.output_tokens) or not attempt.read.size
+
+
 def stated_by_seller(
     attempt: Attempt,
 ) -> tuple[CanonicalUsage | None, CanonicalUsage | None, str]:

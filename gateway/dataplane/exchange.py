@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from billing import outcomes
 from billing.holds import SpendScope
+from billing.outcomes import STOPPED
 from billing.samples import Sample
 from billing.usage import CanonicalUsage
 from gateway.dataplane.auth import Principal
@@ -104,6 +106,13 @@ class Attempt:
     def is_dispatched(self) -> bool:
         """Whether a seller may have worked on it: refusals and failures to connect cost nothing."""
         return self.failure is None or self.failure.charged
+
+    @property
+    def is_billable(self) -> bool:
+        """The tenant pays, unless it broke off with nothing shown."""
+        if self.outcome != STOPPED and not outcomes.of(self.outcome).broke_off:
+            return True
+        return self.shown.chunks > 0
 
     def show(self, chunk: Chunk) -> None:
         """The client's transport took a chunk."""

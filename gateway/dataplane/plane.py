@@ -15,6 +15,7 @@ from gateway.dataplane.leases import Leases
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pipeline import Pipeline
 from gateway.dataplane.pulse import Pulse
+from gateway.dataplane.recounting import Recounting
 from gateway.dataplane.redis_pipe import RedisAddress, RedisPipe
 from gateway.dataplane.redis_watch import RedisWatch
 from gateway.dataplane.relay import Relay
@@ -76,6 +77,7 @@ class Plane:
                 clock=clock,
                 pulse=self.pulse,
                 afterwards=Afterwards(self.upstream),
+                recounting=Recounting(self.upstream, clock.monotonic),
             ),
             breaker=breaker,
             ratios=self.ratios,

@@ -26,6 +26,7 @@ from gateway.dataplane.afterwards import Afterwards
 from gateway.dataplane.exchange import Attempt, Exchange
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pulse import Pulse
+from gateway.dataplane.recounting import Recounting
 from gateway.dataplane.stopwatch import Clock, Stopwatch
 from gateway.dataplane.watchdog import (
     ClientLeft,
@@ -69,12 +70,14 @@ class Relay:
     clock: Clock
     pulse: Pulse
     afterwards: Afterwards
+    recounting: Recounting
 
     async def run(self, exchange: Exchange) -> None:
         """Try the candidates in order until one has shown something or succeeded; what our own
-        worker did of it is asked for where it was not said."""
+        worker did of it is asked for where it was not said, or can count what another did not."""
         await self._try_all(exchange)
         await self.afterwards.ask(exchange)
+        await self.recounting.ask(exchange)
 
     async def _try_all(self, exchange: Exchange) -> None:
         for number, candidate in enumerate(exchange.candidates, start=1):

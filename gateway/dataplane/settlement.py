@@ -8,7 +8,7 @@ pinned at admission. The settle is never lost: what Redis does not take goes to 
 
 from dataclasses import dataclass
 
-from billing import basis, events, outcomes, rating
+from billing import basis, events, rating
 from billing.events import AttemptDetail, AttemptEvent, Estimated
 from billing.holds import Settled
 from billing.money import PICO_PER_NANO, REGISTER_NANO_MAX, nano_ceil
@@ -52,7 +52,7 @@ class Charge:
 def charge_of(exchange: Exchange, attempt: Attempt) -> Charge:
     """What this attempt costs the tenant and us, as far as it got."""
     found = counting.counted(exchange, attempt)
-    if not _billable(attempt):
+    if not attempt.is_billable:
         return _unpaid(exchange, attempt, found)
     try:
         price, tenant_pico = _rate(exchange, attempt, found.usage, attempt.candidate.prices)
@@ -160,12 +160,6 @@ def _rate(
 def _served_tier(exchange: Exchange, attempt: Attempt) -> int:
     """The tier that is billed: the one that served, which need not be the one asked for."""
     return tiers.served(attempt.reader.served_tier, asked=exchange.request.service_tier)
-
-
-def _billable(attempt: Attempt) -> bool:
-    if attempt.outcome != STOPPED and not outcomes.of(attempt.outcome).broke_off:
-        return True
-    return attempt.shown.chunks > 0
 
 
 def _supplier_pico(exchange: Exchange, attempt: Attempt, usage: CanonicalUsage | None) -> int:

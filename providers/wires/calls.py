@@ -1,9 +1,11 @@
-"""How an in-house worker is asked what one call used: the id that it came with, and the answer."""
+"""How an in-house worker is asked what a call used: by the id that it came with, or, where another
+seller answered it, by the call itself and that answer."""
 
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
-from providers.wires.openai import endpoint
+from providers.chat import ChatRequest, OfferView, UpstreamCall
+from providers.wires.openai import OpenAIWire, endpoint
 from providers.wires.usage import SUBSET, OpenAIUsage, from_openai
 
 
@@ -11,6 +13,8 @@ class _Told(msgspec.Struct):
     usage: OpenAIUsage | None = None
 
 
+_wire = OpenAIWire()
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _told = msgspec.json.Decoder(_Told).decode
 
 
@@ -21,6 +25,17 @@ def call_id(request_id: str, attempt: int) -> str:
 
 def url(base_url: str, call: str) -> str:
     return f"{endpoint(base_url, 'calls')}/{call}"
+
+
+def recount(request: ChatRequest, worker: OfferView, *, answer: str) -> UpstreamCall:
+    """The call as this worker would have got it, to be counted; BadRequest where it cannot be."""
+    sent = _wire.build(request, worker, max_output_tokens=1)
+    body = {**_fields(sent.body), "answer": answer}
+    return UpstreamCall(
+        url=endpoint(worker.base_url, "counts"),
+        headers={"content-type": "application/json", **worker.headers},
+        body=msgspec.json.encode(body),
+    )
 
 
 def counts_of(body: bytes) -> CanonicalUsage | None:

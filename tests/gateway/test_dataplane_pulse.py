@@ -10,6 +10,7 @@ from billing.outcomes import DEADLINE, GATEWAY_ERROR, UPSTREAM_CUT, UPSTREAM_ERR
 from gateway.dataplane.afterwards import Afterwards
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pulse import BEAT_S, STILL_S, Pulse
+from gateway.dataplane.recounting import Recounting
 from gateway.dataplane.relay import Relay, _own_up
 from gateway.dataplane.watchdog import LAST_READ_S, DeadlinePassed, Silent, Watchdog
 from gateway.routing.breaker import Breaker
@@ -163,6 +164,7 @@ def test_a_slow_reader_s_deadline_does_not_close_an_offer_that_was_answering(
         clock=HandClock(),
         pulse=Told(),  # type: ignore[arg-type]
         afterwards=Afterwards(None),  # type: ignore[arg-type]
+        recounting=Recounting(None, HandClock().monotonic),  # type: ignore[arg-type]
     )
     # when: three requests in a row use up all of their time
     for _ in range(3):

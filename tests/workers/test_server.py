@@ -471,3 +471,23 @@ def test_an_engine_that_died_is_unhealthy_and_ends_its_calls(
         assert response.status_code == 500
         assert worker.client.get("/health").status_code == 500
         assert worker.chat().status_code == 500
+
+
+def test_a_call_and_its_answer_are_counted_without_computing(worker: RunningWorker):
+    # given
+    answer = worker.chat(max_tokens=12, ignore_eos=True).json()
+    text, usage = answer["choices"][0]["message"]["content"], answer["usage"]
+    steps = worker.engine.metrics.render()
+    # when
+    counted = worker.client.post("/v1/counts", json=chat_body(answer=text)).json()["usage"]
+    # then
+    assert counted["prompt_tokens"] == usage["prompt_tokens"]
+    assert counted["completion_tokens"] == len(worker.engine.tokenizer.encode(text))
+    assert worker.engine.metrics.render() == steps
+
+
+def test_what_cannot_be_answered_is_not_counted(worker: RunningWorker):
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    body = chat_body(messages=[{"role": "user", "content": [picture]}])
+    assert worker.client.post("/v1/counts", json=body).status_code == 400
+    assert worker.client.get("/v1/counts").status_code == 405

@@ -51,6 +51,7 @@ class App:
             "/v1/completions": (CompletionRequest, generator.answer),
             "/v1/embeddings": (EmbeddingRequest, embedder.answer),
             "/tokenize": (tokens.TokenizeRequest, counter.tokenize),
+            "/v1/counts": (tokens.CountRequest, counter.count),
             "/detokenize": (tokens.DetokenizeRequest, counter.detokenize),
         }
 

@@ -58,7 +58,7 @@ class CallBuilder:
     def requests(self, call: ChatRequest | CompletionRequest) -> list[GenerationRequest]:
         """One request per prompt and choice; later choices reuse the first one's prompt blocks."""
         if isinstance(call, ChatRequest):
-            prompts = [self._chat_prompt(call)]
+            prompts = [self.prompt_tokens(call)]
             prompt_logprobs = None
         else:
             call.check_supported()
@@ -121,7 +121,8 @@ class CallBuilder:
             return ForcedParser()
         return FreeParser(style) if style is not None else None
 
-    def _chat_prompt(self, call: ChatRequest) -> list[int]:
+    def prompt_tokens(self, call: ChatRequest) -> list[int]:
+        """What a chat call's prompt is to the model, tools and template included."""
         style = self.engine.tokenizer.tool_style
         call.check_supported(template_has_tools=style is not None)
         tools, messages, opening = call.usable_tools, call.messages, ""

@@ -1,9 +1,12 @@
-"""`/tokenize` and `/detokenize` in vLLM's shapes: counting without computing."""
+"""Counting without computing: `/tokenize` and `/detokenize` in vLLM's shapes, and `/v1/counts`.
+
+The last says what a chat call and the answer to it are in tokens, whoever gave that answer.
+"""
 
 import asyncio
 
 from workers.server.calls import CallBuilder
-from workers.server.chat_request import Message
+from workers.server.chat_request import ChatRequest, Message
 from workers.server.errors import BadRequest
 from workers.server.exchange import Exchange
 from workers.server.generation import INLINE_BODY_BYTES
@@ -23,6 +26,12 @@ class TokenizeRequest(AnyCall, kw_only=True):
 
 class DetokenizeRequest(AnyCall, kw_only=True):
     tokens: list[int]
+
+
+class CountRequest(ChatRequest, kw_only=True):
+    """A chat call as it would be answered here, and the text that answered it."""
+
+    answer: str = ""
 
 
 class TokenCounter:
@@ -54,6 +63,22 @@ class TokenCounter:
             "tokens": tokens,
             "token_strs": strings,
         }
+
+    async def count(self, call: AnyCall, size: int, exchange: Exchange) -> None:
+        """Always in a thread: nobody waits for it but who lost a count."""
+        assert isinstance(call, CountRequest)
+        body = await asyncio.to_thread(self._counted, call)
+        await exchange.respond(encode(body), headers=[])
+
+    def _counted(self, call: CountRequest) -> Json:
+        prompt = len(self._builder.prompt_tokens(call))
+        answer = len(self._builder.text_tokens(call.answer, special=False))
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": answer,
+            "total_tokens": prompt + answer,
+        }
+        return {"usage": usage}
 
     async def detokenize(self, call: AnyCall, size: int, exchange: Exchange) -> None:
         assert isinstance(call, DetokenizeRequest)
