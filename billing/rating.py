@@ -36,12 +36,14 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
 
 def choose(prices: Sequence[Price], *, service_tier: int, input_tokens: int) -> Price:
     """The version for this tier and context: the highest threshold strictly below the input."""
-    fitting = [
-        p for p in prices if p.service_tier == service_tier and _over(input_tokens, p.context_over)
-    ]
-    if not fitting:
+    found = None
+    for price in prices:
+        if price.service_tier == service_tier and _over(input_tokens, price.context_over):
+            if found is None or price.context_over > found.context_over:
+                found = price
+    if found is None:
         raise PriceNotFound(f"no price for tier {service_tier} at {input_tokens} input tokens")
-    return max(fitting, key=lambda p: p.context_over)
+    return found
 
 
 def _over(input_tokens: int, threshold: int) -> bool:

@@ -42,7 +42,7 @@ class Samples:
 
     def lacks(self, tenant: int, least: int) -> bool:
         """Whether this tenant's share of what is kept, or `least`, is not reached."""
-        tenants = len(self._tenants.keys() | {tenant})
+        tenants = len(self._tenants) + (tenant not in self._tenants)
         return self._tenants[tenant] < min(least, SAMPLES_MAX // (2 * tenants))
 
     def add(self, sample: Sample) -> None:

@@ -178,6 +178,8 @@ def _estimated_output(exchange: Exchange, attempt: Attempt) -> Part:
 
 
 def _usage(prompt: Part, answer: Part) -> CanonicalUsage:
+    if prompt.counts is not None and prompt.counts is answer.counts:
+        return prompt.counts
     plain = CanonicalUsage(input_tokens=prompt.tokens, output_tokens=answer.tokens)
     return joined(prompt.counts or plain, answer.counts or plain)
 

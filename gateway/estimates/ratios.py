@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from billing import basis
-from billing.samples import Sample, Samples, unpacked
+from billing.samples import SAMPLES_OF_TENANT_MAX, Sample, Samples, unpacked
 from gateway.estimates import fits, shapes
 from gateway.estimates.fits import MEASURED_FROM, Fit
 from gateway.estimates.shapes import Shape
 
 OFFERS_MAX: Final = 2_000
-EAGER_SAMPLES: Final = 64  # taken as they come; afterwards one in a while
+# Taken as they come; afterwards one in a while. A single tenant's share is enough of them: else a
+# house of one tenant would learn of each of its answers.
+EAGER_SAMPLES: Final = SAMPLES_OF_TENANT_MAX
 EAGER_SAMPLES_OF_TENANT: Final = 8
 EVERY_S: Final = 5.0
 REFIT_EVERY_S: Final = 1.0

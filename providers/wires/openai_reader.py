@@ -20,11 +20,13 @@ from providers.wires.deltas import Delta, spoken
 from providers.wires.sse import Event, Splitter
 from providers.wires.tool_calls import Numbering
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
-from providers.wires.usual import is_usual_openai
+from providers.wires.usual import is_usual_openai, plain_openai
 from providers.wires.whole import Body, read_as_stream
 
 DIALECT = "openai"
 UNDECODED = frozenset({"usage", "error"})
+# A server whose events are not plain so many times is not taken for one whose events are.
+ODD_MAX = 8
 
 
 class _Choice(msgspec.Struct):
@@ -202,6 +204,7 @@ class StreamReader(_Reader):
         super().__init__(rule, choices=choices, model=model)
         self._splitter = Splitter()
         self._malformed = 0
+        self._odd = 0
 
     def feed(self, data: bytes) -> list[Chunk]:
         """The chunks that are complete now; nothing once a failure is known."""
@@ -217,10 +220,31 @@ class StreamReader(_Reader):
         chunks: list[Chunk] = []
         for event in events:
             if event.data:
-                chunks += self._event(event.in_one_line())
+                chunks += self._plain(event) or self._event(event.in_one_line())
             if self.failure is not None:
                 break
         return chunks
+
+    def _plain(self, event: Event) -> list[Chunk] | None:
+        """The chunk of an event that is text and nothing else; None where all must be looked at."""
+        if self._odd > ODD_MAX or event.name or b"\n" in event.data or self._halves.open:
+            return None
+        plain = plain_openai(event.data)
+        if plain is None:
+            self._odd += 1
+            return None
+        [choice] = plain.choices
+        text = choice.delta.content or ""
+        reasoning = choice.delta.reasoning_content or choice.delta.reasoning or ""
+        is_known = plain.model == self._said and not self._is_path
+        if not (text or reasoning) or not is_known or choice.index in self._finished:
+            return None
+        self._odd, self._begun = 0, True
+        self._seen.add(choice.index)
+        self.upstream_id = self.upstream_id or plain.id
+        if plain.service_tier is not None:
+            self.served_tier = tiers.stated(plain.service_tier)
+        return [Chunk(event.raw, DIALECT, text, reasoning, None, choice.index)]
 
     def _event(self, event: Event) -> list[Chunk]:
         if event.data.strip() == b"[DONE]":
@@ -309,7 +333,7 @@ class WholeReader(_Reader):
             self._read_usage(answer.usage)
             if self._fail(answer.error):
                 return []
-            shown = sums.without(body)
+            shown = body if is_usual_openai(body) else sums.without(body)
             chunks = self._chunks(answer, shown, shown)
         except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
             self.failure = ProtocolError(f"the answer is not a chat completion: {wrong}")

@@ -298,5 +298,7 @@ _COUNTED = (
 
 def extra(usage: Mapping[str, Any]) -> dict[str, Any]:
     """What a vendor says in its usage beside the counts and beside what it charges us."""
-    told: dict[str, Any] = sums.kept_of(usage)
-    return {name: value for name, value in told.items() if name not in _COUNTED}
+    told: dict[str, Any] = sums.kept_of(
+        {name: value for name, value in usage.items() if name not in _COUNTED}
+    )
+    return told

@@ -150,6 +150,18 @@ def test_it_is_taught_at_once_while_little_is_known_and_seldom_afterwards() -> N
     assert measured.wants("fox", "a/fox", 1)
 
 
+def test_a_house_of_one_tenant_is_not_taught_by_each_of_its_answers() -> None:
+    now = [0.0]
+    measured = Ratios(lambda: now[0])
+    for each in samples(200, per_word=1, tenant=1):
+        if measured.wants("fox", "a/fox", 1):
+            measured.learn("fox", "a/fox", each)
+            now[0] += 0.01
+
+    assert now[0] < 1
+    assert not measured.wants("fox", "a/fox", 1)
+
+
 def test_what_all_learned_comes_in_place_of_what_one_knew_but_is_on_its_way_to_them() -> None:
     # given: another process' twelve, and one of our own that nobody else has seen
     now = [0.0]

@@ -133,6 +133,18 @@ def test_usual_events_are_known_at_a_glance_and_others_looked_into() -> None:
     assert usual.is_usual_openai(json.dumps(usual_event).encode())
     assert not usual.is_usual_openai(json.dumps({**usual_event, "cost": 1}).encode())
     assert not usual.is_usual_openai(json.dumps({**usual_event, "usage": {"cost": 1}}).encode())
+    for name in ("id", "created", "provider", "system_fingerprint"):
+        hidden = json.dumps({**usual_event, name: {"cost": 1}}).encode()
+        assert not usual.is_usual_openai(hidden)
+        assert usual.plain_openai(hidden) is None
+    whole = {
+        "id": "u1",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}}],
+        "usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 0}},
+    }
+    assert usual.is_usual_openai(json.dumps(whole).encode())
+    whole["usage"] = {"prompt_tokens": 1, "prompt_tokens_details": {"cost": 0}}
+    assert not usual.is_usual_openai(json.dumps(whole).encode())
     deltas = anthropic_stream({})
     assert usual.is_usual_anthropic(deltas[2].partition(b"data: ")[2])
     assert not usual.is_usual_anthropic(deltas[4].partition(b"data: ")[2])
