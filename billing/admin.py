@@ -15,7 +15,16 @@ from redis.exceptions import RedisError
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget
 
-from billing import audit, credit, hold_modes, hold_queries, plan_page, quarantine_page, quotas
+from billing import (
+    audit,
+    credit,
+    hold_modes,
+    hold_queries,
+    plan_page,
+    plans,
+    quarantine_page,
+    quotas,
+)
 from billing.admin_pages import (
     HistoryAdmin,
     ReadOnlyAdmin,
@@ -52,6 +61,7 @@ from billing.models import (
     Invoice,
     Payment,
     Payout,
+    PlanAssignment,
     PriceDisagreement,
     PriceList,
     PriceProposal,
@@ -70,6 +80,7 @@ from billing.models import (
 )
 from billing.money import pico_from_usd, usd
 from billing.outcomes import OUTCOMES
+from billing.plan_admin import OnPlan, PlanAssignmentAdmin
 from billing.price_admin import PriceVersionAdmin, ReRatingAdmin
 from billing.price_list_admin import (
     PriceDisagreementAdmin,
@@ -137,8 +148,7 @@ class TenantAdmin(ServiceAdmin):
     list_display = (
         "name", "slug", "status", "plan", "credit", "spent", "held", "left", "grant_link",
     )  # fmt: skip
-    list_filter = ("status", "plan")
-    list_select_related = ("plan",)
+    list_filter = ("status", OnPlan)
     search_fields = ("name", "slug")
     actions = ("put_on_plan",)
 
@@ -185,6 +195,10 @@ class TenantAdmin(ServiceAdmin):
         )
         obj.refresh_from_db()
 
+    @admin.display(description="Pays")
+    def plan(self, tenant: Any) -> str:
+        return str(tenant.plans_shown)
+
     @admin.display(description="Credit")
     def credit(self, tenant: Tenant) -> str:
         return self._part(tenant, "credit_pico")
@@ -202,15 +216,17 @@ class TenantAdmin(ServiceAdmin):
         return self._part(tenant, "left_pico")
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Each tenant of the page carries its balance: all are asked for at once."""
+        """Each tenant of the page carries its balance and plans: all are asked for at once."""
         page = super().get_changelist_instance(request)
         page.result_list = list(page.result_list)
         try:
             found = credit.balances(page.result_list)
         except RedisError:
             found = {}
+        plans_shown = plans.texts(page.result_list, timezone.now())
         for tenant in page.result_list:
             tenant.left_to_spend = found.get(tenant.pk)
+            tenant.plans_shown = plans_shown[tenant.pk]
         return page
 
     def _part(self, tenant: Any, name: str) -> str:
@@ -292,6 +308,7 @@ admin.site.register(PriceList, PriceListAdmin)
 admin.site.register(PriceRule, PriceRuleAdmin)
 admin.site.register(ReRating, ReRatingAdmin)
 admin.site.register(PriceProposal, PriceProposalAdmin)
+admin.site.register(PlanAssignment, PlanAssignmentAdmin)
 admin.site.register(RebateScale, RebateScaleAdmin)
 admin.site.register(VolumeRebate, VolumeRebateAdmin)
 admin.site.register(CreditAlert, CreditAlertAdmin)

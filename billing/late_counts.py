@@ -11,13 +11,12 @@ from datetime import datetime
 import redis
 from django.db.models import Exists, F, OuterRef, QuerySet
 
-from billing import events, holds, price_books, price_lists, rating, registers
+from billing import admitted_prices, events, holds, rating, registers
 from billing.acknowledgement import epoch_of
 from billing.events import AttemptDetail, AttemptEvent
 from billing.holds import SettledAttempt
 from billing.models import UsageEvent
 from billing.money import nano_ceil
-from billing.price_spans import COST_PRICES
 from billing.prices import as_price
 from billing.rating import Price, PriceNotFound
 from billing.redis_connection import run_warm
@@ -87,17 +86,12 @@ def settle(
 def _prices(event: UsageEvent, usage: CanonicalUsage) -> tuple[Price, Price]:
     """What the tenant pays by the version that its checkpoint named, else by those of the moment
     of its admission; and what the supplier asks."""
-    at_ms = registers.request_ms(str(event.request_id))
-    when = event.occurred_at
-    book = price_books.books(when, when, skus=[event.sku]).get(event.sku)
-    if book is None:
-        raise PriceNotFound(event.sku)
-    lists = price_lists.lists_by_tenant([event.tenant_id])[event.tenant_id]
+    admitted = admitted_prices.of(event)
     tier = 0 if event.price_version is None else event.price_version.service_tier
     cost_price = rating.choose(
-        book.at((COST_PRICES,), at_ms), service_tier=tier, input_tokens=usage.input_tokens
+        admitted.supplier, service_tier=tier, input_tokens=usage.input_tokens
     )
     if event.price_version is not None and not event.price_version.context_over:
         return as_price(event.price_version), cost_price
-    price = rating.choose(book.at(lists, at_ms), service_tier=tier, input_tokens=usage.input_tokens)
+    price = rating.choose(admitted.tenant, service_tier=tier, input_tokens=usage.input_tokens)
     return price, cost_price

@@ -1,7 +1,9 @@
 """The page on which an operator puts tenants on a plan: whose prices they pay, and a reason.
 
-Nothing is changed before the form was confirmed; what changes is `billing.price_lists`' affair.
+Nothing is changed before the form was confirmed; what changes is `billing.plans`' affair.
 """
+
+from datetime import datetime
 
 from django import forms
 from django.contrib import messages
@@ -12,9 +14,14 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminDateWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
 
-from billing import price_lists
+from billing import plans
+from billing.errors import PriceRefused
 from billing.models import PriceList, PriceRule, Tenant
 from billing.rates import percent_text
 
@@ -32,6 +39,12 @@ class PlanForm(forms.Form):
         widget=UnfoldAdminSelectWidget,
         help_text="New requests pay its prices; what is under way keeps the price it began with.",
     )
+    begins = forms.DateField(
+        required=False,
+        widget=UnfoldAdminDateWidget,
+        help_text="From the first moment of this day in each tenant's own time zone. "
+        "Empty: from now.",
+    )
     reason = forms.CharField(max_length=120, widget=UnfoldAdminTextInputWidget)
 
 
@@ -39,36 +52,53 @@ def put_on_plan(
     site: "ModelAdmin[Tenant]", request: HttpRequest, chosen: "QuerySet[Tenant]"
 ) -> HttpResponse | None:
     """The page, or None once the form was confirmed and the tenants are on the plan."""
-    tenants = list(chosen.select_related("plan").order_by("name")[: TENANTS_MAX + 1])
+    tenants = list(chosen.order_by("name")[: TENANTS_MAX + 1])
     if not tenants or len(tenants) > TENANTS_MAX:
         site.message_user(request, f"Choose 1 to {TENANTS_MAX} tenants.", messages.WARNING)
         return None
+    now = timezone.now()
     form = PlanForm(request.POST if "_confirm" in request.POST else None)
     if form.is_valid():
-        plan = form.cleaned_data["plan"]
-        with transaction.atomic():
-            for tenant in tenants:
-                price_lists.assign(
-                    tenant=tenant,
-                    plan=plan,
-                    actor=request.user.get_username(),
-                    now=timezone.now(),
-                    reason=form.cleaned_data["reason"],
-                )
-        site.message_user(
-            request, f"{len(tenants)} tenants pay {plan.name if plan else 'list prices'} from now."
-        )
-        return None
+        try:
+            _put(tenants, form, actor=request.user.get_username(), now=now)
+        except PriceRefused as refusal:
+            form.add_error("begins", str(refusal))
+        else:
+            site.message_user(request, _done(len(tenants), form))
+            return None
+    shown = plans.texts(tenants, now)
     context = {
         **site.admin_site.each_context(request),
         "title": "Put tenants on a plan",
         "form": form,
-        "tenants": tenants,
+        "tenants": [(tenant, shown[tenant.pk]) for tenant in tenants],
         "plans": [(plan, rules_text(plan)) for plan in PLANS.all()],
         "checkbox": ACTION_CHECKBOX_NAME,
         "opts": site.opts,
     }
     return TemplateResponse(request, "admin/put_on_plan.html", context)
+
+
+def _put(tenants: list[Tenant], form: PlanForm, *, actor: str, now: datetime) -> None:
+    """All of them, or none."""
+    stated = form.cleaned_data
+    with transaction.atomic():
+        for tenant in tenants:
+            begins = stated["begins"]
+            plans.assign(
+                tenant=tenant,
+                plan=stated["plan"],
+                actor=actor,
+                now=now,
+                begins_at=begins and plans.moment_of(begins, tenant.time_zone),
+                reason=stated["reason"],
+            )
+
+
+def _done(tenants: int, form: PlanForm) -> str:
+    plan, begins = form.cleaned_data["plan"], form.cleaned_data["begins"]
+    since = f"from {plans.day_text(begins)}" if begins else "from now"
+    return f"{tenants} tenants pay {plan.name if plan else plans.LIST_PRICES} {since}."
 
 
 def rules_text(price_list: PriceList) -> str:

@@ -13,11 +13,11 @@ from typing import Final
 
 from django.db import transaction
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
-from django.db.models import QuerySet
 
 from billing import audit, locks
 from billing.errors import PriceRefused
-from billing.models import PlanAssignment, PriceList, PriceRule, PriceVersion, Tenant
+from billing.models import PriceList, PriceRule, PriceVersion
+from billing.price_patterns import covers, require_match, under
 from billing.rates import CHANGE_PPM_MAX, CHANGE_PPM_MIN, Rates
 
 Kind = PriceList.Kind
@@ -43,9 +43,12 @@ def set_rule(
 ) -> int:
     """Let a rule hold from now on, or end it (None); returns how many prices it made or ended.
 
-    PriceRefused where the pattern or the change makes no sense.
+    PriceRefused where the pattern or the change makes no sense, or no price matches. What
+    suppliers charge may be said before they have a price: a seller's share is set first.
     """
     _check(price_list, pattern, change_ppm)
+    if change_ppm is not None and price_list.kind != Kind.COST:
+        require_match(pattern, now=now)
     with transaction.atomic():
         locks.prices_until_commit()
         before = PriceRule.objects.filter(
@@ -99,12 +102,6 @@ def change_for(rules: Iterable[PriceRule], sku: str) -> int | None:
     return None if best is None else best.change_ppm
 
 
-def covers(pattern: str, sku: str) -> bool:
-    if not pattern or pattern.endswith("/"):
-        return sku.startswith(pattern)
-    return sku == pattern
-
-
 def _rules(price_list: PriceList) -> list[PriceRule]:
     return list(PriceRule.objects.filter(price_list=price_list, ended_at=None))
 
@@ -128,12 +125,12 @@ def _make_again(price_list: PriceList, pattern: str, now: datetime, actor: str) 
     """Bring a list's versions under a pattern in line with its rules, from now on."""
     rules = _rules(price_list)
     still = DateTimeTZRange(now, None)
-    own = _under(PriceVersion.objects.filter(price_list=price_list), pattern)
+    own = under(PriceVersion.objects.filter(price_list=price_list), pattern)
     standing = {
         version.made_from_id: version
         for version in own.filter(during__overlap=still).select_related("sku")
     }
-    bases = _under(PriceVersion.objects.filter(price_list=None), pattern)
+    bases = under(PriceVersion.objects.filter(price_list=None), pattern)
     fresh: list[PriceVersion] = []
     for base in bases.filter(during__overlap=still).select_related("sku"):
         change = change_for(rules, base.sku.code)
@@ -150,18 +147,6 @@ def _make_again(price_list: PriceList, pattern: str, now: datetime, actor: str) 
         version.recorded_by = actor
     PriceVersion.objects.bulk_create(fresh, batch_size=BATCH_SIZE)
     return len(fresh) + len(standing)
-
-
-def in_force(pattern: str, now: datetime) -> list[PriceVersion]:
-    """The list prices under a pattern that are in force, or will be."""
-    rows = PriceVersion.objects.filter(price_list=None, during__overlap=DateTimeTZRange(now, None))
-    return list(_under(rows, pattern).select_related("sku").order_by("sku__code", "pk"))
-
-
-def _under(rows: "QuerySet[PriceVersion]", pattern: str) -> "QuerySet[PriceVersion]":
-    if not pattern or pattern.endswith("/"):
-        return rows.filter(sku__code__startswith=pattern)
-    return rows.filter(sku__code=pattern)
 
 
 def _end(version: PriceVersion, now: datetime) -> None:
@@ -193,56 +178,3 @@ def _made(
         recorded_by=base.recorded_by,
         **dict(rates.items()),
     )
-
-
-def assign(
-    *, tenant: Tenant, plan: PriceList | None, actor: str, now: datetime, reason: str = ""
-) -> None:
-    """Put a tenant on a plan, or back on the list prices; new requests pay its prices."""
-    if plan is not None and plan.kind != Kind.PLAN:
-        raise PriceRefused("only a plan's prices are for tenants to share")
-    with transaction.atomic():
-        locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
-        before = locked.plan.slug if locked.plan else None
-        if locked.plan == plan:
-            return
-        locked.plan = plan
-        locked.save(update_fields=["plan"])
-        PlanAssignment.objects.create(
-            tenant=locked, plan=plan, assigned_at=now, assigned_by=actor[:150]
-        )
-        audit.record(
-            actor=actor,
-            action="tenant.plan",
-            subject=tenant.slug,
-            tenant=tenant,
-            before={"plan": before},
-            after={"plan": plan.slug if plan else None},
-            reason=reason,
-            now=now,
-        )
-
-
-def plans() -> list[PriceList]:
-    """Every plan that tenants can be put on."""
-    return list(PriceList.objects.filter(kind=Kind.PLAN).order_by("slug"))
-
-
-def plans_at(when: datetime) -> dict[int, int]:
-    """The plan of each tenant that was on one at a moment, both by their ids."""
-    latest = PlanAssignment.objects.filter(assigned_at__lte=when).order_by(
-        "tenant_id", "-assigned_at", "-pk"
-    )
-    found = latest.distinct("tenant_id").values_list("tenant_id", "plan_id")
-    return {tenant: plan for tenant, plan in found if plan is not None}
-
-
-def lists_by_tenant(tenants: Iterable[int]) -> dict[int, tuple[int, ...]]:
-    """The price lists of each of these tenants, the one that goes first first."""
-    wanted = set(tenants)
-    own = dict(PriceList.objects.filter(tenant_id__in=wanted).values_list("tenant_id", "pk"))
-    plans = dict(Tenant.objects.filter(pk__in=wanted).values_list("pk", "plan_id"))
-    return {
-        tenant: tuple(pk for pk in (own.get(tenant), plans.get(tenant)) if pk is not None)
-        for tenant in wanted
-    }

@@ -1,7 +1,7 @@
 """What a sku costs at any moment of the near future, and on which price list. Pure.
 
 Prices that begin, end or depend on the hour change at their moment, not when somebody loads them
-again: a book holds the spans between such moments.
+again: a book holds the spans between such moments. So do the lists by which a tenant pays.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +34,27 @@ class Span(NamedTuple):
 
     from_ms: int
     prices: tuple[Price, ...]
+
+
+class ListSpan(NamedTuple):
+    """The price lists of a tenant from a moment until the next span, the one that goes first
+    first. The first span holds before its moment too."""
+
+    from_ms: int
+    lists: tuple[int, ...]
+
+
+ListSpans = tuple[ListSpan, ...]
+
+
+def lists_at(spans: ListSpans, now_ms: int) -> tuple[int, ...]:
+    """The price lists that hold then; none means the list prices."""
+    found: tuple[int, ...] = spans[0].lists if spans else ()
+    for span in spans[1:]:
+        if now_ms < span.from_ms:
+            break
+        found = span.lists
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import apart, audit, locks, price_lists, tiers
+from billing import apart, audit, locks, plans, tiers
 from billing.errors import LockTimeout, PriceRefused
 from billing.invoicing import adjustments
 from billing.models import (
@@ -99,10 +99,10 @@ def post_month(month: date, *, actor: str, now: datetime) -> list[VolumeRebate]:
         if not locks.is_only_run(TASK):
             raise LockTimeout("rebates are being posted by somebody else")
         its_end = _beginning(_following(month)) - timedelta.resolution
-        plans = price_lists.plans_at(min(its_end, now))
-        tenants = Tenant.objects.filter(pk__in=plans).order_by("pk")
+        on_plan = plans.at(min(its_end, now))
+        tenants = Tenant.objects.filter(pk__in=on_plan).order_by("pk")
         posted = apart.each(
-            tenants, lambda t: _post(t, plans[t.pk], month, actor, now), name=lambda t: t.slug
+            tenants, lambda t: _post(t, on_plan[t.pk], month, actor, now), name=lambda t: t.slug
         )
     return [rebate for rebate in posted if rebate is not None]
 

@@ -15,12 +15,11 @@ from typing import Final
 import msgspec
 from django.db import connection
 
-from billing import price_books, price_lists, rating
+from billing import admitted_prices, rating
 from billing.events import Estimated
 from billing.models import ServiceTier, UsageEvent
-from billing.price_spans import COST_PRICES
 from billing.rates import PPM
-from billing.rating import PriceNotFound
+from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
 
 LOOKED_BACK: Final = timedelta(days=7)
@@ -135,10 +134,10 @@ def suggestion(event: UsageEvent) -> Suggestion | None:
     usage, cost_pico = _probable(event)
     if usage is None:
         return None
+    admitted = admitted_prices.of(event)
     if cost_pico is None:
-        lists = price_lists.lists_by_tenant([event.tenant_id])[event.tenant_id]
-        cost_pico = _cost(event, usage, lists)
-    supplier_pico = _cost(event, usage, (COST_PRICES,))
+        cost_pico = _cost(usage, admitted.tenant)
+    supplier_pico = _cost(usage, admitted.supplier)
     return Suggestion(usage.input_tokens, usage.output_tokens, cost_pico, supplier_pico)
 
 
@@ -162,13 +161,7 @@ def _plain(input_tokens: int, output_tokens: int) -> CanonicalUsage:
     return CanonicalUsage(input_tokens=input_tokens, output_tokens=output_tokens)
 
 
-def _cost(event: UsageEvent, usage: CanonicalUsage, lists: Sequence[int]) -> int | None:
-    """At the prices that these lists had at that moment."""
-    when = event.occurred_at
-    book = price_books.books(when, when, skus=[event.sku]).get(event.sku)
-    if book is None:
-        return None
-    prices = book.at(lists, int(when.timestamp() * 1000))
+def _cost(usage: CanonicalUsage, prices: Sequence[Price]) -> int | None:
     try:
         price = rating.choose(
             prices, service_tier=ServiceTier.DEFAULT, input_tokens=usage.input_tokens

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 SHARDS: Final = 64
 GROUP_LEDGER: Final = "ledger"
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What a rebuild writes anew: all but streams, holds and leases.
 REBUILT: Final = frozenset({b"tenant", b"keys", b"spend", b"sessions"})
@@ -126,6 +127,10 @@ def open_key(tag: str, tenant: int, *, kind: str, scope: str) -> str:
 def request_ms(request_id: str) -> int:
     """The time inside a UUIDv7."""
     return int(request_id[0:8] + request_id[9:13], 16)
+
+
+def request_moment(request_id: str) -> datetime:
+    return EPOCH + timedelta(milliseconds=request_ms(request_id))
 
 
 @dataclass(frozen=True, slots=True)

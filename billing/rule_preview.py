@@ -1,20 +1,15 @@
-"""What a rule of a price list would make of which prices, and for whom, before it is set.
+"""What a rule of a price list would make of which prices, and for whom, before it is set."""
 
-A rule that no price matches is refused with what would match: by model, by seller, by pattern.
-"""
-
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from billing import price_lists, prices
-from billing.errors import PriceRefused
-from billing.models import PriceList, PriceVersion, Tenant
+from billing import plans, prices
+from billing.models import PriceList, PriceVersion
+from billing.price_patterns import in_force, require_match
 
 SHOWN_MAX: Final = 50
-SUGGESTED_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +34,14 @@ class RulePreview:
 def preview(*, price_list: PriceList, pattern: str, change_ppm: int, now: datetime) -> RulePreview:
     """PriceRefused where the rule matches nothing."""
     require_match(pattern, now=now)
-    bases = price_lists.in_force(pattern, now)
+    bases = list(in_force(pattern, now))
     own = {
         version.made_from_id: version
         for version in PriceVersion.objects.filter(
             price_list=price_list, during__contains=now, made_from__in=bases
         )
     }
-    names = _tenants(price_list)
+    names = _tenants(price_list, now)
     return RulePreview(
         changes=[_change(base, own.get(base.pk), change_ppm) for base in bases[:SHOWN_MAX]],
         prices=len(bases),
@@ -66,30 +61,9 @@ def _change(base: PriceVersion, own: PriceVersion | None, change_ppm: int) -> Ch
     )
 
 
-def _tenants(price_list: PriceList) -> list[str]:
-    """Who pays by this list: nobody where it says what suppliers charge us."""
+def _tenants(price_list: PriceList, now: datetime) -> list[str]:
+    """Who pays by this list, or will: nobody where it says what suppliers charge us."""
     if price_list.tenant is not None:
         return [price_list.tenant.name]
-    on_plan = Tenant.objects.filter(plan=price_list).order_by("name")
+    on_plan = plans.tenants_on(price_list, now).order_by("name")
     return list(on_plan.values_list("name", flat=True))
-
-
-def require_match(pattern: str, *, now: datetime) -> None:
-    if not price_lists.in_force(pattern, now):
-        raise PriceRefused(f"no price matches {pattern!r}; {_would_match(pattern, now)}")
-
-
-def _would_match(pattern: str, now: datetime) -> str:
-    codes = sorted({version.sku.code for version in price_lists.in_force("", now)})
-    if not codes:
-        return "there is no price yet"
-    word = pattern.strip("/ ").lower()
-    skus = [code for code in codes if word and word in code.lower()]
-    skus += difflib.get_close_matches(pattern, codes, SUGGESTED_MAX)
-    sellers = sorted({f"{code.split('/')[0]}/" for code in codes if "/" in code})
-    near = [seller for seller in sellers if word and word in seller.lower()]
-    said = []
-    if skus:
-        said.append("these do by model: " + ", ".join(list(dict.fromkeys(skus))[:SUGGESTED_MAX]))
-    said.append("by seller: " + ", ".join((near or sellers)[:SUGGESTED_MAX]))
-    return "; ".join(said) + "; by pattern: nothing for everything, a sku, or a seller's name and /"

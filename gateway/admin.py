@@ -25,6 +25,7 @@ from billing.audited_admin import AuditedAdmin
 from billing.limits_admin import QuotaAdmin, RateLimitAdmin
 from billing.models import (
     AuditEntry,
+    PlanAssignment,
     PriceProposal,
     PriceRule,
     PriceVersion,
@@ -33,6 +34,7 @@ from billing.models import (
     ScopeKind,
     Tenant,
 )
+from billing.plan_admin import WITHDRAW_PLAN, PlanAssignmentAdmin
 from billing.plan_page import PUT_ON_PLAN
 from billing.price_admin import WITHDRAW, PriceVersionAdmin
 from billing.price_form import PriceForm
@@ -67,7 +69,7 @@ admin.site.register(AuditEntry, AuditEntryAdmin)
 
 
 # Billing's pages, which know no data plane: what they change is part of its snapshot.
-for model in (PriceProposal, PriceRule, PriceVersion, Tenant):
+for model in (PlanAssignment, PriceProposal, PriceRule, PriceVersion, Tenant):
     admin.site.unregister(model)
 
 
@@ -144,6 +146,16 @@ class ToldTenantAdmin(TellsTheDataPlane, TenantAdmin):  # type: ignore[misc]
         answer = super().put_on_plan(request, chosen)
         bump()
         return answer
+
+
+@admin.register(PlanAssignment)
+class ToldPlanAssignmentAdmin(PlanAssignmentAdmin):
+    """Tells the data plane what does not begin."""
+
+    @admin.action(description=WITHDRAW_PLAN, permissions=["withdraw"])
+    def withdraw(self, request: HttpRequest, chosen: QuerySet[PlanAssignment]) -> None:
+        super().withdraw(request, chosen)
+        bump()
 
 
 @admin.register(PriceVersion)

@@ -11,14 +11,10 @@ from typing import TypedDict
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from billing import credit_alerts, hold_modes, price_lists, quotas
-from billing.models import PriceList, Tenant
+from billing import credit_alerts, hold_modes, plans, quotas
+from billing.models import Tenant
 from gateway import sign_in_rules
 from providers.snapshot_signal import bump
-
-
-class TermsRefused(ValueError):
-    """What was asked for does not exist; the text is for the person who asked."""
 
 
 class Wanted(TypedDict, total=False):
@@ -28,6 +24,8 @@ class Wanted(TypedDict, total=False):
     hold_mode: str
     overdraft_pico: int
     plan: str | None
+    plan_from: str
+    withdraw_plan: int
     below_pico: int | None
     second_factor_demanded: bool
 
@@ -35,12 +33,12 @@ class Wanted(TypedDict, total=False):
 def change(
     *, tenant: Tenant, wanted: Wanted, actor: str, is_operator: bool, now: datetime
 ) -> Tenant:
-    """The tenant with its new terms; they hold from the next request on.
+    """The tenant with its new terms; they hold from the next request on, a plan from its moment.
 
-    PermissionDenied for what only an operator gives; TermsRefused, LimitRefused, LockTimeout change
-    nothing.
+    PermissionDenied for what only an operator gives; a BillingError changes nothing. `plan_from`
+    says when the plan begins: a moment, or a day of the tenant's own calendar.
     """
-    if "plan" in wanted and not is_operator:
+    if ("plan" in wanted or "withdraw_plan" in wanted) and not is_operator:
         raise PermissionDenied("A plan is given by an operator of the house.")
     with transaction.atomic():
         # First, for its lock comes before the tenant's row: docs/locking.md.
@@ -49,8 +47,12 @@ def change(
         locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
         if "hold_mode" in wanted or "overdraft_pico" in wanted:
             _change_holds(locked, wanted, actor=actor, is_operator=is_operator, now=now)
+        if "withdraw_plan" in wanted:
+            plans.withdraw(
+                tenant=locked, assignment_id=wanted["withdraw_plan"], actor=actor, now=now
+            )
         if "plan" in wanted:
-            price_lists.assign(tenant=locked, plan=_plan(wanted["plan"]), actor=actor, now=now)
+            _change_plan(locked, wanted, actor=actor, now=now)
         if "below_pico" in wanted:
             credit_alerts.set_threshold(
                 tenant=locked, below_pico=wanted["below_pico"], actor=actor, now=now
@@ -60,7 +62,18 @@ def change(
                 tenant=locked, is_demanded=wanted["second_factor_demanded"], actor=actor, now=now
             )
         bump()
-    return Tenant.objects.select_related("plan").get(pk=tenant.pk)
+    return Tenant.objects.get(pk=tenant.pk)
+
+
+def _change_plan(locked: Tenant, wanted: Wanted, *, actor: str, now: datetime) -> None:
+    stated = wanted.get("plan_from")
+    plans.assign(
+        tenant=locked,
+        plan=plans.named(wanted["plan"]),
+        actor=actor,
+        now=now,
+        begins_at=None if stated is None else plans.moment_of(stated, locked.time_zone),
+    )
 
 
 def _change_holds(
@@ -77,12 +90,3 @@ def _change_holds(
         actor=actor,
         now=now,
     )
-
-
-def _plan(slug: str | None) -> PriceList | None:
-    if slug is None:
-        return None
-    plan = PriceList.objects.filter(kind=PriceList.Kind.PLAN, slug=slug).first()
-    if plan is None:
-        raise TermsRefused(f"there is no plan {slug}")
-    return plan

@@ -7,6 +7,7 @@ suppliers) holds versions that were made from them by a rule in percent.
 from django.contrib.postgres.fields import DateTimeRangeField
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
 from billing.rates import percent_text
 
@@ -63,8 +64,8 @@ class PriceList(models.Model):
 
 
 class PlanAssignment(models.Model):
-    """A tenant is put on a plan, or on none, from a moment on. Append-only; `Tenant.plan` is the
-    latest."""
+    """A tenant is put on a plan, or on none (the list prices), from a moment on. Append-only, but
+    for one that has not begun: it can be withdrawn. What holds when: `billing.plans`."""
 
     tenant = models.ForeignKey(
         "billing.Tenant", on_delete=models.PROTECT, related_name="plan_assignments"
@@ -72,9 +73,25 @@ class PlanAssignment(models.Model):
     plan = models.ForeignKey(PriceList, on_delete=models.PROTECT, null=True, related_name="+")
     assigned_at = models.DateTimeField()
     assigned_by = models.CharField(max_length=150)
+    recorded_at = models.DateTimeField(default=timezone.now)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+    withdrawn_by = models.CharField(max_length=150, blank=True)
 
     class Meta:
+        verbose_name = "plan of a tenant"
+        verbose_name_plural = "plans of tenants"
         indexes = [models.Index(fields=["tenant", "-assigned_at"])]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "assigned_at"],
+                condition=Q(withdrawn_at=None),
+                name="plan_assignment_one_an_instant",
+            ),
+            models.CheckConstraint(
+                condition=Q(withdrawn_at=None) | Q(withdrawn_at__lt=F("assigned_at")),
+                name="plan_assignment_withdrawn_before",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.tenant_id} on {self.plan_id} from {self.assigned_at:%Y-%m-%d}"

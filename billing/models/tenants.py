@@ -22,15 +22,6 @@ class Tenant(models.Model):
     slug = models.SlugField(max_length=64, unique=True)
     name = models.CharField(max_length=120)
     status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
-    # Whose prices it pays; none means the list prices.
-    plan = models.ForeignKey(
-        "billing.PriceList",
-        on_delete=models.PROTECT,
-        null=True,
-        blank=True,
-        limit_choices_to={"kind": "plan"},
-        related_name="tenants",
-    )
     time_zone = models.CharField(max_length=64, default="UTC")
     # How far below zero the balance may go; zero for prepaid tenants.
     credit_limit_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)

@@ -15,7 +15,6 @@ from gateway.console import failures
 from gateway.keys import KeyRefused
 from gateway.members import MemberRefused
 from gateway.policies import PolicyRefused
-from gateway.tenant_terms import TermsRefused
 from providers.addresses import AddressRefused
 from providers.engine_cost import CalibrationRefused
 from providers.workers import WorkerForbidden, WorkerRefused, WorkerUnknown
@@ -25,7 +24,6 @@ RETRY_AFTER_S = "2"
 REFUSALS = (
     MemberRefused,
     PolicyRefused,
-    TermsRefused,
     AddressRefused,
     CalibrationRefused,
     WorkerRefused,

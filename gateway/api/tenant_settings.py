@@ -1,5 +1,6 @@
 """A tenant's terms, and who is told of its money."""
 
+from datetime import datetime
 from typing import Any
 
 from django.http import Http404
@@ -9,7 +10,7 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import budget_alerts, credit_alerts
+from billing import budget_alerts, credit_alerts, plans
 from billing.models import AlertChannel, Tenant
 from gateway import budget_alerts as alert_delivery
 from gateway import roles, sign_in_rules, tenant_terms
@@ -17,6 +18,12 @@ from gateway.api.base import Access, TenantView, access_to, operator_access
 from gateway.api.fields import UsdField
 from gateway.api.idempotency import KEY_HEADER, idempotent
 from gateway.roles import Action
+
+
+class ComingPlanSerializer(serializers.Serializer[Any]):
+    id = serializers.IntegerField(source="pk")
+    plan = serializers.CharField(source="plan.slug", allow_null=True, default=None)
+    begins_at = serializers.DateTimeField(source="assigned_at")
 
 
 class SettingsSerializer(serializers.Serializer[Any]):
@@ -35,6 +42,17 @@ class SettingsSerializer(serializers.Serializer[Any]):
         allow_null=True,
         help_text="Whose prices are paid; null for list prices. Operators change it.",
     )
+    plan_from = serializers.CharField(
+        max_length=40,
+        required=False,
+        write_only=True,
+        help_text="When `plan` begins: a moment with its offset, or a day of the tenant's calendar "
+        "(2026-12-01). Left out: now.",
+    )
+    withdraw_plan = serializers.IntegerField(
+        required=False, write_only=True, help_text="The id of a plan to come that is taken back."
+    )
+    plans_to_come = ComingPlanSerializer(many=True, read_only=True)
     low_credit_usd = UsdField(
         source="below_pico",
         required=False,
@@ -45,6 +63,11 @@ class SettingsSerializer(serializers.Serializer[Any]):
         required=False, help_text="Members set up a second factor before they get anywhere."
     )
     credit_limit_usd = UsdField(source="credit_limit_pico", read_only=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "plan_from" in attrs and "plan" not in attrs:
+            raise serializers.ValidationError({"plan_from": "Say which plan begins then."})
+        return attrs
 
 
 class ChannelSerializer(serializers.Serializer[Any]):
@@ -72,31 +95,33 @@ class SettingsView(TenantView):
     @extend_schema(responses=SettingsSerializer)
     def get(self, request: Request, tenant: str) -> Response:
         """The tenant's terms."""
-        return Response(_stated(self.access.tenant))
+        return Response(_stated(self.access.tenant, timezone.now()))
 
     @extend_schema(request=SettingsSerializer, responses=SettingsSerializer)
     def patch(self, request: Request, tenant: str) -> Response:
-        """Change what is named, all of it or nothing. `plan`, and a higher `overdraft_usd`, take
-        the session of an operator who may change tenants, at an address that the admin console is
-        open to."""
+        """Change what is named, all of it or nothing. `plan`, `withdraw_plan` and a higher
+        `overdraft_usd` take the session of an operator who may change tenants, at an address that
+        the admin console is open to."""
         body = SettingsSerializer(data=request.data)
         body.is_valid(raise_exception=True)
+        now = timezone.now()
         changed = tenant_terms.change(
             tenant=self.access.tenant,
             wanted=body.validated_data,
             actor=self.access.caller,
             is_operator=self.access.is_operator,
-            now=timezone.now(),
+            now=now,
         )
-        return Response(_stated(changed))
+        return Response(_stated(changed, now))
 
 
-def _stated(tenant: Tenant) -> Any:
-    plan = tenant.plan.slug if tenant.plan else None
+def _stated(tenant: Tenant, now: datetime) -> Any:
+    plan = plans.of(tenant, now)
     facts: dict[str, Any] = {
         "time_zone": tenant.time_zone,
         "hold_mode": tenant.hold_mode,
-        "plan": plan,
+        "plan": None if plan is None else plan.slug,
+        "plans_to_come": plans.coming([tenant.pk], now),
     }
     facts["second_factor_demanded"] = sign_in_rules.demands_second_factor(tenant)
     facts["below_pico"] = credit_alerts.threshold_pico(tenant)

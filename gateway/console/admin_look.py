@@ -69,6 +69,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 _item("Price sources", "travel_explore", "providers_pricesource"),
                 _item("Price disagreements", "difference", "billing_pricedisagreement"),
                 _item("Price lists", "price_check", "billing_pricelist"),
+                _item("Plans of tenants", "event_upcoming", "billing_planassignment"),
                 _item("Discounts and margins", "percent", "billing_pricerule"),
                 _item("Volume rebates", "stacked_bar_chart", "billing_rebatescale"),
                 _item("Posted rebates", "redeem", "billing_volumerebate"),

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from billing import price_books, price_lists, rating
+from billing import plans, price_books, rating
 from billing.models import ServiceTier
 from billing.price_spans import PriceBook
 from billing.usage import CanonicalUsage, UsageError
@@ -41,6 +41,6 @@ class OwnPrices:
 def read(tenant_id: int, skus: Collection[str], *, now: datetime) -> OwnPrices:
     return OwnPrices(
         books=price_books.books(now, now, skus=skus),
-        lists=price_lists.lists_by_tenant([tenant_id])[tenant_id],
+        lists=plans.lists_of(tenant_id, now),
         now_ms=int(now.timestamp() * 1000),
     )

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from billing.holds import RateScope, SpendScope
+from billing.price_spans import ListSpans
 from gateway.errors import InvalidApiKey, InvalidRequest, PermissionDenied, Unavailable
 from gateway.routing.policies import PolicyView
 
@@ -64,7 +65,7 @@ class Principal:
     spend: tuple[SpendScope, ...]
     rates: tuple[RateScope, ...]
     policy: PolicyView
-    price_lists: tuple[int, ...] = ()
+    price_lists: ListSpans = ()
     spend_by_model: Mapping[str, tuple[SpendScope, ...]] = field(default_factory=dict)
     spend_by_provider: Mapping[str, tuple[SpendScope, ...]] = field(default_factory=dict)
     session_cap: SpendScope | None = None

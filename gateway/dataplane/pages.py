@@ -9,6 +9,7 @@ import msgspec
 
 from billing import ends, holds, registers
 from billing.money import PICO_PER_NANO, usd_json
+from billing.price_spans import lists_at
 from billing.rating import Price
 from billing.scopes import SpendScope
 from gateway.dataplane import unserved
@@ -193,7 +194,8 @@ def _row(plane: Plane, principal: Principal, model: str, offers: list[OfferView]
     """One model in a shape that OpenAI's, Anthropic's and OpenRouter's clients all read. Its
     price is what this key's tenant pays, as it stands on the receipt."""
     now_ms = plane.clock.now_ms()
-    asked = [(_plain(offer.prices_at(principal.price_lists, now_ms)), offer) for offer in offers]
+    lists = lists_at(principal.price_lists, now_ms)
+    asked = [(_plain(offer.prices_at(lists, now_ms)), offer) for offer in offers]
     price, cheapest = min(asked, key=_order)
     row: dict[str, Any] = {
         "id": model,

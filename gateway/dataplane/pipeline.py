@@ -12,6 +12,7 @@ from billing import registers
 from billing.holds import Placed, Refused
 from billing.money import PICO_PER_NANO
 from billing.outcomes import OK, STOPPED
+from billing.price_spans import lists_at
 from gateway.dataplane import (
     admission,
     auth,
@@ -142,7 +143,7 @@ class Pipeline:
 
     def rank(self, request: ChatRequest, principal: Principal) -> Ranking:
         """Who may serve, in which order, and why not the others. Pure."""
-        snapshot = self.snapshots.current
+        snapshot, now_ms = self.snapshots.current, self.clock.now_ms()
         ranking = router.rank(
             request,
             offers_by_model=snapshot.offers_by_model,
@@ -151,11 +152,11 @@ class Pipeline:
                 caller=principal.tenant_id,
                 output_cap=principal.max_output_tokens,
                 models=principal.models_allowed,
-                price_lists=principal.price_lists,
+                price_lists=lists_at(principal.price_lists, now_ms),
             ),
             speeds=snapshot.speeds,
             breaker=self.breaker,
-            now_ms=self.clock.now_ms(),
+            now_ms=now_ms,
         )
         if request.max_cost_pico is None:
             return ranking

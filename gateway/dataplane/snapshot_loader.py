@@ -8,16 +8,17 @@ import hmac
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.db.models import Q, QuerySet
 
-from billing import hold_modes, made_keys, price_lists, registers
+from billing import hold_modes, made_keys, plans, registers
 from billing.holds import RateScope, SpendScope
 from billing.models import CallProfile, Quota, RateLimit, ScopeKind, ShardEpoch, Tenant
 from billing.money import nano_floor
+from billing.price_spans import ListSpans
 from gateway import schema_check
 from gateway.dataplane.auth import CallUse, KeyHash, Principal
 from gateway.dataplane.snapshot import Snapshot, SourceAway
@@ -37,16 +38,19 @@ class DatabaseSource:
         self._is_schema_known = False
         self._counted_texts: dict[tuple[str, str], bytes] = {}
         self._counted_upto = 0
+        # A key that is found between two loads has the terms since the last one.
+        self._loaded_at = registers.EPOCH
 
     def load(self, now_ms: int) -> Snapshot:
         close_old_connections()
         self.check_schema()
-        now = datetime.fromtimestamp(now_ms / 1000, tz=UTC)
+        now = registers.EPOCH + timedelta(milliseconds=now_ms)
+        self._loaded_at = now
         live = ApiKey.objects.filter(revoked_at=None).filter(
             Q(expires_at=None) | Q(expires_at__gt=now)
         )
         return Snapshot(
-            keys=_principals(live),
+            keys=_principals(live, now),
             offers_by_model=offers_by_model(now),
             speeds=measurements.speeds(),
             epochs=dict(ShardEpoch.objects.values_list("shard", "epoch")),
@@ -68,7 +72,8 @@ class DatabaseSource:
     def find_key(self, key_hash: KeyHash) -> Principal | None:
         close_old_connections()
         try:
-            found = _principals(ApiKey.objects.filter(key_hash=key_hash, revoked_at=None))
+            asked = ApiKey.objects.filter(key_hash=key_hash, revoked_at=None)
+            found = _principals(asked, self._loaded_at)
         except DatabaseError as problem:
             raise SourceAway(str(problem)) from problem
         return found.get(key_hash)
@@ -81,7 +86,7 @@ class DatabaseSource:
             raise SourceAway(str(problem)) from problem
 
 
-def _principals(keys: "QuerySet[ApiKey]") -> dict[KeyHash, Principal]:
+def _principals(keys: "QuerySet[ApiKey]", since: datetime) -> dict[KeyHash, Principal]:
     rows = list(keys.select_related("tenant", "team"))
     tenants = {key.tenant_id for key in rows}
     terms = _Terms(
@@ -89,7 +94,7 @@ def _principals(keys: "QuerySet[ApiKey]") -> dict[KeyHash, Principal]:
         rates=_rate_scopes(tenants),
         policies=_policies(tenants),
         profiles=_profiles(tenants),
-        price_lists=price_lists.lists_by_tenant(tenants),
+        price_lists=plans.lists_by_tenant(tenants, since=since),
         makers=made_keys.lines(tenants),
     )
     return {bytes(key.key_hash): _principal(key, terms) for key in rows}
@@ -103,7 +108,7 @@ class _Terms:
     rates: Mapping[Scope, RateScope]
     policies: Mapping[tuple[int, int | None], PolicyView]
     profiles: Mapping[tuple[int, int | None], Mapping[str, CallUse]]
-    price_lists: Mapping[int, tuple[int, ...]]
+    price_lists: Mapping[int, ListSpans]
     makers: Mapping[tuple[int, int], tuple[int, ...]]
 
 

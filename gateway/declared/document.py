@@ -4,7 +4,7 @@ Unknown fields are refused, so that a slip of the pen does not silently do nothi
 in dollars, exact.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -75,13 +75,22 @@ class DeclaredKey(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     models: tuple[str, ...] = ()
 
 
+class DeclaredPlan(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A plan, or null for list prices, from a day of the tenant's calendar or a moment on."""
+
+    plan: Slug | None
+    begins: Any
+
+
 class DeclaredTenant(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`plan`: whose prices it pays, null for list prices; left as it is if the file is silent."""
+    """`plan`: whose prices it pays, null for list prices; left as it is if the file is silent.
+    `plans_to_come`: what takes its place, and when; no others are to come than these."""
 
     slug: Slug
     name: Text
     credit_limit_usd: str = "0"
     plan: Slug | None | msgspec.UnsetType = msgspec.UNSET
+    plans_to_come: tuple[DeclaredPlan, ...] | msgspec.UnsetType = msgspec.UNSET
     teams: tuple[DeclaredTeam, ...] = ()
     quotas: tuple[DeclaredQuota, ...] = ()
     rate_limits: tuple[DeclaredRateLimit, ...] = ()

@@ -5,20 +5,20 @@ owns it, in a transaction of its own: after a failure, applying again goes on wh
 Nothing that the file does not name is touched.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-import msgspec
 from django.db import transaction
 
-from billing import audit, credit, price_lists, quotas, rebuild
+from billing import audit, credit, quotas, rebuild
 from billing.models import Quota, RateLimit, Tenant
 from billing.money import usd_json
 from billing.quotas import Cap
 from billing.redis_connection import connection
 from gateway import keys, policies, teams
+from gateway.declared import price_plans
+from gateway.declared.change import Change, Run
 from gateway.declared.document import (
     DeclaredGroup,
     DeclaredKey,
@@ -34,36 +34,10 @@ from gateway.declared.document import (
 from gateway.models import ApiKey, GroupMapping, RoutingPolicy, Team
 from providers.snapshot_signal import bump
 
-LIST_PRICES: Final = "list prices"
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One application of a file: who does it, when, and the secrets that came of it."""
-
-    actor: str
-    now: datetime
-    secrets: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """`before` is empty for what is made."""
-
-    subject: str
-    before: str
-    after: str
-    make: Callable[[Run], None]
-
-    def __str__(self) -> str:
-        sign = "~" if self.before else "+"
-        was = f"{self.before} -> " if self.before else ""
-        return f"{sign} {self.subject}: {was}{self.after}"
-
-
-def plan(document: Document) -> list[Change]:
+def plan(document: Document, *, now: datetime) -> list[Change]:
     """Every difference between the file and what is there."""
-    return [change for tenant in document.tenants for change in _tenant(tenant)]
+    return [change for tenant in document.tenants for change in _tenant(tenant, now)]
 
 
 def apply(changes: list[Change], run: Run) -> None:
@@ -74,7 +48,7 @@ def apply(changes: list[Change], run: Run) -> None:
         bump()
 
 
-def _tenant(declared: DeclaredTenant) -> Iterator[Change]:
+def _tenant(declared: DeclaredTenant, now: datetime) -> Iterator[Change]:
     there = Tenant.objects.filter(slug=declared.slug).first()
     limit = sum_of(declared.credit_limit_usd, declared.slug)
     after = _facts(name=declared.name, credit_limit_usd=_usd(limit))
@@ -87,8 +61,7 @@ def _tenant(declared: DeclaredTenant) -> Iterator[Change]:
         yield Change(
             f"tenant {declared.slug}", before, after, lambda run: _make_tenant(declared, limit, run)
         )
-    if declared.plan is not msgspec.UNSET:
-        yield from _price_plan(declared.slug, there, declared.plan)
+    yield from price_plans.changes(declared, there, now)
     for team in declared.teams:
         yield from _team(declared.slug, there, team)
     for quota in declared.quotas:
@@ -121,22 +94,6 @@ def _make_tenant(declared: DeclaredTenant, limit_pico: int, run: Run) -> None:
         )
     # A new tenant's shard may have no registers yet, and a cap needs one.
     rebuild.rebuild_cold(connection(), now=run.now)
-
-
-def _price_plan(slug: str, there: Tenant | None, wanted: str | None) -> Iterator[Change]:
-    known = {plan.slug: plan for plan in price_lists.plans()}
-    if wanted is not None and wanted not in known:
-        names = ", ".join(known) or "none; the admin console makes them"
-        raise DocumentRefused(f"{slug}: there is no plan {wanted}. There are: {names}")
-    standing = there.plan.slug if there and there.plan else None
-    if standing != wanted:
-
-        def make(run: Run) -> None:
-            plan = known[wanted] if wanted else None
-            price_lists.assign(tenant=_there(slug), plan=plan, actor=run.actor, now=run.now)
-
-        before = (standing or LIST_PRICES) if there else ""
-        yield Change(f"{slug}, plan", before, wanted or LIST_PRICES, make)
 
 
 def _team(slug: str, there: Tenant | None, declared: DeclaredTeam) -> Iterator[Change]:

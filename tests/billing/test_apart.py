@@ -14,7 +14,7 @@ from billing import (
     credit,
     expiry,
     invariants,
-    price_lists,
+    plans,
     rebates,
     registers,
     tasks,
@@ -274,7 +274,7 @@ def test_a_plan_whose_tiers_are_none_keeps_no_other_s_rebate(books: Books, first
     now = desks.at(desks.NOON_MS)
     for tenant, tiers in ((first, [["nonsense"]]), (books.tenant, [[None, 100_000, 0]])):
         plan = PriceList.objects.create(slug=tenant.slug, name=tenant.name)
-        price_lists.assign(tenant=tenant, plan=plan, actor="op", now=now)
+        plans.assign(tenant=tenant, plan=plan, actor="op", now=now)
         RebateScale.objects.create(
             plan=plan,
             mode="volume",

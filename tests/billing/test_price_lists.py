@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from hypothesis import given
 
-from billing import price_books, price_lists, prices
+from billing import plans, price_books, price_lists, prices
 from billing.errors import PriceRefused
 from billing.models import AuditEntry, PriceList, PriceRule, PriceVersion, Tenant
 from billing.price_spans import COST_PRICES, PriceBook
@@ -73,9 +73,9 @@ def test_the_first_list_that_has_a_price_counts(plan: PriceList, tenant: Tenant)
     publish(LONG_AGO, sku_code="acme/other")
     rule(plan, FIFTH_OFF)
     rule(own, -500_000, pattern=SKU)
-    price_lists.assign(tenant=tenant, plan=plan, actor="op", now=NOW)
+    plans.assign(tenant=tenant, plan=plan, actor="op", now=NOW)
     # when
-    lists = price_lists.lists_by_tenant([tenant.pk])[tenant.pk]
+    lists = plans.lists_of(tenant.pk, NOW)
     # then
     now_ms = int(NOW.timestamp() * 1000)
     assert lists == (own.pk, plan.pk)
@@ -224,9 +224,8 @@ def test_a_margin_beyond_every_bound_changes_nothing(plan: PriceList) -> None:
 
 def test_only_a_plan_is_for_tenants_to_share(tenant: Tenant) -> None:
     with pytest.raises(PriceRefused, match="only a plan"):
-        price_lists.assign(tenant=tenant, plan=price_lists.cost_list(), actor="op", now=NOW)
-    tenant.refresh_from_db()
-    assert tenant.plan is None
+        plans.assign(tenant=tenant, plan=price_lists.cost_list(), actor="op", now=NOW)
+    assert plans.of(tenant, NOW) is None
 
 
 def test_postgres_keeps_rules_and_begun_versions(plan: PriceList) -> None:

@@ -11,6 +11,7 @@ import redis
 from billing import (
     burning,
     credit,
+    plans,
     price_lists,
     prices,
     quotas,
@@ -127,7 +128,7 @@ class House:
             quotas.change_time_zone(tenant=books.tenant, zone=zone, actor="op", now=now)
         for books in self.random.sample(self.books, 3):
             plan = self.random.choice((self.plan, None))
-            price_lists.assign(tenant=books.tenant, plan=plan, actor="op", now=now)
+            plans.assign(tenant=books.tenant, plan=plan, actor="op", now=now)
         if number % 3 == 1:
             self._reprice(now + timedelta(days=self.random.randrange(1, 20)), number)
         for books in self.random.sample(self.books, 3):
@@ -156,7 +157,7 @@ class House:
 
     def _version(self, tenant: Tenant, at: datetime) -> PriceVersion:
         found = PriceVersion.objects.filter(sku__code=SKU, during__contains=at)
-        (own,) = price_lists.lists_by_tenant([tenant.pk]).values()
+        own = plans.lists_of(tenant.pk, at)
         return found.filter(price_list__in=own).first() or found.get(price_list=None)
 
     def _use(self, books: Books, start: datetime) -> None:

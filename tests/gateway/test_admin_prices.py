@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from billing import plans
 from billing.models import (
     Adjustment,
     PriceList,
@@ -16,7 +17,6 @@ from billing.models import (
     PriceVersion,
     RebateScale,
     ReRating,
-    Tenant,
     UsageEvent,
 )
 from tests.gateway.console_rows import offer, served
@@ -129,7 +129,7 @@ def test_a_rule_s_preview_says_old_and_new_prices_and_who_pays(
 ) -> None:
     offer("acme", "swift-1", input_pico=1_000_000, output_pico=4_000_000)
     plan = PriceList.objects.create(slug="startup", name="Startup")
-    Tenant.objects.filter(pk=alice.tenant.pk).update(plan=plan)
+    plans.assign(tenant=alice.tenant, plan=plan, actor="op", now=NOW)
     asked = {"price_list": str(plan.pk), "pattern": "acme/", "percent": "-20", "_preview": "1"}
 
     shown = operator.post("/admin/billing/pricerule/add/", asked).content.decode()

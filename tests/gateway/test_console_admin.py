@@ -41,6 +41,7 @@ PAGES = (
     "providers/pricesource/",
     "providers/pricesource/add/",
     "gateway/seller/",
+    "billing/planassignment/",
     "billing/rebatescale/",
     "billing/rebatescale/add/",
     "billing/adjustmentnote/",

@@ -1,13 +1,16 @@
 """The declarative file: planned, applied, and applied again without a change."""
 
 import stat
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
 import pytest
 import redis
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
+from billing import plans
 from billing.models import AuditEntry, PlanAssignment, PriceList, Quota, RateLimit, Tenant
 from gateway import keys
 from gateway.models import ApiKey, GroupMapping, RoutingPolicy, Team
@@ -150,7 +153,7 @@ def test_a_tenant_is_put_on_its_plan_once(file: Path) -> None:
     # then
     assert "+ research, plan: startup" in first
     assert second == "0 changes\n"
-    assert Tenant.objects.get().plan == startup
+    assert plans.of(Tenant.objects.get(), timezone.now()) == startup
     assert PlanAssignment.objects.get().assigned_by == "declarative file"
     (entry,) = AuditEntry.objects.filter(action="tenant.plan")
     assert (entry.before, entry.after) == ({"plan": None}, {"plan": "startup"})
@@ -176,7 +179,7 @@ def test_a_plan_changes_where_the_file_says_so(
     told = run(file)
     # then
     assert shown in told
-    assert Tenant.objects.values_list("plan__slug", flat=True).get() == slug
+    assert plans.slug_of(plans.of(Tenant.objects.get(), timezone.now())) == slug
 
 
 def test_a_plan_that_does_not_exist_is_refused_with_those_that_do(file: Path) -> None:
@@ -197,3 +200,75 @@ def test_a_scope_that_is_none_is_refused(file: Path) -> None:
     # then
     with pytest.raises(CommandError, match="none of"):
         run(file)
+
+
+def with_plans(*lines: str) -> str:
+    return PLANNED.replace("plan: startup", "\n    ".join(("plan: startup", *lines)))
+
+
+def coming() -> list[tuple[str | None, str]]:
+    found = plans.coming([Tenant.objects.get().pk], timezone.now())
+    return [(plans.slug_of(row.plan), row.assigned_at.isoformat()) for row in found]
+
+
+def test_plans_to_come_are_as_the_file_says(file: Path) -> None:
+    # given
+    plan_made("startup"), plan_made("scale")
+    year = timezone.now().year + 1
+    first = ("plans_to_come:", f"  - {{plan: scale, begins: {year}-03-01}}")
+    file.write_text(
+        with_plans(*first, f'  - {{plan: null, begins: "{year}-06-01T12:00:00+02:00"}}')
+    )
+    # when / then: made, and nothing the second time
+    told = run(file)
+    assert "+ research, plan: startup" in told
+    assert f"+ research, plan from 1 March {year}: scale" in told
+    assert f"+ research, plan from 1 June {year}, 10:00 UTC: list prices" in told
+    assert run(file) == "0 changes\n"
+    assert coming() == [
+        ("scale", f"{year}-03-01T00:00:00+00:00"),
+        (None, f"{year}-06-01T10:00:00+00:00"),
+    ]
+    # and a file that is silent leaves them, one that names others withdraws
+    file.write_text(PLANNED)
+    assert run(file) == "0 changes\n"
+    file.write_text(with_plans(*first[:1], f"  - {{plan: scale, begins: {year}-04-01}}"))
+    told = run(file)
+    assert f"~ research, plan from 1 March {year}: scale -> withdrawn" in told
+    assert f"~ research, plan from 1 June {year}, 10:00 UTC: list prices -> withdrawn" in told
+    assert coming() == [("scale", f"{year}-04-01T00:00:00+00:00")]
+    assert run(file) == "0 changes\n"
+    file.write_text(with_plans("plans_to_come: []"))
+    assert "withdrawn" in run(file)
+    assert (coming(), run(file)) == ([], "0 changes\n")
+
+
+def test_what_was_to_come_holds_once_its_moment_has_passed(file: Path) -> None:
+    # given: applied for the first time after that moment
+    plan_made("startup"), plan_made("scale")
+    file.write_text(with_plans("plans_to_come:", "  - {plan: scale, begins: 2020-03-01}"))
+    # when / then
+    assert "+ research, plan: scale" in run(file)
+    assert run(file) == "0 changes\n"
+    assert PlanAssignment.objects.get().assigned_at > timezone.now() - timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("stated", "why"),
+    [
+        ("{plan: nope, begins: 2999-01-01}", "there is no plan nope"),
+        ("{plan: startup, begins: soon}", "neither a day"),
+        ("{plan: startup, begins: 2026-12-01 00:00:00}", "says no time zone"),
+        ("{plan: startup}", "begins"),
+        ("{plan: startup, begins: 2999-01-01}", "within two years"),
+    ],
+)
+def test_a_plan_to_come_that_makes_no_sense_is_refused(file: Path, stated: str, why: str) -> None:
+    # given
+    plan_made("startup"), plan_made("scale")
+    file.write_text(PLANNED.replace("plan: startup", f"plan: scale\n    plans_to_come: [{stated}]"))
+    # when
+    with pytest.raises(CommandError, match=why):
+        run(file)
+    # then
+    assert not PlanAssignment.objects.filter(plan__slug="startup").exists()

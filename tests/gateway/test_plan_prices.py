@@ -5,8 +5,9 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from billing import price_lists, prices
+from billing import plans, price_lists, prices
 from billing.models import PriceList, PriceVersion, Tenant
+from billing.price_spans import lists_at
 from billing.usage import CanonicalUsage
 from gateway import keys
 from gateway.dataplane import settlement
@@ -23,7 +24,7 @@ from tests.factories import openai_request
 from tests.gateway import test_dataplane_settlement as settling
 
 pytestmark = pytest.mark.django_db(transaction=True)
-NOW = timezone.now()
+NOW = timezone.now().replace(microsecond=0)
 SKU = "acme/fox"
 LIST_PICO, PLAN_PICO, COST_PICO = 600_000, 540_000, 480_000
 
@@ -44,7 +45,8 @@ def tenant() -> Tenant:
         price_lists.set_rule(
             price_list=price_list, pattern="", change_ppm=change, actor="op", now=NOW
         )
-    made = Tenant.objects.create(slug="aurora", name="Aurora", plan=plan)
+    made = Tenant.objects.create(slug="aurora", name="Aurora")
+    plans.assign(tenant=made, plan=plan, actor="op", now=NOW - timedelta(hours=1))
     keys.issue(tenant=made, team=None, name="key", created_by="op", now=NOW)
     return made
 
@@ -71,14 +73,15 @@ def loaded() -> tuple[Snapshot, Principal]:
 
 
 def candidate(snapshot: Snapshot, principal: Principal, *, now: datetime = NOW) -> Candidate:
+    now_ms = int(now.timestamp() * 1000)
     ranking = router.rank(
         openai_request(model="fox", max_tokens=10),
         offers_by_model=snapshot.offers_by_model,
         policy=principal.policy,
-        limits=Limits(price_lists=principal.price_lists),
+        limits=Limits(price_lists=lists_at(principal.price_lists, now_ms)),
         speeds={},
         breaker=Breaker(),
-        now_ms=int(now.timestamp() * 1000),
+        now_ms=now_ms,
     )
     assert ranking.candidates, ranking.rejections
     return ranking.candidates[0]
@@ -108,14 +111,14 @@ def test_the_charge_is_the_plan_s_and_the_supplier_s_bill_its_own(tenant: Tenant
     charge = settlement.charge_of(settling.exchange(ended), ended)
     # then
     version = PriceVersion.objects.get(pk=charge.price)
-    assert version.price_list == tenant.plan
+    assert version.price_list == plans.of(tenant, NOW)
     assert charge.tenant_pico == 100 * 180_000 + 10 * PLAN_PICO
     assert charge.supplier_pico == 100 * 160_000 + 10 * COST_PICO
 
 
 def test_a_tenant_without_a_plan_pays_the_list_price(tenant: Tenant) -> None:
     # given
-    price_lists.assign(tenant=tenant, plan=None, actor="op", now=NOW)
+    plans.assign(tenant=tenant, plan=None, actor="op", now=NOW)
     # when
     found = candidate(*loaded())
     # then
@@ -145,15 +148,61 @@ def test_a_snapshot_that_is_days_old_sells_nothing_of_what_may_have_changed(
     # given
     snapshot, principal = loaded()
     assert ApiKey.objects.count() == 1
+    now_ms = int((NOW + timedelta(days=3)).timestamp() * 1000)
     # when
     ranking = router.rank(
         openai_request(model="fox"),
         offers_by_model=snapshot.offers_by_model,
         policy=principal.policy,
-        limits=Limits(price_lists=principal.price_lists),
+        limits=Limits(price_lists=lists_at(principal.price_lists, now_ms)),
         speeds={},
         breaker=Breaker(),
-        now_ms=int((NOW + timedelta(days=3)).timestamp() * 1000),
+        now_ms=now_ms,
     )
     # then
     assert [r.code for r in ranking.rejections] == ["no_price"]
+
+
+def test_a_plan_that_begins_while_a_snapshot_stands_holds_from_its_moment(tenant: Tenant) -> None:
+    # given: known before, and Postgres not asked again
+    half = PriceList.objects.create(slug="half", name="Half")
+    price_lists.set_rule(price_list=half, pattern="acme/", change_ppm=-500_000, actor="op", now=NOW)
+    begins = NOW + timedelta(hours=20)
+    for plan, at in ((half, begins), (None, begins + timedelta(hours=1))):
+        plans.assign(tenant=tenant, plan=plan, actor="op", now=NOW, begins_at=at)
+    snapshot, principal = loaded()
+    # when
+    paid = {
+        after_ms: candidate(snapshot, principal, now=begins + timedelta(milliseconds=after_ms))
+        for after_ms in (-1, 0, 1, 3_599_999, 3_600_000)
+    }
+    # then: what suppliers charge is the same throughout
+    assert {after_ms: [p.output_pico for p in each.prices] for after_ms, each in paid.items()} == {
+        -1: [PLAN_PICO],
+        0: [300_000],
+        1: [300_000],
+        3_599_999: [300_000],
+        3_600_000: [LIST_PICO],
+    }
+    assert {p.output_pico for each in paid.values() for p in each.cost_prices} == {COST_PICO}
+
+
+def test_a_key_that_is_looked_up_between_two_snapshots_knows_what_is_to_come(
+    tenant: Tenant,
+) -> None:
+    # given
+    begins = NOW + timedelta(hours=1)
+    plans.assign(tenant=tenant, plan=None, actor="op", now=NOW, begins_at=begins)
+    source = DatabaseSource()
+    before = source.find_key(bytes(ApiKey.objects.get().key_hash))
+    snapshot = source.load(int(NOW.timestamp() * 1000))
+    # when
+    found = source.find_key(bytes(ApiKey.objects.get().key_hash))
+    # then: also by a process that has loaded nothing yet
+    for principal in (before, found):
+        assert principal is not None
+        shown = [
+            candidate(snapshot, principal, now=begins + timedelta(milliseconds=ms)).prices
+            for ms in (-1, 0)
+        ]
+        assert [[p.output_pico for p in prices] for prices in shown] == [[PLAN_PICO], [LIST_PICO]]

@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
-from billing import price_lists, rating
+from billing import plans, price_lists, rating
 from billing.models import PriceList, PriceVersion, UsageEvent
 from billing.money import nano_ceil, usd, usd_json
 from billing.prices import as_price
@@ -68,7 +68,7 @@ def house(request: pytest.FixtureRequest, alice: Person, redis_client: redis.Red
     plan = PriceList.objects.create(kind=PriceList.Kind.PLAN, slug="retail", name="Retail")
     by = {"actor": "ada", "now": now}
     price_lists.set_rule(price_list=plan, pattern="", change_ppm=MARGIN_PPM, **by)
-    price_lists.assign(tenant=alice.tenant, plan=plan, **by)
+    plans.assign(tenant=alice.tenant, plan=plan, **by)
     alice.tenant.refresh_from_db()
     paid, cost = version_on(plan, listed.version), listed.version
     is_below = request.param == "suppliers charge less"

@@ -8,7 +8,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 
-from billing import price_lists, prices
+from billing import plans, price_lists, prices
 from billing.models import PriceList
 from gateway.console import switching
 from providers import usage_files
@@ -77,7 +77,7 @@ def test_a_tenant_sees_the_prices_that_it_would_pay(market: None, alice: Person)
     # given
     plan = PriceList.objects.create(slug="startup", name="Startup")
     price_lists.set_rule(price_list=plan, pattern="pool/", change_ppm=-500_000, actor="op", now=NOW)
-    price_lists.assign(tenant=alice.tenant, plan=plan, actor="op", now=NOW)
+    plans.assign(tenant=alice.tenant, plan=plan, actor="op", now=NOW)
     found = usage_files.read(io.BytesIO(OPENAI.encode()))
     # when
     comparison = switching.compare(found, tenant_id=alice.tenant.pk, now=NOW + timedelta(seconds=1))

@@ -1,7 +1,9 @@
 """A tenant's terms: by an operator in the admin console and over REST, by the tenant as far as the
 house allows."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import redis
@@ -9,8 +11,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from billing import hold_modes, price_lists, rebuild
-from billing.models import AlertChannel, AuditEntry, PriceList, Tenant
+from billing import hold_modes, plans, rebuild
+from billing.models import AlertChannel, AuditEntry, PlanAssignment, PriceList, Tenant
 from gateway import keys
 from providers.snapshot_signal import VERSION_KEY
 from tests.people import Person
@@ -81,7 +83,7 @@ def test_an_operator_puts_tenants_on_a_plan_once_it_is_confirmed(
 
     # then nothing is changed
     assert "Put them on it" in shown.content.decode()
-    assert not Tenant.objects.exclude(plan=None).exists()
+    assert not PlanAssignment.objects.exists()
 
     # and when it is confirmed
     confirmed = asked | {"_confirm": "1", "plan": plan.pk, "reason": "signed"}
@@ -89,8 +91,9 @@ def test_an_operator_puts_tenants_on_a_plan_once_it_is_confirmed(
         admin_client.post(page, confirmed)
 
     # then both pay its prices, it is written down why, and the data plane is told
-    assert Tenant.objects.filter(plan=plan).count() == 2
-    assert price_lists.lists_by_tenant([alice.tenant.pk]) == {alice.tenant.pk: (plan.pk,)}
+    now = timezone.now()
+    assert set(plans.tenants_on(plan, now)) == {alice.tenant, charlie.tenant}
+    assert plans.lists_of(alice.tenant.pk, now) == (plan.pk,)
     noted = AuditEntry.objects.get(action="tenant.plan", tenant=alice.tenant)
     assert (noted.actor, noted.reason, noted.after) == ("admin", "signed", {"plan": "startup"})
     assert redis_client.get(VERSION_KEY) is not None
@@ -104,7 +107,7 @@ def test_a_tenant_s_own_price_list_is_no_plan(admin_client: Client, alice: Perso
     answer = admin_client.post("/admin/billing/tenant/", asked)
 
     assert answer.status_code == 200
-    assert Tenant.objects.get(pk=alice.tenant.pk).plan is None
+    assert not PlanAssignment.objects.exists()
 
 
 def test_an_operator_changes_any_tenant_s_terms(
@@ -119,7 +122,7 @@ def test_an_operator_changes_any_tenant_s_terms(
 
     # then
     expected = asked | {"time_zone": "Europe/Oslo", "credit_limit_usd": "0", "low_credit_usd": None}
-    expected |= {"second_factor_demanded": False}
+    expected |= {"second_factor_demanded": False, "plans_to_come": []}
     assert (answer.status_code, answer.json()) == (200, expected)
     assert operator.get(SETTINGS).json() == expected
     noted = AuditEntry.objects.filter(tenant=alice.tenant, actor="olga")
@@ -255,3 +258,116 @@ def test_a_webhook_that_may_not_be_called_is_refused(
 
     assert (answer.status_code, answer.json()["code"]) == (422, "limit_refused")
     assert not AlertChannel.objects.exists()
+
+
+def test_an_operator_dates_a_plan_and_withdraws_it_over_rest(
+    operator: Client,
+    alice: Person,
+    plan: PriceList,
+    redis_client: redis.Redis,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    # given a tenant whose days begin in Tokyo
+    Tenant.objects.filter(pk=alice.tenant.pk).update(time_zone="Asia/Tokyo")
+    day = timezone.now().date() + timedelta(days=40)
+    begins = f"{day - timedelta(days=1)}T15:00:00Z"
+
+    # when
+    with django_capture_on_commit_callbacks(execute=True):
+        dated = patch(operator, {"plan": "startup", "plan_from": day.isoformat()}).json()
+
+    # then it is to come, and the data plane was told
+    (coming,) = dated["plans_to_come"]
+    assert (dated["plan"], coming["plan"], coming["begins_at"]) == (None, "startup", begins)
+    assert operator.get(SETTINGS).json() == dated
+    assert redis_client.get(VERSION_KEY) is not None
+    assert plans.of(alice.tenant, timezone.now()) is None
+
+    # and when it is replaced by another day, in one call
+    later = {"withdraw_plan": coming["id"], "plan": "startup", "plan_from": f"{day}T12:00:00+09:00"}
+    (replaced,) = patch(operator, later).json()["plans_to_come"]
+    assert replaced["begins_at"] == f"{day}T03:00:00Z"
+
+    # and withdrawn
+    assert patch(operator, {"withdraw_plan": replaced["id"]}).json()["plans_to_come"] == []
+    again = patch(operator, {"withdraw_plan": replaced["id"]})
+    assert (again.status_code, again.json()["detail"]) == (422, "it is withdrawn already")
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [
+        ({"plan": "startup", "plan_from": "2020-01-01"}, 422, "what was rated stays"),
+        ({"plan": "startup", "plan_from": "soon"}, 422, "neither a day"),
+        ({"plan": "startup", "plan_from": "2026-12-01T00:00:00"}, 422, "no time zone"),
+        ({"plan_from": "2026-12-01"}, 400, "Say which plan begins then."),
+        ({"plan": "startup", "plan_from": None}, 400, "may not be null"),
+        ({"plan": "nope", "plan_from": "2026-12-01"}, 422, "there is no plan nope"),
+        ({"withdraw_plan": 0}, 422, "no such plan to come"),
+        ({"withdraw_plan": 2**70}, 422, "no such plan to come"),
+    ],
+)
+def test_a_date_that_is_none_changes_nothing(
+    asked: dict[str, Any], status: int, said: str, operator: Client, alice: Person, plan: PriceList
+) -> None:
+    answer = patch(operator, asked | {"hold_mode": "strict"})
+
+    assert (answer.status_code, said in answer.content.decode()) == (status, True)
+    assert (PlanAssignment.objects.count(), AuditEntry.objects.count()) == (0, 0)
+
+
+@pytest.mark.parametrize("asked", [{"withdraw_plan": 1}, {"plan": "startup", "plan_from": "x"}])
+def test_a_tenant_dates_and_withdraws_no_plan(
+    asked: dict[str, Any], client: Client, alice: Person, plan: PriceList, headers: dict[str, str]
+) -> None:
+    assert patch(client, asked, headers).status_code == 403
+
+
+def test_an_operator_dates_a_plan_in_the_admin_console_and_withdraws_it(
+    admin_client: Client,
+    client: Client,
+    alice: Person,
+    charlie: Person,
+    plan: PriceList,
+    redis_client: redis.Redis,
+) -> None:
+    # given tenants with calendars of their own
+    now = timezone.now()
+    Tenant.objects.filter(pk=charlie.tenant.pk).update(time_zone="America/New_York")
+    day = now.date() + timedelta(days=40)
+    page = "/admin/billing/tenant/"
+    chosen = [alice.tenant.pk, charlie.tenant.pk]
+    asked = {"action": "put_on_plan", "_selected_action": chosen, "_confirm": "1"}
+    asked |= {"plan": plan.pk, "reason": "signed"}
+
+    # when
+    refused = admin_client.post(page, asked | {"begins": "2020-01-01"}).content.decode()
+    told = admin_client.post(page, asked | {"begins": day.isoformat()}, follow=True)
+
+    # then
+    assert "what was rated stays as it is" in refused
+    shown = f"{day.day} {day:%B %Y}"
+    assert f"2 tenants pay Startup from {shown}." in told.content.decode()
+    assert f"list prices; Startup from {shown}" in told.content.decode()
+    rows = plans.coming(chosen, now)
+    begun = {row.tenant_id: row.assigned_at.isoformat() for row in rows}
+    there = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo("America/New_York"))
+    assert begun == {
+        alice.tenant.pk: f"{day}T00:00:00+00:00",
+        charlie.tenant.pk: there.astimezone(UTC).isoformat(),
+    }
+    alice.sign_in(client)
+    assert (
+        f"You pay: list prices; Startup from {shown}."
+        in client.get("/t/aurora/billing/").content.decode()
+    )
+
+    # and when one is withdrawn, which can be done once
+    asked = {"action": "withdraw", "_selected_action": [row.pk for row in rows]}
+    once = admin_client.post("/admin/billing/planassignment/", asked, follow=True)
+    twice = admin_client.post("/admin/billing/planassignment/", asked, follow=True)
+    assert "Aurora: withdrawn." in once.content.decode()
+    assert "Aurora: it is withdrawn already" in twice.content.decode()
+    assert plans.coming(chosen, now) == []
+    filtered = admin_client.get(page, {"plan": "startup"}).content.decode()
+    assert "0 tenants" in filtered

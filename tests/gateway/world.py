@@ -26,10 +26,11 @@ from urllib.parse import urlsplit
 import httpx
 import redis
 from django.db import connection
+from django.utils import timezone
 from psycopg.types.range import TimestamptzRange
 
-from billing import registers
-from billing.models import PriceVersion, ShardEpoch, Sku, Tenant
+from billing import plans, registers
+from billing.models import PriceList, PriceVersion, ShardEpoch, Sku, Tenant
 from billing.money import PICO_PER_NANO
 from gateway.models import ApiKey, Team
 from gateway.runtime.services import DATAPLANE_BUFFER_BYTES
@@ -138,10 +139,13 @@ class World:
     plane: DataPlane
     cables: dict[str, Cable] = field(default_factory=dict)
 
-    def caller(self, *, credit_nano: int = 10**9, **tenant: Any) -> Caller:
+    def caller(
+        self, *, credit_nano: int = 10**9, plan: PriceList | None = None, **tenant: Any
+    ) -> Caller:
         """A fresh tenant with a key and this credit; no reload is needed for it."""
         number = next(_serial)
         made = Tenant.objects.create(slug=f"t{number}", name=f"Tenant {number}", **tenant)
+        plans.assign(tenant=made, plan=plan, actor="ada", now=timezone.now())
         team = Team.objects.create(tenant=made, slug="main", name="Main")
         plain = f"tk-{number:012d}-{'s' * 43}"
         key = ApiKey.objects.create(

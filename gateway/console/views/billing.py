@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from billing import credit
+from billing import credit, plans
 from billing.errors import InvoiceRefused
 from billing.invoicing import focus, pdf, settling
 from billing.models import AdjustmentNote, CreditNote, Invoice, Receipt, Recharge, Refund, TopUp
@@ -43,7 +43,7 @@ def billing(request: HttpRequest, member: Member) -> HttpResponse:
 
 
 def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpResponse:
-    tenant = member.tenant
+    tenant, now = member.tenant, timezone.now()
     found = (
         Invoice.objects.filter(tenant=tenant)
         .exclude(state=Invoice.State.DRAFT)
@@ -59,7 +59,8 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
         "adjustments": AdjustmentNote.objects.filter(tenant=tenant)
         .select_related("grant")
         .order_by("-pk")[:SHOWN_MAX],
-        "credit": credit.parts(tenant, now=timezone.now()),
+        "credit": credit.parts(tenant, now=now),
+        "pays": plans.texts([tenant], now)[tenant.pk],
         "topups": TopUp.objects.filter(tenant=tenant)
         .select_related("receipt")
         .prefetch_related("refunds")

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from billing.errors import BillingError
 from gateway.declared import document, plan
+from gateway.declared.change import Change, Run
 from gateway.keys import KeyRefused
 from gateway.policies import PolicyRefused
 
@@ -26,9 +27,10 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        now = timezone.now()
         try:
             declared = document.read(options["file"].read_bytes())
-            changes = plan.plan(declared)
+            changes = plan.plan(declared, now=now)
         except (OSError, document.DocumentRefused) as problem:
             raise CommandError(str(problem)) from problem
         for change in changes:
@@ -36,10 +38,9 @@ class Command(BaseCommand):
         if options["plan"] or not changes:
             self.stdout.write(f"{len(changes)} changes" + (" to make" if options["plan"] else ""))
             return
-        self._apply(changes, options["secrets"])
+        self._apply(changes, Run(actor=BY, now=now), options["secrets"])
 
-    def _apply(self, changes: list[plan.Change], secrets: Path | None) -> None:
-        run = plan.Run(actor=BY, now=timezone.now())
+    def _apply(self, changes: list[Change], run: Run, secrets: Path | None) -> None:
         try:
             plan.apply(changes, run)
         except (BillingError, KeyRefused, PolicyRefused, document.DocumentRefused) as refusal:
