@@ -12,7 +12,8 @@ from typing import Final
 
 from billing.invoicing.lines import TOKEN_CLASSES
 from billing.models import CreditNote, Invoice, InvoiceLine
-from billing.money import usd
+from billing.money import PICO_PER_CENT, PICO_PER_USD, half_away, usd
+from billing.rates import PPM
 
 Row = dict[str, str]
 
@@ -78,14 +79,14 @@ def of_invoice(invoice: Invoice) -> Iterator[Row]:
     """The rows of an issued invoice; their `BilledCost` sums to its total."""
     shared = _shared(invoice)
     lines = invoice.lines.select_related("price_version__made_from").order_by("position")
-    for line in lines:
-        is_note = line.kind == InvoiceLine.Kind.ADJUSTMENT
-        yield _row(shared, _adjusted(line) if is_note else _usage(line))
+    charges = [_charge(line) for line in lines]
+    for charge in charges:
+        yield _row(shared, charge)
     if invoice.covered_cents:
         carried = "Covered by credit" if invoice.covered_cents > 0 else "Carried over as credit"
         yield _row(shared, _other("Credit", carried, -invoice.covered_cents, invoice))
     if invoice.tax_cents:
-        yield _row(shared, _other("Tax", "Tax", invoice.tax_cents, invoice))
+        yield _row(shared, _tax(invoice, charges))
 
 
 def of_credit_note(note: CreditNote) -> Iterator[Row]:
@@ -126,14 +127,29 @@ def _shared(invoice: Invoice) -> Row:
     }
 
 
+def _charge(line: InvoiceLine) -> Row:
+    return _adjusted(line) if line.kind == InvoiceLine.Kind.ADJUSTMENT else _usage(line)
+
+
+def _tax(invoice: Invoice, charges: Iterable[Row]) -> Row:
+    """What is due; at list and contracted cost, the same tax on the charges at these."""
+    row = _other("Tax", "Tax", invoice.tax_cents, invoice)
+    for column in ("ContractedCost", "ListCost"):
+        beyond = sum(Decimal(own[column]) - Decimal(own["BilledCost"]) for own in charges)
+        taxed = invoice.taxable_cents * PICO_PER_CENT + int(beyond * PICO_PER_USD)
+        row[column] = f"{usd(half_away(taxed * invoice.tax_ppm, PPM)):f}"
+    return row
+
+
 def _adjusted(line: InvoiceLine) -> Row:
-    """An adjustment note: its number is the sku of its line."""
-    exact = f"{usd(int(line.exact_pico)):f}"
+    """An adjustment note: its number is the sku of its line. What has no unit price is listed and
+    contracted at what is billed."""
+    exact, billed = f"{usd(int(line.exact_pico)):f}", _cents(line.amount_cents)
     return {
-        "BilledCost": _cents(line.amount_cents),
+        "BilledCost": billed,
         "EffectiveCost": exact,
-        "ContractedCost": exact,
-        "ListCost": exact,
+        "ContractedCost": billed,
+        "ListCost": billed,
         "x_ExactCost": exact,
         "ChargeCategory": "Adjustment",
         "ChargeClass": "Correction",
@@ -163,8 +179,8 @@ def _usage(line: InvoiceLine) -> Row:
     return {
         "BilledCost": billed,
         "EffectiveCost": exact,
-        "ContractedCost": exact,
-        "ListCost": exact if listed is None else f"{usd(line.quantity * listed):f}",
+        "ContractedCost": exact if itemised else billed,
+        "ListCost": billed if listed is None else f"{usd(line.quantity * listed):f}",
         "x_ExactCost": exact,
         "ChargeCategory": "Usage",
         "ChargeClass": "",
