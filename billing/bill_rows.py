@@ -2,18 +2,22 @@
 
 A row is used where its day, model, counts and sum in dollars are known, also where they are
 negative. Every other one waits for a person: its sum is owed though it is of no day or model, or it
-is left out, with a reason. A row that asks nothing waits for nobody. A sum in another currency is
-worth what the rate says that somebody stated for this bill, as of a day and from a source.
+is left out, with a reason. So does one that says the same as an earlier one: it may be that twice,
+or usage of its own. A row that asks nothing waits for nobody. A sum in another currency is worth
+what the rate says that somebody stated for this bill, as of a day and from a source. What the
+document states beyond its rows (a fee, a commitment, its rounding) becomes a row when a person
+says what it is.
 """
 
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Final
 
 from django.db import transaction
-from django.db.models import Case, Count, Q, QuerySet, Sum, When
+from django.db.models import Case, Count, Max, Q, QuerySet, Sum, When
 
 from billing import audit
 from billing.errors import InvoiceRefused
@@ -24,7 +28,11 @@ State = ProviderBillRow.State
 USD: Final = "USD"
 NO_SUM: Final = "names no sum"
 NO_DAY: Final = "names no day"
+NO_ROW: Final = "on the document, in no row of the file"
 ASKS_NOTHING: Final = "asks nothing"
+AGAIN: Final = re.compile(r"the same as line [0-9]+")
+# Of the longest sum with all its digits, times the dearest rate.
+EXACT: Final = Context(prec=80)
 PICO_PER_UNIT_MAX: Final = 10**6 * PICO_PER_USD
 
 
@@ -43,6 +51,10 @@ def no_rate(currency: str) -> str:
     return f"in {currency}, without a rate"
 
 
+def same_as(number: int) -> str:
+    return f"the same as line {number}"
+
+
 def place(rows: Iterable[ProviderBillRow]) -> list[ProviderBillRow]:
     """Say of each new row what becomes of it. `why` is what its reader could not make out."""
     placed = list(rows)
@@ -55,7 +67,11 @@ def place(rows: Iterable[ProviderBillRow]) -> list[ProviderBillRow]:
 def _place(row: ProviderBillRow, pico_per_unit: int | None, has_sums: bool) -> None:
     if row.amount is not None and pico_per_unit is not None:
         row.cost_pico = _pico(row.amount, pico_per_unit)
-    row.why = row.why or _missing(row, has_sums)
+    missing = _missing(row, has_sums)
+    if AGAIN.fullmatch(row.why):
+        row.why = f"{row.why}; {missing}" if missing else row.why
+    else:
+        row.why = row.why or missing
     if not row.why:
         row.state = State.USED
     elif row.amount == 0:
@@ -74,7 +90,8 @@ def _missing(row: ProviderBillRow, has_sums: bool) -> str:
 
 def _pico(amount: Decimal, pico_per_unit: int) -> Decimal:
     """Rounded once a row, half away from zero."""
-    return (amount * pico_per_unit).quantize(Decimal(1), rounding=ROUND_HALF_UP)
+    exact = EXACT.multiply(amount, Decimal(pico_per_unit))
+    return exact.quantize(Decimal(1), rounding=ROUND_HALF_UP, context=EXACT)
 
 
 def state_rate(
@@ -109,7 +126,8 @@ def state_rate(
             stated_at=now,
         )
         for row in rows:
-            row.why = "" if row.why == no_rate(currency) else row.why
+            said = row.why.split("; ")
+            row.why = "; ".join(why for why in said if why != no_rate(currency))
             _place(row, pico_per_unit, has_sums=True)
         ProviderBillRow.objects.bulk_update(
             rows, ["cost_pico", "why", "state", "note"], batch_size=1_000
@@ -139,10 +157,11 @@ def decide(
     decided_by: str,
     now: datetime,
 ) -> int:
-    """Carry these rows, or leave them out; None is every open one. What was decided may be decided
-    otherwise until the bill is accepted. Nothing moves where one of them cannot be."""
-    if state not in (State.CARRIED, State.LEFT_OUT) or not note.strip():
-        raise InvoiceRefused("a row is carried or left out, and somebody says why")
+    """Carry these rows, leave them out, or use those that only say the same as an earlier one; None
+    is every open one. What was carried or left out may be decided otherwise until the bill is
+    accepted. Nothing moves where one of them cannot be."""
+    if state not in (State.CARRIED, State.LEFT_OUT, State.USED) or not note.strip():
+        raise InvoiceRefused("a row is used, carried or left out, and somebody says why")
     with transaction.atomic():
         bill = unaccepted(bill_id)
         if numbers is None:
@@ -154,6 +173,8 @@ def decide(
             raise InvoiceRefused("choose rows that are to be decided")
         if state == State.CARRIED and rows.filter(cost_pico=None).exists():
             raise InvoiceRefused("a row whose sum in dollars is not known cannot be carried")
+        if state == State.USED and any(not AGAIN.fullmatch(row.why) for row in rows):
+            raise InvoiceRefused("only a row that says the same as another can be used by decision")
         sums = rows.aggregate(pico=Sum("cost_pico"))
         shown = [str(number) for number in rows.order_by("number").values_list("number", flat=True)]
         rows.update(state=state, note=note.strip()[:200], decided_by=decided_by, decided_at=now)
@@ -166,6 +187,47 @@ def decide(
             now=now,
         )
     return chosen
+
+
+def carry_rest(*, bill_id: int, note: str, decided_by: str, now: datetime) -> int:
+    """Owe what the document states beyond its rows, below nothing too, as a row of its own;
+    returns its sum."""
+    if not note.strip():
+        raise InvoiceRefused("somebody says what the rest is")
+    with transaction.atomic():
+        bill = unaccepted(bill_id)
+        parts = account(bill)
+        rest_pico = unexplained_pico(bill, parts)
+        if parts[State.OPEN].rows or not rest_pico:
+            raise InvoiceRefused("there is a rest once every row is decided, or none")
+        last = bill.rows.aggregate(number=Max("number"))["number"]
+        ProviderBillRow.objects.create(
+            bill=bill,
+            number=last + 1,
+            state=State.CARRIED,
+            why=NO_ROW,
+            amount=Decimal(rest_pico).scaleb(-12, context=EXACT),
+            cost_pico=rest_pico,
+            note=note.strip()[:200],
+            decided_by=decided_by,
+            decided_at=now,
+        )
+        audit.record(
+            actor=decided_by,
+            action="provider_bill.carry_rest",
+            subject=str(bill),
+            after={"usd": usd_json(rest_pico).decode()},
+            reason=note.strip()[:200],
+            now=now,
+        )
+    return rest_pico
+
+
+def unexplained_pico(bill: ProviderBill, account: Mapping[str, Part]) -> int:
+    """What the document states beyond what its rows come to, whatever becomes of them."""
+    if bill.stated_pico is None:
+        return 0
+    return int(bill.stated_pico) - sum(part.cost_pico for part in account.values())
 
 
 def _usd(pico: Decimal | None) -> str:

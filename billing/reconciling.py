@@ -14,13 +14,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from django.db import connection, transaction
-from django.db.models import Sum
+from django.db.models import Max, Q, QuerySet, Sum
 
 from billing import audit, bill_rows, ledger, locks
 from billing.bill_rows import Part
 from billing.errors import InvoiceRefused
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
-from billing.models import ProviderBill, ProviderBillRow, UsageEvent
+from billing.models import Entry, ProviderBill, ProviderBillRow, UsageDay, UsageEvent
 from billing.money import half_away, usd_json
 
 DAYS_MAX: Final = 400
@@ -48,7 +48,8 @@ BOOKED_SQL: Final = """
                 OR u.usage_source IN ('estimated', 'counted'))
     ) booked GROUP BY day, model
 """
-# An attempt that was settled after its expiry has taken its own exposure back.
+# An attempt that was settled after its expiry has taken its own exposure back, and a bill that was
+# accepted since has ended it.
 EXPOSURE_SQL: Final = """
     SELECT coalesce(sum(greatest(u.hold_nano::numeric * 1000 - u.tenant_cost_pico, 0)), 0)
     FROM billing_usageevent u
@@ -56,8 +57,22 @@ EXPOSURE_SQL: Final = """
         AND u.outcome = 'unknown' AND u.attempt < 0 AND u.state = 'posted'
         AND NOT EXISTS (SELECT FROM billing_usageevent s WHERE s.request_id = u.request_id
             AND s.attempt = -u.attempt - 1 AND s.day = u.day AND s.state = 'posted')
+        AND NOT EXISTS (SELECT FROM billing_providerbill b WHERE b.supplier = u.supplier
+            AND b.first_day <= u.day AND b.last_day >= u.day AND b.accepted_at >= u.drained_at)
 """
 Cell = tuple[date, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What a document says beside its rows: its total, and its first and last day, of which its
+    rows may tell fewer."""
+
+    total_pico: int | None = None
+    days: tuple[date, ...] = ()
+
+
+NOTHING_STATED: Final = Stated()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +128,10 @@ class Comparison:
     def by_tokens_pico(self) -> int | None:
         """The part of the difference that other token counts explain, at our average prices."""
         ours = self.ours
-        if self.more_pico is None or not ours.tokens:
-            return self.more_pico
+        if self.more_pico is None:
+            return None
+        if not ours.tokens:
+            return self.more_pico if self.their_tokens else 0
         more_input = self.their_input_tokens - ours.input_tokens
         more_output = self.their_output_tokens - ours.output_tokens
         if not ours.input_tokens or not ours.output_tokens:
@@ -136,7 +153,9 @@ class Comparison:
         if not self.more_tokens and not self.more_pico:
             return []
         found = []
-        if not self.ours.tokens:
+        if not self.their_tokens and self.their_cost_pico:
+            found.append("a sum without tokens: a fee, a tax, a credit or a commitment")
+        elif not self.ours.tokens:
             found.append("nothing of it went through this gateway")
         elif not self.their_tokens and not self.their_cost_pico:
             found.append("the bill does not know it")
@@ -146,9 +165,9 @@ class Comparison:
             found.append(f"{self.ours.quarantined} events in quarantine")
         if self.ours.estimated:
             found.append(f"{self.ours.estimated} counts estimated by us")
-        if self.more_pico and not self.more_tokens:
+        if self.more_pico and self.their_tokens and not self.more_tokens:
             found.append("same tokens, another price")
-        return found or ["other token counts: see the drift of this provider"]
+        return found or ["other token counts: another zone's days, or the drift of this provider"]
 
 
 def store(
@@ -160,7 +179,7 @@ def store(
     file_hash: bytes,
     uploaded_by: str,
     now: datetime,
-    stated_pico: int | None = None,
+    stated: Stated = NOTHING_STATED,
 ) -> ProviderBill:
     """Keep a bill with every row of it, and say what becomes of each. The same file again is
     refused, and so are days without an end."""
@@ -168,6 +187,7 @@ def store(
     days = [row.day for row in placed if row.day is not None]
     if not days:
         raise InvoiceRefused(f"no row of the file names its day{_for_example(placed)}")
+    days += stated.days
     if max(days) - min(days) > timedelta(days=DAYS_MAX):
         raise InvoiceRefused(f"the file spans more than {DAYS_MAX} days")
     if ProviderBill.objects.filter(supplier=supplier, file_hash=file_hash).exists():
@@ -180,7 +200,7 @@ def store(
             file_name=file_name[:200],
             file_format=file_format[:80],
             file_hash=file_hash,
-            stated_pico=stated_pico,
+            stated_pico=stated.total_pico,
             uploaded_by=uploaded_by,
             uploaded_at=now,
         )
@@ -266,25 +286,20 @@ def difference_pico(comparisons: Sequence[Comparison], carried_pico: int) -> int
     return None if None in parts else sum(part or 0 for part in parts) + carried_pico
 
 
-def unexplained_pico(bill: ProviderBill, account: Mapping[str, Part]) -> int:
-    """What the document states beyond what its rows come to, whatever becomes of them."""
-    if bill.stated_pico is None:
-        return 0
-    return int(bill.stated_pico) - sum(part.cost_pico for part in account.values())
-
-
-def accept(*, bill_id: int, accepted_by: str, now: datetime) -> ProviderBill:
-    """Owe what the bill says: post the difference to the cost of sales, once."""
+def accept(*, bill_id: int, accepted_by: str, now: datetime, instead: bool = False) -> ProviderBill:
+    """Owe what the bill says: post the difference to the cost of sales, once. `instead`: of bills
+    of the same days that were accepted before, which it corrects; what they posted counts."""
     with transaction.atomic():
         # Two bills of the same days are accepted one after the other.
         locks.payouts_until_commit()
         bill = bill_rows.unaccepted(bill_id)
         account = bill_rows.account(bill)
-        if refusal := not_yet(bill, account, now):
+        if refusal := not_yet(bill, account, now, instead=instead):
             raise InvoiceRefused(refusal)
         amount = difference_pico(compare(bill), account["carried"].cost_pico)
         if amount is None:
             raise InvoiceRefused("the file names no sums: it can be compared, not accepted")
+        amount -= posted_before_pico(bill)
         released = exposure_pico(bill)
         bill.transfer = ledger.post(_draft(bill, amount, released)) if amount or released else None
         bill.accepted_by, bill.accepted_at = accepted_by, now
@@ -296,6 +311,7 @@ def accept(*, bill_id: int, accepted_by: str, now: datetime) -> ProviderBill:
             after={
                 "difference_usd": usd_json(amount).decode(),
                 "exposure_released_usd": usd_json(released).decode(),
+                "instead_of": [str(each) for each in accepted_before(bill)],
             }
             | {f"{state}_rows": part.rows for state, part in account.items() if part.rows},
             now=now,
@@ -303,16 +319,44 @@ def accept(*, bill_id: int, accepted_by: str, now: datetime) -> ProviderBill:
     return bill
 
 
-def not_yet(bill: ProviderBill, account: Mapping[str, Part], now: datetime) -> str:
-    """Why a bill cannot be accepted as it stands; empty where it can."""
-    overlapping = ProviderBill.objects.filter(
+def accepted_before(bill: ProviderBill) -> "QuerySet[ProviderBill]":
+    """Other bills of some of its days that were accepted."""
+    return ProviderBill.objects.filter(
         supplier=bill.supplier,
         accepted_at__isnull=False,
         first_day__lte=bill.last_day,
         last_day__gte=bill.first_day,
+    ).exclude(pk=bill.pk)
+
+
+def unbilled_pico(bill: ProviderBill) -> int:
+    """What was booked after the accepted bill before this one, and before this one begins: no bill
+    has asked for it, and none has said that it costs nothing."""
+    accepted = ProviderBill.objects.filter(supplier=bill.supplier, accepted_at__isnull=False)
+    ended = accepted.filter(last_day__lt=bill.first_day).aggregate(day=Max("last_day"))["day"]
+    if ended is None:
+        return 0
+    between = UsageDay.objects.filter(supplier=bill.supplier, day__gt=ended, day__lt=bill.first_day)
+    return int(between.aggregate(total=Sum("supplier_cost_pico"))["total"] or 0)
+
+
+def posted_before_pico(bill: ProviderBill) -> int:
+    """What those have added to the cost of sales of their days."""
+    posted = Entry.objects.filter(
+        transfer__provider_bill__in=accepted_before(bill), account__kind=Kind.COST_OF_SALES
     )
-    if overlapping.exists():
+    return int(posted.aggregate(total=Sum("amount_pico"))["total"] or 0)
+
+
+def not_yet(
+    bill: ProviderBill, account: Mapping[str, Part], now: datetime, *, instead: bool = False
+) -> str:
+    """Why a bill cannot be accepted as it stands; empty where it can."""
+    overlapping = accepted_before(bill)
+    if not instead and overlapping.exists():
         return "an accepted bill covers some of these days already"
+    if overlapping.filter(Q(first_day__lt=bill.first_day) | Q(last_day__gt=bill.last_day)).exists():
+        return "an accepted bill covers days that this one does not: it cannot be instead of that"
     ends = datetime.combine(bill.last_day, time(), UTC) + timedelta(days=1)
     if now < ends + BOOKED_WITHIN:
         return f"{bill.last_day} is not over, or its last requests are not booked yet"
@@ -320,7 +364,7 @@ def not_yet(bill: ProviderBill, account: Mapping[str, Part], now: datetime) -> s
         return f"{waiting} events of its days are in quarantine: decide them first"
     if undecided := account["open"].rows:
         return f"{undecided} rows are neither used, carried nor left out"
-    if unexplained := unexplained_pico(bill, account):
+    if unexplained := bill_rows.unexplained_pico(bill, account):
         return (
             f"the document states {usd_json(unexplained).decode()} dollars beyond what its rows"
             " come to"

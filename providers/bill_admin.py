@@ -21,15 +21,18 @@ from unfold.widgets import (
 
 from billing import bill_rows, reconciling
 from billing.admin_pages import ReadOnlyAdmin
+from billing.bill_rows import Part
 from billing.errors import BillingError
 from billing.models import ProviderBill
-from billing.money import pico_from_usd
+from billing.money import pico_from_usd, usd_json
+from billing.reconciling import Stated
 from providers import bill_files
 from providers.models import Offer, Provider
 from providers.usage_files import UsageFileRefused
 
 CELLS_SHOWN_MAX: Final = 500
 ROWS_SHOWN_MAX: Final = 500
+PERIOD: Final = ("first_day", "last_day")
 
 
 class BillForm(forms.Form):
@@ -42,6 +45,15 @@ class BillForm(forms.Form):
         help_text="CSV with date, model, input_tokens, output_tokens, cost and currency (dollars"
         " where there is none), or the export of OpenAI, Anthropic, OpenRouter or LiteLLM; up to"
         " 2.4 MB.",
+    )
+    first_day = forms.DateField(
+        label="First day of the document",
+        required=False,
+        help_text="Where it names its days: its rows may begin later. May be empty.",
+        widget=UnfoldAdminSingleDateWidget,
+    )
+    last_day = forms.DateField(
+        label="Last day of the document", required=False, widget=UnfoldAdminSingleDateWidget
     )
     total_usd = forms.DecimalField(
         label="Total of the document, $",
@@ -128,7 +140,10 @@ class ProviderBillAdmin(ReadOnlyAdmin):
                 file_name=file.name,
                 file_format=file_format,
                 file_hash=hashlib.sha256(file.read()).digest(),
-                stated_pico=None if total is None else pico_from_usd(total),
+                stated=Stated(
+                    None if total is None else pico_from_usd(total),
+                    tuple(day for name in PERIOD if (day := form.cleaned_data[name])),
+                ),
                 uploaded_by=request.user.get_username(),
                 now=now,
             )
@@ -174,18 +189,27 @@ class ProviderBillAdmin(ReadOnlyAdmin):
             "total": len(cells),
             "ours_pico": sum(cell.ours.cost_pico for cell in cells),
             "difference_pico": reconciling.difference_pico(cells, account["carried"].cost_pico),
+            "has_again": bill.rows.filter(why__regex=rf"^{bill_rows.AGAIN.pattern}$").exists(),
             "account": [part for part in account.values() if part.rows],
             "rows": not_used[:ROWS_SHOWN_MAX],
             "rows_left_out": max(0, not_used.count() - ROWS_SHOWN_MAX),
             "open_rows": account["open"].rows,
-            "unexplained_pico": reconciling.unexplained_pico(bill, account),
-            "not_yet": ""
-            if bill.accepted_at
-            else reconciling.not_yet(bill, account, timezone.now()),
+            "unbilled_pico": reconciling.unbilled_pico(bill),
+            "unexplained_pico": bill_rows.unexplained_pico(bill, account),
+            **({} if bill.accepted_at else self._way_on(bill, account)),
             "rates": bill.rates.order_by("currency"),
             "without_rate": bill_rows.without_rate(bill),
             "may_accept": request.user.has_perm("billing.change_providerbill"),
             "opts": self.opts,
+        }
+
+    def _way_on(self, bill: ProviderBill, account: dict[str, Part]) -> dict[str, Any]:
+        """Whether it can be accepted, beside or instead of what was accepted before."""
+        before = list(reconciling.accepted_before(bill).order_by("pk"))
+        return {
+            "accepted_before": before,
+            "posted_before_pico": reconciling.posted_before_pico(bill),
+            "not_yet": reconciling.not_yet(bill, account, timezone.now(), instead=bool(before)),
         }
 
     def _done(self, request: HttpRequest, bill: ProviderBill, rate_form: RateForm) -> bool:
@@ -205,9 +229,13 @@ class ProviderBillAdmin(ReadOnlyAdmin):
 
     def _do(self, request: HttpRequest, bill: ProviderBill, do: str, rate_form: RateForm) -> str:
         actor, now = request.user.get_username(), timezone.now()
-        if do == "accept":
-            reconciling.accept(bill_id=bill.pk, accepted_by=actor, now=now)
+        if do in ("accept", "instead"):
+            reconciling.accept(bill_id=bill.pk, accepted_by=actor, now=now, instead=do == "instead")
             return "Accepted: what we owe is what the bill says."
+        if do == "rest":
+            note = request.POST.get("note", "")
+            rest = bill_rows.carry_rest(bill_id=bill.pk, note=note, decided_by=actor, now=now)
+            return f"{usd_json(rest).decode()} dollars are a row of the bill now."
         if do == "rate":
             asked = rate_form.cleaned_data
             rows = bill_rows.state_rate(

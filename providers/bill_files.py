@@ -7,10 +7,12 @@ back. What cannot be made out is said in `why`, beside whatever else the row doe
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from hashlib import blake2b
 from typing import IO, Final, TypeVar
 
 import msgspec
 
+from billing import bill_rows
 from billing.models import ProviderBillRow
 from billing.usage import CanonicalUsage, UsageError
 from providers import usage_exports, usage_files
@@ -18,6 +20,8 @@ from providers.usage_exports import BadRow, Format, Row
 
 FINEST: Final = Decimal(1).scaleb(-20)
 UNREADABLE: Final = "?"
+CURRENCY_LENGTH_MAX: Final = 10
+EMPTY: Final = "is empty"
 Said = TypeVar("Said")
 
 
@@ -35,11 +39,28 @@ def _rows(
     names: Mapping[str, str],
     now: datetime,
 ) -> Iterator[ProviderBillRow]:
+    seen: dict[bytes, int] = {}
     for number, row in rows:
         if isinstance(row, str):
             yield ProviderBillRow(number=number, why=row[:200], currency=UNREADABLE)
+        elif _is_empty(row):
+            yield ProviderBillRow(number=number, why=EMPTY, amount=Decimal(0))
         else:
-            yield _row(number, chosen, row, names, now)
+            made = _row(number, chosen, row, names, now)
+            first = seen.setdefault(_content(row), number)
+            if first != number and not made.why:
+                made.why = bill_rows.same_as(first)
+            yield made
+
+
+def _is_empty(row: Row) -> bool:
+    return all(value is None or not str(value).strip() for value in row.values())
+
+
+def _content(row: Row) -> bytes:
+    """The same for rows that say the same in every column."""
+    said = repr(sorted((name, str(value)) for name, value in row.items()))
+    return blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _row(
@@ -61,6 +82,7 @@ def _row(
         wrong.append(f"a day that has not come: {day}")
         day = None
     paid = said(lambda: usage_exports.amount(row, *chosen.sums))
+    currency = said(lambda: _currency(row)) or UNREADABLE
     return ProviderBillRow(
         number=number,
         why="; ".join(wrong)[:200],
@@ -68,9 +90,16 @@ def _row(
         model=names.get(model, model),
         input_tokens=usage.input_tokens if usage else 0,
         output_tokens=usage.output_tokens if usage else 0,
-        amount=None if paid is None else paid.quantize(FINEST),
-        currency=usage_exports.currency_of(row)[:10],
+        amount=None if paid is None else paid.quantize(FINEST, context=bill_rows.EXACT),
+        currency=currency,
     )
+
+
+def _currency(row: Row) -> str:
+    named = usage_exports.currency_of(row)
+    if len(named) > CURRENCY_LENGTH_MAX or not named.isprintable():
+        raise BadRow(f"currency is none: {named[:40]!r}")
+    return named
 
 
 def _counts(chosen: Format, row: Row) -> CanonicalUsage:

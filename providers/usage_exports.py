@@ -116,17 +116,17 @@ def currency_of(row: Row) -> str:
 
 
 def day_of(row: Row, *names: str) -> date | None:
-    """The day of the first of these columns that has one, as a date, a moment or Unix seconds."""
+    """The day of the first of these columns that has one, as a date, a moment or Unix seconds. A
+    moment with an offset is of the day that it names there: so a seller's months stay apart."""
     for name in names:
         text = str(row.get(name) or "").strip()
         if SECONDS.fullmatch(text):
             return datetime.fromtimestamp(int(text), tz=UTC).date()
         if text:
             try:
-                moment = datetime.fromisoformat(text)
+                return datetime.fromisoformat(text).date()
             except ValueError:
                 continue
-            return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
     return None
 
 

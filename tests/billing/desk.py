@@ -82,6 +82,7 @@ class Desk:
         billable: bool = True,
         session: str = "",
         team: int | None = None,
+        supplier: str = "acme",
     ) -> AttemptEvent:
         rated = 0 if usage is None else usage[0] * INPUT_PICO + usage[1] * OUTPUT_PICO
         return AttemptEvent(
@@ -95,7 +96,7 @@ class Desk:
             price=self.price,
             prices=() if self.price is None else (self.price,),
             offer=1,
-            supplier="acme",
+            supplier=supplier,
             model="swift-1",
             outcome=outcome,
             usage=None

@@ -13,7 +13,7 @@ from billing.errors import InvoiceRefused
 from billing.ledger import Kind
 from billing.models import ProviderBill, ProviderBillRow, Transfer
 from billing.money import usd
-from billing.reconciling import Booked, Comparison
+from billing.reconciling import Booked, Comparison, Stated
 from tests.billing.books import Books
 
 DAY = date(2026, 3, 10)
@@ -44,7 +44,7 @@ def bill(
         file_name="march.csv",
         file_format="test",
         file_hash=file * 32,
-        stated_pico=stated_pico,
+        stated=Stated(stated_pico),
         uploaded_by="ada",
         now=NOW,
     )

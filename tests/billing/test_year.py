@@ -11,8 +11,9 @@ import redis
 from django.db import connection
 from django.db.models import Sum
 
+from billing import ledger
 from billing.invoicing import coverage, focus, settling
-from billing.ledger import Kind
+from billing.ledger import AccountKey, Kind
 from billing.models import (
     AdjustmentNote,
     CreditGrant,
@@ -20,12 +21,15 @@ from billing.models import (
     Entry,
     Invoice,
     NumberSeries,
+    ProviderBill,
+    ProviderBillRow,
     TopUp,
     UsageEvent,
 )
 from billing.money import PICO_PER_CENT
 from tests.billing.books import Books
 from tests.billing.year import House
+from tests.billing.year_sellers import Seller
 
 REQUESTS = int(os.environ.get("TOKENHOUSE_YEAR_REQUESTS", "1"))
 SEED = int(os.environ.get("TOKENHOUSE_YEAR_SEED", "20270101"))
@@ -59,6 +63,9 @@ def test_a_year_of_everything_adds_up_to_the_last_digit(house: House) -> None:
         assert_accounts_are_what_documents_say(books)
     assert_exports_are_the_documents()
     assert_numbers_have_no_gaps()
+    for seller in house.sellers:
+        assert_every_row_of_a_bill_is_accounted_for(seller)
+        assert_we_owe_what_bills_ask(seller)
     assert house.books[0].check() == {}
 
 
@@ -116,6 +123,29 @@ def assert_exports_are_the_documents() -> None:
         assert exact == Decimal(invoice.charged_pico).scaleb(-12)
     for note in CreditNote.objects.all():
         assert focus.total(focus.of_credit_note(note)) * 100 == -note.total_cents
+
+
+def assert_every_row_of_a_bill_is_accounted_for(seller: Seller) -> None:
+    """Σ rows = the bill, each row with its fate and, where it is not used, with a reason."""
+    bills = list(ProviderBill.objects.filter(supplier=seller.name))
+    assert {bill.pk for bill in bills} == seller.lines.keys()
+    for bill in bills:
+        rows = list(bill.rows.all())
+        assert len(rows) == seller.lines[bill.pk]
+        assert sum(int(row.cost_pico or 0) for row in rows) == bill.stated_pico
+        for row in rows:
+            assert row.state != ProviderBillRow.State.OPEN
+            assert row.state == ProviderBillRow.State.USED or (row.why and row.note)
+
+
+def assert_we_owe_what_bills_ask(seller: Seller) -> None:
+    """What is owed to a seller is the sum of the last bill of each month, whatever was booked, and
+    what it cost us is the same."""
+    assert len(seller.owed_pico) == 13
+    owed = sum(seller.owed_pico.values())
+    assert ledger.balance(AccountKey(Kind.PROVIDER_PAYABLE, supplier=seller.name)) == -owed
+    assert ledger.balance(AccountKey(Kind.COST_OF_SALES, supplier=seller.name)) == owed
+    assert ledger.balance(AccountKey(Kind.SUPPLIER_EXPOSURE, supplier=seller.name)) == 0
 
 
 def assert_numbers_have_no_gaps() -> None:

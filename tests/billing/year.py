@@ -35,6 +35,8 @@ from billing.rates import Rates
 from billing.rerating import Correction
 from billing.tiers import Tier
 from tests.billing.books import Books, opened, publish
+from tests.billing.year_recharges import Recharging
+from tests.billing.year_sellers import Seller, Sold
 
 ZONES = (
     "UTC", "Asia/Tokyo", "Pacific/Kiritimati", "Pacific/Pago_Pago", "America/Los_Angeles",
@@ -63,6 +65,8 @@ class House:
     random: Random = field(init=False)
     books: list[Books] = field(init=False)
     plan: PriceList = field(init=False)
+    sellers: list[Seller] = field(init=False)
+    recharging: Recharging = field(init=False)
     # Requests whose stream outlasts the month's end: whose, and when they began.
     streams: list[tuple[Books, str, datetime]] = field(default_factory=list)
 
@@ -82,6 +86,12 @@ class House:
             now=BEFORE,
         )
         self.books = [self._open(number, price) for number in range(TENANTS)]
+        self.sellers = [
+            Seller("acme", "UTC", "USD", self.random),
+            Seller("borealis", "America/Los_Angeles", "EUR", self.random),
+        ]
+        self.recharging = Recharging(self.random, SELLER)
+        self.recharging.begin([books.tenant for books in self.books[:5]])
 
     def _open(self, number: int, price: PriceVersion) -> Books:
         tenant = Tenant.objects.create(
@@ -113,6 +123,7 @@ class House:
             for books in self.books:
                 self._use(books, start)
                 self._buy(books, start + timedelta(days=12), number)
+            self.recharging.run(start + timedelta(days=13))
             self._end_month(month_start(number + 1), number)
         last = month_start(self.months)
         self._profile_all()
@@ -120,6 +131,8 @@ class House:
         self._correct(last + timedelta(days=1), self.months)
         for later in range(1, 3):
             self._issue(month_start(self.months + later) + timedelta(days=3))
+        self._hear_sellers(self.months)
+        self.recharging.run(month_start(self.months + 3))
 
     def _change(self, now: datetime, number: int) -> None:
         """Zones, plans, prices, gifts that end."""
@@ -181,7 +194,15 @@ class House:
         books.desk.price = version.pk
         usage = (self.random.randrange(1, 2_000_000), self.random.randrange(1, 900_000))
         cost = usage[0] * version.input_pico + usage[1] * version.output_pico
-        books.settle(request_id, usage=usage, cost_pico=cost, supplier_pico=cost // 2)
+        seller = self.random.choice(self.sellers)
+        seller.sold.append(Sold(began, usage, cost // 2))
+        books.settle(
+            request_id,
+            usage=usage,
+            cost_pico=cost,
+            supplier_pico=cost // 2,
+            supplier=seller.name,
+        )
 
     def _end_streams(self, now: datetime) -> None:
         """Half of them end on their own side of the month's end and are posted late."""
@@ -217,6 +238,8 @@ class House:
 
     def _end_month(self, end: datetime, number: int) -> None:
         """Streams go on past it, credit ends, drafts are made, issued, voided, paid, credited."""
+        self.recharging.run(end - timedelta(minutes=2))
+        self.recharging.run(end + timedelta(minutes=2))
         is_early = self.random.random() < 0.5
         if is_early:
             self._end_streams(end)
@@ -229,6 +252,12 @@ class House:
         if number % 3 == 2:
             self._correct(end + timedelta(days=5), number)
         rebates.post_due(now=end + timedelta(days=6))
+        self._hear_sellers(number)
+
+    def _hear_sellers(self, number: int) -> None:
+        """Their bills of a month, a week after it."""
+        for seller in self.sellers:
+            seller.bill(month_start(number), now=month_start(number + 1) + timedelta(days=7))
 
     def _profile_all(self) -> None:
         if not BillingProfile.objects.filter(tenant=self.books[-1].tenant).exists():

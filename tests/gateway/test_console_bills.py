@@ -194,6 +194,43 @@ def test_what_cannot_be_decided_moves_nothing(
     assert odd_bill.rates.count() == 0
 
 
+def test_a_bill_issued_again_and_what_no_row_tells_are_accepted_on_the_page(
+    operator: Client, alice: Person
+) -> None:
+    # given: a row told twice, and half a dollar on the document only
+    sold = offer()
+    day = timezone.now() - timedelta(days=3)
+    served(alice.tenant, sold, at=day)
+    slug = sold.offer.provider.slug
+    row = f"{day:%Y-%m-%d},{sold.offer.upstream_model},1204,318,4.00"
+    head = "date,model,input_tokens,output_tokens,cost_usd"
+    file = SimpleUploadedFile("a.csv", f"{head}\n{row}\n{row}\n".encode())
+    operator.post(ADD, {"provider": slug, "file": file, "total_usd": "8.50"})
+    first = ProviderBill.objects.get()
+    payable = AccountKey(Kind.PROVIDER_PAYABLE, supplier=slug)
+    booked = UsageEvent.objects.get().supplier_cost_pico
+    before = ledger.balance(payable)
+    # when
+    page = operator.get(f"/admin/billing/providerbill/{first.pk}/change/").content.decode()
+    assert "the same as line 2" in page
+    assert "Use them" in page
+    shown = posted(operator, first, do="used", row=[3], note="two calls")
+    assert "No row of the file tells of" in shown
+    assert "somebody says" in posted(operator, first, do="rest", note=" ")
+    assert "0.5" in posted(operator, first, do="rest", note="a fee")
+    posted(operator, first, do="accept")
+    # then
+    assert before - ledger.balance(payable) == 8_500_000_000_000 - booked
+    # and the one that corrects it says what that one posted
+    assert upload(operator, f"{head}\n{row}\n", slug)
+    again = ProviderBill.objects.latest("pk")
+    page = operator.get(f"/admin/billing/providerbill/{again.pk}/change/").content.decode()
+    assert "Accept instead of what was accepted" in page
+    assert "covers some of these days" in posted(operator, again, do="accept")
+    posted(operator, again, do="instead")
+    assert before - ledger.balance(payable) == 4_000_000_000_000 - booked
+
+
 @pytest.mark.parametrize(
     "text",
     [
