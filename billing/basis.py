@@ -15,6 +15,7 @@ BYTES: Final = "bytes"  # four bytes a token: nothing is known of this model
 NONE: Final = "none"  # nothing was counted, and nothing is charged
 
 BEST_FIRST: Final = (PROVIDER, ENGINE, RECOUNTED, MEASURED, BYTES, NONE)
+ESTIMATES: Final = (RECOUNTED, MEASURED, BYTES)
 # What a person is told of each.
 WORDS: Final[Mapping[str, str]] = {
     PROVIDER: "counted by the seller",
@@ -41,4 +42,4 @@ def weaker(one: str, other: str) -> str:
 
 
 def is_estimate(basis: str) -> bool:
-    return basis in (RECOUNTED, MEASURED, BYTES)
+    return basis in ESTIMATES

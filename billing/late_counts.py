@@ -43,7 +43,7 @@ def settle(
     """Settle an expired attempt at this count; False where it has no price. Cold, or RedisError:
     nothing moved, and it may be tried again."""
     try:
-        price, cost_price = _prices(event, usage)
+        price, cost_price = prices_of(event, usage)
         rated_pico, owed_pico = rating.rate(usage, price), rating.rate(usage, cost_price)
     except (PriceNotFound, UsageError):
         return False
@@ -83,7 +83,7 @@ def settle(
     return True
 
 
-def _prices(event: UsageEvent, usage: CanonicalUsage) -> tuple[Price, Price]:
+def prices_of(event: UsageEvent, usage: CanonicalUsage) -> tuple[Price, Price]:
     """What the tenant pays by the version that its checkpoint named, else by those of the moment
     of its admission; and what the supplier asks."""
     admitted = admitted_prices.of(event)

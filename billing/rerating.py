@@ -33,6 +33,11 @@ _SETTLED_SQL: Final = """
     EXISTS (SELECT FROM billing_usageevent s WHERE s.request_id = u.request_id
         AND s.attempt = -u.attempt - 1 AND s.day = u.day AND s.state = 'posted')
 """
+# Its charge is what was counted later, at the price of then.
+_TRUED_UP_SQL: Final = """
+    EXISTS (SELECT FROM billing_trueup t WHERE t.request_id = u.request_id
+        AND t.attempt = u.attempt AND t.due_pico < t.charged_pico)
+"""
 _CORRECTED_SQL: Final = f"""
     SELECT tenant_id, month, count(*), sum(charged),
         sum(CASE WHEN charged >= rated_pico
@@ -49,7 +54,7 @@ _CORRECTED_SQL: Final = f"""
         WHERE u.price_version_id = ANY(%(versions)s)
             AND u.occurred_at >= %(since)s AND u.occurred_at < %(until)s
             AND u.state = 'posted' AND u.quarantine_reason = ''
-            AND NOT (u.attempt < 0 AND {_SETTLED_SQL})
+            AND NOT (u.attempt < 0 AND {_SETTLED_SQL}) AND NOT {_TRUED_UP_SQL}
     ) charge
     GROUP BY tenant_id, month
 """
@@ -59,7 +64,7 @@ _UNPRICED_SQL: Final = """
         AND ({unpriced})
 """
 # Why an event of the sku and the period stands as it was charged.
-_UNTOUCHED_SQL: Final = """
+_UNTOUCHED_SQL: Final = f"""
     SELECT tenant_id, why, count(*), sum(CASE state
         WHEN 'quarantined' THEN 1000::numeric * charged_nano ELSE tenant_cost_pico END)
     FROM (
@@ -68,6 +73,7 @@ _UNTOUCHED_SQL: Final = """
             WHEN price_version_id IS NULL OR price_version_id <> ALL(%(versions)s)
                 THEN 'of another tier, input size or hours'
             WHEN quarantine_reason <> '' THEN 'decided by a person, or at an estimate'
+            WHEN {_TRUED_UP_SQL} THEN 'trued up to a later count'
         END AS why
         FROM billing_usageevent u WHERE sku = %(sku)s
             AND u.occurred_at >= %(since)s AND u.occurred_at < %(until)s

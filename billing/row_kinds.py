@@ -75,6 +75,10 @@ BILL_ROW: Final = (
     "id, bill_id, number, state, why, day, model, input_tokens, output_tokens, amount, currency,"
     " cost_pico, note, decided_by, decided_at"
 )
+TRUE_UP: Final = (
+    "id, request_id, attempt, day, tenant_id, input_tokens, output_tokens, charged_pico, due_pico,"
+    " counted_at"
+)
 KINDS: Final[Mapping[str, RowKind]] = {
     "events": RowKind(
         "billing_usageevent",
@@ -130,6 +134,12 @@ KINDS: Final[Mapping[str, RowKind]] = {
     ),
     "corrections": _only(
         "adjustment", "id, re_rating_id, tenant_id, events, charged_pico, corrected_pico, grant_id"
+    ),
+    "true-ups": RowKind(
+        "billing_trueup",
+        (Part("", _facts("r", TRUE_UP)),),
+        # Its note comes later, once; the note and its sum are sealed themselves.
+        columns={"billing_trueup": TRUE_UP + ", note_id"},
     ),
     "payouts": _only(
         "payout",

@@ -21,6 +21,7 @@ from billing import (
     refused_settles,
     sessions,
     task_runs,
+    true_ups,
 )
 from billing.invoicing import runs
 from billing.redis_connection import connection
@@ -36,6 +37,7 @@ DRAFT = "billing.tasks.draft_invoices"
 EXPIRE_CREDIT = "billing.tasks.expire_credit"
 QUARANTINE = "billing.tasks.settle_quarantine"
 REBATES = "billing.tasks.post_rebates"
+TRUE_UPS = "billing.tasks.post_true_ups"
 FORGET = "billing.tasks.forget_sessions"
 
 
@@ -117,6 +119,13 @@ def post_rebates() -> None:
     """Post last month's volume rebates, or what is off since they were posted."""
     with task_runs.recorded(REBATES) as now:
         rebates.post_due(now=now)
+
+
+@shared_task(name=TRUE_UPS)
+def post_true_ups() -> None:
+    """Give back what estimates had charged beyond counts that came later."""
+    with task_runs.recorded(TRUE_UPS) as now:
+        true_ups.post_due(now=now)
 
 
 @shared_task(name=PROFILES)

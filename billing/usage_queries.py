@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db.models import QuerySet, Sum
 
-from billing.models import Entry, Transfer, UsageDay, UsageEvent
+from billing.models import Entry, Transfer, TrueUp, UsageDay, UsageEvent
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A UUIDv7: 48 bits of milliseconds, then its version and noise.
@@ -73,6 +73,7 @@ class PostedTransfer:
 class RequestRecord:
     row: RequestRow
     transfers: tuple[PostedTransfer, ...]
+    true_ups: Mapping[int, TrueUp]  # by attempt: counts that came after the charge
 
 
 def first_id_of(moment: datetime) -> UUID:
@@ -162,8 +163,14 @@ def one_request(tenant_id: int, request_id: UUID) -> RequestRecord | None:
     transfers = {e.transfer_id: e.transfer for e in rows[0].attempts if e.transfer is not None}
     return RequestRecord(
         row=rows[0],
+        true_ups=_true_ups(tenant_id, request_id),
         transfers=tuple(_posted(tenant_id, t) for t in transfers.values() if t is not None),
     )
+
+
+def _true_ups(tenant_id: int, request_id: UUID) -> dict[int, TrueUp]:
+    found = TrueUp.objects.filter(tenant_id=tenant_id, request_id=request_id)
+    return {each.attempt: each for each in found.select_related("note")}
 
 
 def _posted(tenant_id: int, transfer: Transfer) -> PostedTransfer:

@@ -28,6 +28,7 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
     "billing.tasks.expire_credit": (60, "slow"),
     "billing.tasks.settle_quarantine": (3600, "slow"),
     "billing.tasks.post_rebates": (3600, "slow"),
+    "billing.tasks.post_true_ups": (3600, "slow"),
     "gateway.tasks.recharge_credit": (60, "slow"),
     "gateway.tasks.read_price_sources": (3600, "slow"),
     "gateway.tasks.forget_old": (3600, "slow"),

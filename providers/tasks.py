@@ -44,7 +44,13 @@ def check_offers() -> None:
 
 @shared_task(name=LOST)
 def true_up_lost_calls() -> None:
-    run_alone(LOST, lambda now: lost_calls.true_up(connection(), now=now))
+    run_in_turn(
+        LOST,
+        {
+            "expired": lambda now: lost_calls.true_up(connection(), now=now),
+            "estimates": lambda now: lost_calls.count_estimates(now=now),
+        },
+    )
 
 
 @shared_task(name=PUBLISH)

@@ -37,6 +37,7 @@ from billing.models.rollups import AccountSum, UsageDay, UsageHour, UsageSession
 from billing.models.row_seals import Finding, RowSeal
 from billing.models.seals import EntrySeal, EventSeal
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
+from billing.models.true_ups import TrueUp
 from billing.models.untaxed_credit import UntaxedCredit
 from billing.models.usage_events import UsageEvent
 
@@ -100,6 +101,7 @@ __all__ = [
     "Tenant",
     "TopUp",
     "Transfer",
+    "TrueUp",
     "UntaxedCredit",
     "UsageDay",
     "UsageEvent",

@@ -108,6 +108,12 @@ class UsageEvent(models.Model):
                 | models.Q(usage_source__in=["estimated", "counted"]),
                 name="usage_uncertain",
             ),
+            # What an in-house engine may count after all; billing.basis.ESTIMATES.
+            models.Index(
+                fields=["offer_id", "-drained_at"],
+                condition=models.Q(usage_source__in=["recounted", "measured_ratio", "bytes"]),
+                name="usage_estimated",
+            ),
             # The newest event of one tenant, by arrival: what the live pages watch.
             models.Index(fields=["tenant", "-id"]),
             # What was written lately, for the invariants. Rows come in the order of this time, many

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing import basis, usage_queries, usage_sums
-from billing.models import UsageEvent
+from billing.models import TrueUp, UsageEvent
 from billing.usage_queries import RequestFilter, RequestRow
 from gateway import chargeback, holding, months
 from gateway.api import pages
@@ -169,7 +169,8 @@ class RequestView(TenantView):
         found = usage_queries.one_request(self.access.tenant.pk, request_id)
         if found is None:
             raise Http404
-        return Response(_request(found.row))
+        trued_up = [_true_up(each) for each in found.true_ups.values()]
+        return Response({**_request(found.row), "trued_up": trued_up})
 
 
 def _request(row: RequestRow) -> dict[str, Any]:
@@ -196,6 +197,18 @@ def _attempt(event: UsageEvent) -> dict[str, Any]:
         "held": _held(event),
         "detail": _detail(event),
         **{name: getattr(event, name) for name in TOKEN_FIELDS},
+    }
+
+
+def _true_up(found: TrueUp) -> dict[str, Any]:
+    """A count that came after the charge, what it gives back, and by which note; None until the
+    next notes are posted, or where nothing is off."""
+    return {
+        "attempt": found.attempt,
+        "input_tokens": found.input_tokens,
+        "output_tokens": found.output_tokens,
+        "given_back_usd": usd_text(found.given_back_pico),
+        "note": found.note.number if found.note else None,
     }
 
 

@@ -11,6 +11,7 @@ from providers.wires.usage import SUBSET, OpenAIUsage, from_openai
 
 class _Told(msgspec.Struct):
     usage: OpenAIUsage | None = None
+    over: bool = True
 
 
 _wire = OpenAIWire()
@@ -40,8 +41,19 @@ def recount(request: ChatRequest, worker: OfferView, *, answer: str) -> Upstream
 
 def counts_of(body: bytes) -> CanonicalUsage | None:
     """The counts in a worker's answer; None where it says none."""
+    return _counts(body)[0]
+
+
+def final_counts_of(body: bytes) -> CanonicalUsage | None:
+    """Likewise; None as well while the call goes on."""
+    counts, is_over = _counts(body)
+    return counts if is_over else None
+
+
+def _counts(body: bytes) -> tuple[CanonicalUsage | None, bool]:
     try:
         told = _told(body)
-        return None if told.usage is None else from_openai(told.usage, SUBSET)
+        usage = None if told.usage is None else from_openai(told.usage, SUBSET)
     except (msgspec.MsgspecError, UsageError, UnicodeDecodeError):
-        return None
+        return None, False
+    return usage, told.over

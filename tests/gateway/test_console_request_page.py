@@ -9,8 +9,10 @@ import pytest
 from django.test import Client
 
 from billing import usage_queries
+from billing.models import TrueUp
 from billing.usage_queries import RequestFilter
 from gateway.console import cost_lines, request_list, waterfall
+from gateway.console.figures import usd_exact
 from gateway.models import Refusal
 from tests.gateway.console_rows import offer, refused, request_id_at, served
 from tests.people import Person
@@ -233,3 +235,37 @@ def test_the_api_pages_by_the_same_place(alice: Person, alice_client: Client) ->
     assert set(map(UUID, seen)) == made - refusals
     bad = alice_client.get(f"/api/v1/tenants/{alice.tenant.slug}/requests/?before=yesterday")
     assert bad.status_code == 400
+
+
+def test_a_count_that_came_after_the_charge_stands_on_the_page_and_in_the_api(
+    alice: Person, alice_client: Client
+) -> None:
+    # given
+    event = served(alice.tenant, offer(), at=NOW)
+    TrueUp.objects.create(
+        request_id=event.request_id,
+        attempt=event.attempt,
+        day=event.day,
+        tenant=alice.tenant,
+        input_tokens=1_150,
+        output_tokens=300,
+        charged_pico=event.tenant_cost_pico,
+        due_pico=event.tenant_cost_pico - 12_600_000,
+        counted_at=NOW,
+    )
+    # when
+    page = alice_client.get(f"/requests/{event.request_id}/")
+    told = alice_client.get(f"/api/v1/tenants/{alice.tenant.slug}/requests/{event.request_id}/")
+    # then
+    text = re.sub(r"<[^>]+>", "", page.content.decode())
+    assert "Counted later by our engine: 1,150 tokens in, 300 out." in text
+    assert f"{usd_exact(12_600_000)} given back with the next notes" in text
+    assert told.json()["trued_up"] == [
+        {
+            "attempt": event.attempt,
+            "input_tokens": 1_150,
+            "output_tokens": 300,
+            "given_back_usd": "0.0000126",
+            "note": None,
+        }
+    ]

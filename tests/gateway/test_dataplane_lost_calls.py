@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from billing import basis, expiry, metering
-from billing.models import Account, Entry, UsageEvent
+from billing import basis, expiry, metering, true_ups, usage_queries
+from billing.models import Account, AdjustmentNote, Entry, UsageEvent
 from providers import credentials, lost_calls
 from providers.models import Provider, Worker, WorkerKey
+from tests.fakes import upstream as fake
 from tests.fakes.upstream import STREAM_HEAD, TOKENS, Exchange, FakeUpstream
 from tests.gateway.test_dataplane_clients import leaving
 from tests.gateway.world import Caller, World, add_offer, add_provider, cost_pico
@@ -135,3 +136,41 @@ def test_a_worker_that_does_not_know_the_call_moves_nothing(
     # then
     assert settled == 0
     assert (booked_pico(alice), the_world.register(alice)) == before
+
+
+def test_an_estimate_is_trued_up_when_its_worker_can_be_asked_again(
+    the_world: World, alice: Caller
+) -> None:
+    # given: a caller left, and the worker did not say what it had counted
+    the_world.upstream.behaviours[""] = fake.unavailable
+    with leaving(the_world, alice, "streams") as read_until:
+        read_until(TOKENS[CHUNKS].encode())
+    the_world.settled(alice)
+    now = datetime.now(UTC)
+    metering.drain_all(the_world.redis, now=now)
+    away = lost_calls.count_estimates(now=now)
+    event = UsageEvent.objects.get(tenant=alice.tenant)
+    # when: it is back, and had cut its answer at a token and a prompt of four
+    used = {"prompt_tokens": 4, "completion_tokens": 1, "total_tokens": 5}
+
+    async def still_going(call: Exchange) -> None:
+        await call.answer(200, {"over": False, "usage": used})
+
+    async def over(call: Exchange) -> None:
+        await call.answer(200, {"over": True, "usage": used})
+
+    the_world.upstream.behaviours[""] = still_going
+    going = lost_calls.count_estimates(now=now)
+    the_world.upstream.behaviours[""] = over
+    noted = [lost_calls.count_estimates(now=now) for _ in range(2)]
+    posted = [true_ups.post_due(now=now) for _ in range(2)]
+    the_world.upstream.behaviours[""] = what_a_call_used
+    # then
+    assert basis.is_estimate(event.usage_source)
+    assert (away, going, noted, posted) == (0, 0, [1, 0], [1, 0])
+    record = usage_queries.one_request(alice.tenant.pk, event.request_id)
+    assert record is not None
+    found = record.true_ups[event.attempt]
+    assert found.due_pico == cost_pico(4, 0, 1)
+    assert found.note == AdjustmentNote.objects.get(tenant=alice.tenant)
+    assert found.note.grant.amount_pico == event.tenant_cost_pico - cost_pico(4, 0, 1)

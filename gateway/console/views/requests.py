@@ -44,7 +44,10 @@ def one_request(request: HttpRequest, member: Member, request_id: UUID) -> HttpR
         "held": holding.of(record.row.last),
         "ranking": request_list.ranking_of(first),
         "waterfall": waterfall.draw(record.row.attempts),
-        "bills": [(event, cost_lines.bill_of(event)) for event in record.row.attempts],
+        "bills": [
+            (event, cost_lines.bill_of(event), record.true_ups.get(event.attempt))
+            for event in record.row.attempts
+        ],
         "key": _key(member, first.api_key_id),
     }
     return render_page(request, "console/request.html", context, nav="requests", member=member)
