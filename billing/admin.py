@@ -1,5 +1,6 @@
 """Billing in the admin console: tenants and credit, prices, limits, ledger, events, health."""
 
+from collections.abc import Sequence
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -26,9 +27,11 @@ from billing import (
     quotas,
 )
 from billing.admin_pages import (
+    Growing,
     HistoryAdmin,
     ReadOnlyAdmin,
     ServiceAdmin,
+    months,
     occurring,
     two_lines,
 )
@@ -215,19 +218,15 @@ class TenantAdmin(ServiceAdmin):
     def left(self, tenant: Tenant) -> str:
         return self._part(tenant, "left_pico")
 
-    def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Each tenant of the page carries its balance and plans: all are asked for at once."""
-        page = super().get_changelist_instance(request)
-        page.result_list = list(page.result_list)
+    def ask_once(self, rows: Sequence[Any]) -> None:
         try:
-            found = credit.balances(page.result_list)
+            found = credit.balances(rows)
         except RedisError:
             found = {}
-        plans_shown = plans.texts(page.result_list, timezone.now())
-        for tenant in page.result_list:
+        plans_shown = plans.texts(rows, timezone.now())
+        for tenant in rows:
             tenant.left_to_spend = found.get(tenant.pk)
             tenant.plans_shown = plans_shown[tenant.pk]
-        return page
 
     def _part(self, tenant: Any, name: str) -> str:
         known = tenant.left_to_spend
@@ -276,14 +275,14 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(CreditGrant)
-class CreditGrantAdmin(ServiceAdmin):
+class CreditGrantAdmin(Growing, ServiceAdmin):  # type: ignore[misc]
     form = GrantForm
     refusals = (BillingError,)
     list_display = (
         "created_at", "tenant", "amount", "expires_at", "reason", "created_by", "transfer",
     )  # fmt: skip
-    list_filter = ("tenant",)
-    date_hierarchy = "created_at"
+    list_filter = ("tenant", months("created_at"))
+    list_select_related = ("tenant", "transfer")
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

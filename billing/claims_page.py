@@ -13,7 +13,7 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
 from billing import claims
-from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_pages import HistoryAdmin, occurring
 from billing.errors import BillingError
 from billing.models import Claim
 from billing.money import pico_from_usd
@@ -33,11 +33,11 @@ class DecideForm(forms.Form):
     reason = forms.CharField(max_length=120, widget=UnfoldAdminTextInputWidget)
 
 
-class ClaimAdmin(ReadOnlyAdmin):
+class ClaimAdmin(HistoryAdmin):
     list_display = ("occurred_at", "supplier", "sku", "reason", "claimed", "billed", "verdict")
-    list_filter = (("decided_at", admin.EmptyFieldListFilter), "supplier")
+    list_filter = (("decided_at", admin.EmptyFieldListFilter), occurring("supplier"))
     search_fields = ("request_id",)
-    ordering = ("-occurred_at",)
+    id_column = "request_id"
     actions = ("decide",)
 
     def has_decide_permission(self, request: HttpRequest) -> bool:

@@ -4,7 +4,7 @@ Redis refuses a figure older than what it has. A push that gets lost is repeated
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, cast
@@ -34,6 +34,8 @@ AGAINST: Final = {
     GrantKind.ADJUSTMENT: Kind.REVENUE,
     GrantKind.EXPIRY: Kind.BREAKAGE,
 }
+# Fields of a tenant's register, as Redis answers.
+_Register = list[bytes | None]
 # A grant that Redis hears of later has let requests pass that it pays for.
 TOLD_WITHIN_MS: Final = 2_000
 # One grant above this is a slip of the hand.
@@ -234,31 +236,57 @@ def balances(
         for tenant in found:
             key = registers.tenant_key(registers.shard_tag(tenant.pk), tenant.pk)
             pipe.hmget(key, "spent", "pico", "held", *ends.FIELDS)
-        rows = cast(list[list[bytes | None]], pipe.execute())
+        rows = cast(list[_Register], pipe.execute())
+    known = dict(zip((tenant.pk for tenant in found), rows, strict=True))
+    known |= _posted([tenant for tenant in found if known[tenant.pk][0] is None], known)
     granted = _granted_pico([tenant.pk for tenant in found])
     now_ms = ends.moment_ms(now or timezone.now())
     return {
-        tenant.pk: _balance(tenant, row, granted[tenant.pk], now_ms)
-        for tenant, row in zip(found, rows, strict=True)
+        tenant.pk: _balance(tenant, known[tenant.pk], granted[tenant.pk], now_ms)
+        for tenant in found
     }
 
 
+def _posted(tenants: list[Tenant], known: Mapping[int, _Register]) -> dict[int, _Register]:
+    """What the registers of these would say, which Redis does not have yet."""
+    if not tenants:
+        return {}
+    debited = debited_pico(tenant.pk for tenant in tenants)
+    having = set(pots.unclosed().filter(tenant__in=tenants).values_list("tenant", flat=True))
+    registered: dict[int, _Register] = {}
+    for tenant in tenants:
+        ending, posted = pots.ends_of(tenant) if tenant.pk in having else ([], {})
+        spent, pico = divmod(debited[tenant.pk], PICO_PER_NANO)
+        told = (ends.pack(ending), ends.pack_moments(posted))
+        registered[tenant.pk] = [
+            *(str(part).encode() for part in (spent, pico)),
+            known[tenant.pk][2],
+            *(text.encode() for text in told),
+            None,
+        ]
+    return registered
+
+
 def _granted_pico(tenant_ids: list[int]) -> dict[int, int]:
+    """By the ledger's sums: each grant is one transfer of this code, made with it."""
     granted = dict.fromkeys(tenant_ids, 0)
-    sums = CreditGrant.objects.filter(tenant_id__in=tenant_ids).values_list("tenant_id")
-    for tenant_id, total in sums.annotate(total=Sum("amount_pico")):
-        granted[tenant_id] = int(total)
+    for tenant_id, pico in _booked_pico(tenant_ids, Code.GRANT):
+        granted[tenant_id] -= pico
     return granted
 
 
-def _balance(tenant: Tenant, row: list[bytes | None], granted_pico: int, now_ms: int) -> Balance:
+def _booked_pico(tenant_ids: list[int], code: Code) -> Iterator[tuple[int, int]]:
+    """What was debited to each tenant's credit by transfers of one kind."""
+    booked = AccountSum.objects.filter(
+        account__kind=Kind.TENANT_CREDIT, account__tenant_id__in=tenant_ids, code=code
+    ).values_list("account__tenant_id")
+    for tenant_id, total in booked.annotate(total=Sum("amount_pico")):
+        yield tenant_id, int(total)
+
+
+def _balance(tenant: Tenant, row: _Register, granted_pico: int, now_ms: int) -> Balance:
     spent, pico, held, *told = row
-    if spent is None:
-        spent_pico = debited_pico([tenant.pk])[tenant.pk]
-        ending, posted = pots.ends_of(tenant)
-        told = [ends.pack(ending).encode(), ends.pack_moments(posted).encode(), None]
-    else:
-        spent_pico = int(spent) * PICO_PER_NANO + int(pico or 0)
+    spent_pico = int(spent or 0) * PICO_PER_NANO + int(pico or 0)
     held_nano = int(held or 0)
     ended = ends.ended_nano(
         *told,
@@ -286,11 +314,8 @@ def debited_pico(tenant_ids: Iterable[int]) -> dict[int, int]:
     what quarantined events were debited."""
     ids = list(tenant_ids)
     debited: dict[int, int] = dict.fromkeys(ids, 0)
-    posted = AccountSum.objects.filter(
-        account__kind=Kind.TENANT_CREDIT, account__tenant_id__in=ids, code=Code.USAGE
-    ).values_list("account__tenant_id")
-    for tenant_id, total in posted.annotate(total=Sum("amount_pico")):
-        debited[tenant_id] += int(total)
+    for tenant_id, pico in _booked_pico(ids, Code.USAGE):
+        debited[tenant_id] += pico
     quarantined = UsageEvent.objects.filter(
         tenant_id__in=ids, state=UsageEvent.State.QUARANTINED
     ).values_list("tenant_id")

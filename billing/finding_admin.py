@@ -13,7 +13,7 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import sealing
-from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_pages import HistoryAdmin, occurring
 from billing.errors import BillingError
 from billing.models import Finding
 
@@ -28,10 +28,9 @@ class ResolveForm(forms.Form):
     )
 
 
-class FindingAdmin(ReadOnlyAdmin):
+class FindingAdmin(HistoryAdmin):
     list_display = ("found_at", "what", "first", "detail", "seen_at", "verdict", "resolved_by")
-    list_filter = (("resolved_at", admin.EmptyFieldListFilter), "what")
-    ordering = ("-found_at", "-pk")
+    list_filter = (("resolved_at", admin.EmptyFieldListFilter), occurring("what"))
     actions = ("resolve",)
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:

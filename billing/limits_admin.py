@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from redis.exceptions import RedisError
@@ -13,10 +13,10 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
 from billing import quotas
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin_pages import HistoryAdmin, ServiceAdmin
 from billing.admin_units import dollars
 from billing.errors import BillingError, LimitRefused
-from billing.models import CreditAlert, Quota
+from billing.models import AlertDelivery, CreditAlert, Quota
 from billing.money import pico_from_usd
 from billing.quotas import Cap
 
@@ -94,13 +94,16 @@ class QuotaAdmin(ServiceAdmin):
         )
 
 
-class CreditAlertAdmin(ReadOnlyAdmin):
+class CreditAlertAdmin(HistoryAdmin):
     """Whose credit fell below the sum it named, and whether it was told."""
 
     list_display = ("occurred_at", "tenant", "left", "below", "told")
     list_filter = ("tenant",)
     list_select_related = ("tenant",)
-    ordering = ("-pk",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[CreditAlert]:
+        told = AlertDelivery.objects.select_related("channel").order_by("pk")
+        return CreditAlert.objects.prefetch_related(Prefetch("deliveries", told))
 
     @display(description="Was left")
     def left(self, alert: CreditAlert) -> str:
@@ -112,8 +115,8 @@ class CreditAlertAdmin(ReadOnlyAdmin):
 
     @display(description="Told")
     def told(self, alert: CreditAlert) -> str:
-        deliveries = alert.deliveries.select_related("channel").order_by("pk")
-        shown = (f"{d.channel}: {d.failure or d.delivered_at or 'on its way'}" for d in deliveries)
+        found = alert.deliveries.all()
+        shown = (f"{d.channel}: {d.failure or d.delivered_at or 'on its way'}" for d in found)
         return "; ".join(shown) or "nobody: it has no channel"
 
 

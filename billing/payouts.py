@@ -4,14 +4,16 @@ What an expired request may still be billed is exposure, not owed: it is not pai
 end is known. House accounts take no locks, so payouts take turns.
 """
 
+from collections.abc import Iterable
 from datetime import date, datetime
 
 from django.db import transaction
+from django.db.models import Sum
 
 from billing import audit, ledger, locks
 from billing.errors import PayoutRefused
 from billing.ledger import AccountKey, Code, Draft, Kind, Leg
-from billing.models import Payout
+from billing.models import AccountSum, Payout
 from billing.money import PICO_PER_CENT
 
 REFERENCE_LENGTH_MAX = 90
@@ -19,8 +21,17 @@ REFERENCE_LENGTH_MAX = 90
 
 def owed_pico(supplier: str) -> int:
     """What a supplier has earned and was not paid, open exposures left out."""
-    payable = -ledger.balance(AccountKey(Kind.PROVIDER_PAYABLE, supplier=supplier))
-    return payable - ledger.balance(AccountKey(Kind.SUPPLIER_EXPOSURE, supplier=supplier))
+    return owed_to_each([supplier])[supplier]
+
+
+def owed_to_each(suppliers: Iterable[str]) -> dict[str, int]:
+    """The same of many at once."""
+    owed = dict.fromkeys(suppliers, 0)
+    kinds = (Kind.PROVIDER_PAYABLE, Kind.SUPPLIER_EXPOSURE)
+    booked = AccountSum.objects.filter(account__kind__in=kinds, account__supplier__in=list(owed))
+    for supplier, total in booked.values_list("account__supplier").annotate(Sum("amount_pico")):
+        owed[supplier] -= int(total)
+    return owed
 
 
 def record(

@@ -3,6 +3,7 @@
 Nothing is changed before the form was confirmed; what changes is `billing.plans`' affair.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from django import forms
@@ -67,12 +68,14 @@ def put_on_plan(
             site.message_user(request, _done(len(tenants), form))
             return None
     shown = plans.texts(tenants, now)
+    offered = list(PLANS.all())
+    texts = rules_texts(offered)
     context = {
         **site.admin_site.each_context(request),
         "title": "Put tenants on a plan",
         "form": form,
         "tenants": [(tenant, shown[tenant.pk]) for tenant in tenants],
-        "plans": [(plan, rules_text(plan)) for plan in PLANS.all()],
+        "plans": [(plan, texts[plan.pk]) for plan in offered],
         "checkbox": ACTION_CHECKBOX_NAME,
         "opts": site.opts,
     }
@@ -101,8 +104,15 @@ def _done(tenants: int, form: PlanForm) -> str:
     return f"{tenants} tenants pay {plan.name if plan else plans.LIST_PRICES} {since}."
 
 
-def rules_text(price_list: PriceList) -> str:
-    """What its rules say of the list prices now, in words."""
-    rules = PriceRule.objects.filter(price_list=price_list, ended_at=None).order_by("pattern")
+def rules_texts(price_lists: Iterable[PriceList]) -> dict[int, str]:
+    """What the rules of each say of the list prices now, in words."""
+    ids = [price_list.pk for price_list in price_lists]
+    found: dict[int, list[PriceRule]] = {pk: [] for pk in ids}
+    for rule in PriceRule.objects.filter(price_list__in=ids, ended_at=None).order_by("pattern"):
+        found[rule.price_list_id].append(rule)
+    return {pk: _in_words(rules) for pk, rules in found.items()}
+
+
+def _in_words(rules: Iterable[PriceRule]) -> str:
     shown = (f"{rule.pattern or 'everything'} {percent_text(rule.change_ppm)}" for rule in rules)
     return ", ".join(shown) or "none: list prices"

@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin import action
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -16,7 +16,7 @@ from unfold.admin import TabularInline
 from unfold.decorators import display
 
 from billing import prices, rerating, usage_sums
-from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_pages import HistoryAdmin, ReadOnlyAdmin, occurring
 from billing.admin_units import dollars, dollars_per_million
 from billing.errors import BillingError, PriceRefused
 from billing.models import (
@@ -36,16 +36,15 @@ SHOWN_MAX = 200
 NAMED_MAX = 5
 
 
-class PriceVersionAdmin(ReadOnlyAdmin):
+class PriceVersionAdmin(HistoryAdmin):
     """Versions never change; the button publishes a new one, after a look at what it changes."""
 
     list_display = (
         "sku", "terms", "state", "since", "until", "inward", "cached", "outward", "source",
     )  # fmt: skip
-    list_filter = ("service_tier", "price_list", "free", "source")
+    list_filter = ("service_tier", "price_list", "free", occurring("source"))
     search_fields = ("sku__code",)
     list_select_related = ("sku", "price_list")
-    ordering = ("-pk",)
     actions = ("withdraw",)
 
     def has_withdraw_permission(self, request: HttpRequest) -> bool:
@@ -180,9 +179,12 @@ class ReRatingAdmin(ReadOnlyAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.add_rerating")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ReRating]:
+        return ReRating.objects.annotate(tenants=Count("adjustments"))
+
     @display(description="Tenants")
-    def tenants(self, made: ReRating) -> int:
-        return made.adjustments.count()
+    def tenants(self, made: Any) -> int:
+        return int(made.tenants)
 
     def add_view(
         self,

@@ -1,6 +1,6 @@
 """Price lists and their rules, and what imports propose, in the admin console."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django import forms
@@ -19,7 +19,7 @@ from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
 from billing.admin_units import dollars_per_million
 from billing.errors import BillingError
 from billing.models import PriceDisagreement, PriceList, PriceProposal, PriceRule
-from billing.plan_page import rules_text
+from billing.plan_page import rules_texts
 from billing.price_admin import terms_of
 from billing.price_proposals import Decision
 from billing.rates import CHANGE_PPM_MAX, CHANGE_PPM_MIN, percent_text
@@ -49,9 +49,14 @@ class PriceListAdmin(ServiceAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is None and super().has_change_permission(request, obj)
 
+    def ask_once(self, rows: Sequence[Any]) -> None:
+        texts = rules_texts(rows)
+        for price_list in rows:
+            price_list.rules_text = texts[price_list.pk]
+
     @display(description="Rules in force")
-    def rules_in_force(self, price_list: PriceList) -> str:
-        return rules_text(price_list)
+    def rules_in_force(self, price_list: Any) -> str:
+        return str(price_list.rules_text)
 
 
 class PriceRuleForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -13,7 +13,7 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import payment_messages
-from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_pages import HistoryAdmin, occurring
 from billing.invoicing.admin import cents_shown
 from billing.models import Dispute, ProcessorEvent
 
@@ -24,14 +24,14 @@ class ResolveForm(forms.Form):
     note = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
 
 
-class DisputeAdmin(ReadOnlyAdmin):
+class DisputeAdmin(HistoryAdmin):
     """Payments that are disputed: their credit is taken until the dispute is won."""
 
     list_display = ("opened_at", "tenant", "topup", "amount", "reached", "taken", "dispute_id")
     list_filter = ("topup__tenant",)
     search_fields = ("dispute_id", "topup__payment_reference")
+    named_by = ("dispute_id",)
     list_select_related = ("topup__tenant",)
-    ordering = ("-pk",)
 
     @display(description="Tenant")
     def tenant(self, dispute: Dispute) -> str:
@@ -50,16 +50,15 @@ class DisputeAdmin(ReadOnlyAdmin):
         return dispute.is_taken
 
 
-class ProcessorEventAdmin(ReadOnlyAdmin):
+class ProcessorEventAdmin(HistoryAdmin):
     """What the processor told. `waiting`: of a payment that is not known yet, tried again by
     itself; `given_up`: none came for a month; `review`: a person has to look at it."""
 
     list_display = (
         "received_at", "status", "kind", "event_id", "outcome", "reference", "tries", "due_at",
     )  # fmt: skip
-    list_filter = ("state", "kind")
-    search_fields = ("event_id", "reference")
-    ordering = ("-pk",)
+    list_filter = ("state", occurring("kind"))
+    search_fields = named_by = ("event_id", "reference")
     actions = ("resolve",)
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:

@@ -22,7 +22,7 @@ from unfold.widgets import (
 )
 
 from billing import topup_reviews
-from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_pages import HistoryAdmin
 from billing.errors import BillingError
 from billing.invoicing.admin import cents_shown
 from billing.models import TopUp
@@ -62,7 +62,7 @@ class EndForm(forms.Form):
         return stated
 
 
-class TopUpAdmin(ReadOnlyAdmin):
+class TopUpAdmin(HistoryAdmin):
     """What was bought. `review`: another sum than was asked for was paid, or nobody could say for
     weeks; nothing was granted."""
 
@@ -79,8 +79,8 @@ class TopUpAdmin(ReadOnlyAdmin):
     )
     list_filter = ("state", "is_automatic", "tenant")
     search_fields = ("payment_reference", "tenant__name", "receipt__number")
+    named_by = ("payment_reference",)
     list_select_related = ("tenant", "receipt")
-    ordering = ("-pk",)
     actions = ("end_review",)
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:

@@ -11,7 +11,7 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from billing import rebates
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin_pages import HistoryAdmin, ServiceAdmin, months
 from billing.admin_units import dollars
 from billing.errors import BillingError
 from billing.models import PriceList, RebateScale, VolumeRebate
@@ -99,14 +99,12 @@ class RebateScaleAdmin(ServiceAdmin):
         )
 
 
-class VolumeRebateAdmin(ReadOnlyAdmin):
+class VolumeRebateAdmin(HistoryAdmin):
     """What was posted: the first of a month, and each difference since."""
 
     list_display = ("posted_at", "tenant", "period", "plan", "spent", "due", "posted", "by")
-    list_filter = ("tenant", "scale__plan")
-    date_hierarchy = "month"
+    list_filter = ("tenant", "scale__plan", months("month"))
     list_select_related = ("tenant", "grant", "scale__plan")
-    ordering = ("-pk",)
 
     @display(description="Posted at", ordering="grant__created_at")
     def posted_at(self, rebate: VolumeRebate) -> datetime:

@@ -14,7 +14,7 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import refused_settles
-from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_pages import HistoryAdmin
 from billing.admin_units import dollars
 from billing.models import RefusedSettle
 from billing.redis_connection import connection
@@ -26,12 +26,12 @@ class LetGoForm(forms.Form):
     reason = forms.CharField(max_length=120, widget=UnfoldAdminTextInputWidget)
 
 
-class RefusedSettleAdmin(ReadOnlyAdmin):
+class RefusedSettleAdmin(HistoryAdmin):
     list_display = ("settled_at", "tenant", "request_id", "charge", "verdict", "reason")
     list_filter = ("state",)
     list_select_related = ("tenant",)
     search_fields = ("request_id",)
-    ordering = ("-settled_at",)
+    id_column = "request_id"
     actions = ("tell_again", "let_go")
     exclude = ("record",)
 

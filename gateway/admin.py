@@ -1,6 +1,6 @@
 """People and keys in the admin console: teams, members, users, API keys, policies, refusals."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from allauth.account.models import EmailAddress
@@ -20,7 +20,14 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldBooleanSwitchWidget
 
 from billing.admin import TenantAdmin
-from billing.admin_pages import HistoryAdmin, ReadOnlyAdmin, ServiceAdmin, occurring
+from billing.admin_pages import (
+    AsksOnce,
+    Growing,
+    HistoryAdmin,
+    ReadOnlyAdmin,
+    ServiceAdmin,
+    occurring,
+)
 from billing.audited_admin import AuditedAdmin
 from billing.limits_admin import QuotaAdmin, RateLimitAdmin
 from billing.models import (
@@ -89,7 +96,7 @@ class TellsTheDataPlane(ModelAdmin):
         bump()
 
 
-class NamesItsScope(ModelAdmin):
+class NamesItsScope(AsksOnce):
     """Billing knows teams and keys by number only; people know them by name."""
 
     @display(description="Applies to", ordering="scope_id")
@@ -102,18 +109,14 @@ class NamesItsScope(ModelAdmin):
         named = (limit.scope_kind, limit.tenant_id, str(limit.scope_id))
         return f"{kind} {limit.names.get(named, limit.scope_id)}"
 
-    def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Each limit of the page carries the names: they are looked up once for all of them."""
-        page = super().get_changelist_instance(request)
-        page.result_list = list(page.result_list)
+    def ask_once(self, rows: Sequence[Any]) -> None:
         names = {
             (kind, tenant_id, str(pk)): name
             for kind, model in ((ScopeKind.TEAM, Team), (ScopeKind.KEY, ApiKey))
-            for pk, tenant_id, name in _named(model, kind, page.result_list)
+            for pk, tenant_id, name in _named(model, kind, rows)
         }
-        for limit in page.result_list:
+        for limit in rows:
             limit.names = names
-        return page
 
 
 def _named(
@@ -254,12 +257,13 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(ServiceAdmin):
+class ApiKeyAdmin(Growing, ServiceAdmin):  # type: ignore[misc]
     form = ApiKeyForm
     refusals = (keys.KeyRefused,)
     list_display = ("name", "public_id", "tenant", "team", "state", "expires_at", "created_at")
     list_filter = ("tenant",)
     search_fields = ("name", "public_id")
+    named_by = ("public_id",)
     list_select_related = ("tenant", "team")
     actions = ("revoke",)
 

@@ -1,5 +1,6 @@
 """Sellers in the admin console: who sells as which provider, the house's share, chargeback."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -112,6 +113,11 @@ class SellerAdmin(ServiceAdmin):
     def share(self, seller: Seller) -> str:
         return percent_text(seller.house_share_ppm).lstrip("+")
 
+    def ask_once(self, rows: Sequence[Any]) -> None:
+        owed = payouts.owed_to_each(seller.provider.slug for seller in rows)
+        for seller in rows:
+            seller.owed_pico = owed[seller.provider.slug]
+
     @display(description="Owed")
-    def owed(self, seller: Seller) -> str:
-        return dollars(payouts.owed_pico(seller.provider.slug))
+    def owed(self, seller: Any) -> str:
+        return dollars(seller.owed_pico)

@@ -1,5 +1,6 @@
 """Sellers in the admin console: catalogue, offers and their state, credentials, workers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -14,7 +15,7 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from billing import price_queries, recount
-from billing.admin_pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin_pages import AsksOnce, ReadOnlyAdmin, ServiceAdmin
 from billing.admin_units import dollars
 from billing.audited_admin import AuditedAdmin
 from billing.models import ProviderBill
@@ -26,7 +27,7 @@ from providers.snapshot_signal import bump
 PPM_PER_PERCENT = 10_000
 
 
-class CatalogueAdmin(AuditedAdmin):
+class CatalogueAdmin(AuditedAdmin, AsksOnce):  # type: ignore[misc]
     """What is routed by: a change reaches every data plane process within a second."""
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -69,12 +70,16 @@ class ProviderAdmin(CatalogueAdmin):
         }
         return TemplateResponse(request, "admin/drift.html", context)
 
+    def ask_once(self, rows: Sequence[Any]) -> None:
+        known = credentials.active()
+        for provider in rows:
+            provider.credential = known.get(provider.pk)
+
     @admin.display(description="Credential", boolean=True)
-    def can_be_called(self, provider: Provider) -> bool:
+    def can_be_called(self, provider: Any) -> bool:
         if provider.kind == Provider.Kind.IN_HOUSE:
             return True
-        credential = credentials.active().get(provider.pk)
-        return credential is not None and not credential.dead_reason
+        return provider.credential is not None and not provider.credential.dead_reason
 
     @admin.display(description="Running / waiting")
     def running(self, provider: Provider) -> str:
@@ -111,15 +116,12 @@ class OfferAdmin(CatalogueAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Offer | None = None) -> bool:
         return False
 
-    def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Each offer of the page carries why it cannot be called; empty where it can."""
-        page = super().get_changelist_instance(request)
-        found = list(page.result_list)
-        priced = price_queries.in_force(timezone.now(), [offer.sku for offer in found])
-        refusals = offers.refusals(found, priced=priced)
-        for offer in page.result_list:
+    def ask_once(self, rows: Sequence[Any]) -> None:
+        """Why each cannot be called; empty where it can."""
+        priced = price_queries.in_force(timezone.now(), [offer.sku for offer in rows])
+        refusals = offers.refusals(list(rows), priced=priced)
+        for offer in rows:
             offer.refusal = refusals[offer.pk]
-        return page
 
     @display(description="Can be called", label={"yes": "success", "no": "warning"})
     def called(self, offer: Offer) -> tuple[str, str]:

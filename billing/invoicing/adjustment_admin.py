@@ -10,7 +10,7 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminSelectWidget
 
-from billing.admin_pages import ServiceAdmin
+from billing.admin_pages import Growing, ServiceAdmin
 from billing.admin_units import dollars
 from billing.dollar_field import DollarField
 from billing.errors import BillingError
@@ -41,14 +41,14 @@ class AdjustmentForm(forms.ModelForm):  # type: ignore[type-arg]
         fields = ("tenant", "cause", "reason")
 
 
-class AdjustmentNoteAdmin(ServiceAdmin):
+class AdjustmentNoteAdmin(Growing, ServiceAdmin):  # type: ignore[misc]
     form = AdjustmentForm
     refusals = (BillingError,)
     list_display = ("document", "tenant", "cause", "charged", "reason", "by", "issued_at")
     list_filter = ("cause", "tenant")
     search_fields = ("number", "tenant__name", "reason")
+    named_by = ("number",)
     list_select_related = ("tenant", "grant")
-    ordering = ("-pk",)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return obj is None and super().has_change_permission(request, obj)

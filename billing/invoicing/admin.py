@@ -3,6 +3,7 @@
 What moves money is confirmed on the invoice's own page, one form each, with what it does beside it.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from unfold.widgets import (
 )
 
 from billing import tax
-from billing.admin_pages import ReadOnlyAdmin
+from billing.admin_pages import HistoryAdmin, months, occurring
 from billing.admin_units import dollars
 from billing.audited_admin import AuditedAdmin
 from billing.dollar_field import DollarField
@@ -65,12 +66,12 @@ class VoidForm(forms.Form):
     reason = _text_field("Reason")
 
 
-class InvoiceAdmin(ReadOnlyAdmin):
+class InvoiceAdmin(HistoryAdmin):
     list_display = ("name", "tenant", "period", "status", "usage", "total", "open", "due_on")
     list_filter = ("state", "tenant")
     search_fields = ("number", "tenant__name")
+    named_by = ("number",)
     list_select_related = ("tenant",)
-    ordering = ("-period_start", "-pk")
     actions = ("finalise_chosen",)
     actions_list = ("draft_month",)  # type: ignore[assignment]
 
@@ -94,9 +95,14 @@ class InvoiceAdmin(ReadOnlyAdmin):
     def total(self, invoice: Invoice) -> str:
         return cents_shown(invoice.total_cents)
 
+    def ask_once(self, rows: Sequence[Any]) -> None:
+        left = settling.open_of_each(rows)
+        for invoice in rows:
+            invoice.open_cents = left[invoice.pk].total_cents
+
     @display(description="Still open")
-    def open(self, invoice: Invoice) -> str:
-        return cents_shown(settling.open_cents(invoice))
+    def open(self, invoice: Any) -> str:
+        return cents_shown(invoice.open_cents)
 
     def has_write_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("billing.change_invoice")
@@ -302,10 +308,11 @@ class BillingProfileAdmin(AuditedAdmin):
         return f"{percent(profile.tax_ppm):f}"
 
 
-class CreditNoteAdmin(ReadOnlyAdmin):
+class CreditNoteAdmin(HistoryAdmin):
     list_display = ("number", "invoice", "net", "tax", "reason", "created_by", "issued_at")
-    search_fields = ("number", "invoice__number")
-    ordering = ("-pk",)
+    search_fields = ("number",)
+    named_by = ("number", "invoice__number")
+    list_select_related = ("invoice",)
 
     @display(description="Net", ordering="net_cents")
     def net(self, note: CreditNote) -> str:
@@ -316,24 +323,24 @@ class CreditNoteAdmin(ReadOnlyAdmin):
         return cents_shown(note.tax_cents)
 
 
-class PaymentAdmin(ReadOnlyAdmin):
+class PaymentAdmin(HistoryAdmin):
     list_display = ("reference", "invoice", "amount", "received_on", "created_by")
-    search_fields = ("reference", "invoice__number")
-    ordering = ("-pk",)
+    search_fields = ("reference",)
+    named_by = ("reference", "invoice__number")
+    list_select_related = ("invoice",)
 
     @display(description="Amount", ordering="amount_cents")
     def amount(self, payment: Payment) -> str:
         return cents_shown(payment.amount_cents)
 
 
-class PayoutAdmin(ReadOnlyAdmin):
+class PayoutAdmin(HistoryAdmin):
     """What sellers were sent; recorded from the list of sellers."""
 
     list_display = ("paid_on", "supplier", "amount", "reference", "created_by", "transfer")
-    list_filter = ("supplier",)
-    search_fields = ("reference",)
-    date_hierarchy = "paid_on"
-    ordering = ("-pk",)
+    list_filter = (occurring("supplier"), months("paid_on"))
+    search_fields = named_by = ("reference",)
+    list_select_related = ("transfer",)
 
     @display(description="Sum", ordering="amount_cents")
     def amount(self, payout: Payout) -> str:

@@ -1,5 +1,6 @@
 """What is paid and credited on a finalised invoice, and what is still open."""
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from typing import NamedTuple
 
@@ -28,18 +29,34 @@ class Open(NamedTuple):
 
 def open_of(invoice: Invoice) -> Open:
     """What neither was paid nor credited; what was credited beyond it is credit of the tenant."""
-    if invoice.state != Invoice.State.FINALISED:
-        return Open(0, 0)
-    credited = invoice.credit_notes.aggregate(
-        net=Sum("settled_net_cents"), tax=Sum("settled_tax_cents")
-    )
-    paid = invoice.payments.aggregate(total=Sum("amount_cents"), net=Sum("grant__amount_pico"))
-    paid_net = int(paid["net"] or 0) // PICO_PER_CENT
-    paid_tax = (paid["total"] or 0) - paid_net
-    return Open(
-        max(0, invoice.net_cents - (credited["net"] or 0) - paid_net),
-        max(0, invoice.tax_cents - (credited["tax"] or 0) - paid_tax),
-    )
+    return open_of_each([invoice])[invoice.pk]
+
+
+def open_of_each(invoices: Sequence[Invoice]) -> dict[int, Open]:
+    """The same of many at once."""
+    left = {invoice.pk: Open(0, 0) for invoice in invoices}
+    issued = [each for each in invoices if each.state == Invoice.State.FINALISED]
+    notes = CreditNote.objects.filter(invoice__in=issued).values_list("invoice")
+    credited = {
+        invoice_id: (net or 0, tax or 0)
+        for invoice_id, net, tax in notes.annotate(
+            Sum("settled_net_cents"), Sum("settled_tax_cents")
+        )
+    }
+    payments = Payment.objects.filter(invoice__in=issued).values_list("invoice")
+    paid = {
+        invoice_id: (int(net or 0) // PICO_PER_CENT, total)
+        for invoice_id, total, net in payments.annotate(
+            Sum("amount_cents"), Sum("grant__amount_pico")
+        )
+    }
+    for invoice in issued:
+        (net, tax), (paid_net, total) = (of.get(invoice.pk, (0, 0)) for of in (credited, paid))
+        left[invoice.pk] = Open(
+            max(0, invoice.net_cents - net - paid_net),
+            max(0, invoice.tax_cents - tax - (total - paid_net)),
+        )
+    return left
 
 
 def open_cents(invoice: Invoice) -> int:

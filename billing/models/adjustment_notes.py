@@ -31,7 +31,10 @@ class AdjustmentNote(models.Model):
     issued_at = models.DateTimeField()
 
     class Meta:
-        indexes = [models.Index(fields=["tenant", "-issued_at"])]
+        indexes = [
+            models.Index(fields=["tenant", "-issued_at"]),
+            models.Index(fields=["cause", "-id"], name="adjustment_cause"),
+        ]
 
     def __str__(self) -> str:
         return self.number

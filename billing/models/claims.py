@@ -34,6 +34,8 @@ class Claim(models.Model):
             models.UniqueConstraint(fields=["request_id", "attempt"], name="claim_once"),
         ]
         indexes = [
+            models.Index(fields=["supplier", "-id"], name="claim_supplier"),
+            models.Index(fields=["decided_at"], name="claim_decided"),
             models.Index(
                 fields=["occurred_at"], condition=Q(decided_at=None), name="claim_undecided"
             ),

@@ -150,7 +150,10 @@ class Invoice(models.Model):
                 name="invoice_numbered",
             ),
         ]
-        indexes = [models.Index(fields=["tenant", "-period_start"])]
+        indexes = [
+            models.Index(fields=["tenant", "-period_start"]),
+            models.Index(fields=["state", "-id"], name="invoice_state"),
+        ]
 
     def __str__(self) -> str:
         return self.number or f"draft for {self.tenant_id}"

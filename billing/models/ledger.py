@@ -63,7 +63,10 @@ class Transfer(models.Model):
 
     class Meta:
         # What a tenant's next invoice may have to cover.
-        indexes = [models.Index(fields=["tenant", "id"], name="transfer_tenant")]
+        indexes = [
+            models.Index(fields=["tenant", "id"], name="transfer_tenant"),
+            models.Index(fields=["code", "-id"], name="transfer_code"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.code} {self.pk}"

@@ -63,7 +63,11 @@ class TopUp(models.Model):
                 name="topup_one_open_attempt",
             ),
         ]
-        indexes = [models.Index(fields=["tenant", "-created_at"])]
+        indexes = [
+            models.Index(fields=["tenant", "-created_at"]),
+            models.Index(fields=["state", "-id"], name="topup_state"),
+            models.Index(fields=["is_automatic", "-id"], name="topup_automatic"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.total_cents} cents of {self.tenant_id}, {self.state}"
@@ -214,6 +218,12 @@ class ProcessorEvent(models.Model):
     tries = models.PositiveSmallIntegerField(default=0)
     due_at = models.DateTimeField(null=True, db_index=True)
     received_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["state", "-id"], name="processor_event_state"),
+            models.Index(fields=["kind", "-id"], name="processor_event_kind"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.event_id}"

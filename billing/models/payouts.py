@@ -19,7 +19,10 @@ class Payout(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(amount_cents__gt=0), name="payout_positive")
         ]
-        indexes = [models.Index(fields=["supplier", "-paid_on"])]
+        indexes = [
+            models.Index(fields=["supplier", "-paid_on"]),
+            models.Index(fields=["paid_on"], name="payout_day"),
+        ]
 
     def __str__(self) -> str:
         return self.reference

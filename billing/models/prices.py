@@ -203,7 +203,12 @@ class PriceVersion(models.Model):
     class Meta:
         verbose_name = "price"
         verbose_name_plural = "prices"
-        indexes = [models.Index(fields=["sku", "service_tier", "context_over"])]
+        indexes = [
+            models.Index(fields=["sku", "service_tier", "context_over"]),
+            models.Index(fields=["service_tier", "-id"], name="price_version_tier"),
+            models.Index(fields=["free", "-id"], name="price_version_free"),
+            models.Index(fields=["source", "-id"], name="price_version_source"),
+        ]
         constraints = [
             models.CheckConstraint(condition=_not_negative(), name="price_not_negative"),
             models.CheckConstraint(condition=_free_or_paid(), name="price_zero_only_if_free"),

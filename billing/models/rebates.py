@@ -52,7 +52,10 @@ class VolumeRebate(models.Model):
     class Meta:
         verbose_name = "posted rebate"
         verbose_name_plural = "posted rebates"
-        indexes = [models.Index(fields=["tenant", "month"])]
+        indexes = [
+            models.Index(fields=["tenant", "month"]),
+            models.Index(fields=["month"], name="rebate_month"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.tenant_id} {self.month:%Y-%m}"

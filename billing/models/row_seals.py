@@ -48,7 +48,10 @@ class Finding(models.Model):
                 fields=["what", "first"], condition=Q(resolved_at=None), name="finding_open_once"
             ),
         ]
-        indexes = [models.Index(fields=["what", "first"], name="finding_of_rows")]
+        indexes = [
+            models.Index(fields=["what", "first"], name="finding_of_rows"),
+            models.Index(fields=["resolved_at"], name="finding_resolved"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.what} {self.first} to {self.after - 1}"

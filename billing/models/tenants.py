@@ -74,6 +74,7 @@ class CreditGrant(models.Model):
 
     class Meta:
         indexes = [
+            models.Index(fields=["created_at"], name="grant_created"),
             models.Index(
                 fields=["expires_at"],
                 condition=models.Q(expires_at__isnull=False),

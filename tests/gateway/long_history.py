@@ -35,7 +35,7 @@ class History:
     unused_key: int
 
 
-def write(client: redis.Redis) -> History:
+def write(client: redis.Redis, *, events: int = EVENTS) -> History:
     """Alice has every other event; a handful ended otherwise than usual."""
     now = datetime.now(UTC)
     sold = [offer(f"seller-{n % 8}", f"model-{n // 8}") for n in range(16)]
@@ -53,7 +53,7 @@ def write(client: redis.Redis) -> History:
     with connection.cursor() as cursor:
         cursor.execute(past.ACCOUNTS, past.house_terms(house))
     past.write(
-        house, house.tenants, first=0, count=EVENTS, began=now - SPAN, per_event=SPAN / EVENTS
+        house, house.tenants, first=0, count=events, began=now - SPAN, per_event=SPAN / events
     )
     for hours, outcome in enumerate(("upstream_cut", "deadline", "unknown"), start=1):
         served(alice.tenant, sold[1], at=now - timedelta(hours=hours), outcome=outcome)

@@ -44,17 +44,18 @@ def billing(request: HttpRequest, member: Member) -> HttpResponse:
 
 def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpResponse:
     tenant, now = member.tenant, timezone.now()
-    found = (
+    found = list(
         Invoice.objects.filter(tenant=tenant)
         .exclude(state=Invoice.State.DRAFT)
         .order_by("-period_start", "-pk")[:SHOWN_MAX]
     )
+    left = settling.open_of_each(found)
     recharge = Recharge.objects.filter(tenant=tenant).first()
     month = month_asked(request)
     context = {
         "month": month,
         "centres": chargeback.of_month(tenant, month),
-        "rows": [(invoice, settling.open_cents(invoice)) for invoice in found],
+        "rows": [(invoice, left[invoice.pk].total_cents) for invoice in found],
         "notes": CreditNote.objects.filter(invoice__tenant=tenant).order_by("-pk")[:SHOWN_MAX],
         "adjustments": AdjustmentNote.objects.filter(tenant=tenant)
         .select_related("grant")
