@@ -74,8 +74,14 @@ class Transfer(models.Model):
 
 class Entry(models.Model):
     transfer = models.ForeignKey(Transfer, on_delete=models.PROTECT, related_name="entries")
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="entries")
+    account = models.ForeignKey(
+        Account, on_delete=models.PROTECT, db_index=False, related_name="entries"
+    )
     amount_pico = models.DecimalField(max_digits=38, decimal_places=0)
+
+    class Meta:
+        # An account's entries, the newest first: its statement, and the list by kinds of account.
+        indexes = [models.Index(fields=["account", "-id"], name="entry_account")]
 
     def __str__(self) -> str:
         return f"{self.account} {self.amount_pico}"

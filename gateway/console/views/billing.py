@@ -56,7 +56,9 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
         "month": month,
         "centres": chargeback.of_month(tenant, month),
         "rows": [(invoice, left[invoice.pk].total_cents) for invoice in found],
-        "notes": CreditNote.objects.filter(invoice__tenant=tenant).order_by("-pk")[:SHOWN_MAX],
+        "notes": CreditNote.objects.filter(invoice__tenant=tenant)
+        .select_related("invoice")
+        .order_by("-pk")[:SHOWN_MAX],
         "adjustments": AdjustmentNote.objects.filter(tenant=tenant)
         .select_related("grant")
         .order_by("-pk")[:SHOWN_MAX],

@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
     atomic = False
 
     dependencies = [
-        ("billing", "0050_names_of_lists"),
+        ("billing", "0053_estimated_index"),
     ]
 
     operations = [
