@@ -8,7 +8,7 @@ task's time over.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Final, TypeVar
 
@@ -67,13 +67,27 @@ def told_at_the_end() -> Iterator[None]:
 @contextmanager
 def apart(name: str) -> Iterator[None]:
     """Serve this one. Outside a round its failure is raised as it is."""
+    failures = _round.get()
+    with kept(failures, name) if failures is not None else _undone():
+        yield
+
+
+@contextmanager
+def kept(failures: list[Failure], name: str) -> Iterator[None]:
+    """Serve this one. Its failure is put there, for a caller that has more to do about it: `tell`
+    tells of it at the end."""
     try:
-        with transaction.atomic() if connection.in_atomic_block else nullcontext():
+        with _undone():
             yield
     except Exception as problem:
-        if _round.get() is None or ends_all(problem):
+        if ends_all(problem):
             raise
-        note(name, problem)
+        logger.error("%s failed, the others go on", name, exc_info=problem)
+        failures.append((name, problem))
+
+
+def _undone() -> AbstractContextManager[None]:
+    return transaction.atomic() if connection.in_atomic_block else nullcontext()
 
 
 def each(
@@ -89,12 +103,12 @@ def each(
     return served
 
 
-def note(name: str, problem: Exception) -> None:
-    """Keep a failure that was caught elsewhere for the end of the round, which there must be."""
-    failures = _round.get()
-    assert failures is not None, "nobody would be told"
-    logger.error("%s failed, the others go on", name, exc_info=problem)
-    failures.append((name, problem))
+def tell(failures: Iterable[Failure]) -> None:
+    """Failures that were kept are those of the round that is under way, or of one of their own."""
+    with told_at_the_end():
+        of_round = _round.get()
+        assert of_round is not None
+        of_round.extend(failures)
 
 
 def ends_all(problem: Exception) -> bool:

@@ -12,6 +12,7 @@ BillingError(code)
   InvoiceRefused        an invoice, payment or credit note that must not be made like this
   PayoutRefused         more than is owed, or a reference that is booked with other facts
   FindingRefused        a finding of an audit that cannot be resolved like this
+  AnchorRefused         a text that is no anchor, or not as it was given
   UnbalancedTransfer    entries that do not sum to zero: a bug
   LockTimeout           somebody else has held the lock for too long
 """
@@ -67,6 +68,10 @@ class PayoutRefused(BillingError):
 
 class FindingRefused(BillingError):
     code = "finding_refused"
+
+
+class AnchorRefused(BillingError):
+    code = "anchor_refused"
 
 
 class UnbalancedTransfer(BillingError):

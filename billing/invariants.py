@@ -5,6 +5,7 @@ new rows; an audit reads all rows that none has read before, and some of the oth
 compared at one instant per shard, under the shard's lock, so that a difference is one.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import redis
 from django.db import connection
 
 from billing import (
+    anchors,
     apart,
     claims,
     credit,
@@ -33,6 +35,8 @@ from billing.lua_scripts import COMPARE, Argument, Call
 from billing.models import InvariantCheck, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 from billing.redis_connection import run
+
+logger = logging.getLogger(__name__)
 
 # Rows are dated before they are committed: a check begins again this long before the last one.
 OVERLAP: Final = timedelta(minutes=15)
@@ -90,6 +94,9 @@ def audit(client: redis.Redis, *, now: datetime, everything: bool = False) -> bo
     row there is, at a cost that grows with all of history."""
     with apart.told_at_the_end():
         rows = apart.each(["rows"], lambda _: sealing.audit_rows(now=now, everything=everything))
+        with apart.apart("the anchor of the day"):
+            # A log that is kept elsewhere keeps it outside the database.
+            logger.info("%s", anchors.text(anchors.heads(), now=now))
         return _record([*rows, *_check_sums(), *_of_registers(client, now)], now)
 
 

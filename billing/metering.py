@@ -43,12 +43,8 @@ def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
         shards = _locked(_busy_shards(client), locks_held, whatever_happens)
         run = _Run(client, now, thread)
         done = _drain(run, shards, leave=lambda shard: locks_held.pop(shard).close())
-    apart.each(run.failures, _raise, name=lambda failed: f"shard {failed[0]}")
+    apart.tell(run.failures)
     return done
-
-
-def _raise(failed: tuple[int, Exception]) -> None:
-    raise failed[1]
 
 
 def _locked(
@@ -83,21 +79,20 @@ class _Run:
     now: datetime
     thread: ThreadPoolExecutor
     batch_size: int = BATCH_SIZE
-    failures: list[tuple[int, Exception]] = field(default_factory=list)
+    failures: list[apart.Failure] = field(default_factory=list)
 
     def has_failed(self, shard: int) -> bool:
-        return any(failed == shard for failed, _ in self.failures)
+        return any(failed == _name(shard) for failed, _ in self.failures)
 
     def attempt(self, shard: int, act: Callable[[], object]) -> None:
         """Unless the shard has failed before. Called from both threads."""
-        if self.has_failed(shard):
-            return
-        try:
-            act()
-        except Exception as problem:
-            if apart.ends_all(problem):
-                raise
-            self.failures.append((shard, problem))
+        if not self.has_failed(shard):
+            with apart.kept(self.failures, _name(shard)):
+                act()
+
+
+def _name(shard: int) -> str:
+    return f"shard {shard}"
 
 
 def _drain(run: _Run, shards: Iterator[int], leave: Callable[[int], None]) -> Drained:
@@ -150,8 +145,6 @@ def _busy_shards(client: redis.Redis) -> list[int]:
 
 def lag_ms(client: redis.Redis, *, now: datetime) -> int:
     """The age of the oldest entry that is not drained; 0 if there is none."""
-    found = apart.each(
-        _busy_shards(client), partial(oldest_unread_ms, client), name=lambda n: f"shard {n}"
-    )
+    found = apart.each(_busy_shards(client), partial(oldest_unread_ms, client), name=_name)
     oldest = [entry_ms for entry_ms in found if entry_ms is not None]
     return max(int(now.timestamp() * 1000) - min(oldest), 0) if oldest else 0

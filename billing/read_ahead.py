@@ -101,15 +101,12 @@ class ReadAhead:
         return read
 
     def _next_or_failure(self, stream: _Stream) -> Read:
-        failure = None
+        failed: list[apart.Failure] = []
         if stream.shard not in self._given_up:
-            try:
+            with apart.kept(failed, f"reading shard {stream.shard}"):
                 return self._next_of(stream)
-            except Exception as problem:
-                if apart.ends_all(problem):
-                    raise
-                failure = problem
         nothing = rated_batches.rate_ahead([], self._pinned)
+        failure = failed[0][1] if failed else None
         return Read(stream.shard, nothing, True, False, stream.found, failure)
 
     def _next_of(self, stream: _Stream) -> Read:

@@ -141,6 +141,21 @@ KINDS: Final[Mapping[str, RowKind]] = {
         # Its note comes later, once; the note and its sum are sealed themselves.
         columns={"billing_trueup": TRUE_UP + ", note_id"},
     ),
+    "price corrections": _only(
+        "rerating",
+        "id, sku, service_tier, context_over, from_minute, to_minute, since, until, rates,"
+        " charges_more, replaces_id, reason, created_by, created_at",
+    ),
+    "scales of rebates": _only(
+        "rebatescale", "id, plan_id, from_month, mode, tiers, recorded_by, recorded_at"
+    ),
+    "rebates": _only(
+        "volumerebate", "id, tenant_id, month, scale_id, spent_pico, due_pico, grant_id"
+    ),
+    "skus": _only("sku", "id, code"),
+    "accounts": _only("account", "id, kind, tenant_id, supplier"),
+    # Of rows that may change: `row_versions`.
+    "versions": _only("rowversion", "id, table_name, row_id, facts, kept_at"),
     "payouts": _only(
         "payout",
         "id, supplier, amount_cents, reference, paid_on, transfer_id, created_by, created_at",

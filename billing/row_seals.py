@@ -3,7 +3,7 @@
 The continuous check seals what is new, in small ranges; an audit reads what is new since the one
 before and a thirtieth of all others. A range that is no longer what it was, or a seal that does not
 follow the one before, is a finding, which stays until a person resolves it (`findings`). The hashes
-are no secret: they find what was altered, not somebody who rewrites the chain to its end too.
+are no secret: whoever rewrites rows and all seals after them is found by an anchor (`anchors`).
 """
 
 import hashlib
@@ -30,13 +30,21 @@ NEW: Final = timedelta(hours=25)
 NEWEST_ROWS: Final = 100_000
 NEWEST_SEALS: Final = 2_000
 AT_ONCE: Final = 500
-NO_CHAIN: Final = bytes(32)
+LOWEST_ID: Final = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
+    """How many rows, and the sum of their hashes: sums of neighbours add up to that of both."""
+
     rows: int
     digest: int
+
+    def and_then(self, other: "Sum") -> "Sum":
+        return Sum(self.rows + other.rows, self.digest + other.digest)
+
+
+NOTHING: Final = Sum(0, 0)
 
 
 def seal_new(*, now: datetime) -> int:
@@ -46,24 +54,35 @@ def seal_new(*, now: datetime) -> int:
 
 def _seal_kind(what: str, kind: RowKind, now: datetime) -> int:
     with transaction.atomic():
-        if not locks.is_only_run(f"{TASK} {what}"):
+        if not is_alone(what):
             return 0
         last = RowSeal.objects.filter(what=what).order_by("-pk").first()
         ranges = list(_single(what, kind) if kind.one_by_one else _ranges(kind, last))
         if not ranges:
             return 0
         seals = [
-            RowSeal(what=what, first=first, after=after, rows=0, digest=0, chain=b"", sealed_at=now)
-            for first, after in ranges
+            RowSeal(what=what, first=first, after=after, sealed_at=now) for first, after in ranges
         ]
-        return len(_sealed(kind, seals, bytes(last.chain) if last else NO_CHAIN))
+        return len(_sealed(kind, seals, total(last) if last else NOTHING))
 
 
-def _sealed(kind: RowKind, seals: Sequence[RowSeal], chain: bytes) -> list[RowSeal]:
+def is_alone(what: str) -> bool:
+    """Whether nobody else seals this kind or merges its seals, until the transaction ends."""
+    return locks.is_only_run(f"{TASK} {what}")
+
+
+def total(seal: RowSeal) -> Sum:
+    """What all rows of a kind came to, up to and with this seal."""
+    return Sum(seal.rows_before, int(seal.digest_before)).and_then(Sum(seal.rows, int(seal.digest)))
+
+
+def _sealed(kind: RowKind, seals: Sequence[RowSeal], so_far: Sum) -> list[RowSeal]:
     sums = _sums(kind, [(n, seal.first, seal.after) for n, seal in enumerate(seals)])
     for n, seal in enumerate(seals):
         seal.rows, seal.digest = sums[n].rows, Decimal(sums[n].digest)
-        seal.chain = chain = _link(chain, seal)
+        seal.rows_before, seal.digest_before = so_far.rows, Decimal(so_far.digest)
+        so_far = so_far.and_then(sums[n])
+        seal.chain = link(seal.what, seal.after, so_far)
     return RowSeal.objects.bulk_create(seals)
 
 
@@ -95,13 +114,23 @@ def _single(what: str, kind: RowKind) -> Iterator[tuple[int, int]]:
 def read_again(*, now: datetime, everything: bool = False) -> None:
     """Hold this audit's share of all seals against their rows, and against the seal before."""
     for what, kind in KINDS.items():
+        if not kind.one_by_one:
+            _hold_below(what, now)
         seals = _turn(what, now, everything)
         for start in range(0, len(seals), AT_ONCE):
             _hold(what, kind, seals[start : start + AT_ONCE], now)
 
 
+def _hold_below(what: str, now: datetime) -> None:
+    """The first seal begins with the first id that is given out: there is nothing before."""
+    found = present(what, LOWEST_ID, 0)
+    if found != NOTHING and found.digest not in findings.resolved(what, [LOWEST_ID])[LOWEST_ID]:
+        detail = f"{found.rows} rows were put in before the first id"
+        findings.record(what, LOWEST_ID, 0, detail, now)
+
+
 def _turn(what: str, now: datetime, everything: bool) -> Sequence[tuple[Any, ...]]:
-    """Each with the chain of the seal before it."""
+    """Each with what all came to up to the seal before it."""
     return _query(
         f"""
         WITH newest AS (
@@ -109,10 +138,12 @@ def _turn(what: str, now: datetime, everything: bool) -> Sequence[tuple[Any, ...
             FROM (SELECT id, rows FROM billing_rowseal WHERE what = %(what)s
                   ORDER BY id DESC LIMIT {NEWEST_SEALS}) AS latest
         )
-        SELECT s.id, s.first, s.after, s.rows, s.digest, s.chain, (
-            SELECT before.chain FROM billing_rowseal before
-            WHERE before.what = s.what AND before.id < s.id ORDER BY before.id DESC LIMIT 1)
-        FROM billing_rowseal s
+        SELECT s.id, s.first, s.after, s.rows, s.digest, s.chain, s.rows_before, s.digest_before,
+            before.rows, before.digest
+        FROM billing_rowseal s LEFT JOIN LATERAL (
+            SELECT b.rows_before + b.rows AS rows, b.digest_before + b.digest AS digest
+            FROM billing_rowseal b WHERE b.what = s.what AND b.id < s.id ORDER BY b.id DESC LIMIT 1
+        ) before ON true
         WHERE s.what = %(what)s AND (%(all)s OR s.id %% {AUDITS_PER_ROUND} = %(turn)s
             OR s.sealed_at > %(new)s
             OR s.id IN (SELECT id FROM newest WHERE so_far <= {NEWEST_ROWS}))
@@ -130,19 +161,23 @@ def _turn(what: str, now: datetime, everything: bool) -> Sequence[tuple[Any, ...
 def _hold(what: str, kind: RowKind, seals: Sequence[tuple[Any, ...]], now: datetime) -> None:
     sums = _sums(kind, [(pk, first, after) for pk, first, after, *_ in seals])
     resolved = findings.resolved(what, [first for _, first, *_ in seals])
-    for pk, first, after, rows, digest, chain, before in seals:
-        seal = RowSeal(what=what, first=first, after=after, rows=rows, digest=digest)
+    for pk, first, after, rows, digest, chain, *before in seals:
+        rows_before, digest_before, rows_there, digest_there = (int(n or 0) for n in before)
+        sealed, so_far = Sum(rows, int(digest)), Sum(rows_before, digest_before)
         if sums[pk].digest in resolved.get(first, ()):
             continue
-        if bytes(chain) != _link(bytes(before or NO_CHAIN), seal):
+        if so_far != Sum(rows_there, digest_there) or bytes(chain) != link(
+            what, after, so_far.and_then(sealed)
+        ):
             findings.record(what, first, after, "its seal does not follow the one before", now)
-        elif sums[pk] != Sum(rows, int(digest)):
+        elif sums[pk] != sealed:
             detail = f"altered since it was sealed; {rows} rows then, {sums[pk].rows} now"
             findings.record(what, first, after, detail, now)
 
 
-def present_digest(what: str, first: int, after: int) -> int:
-    return _sums(KINDS[what], [(0, first, after)])[0].digest
+def present(what: str, first: int, after: int) -> Sum:
+    """What the final rows of a range come to now."""
+    return _sums(KINDS[what], [(0, first, after)])[0]
 
 
 def _sums(kind: RowKind, ranges: Sequence[tuple[int, int, int]]) -> dict[int, Sum]:
@@ -160,9 +195,8 @@ def _sums(kind: RowKind, ranges: Sequence[tuple[int, int, int]]) -> dict[int, Su
     return {key: found.get(key, Sum(0, 0)) for key in keys}
 
 
-def _link(before: bytes, seal: RowSeal) -> bytes:
-    said = f"{seal.what}:{seal.first}:{seal.after}:{seal.rows}:{int(seal.digest)}"
-    return hashlib.sha256(before + said.encode()).digest()
+def link(what: str, after: int, so_far: Sum) -> bytes:
+    return hashlib.sha256(f"{what}:{after}:{so_far.rows}:{so_far.digest}".encode()).digest()
 
 
 def _query(sql: str, at: Any) -> Sequence[tuple[Any, ...]]:

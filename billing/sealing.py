@@ -16,7 +16,14 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 
-from billing import findings, row_seals, seal_statements, written
+from billing import (
+    findings,
+    row_seals,
+    row_versions,
+    seal_merging,
+    seal_statements,
+    written,
+)
 from billing.findings import AS_SEALED
 from billing.invariant_statements import OF_EVENTS, OF_TRANSFERS
 from billing.models import Finding
@@ -87,10 +94,17 @@ def audit_rows(*, now: datetime, everything: bool = False) -> Violations:
                 _check_and_seal(rows, block, found, is_full=block < full)
     for name, sql in OF_BLOCKS.items():
         found[name] = _violations(sql)
-    row_seals.read_again(now=now, everything=everything)
+    read_seals_again(now=now, everything=everything)
     row_seals.seal_new(now=now)
+    seal_merging.merge_old(now=now)
     found[AS_SEALED] = findings.open_words()
     return found
+
+
+def read_seals_again(*, now: datetime, everything: bool) -> None:
+    """Hold rows against their small seals, and those that may change against what they said."""
+    row_seals.read_again(now=now, everything=everything)
+    row_versions.compare(now=now, everything=everything)
 
 
 def resolve(finding_ids: Collection[int], *, reason: str, resolved_by: str, now: datetime) -> int:
@@ -103,8 +117,11 @@ def resolve(finding_ids: Collection[int], *, reason: str, resolved_by: str, now:
                 # The next audit seals it anew, if it keeps its promises.
                 _unseal(blocks, finding.first // BLOCK)
                 digest = None
+            elif finding.what in row_versions.KEPT:
+                row_versions.keep_present(finding)
+                digest = None
             else:
-                digest = row_seals.present_digest(finding.what, finding.first, finding.after)
+                digest = row_seals.present(finding.what, finding.first, finding.after).digest
             findings.close(finding, digest=digest, reason=reason, resolved_by=resolved_by, now=now)
     return len(chosen)
 

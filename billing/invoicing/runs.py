@@ -1,14 +1,11 @@
 """The monthly round: which tenants get a draft, and when. People finalise what they looked at."""
 
-import logging
 from datetime import datetime
 
-from billing import apart
+from billing import anchors, apart
 from billing.errors import BillingError
 from billing.invoicing import documents, periods
 from billing.models import Invoice, Tenant
-
-logger = logging.getLogger(__name__)
 
 BY_THE_CLOCK = "invoicing"
 Refused = list[tuple[Tenant, str]]
@@ -23,8 +20,13 @@ def draft_due(*, now: datetime) -> list[Invoice]:
             return None
         return documents.draft(tenant=tenant, period=period, created_by=BY_THE_CLOCK, now=now)
 
-    drafted = apart.each(_billed(), draft, name=lambda tenant: tenant.slug)
-    return [invoice for invoice in drafted if invoice is not None]
+    with apart.told_at_the_end():
+        drafted = apart.each(_billed(), draft, name=lambda tenant: tenant.slug)
+        made = [invoice for invoice in drafted if invoice is not None]
+        if made:
+            with apart.apart("the anchor of these drafts"):
+                anchors.give(now=now, actor=BY_THE_CLOCK)
+    return made
 
 
 def draft_last_month(*, now: datetime, created_by: str) -> tuple[list[Invoice], Refused]:
@@ -33,18 +35,16 @@ def draft_last_month(*, now: datetime, created_by: str) -> tuple[list[Invoice], 
     made: list[Invoice] = []
     refused: Refused = []
     for tenant in _billed():
-        try:
-            period = periods.last_month(now, tenant.time_zone)
-            made.append(
-                documents.draft(tenant=tenant, period=period, created_by=created_by, now=now)
-            )
-        except BillingError as refusal:
-            refused.append((tenant, str(refusal)))
-        except Exception as problem:
-            if apart.ends_all(problem):
-                raise
-            logger.exception("the draft of %s failed", tenant)
-            refused.append((tenant, f"failed: {type(problem).__name__}"))
+        failed: list[apart.Failure] = []
+        with apart.kept(failed, tenant.slug):
+            try:
+                period = periods.last_month(now, tenant.time_zone)
+                made.append(
+                    documents.draft(tenant=tenant, period=period, created_by=created_by, now=now)
+                )
+            except BillingError as refusal:
+                refused.append((tenant, str(refusal)))
+        refused += [(tenant, f"failed: {type(problem).__name__}") for _, problem in failed]
     return made, refused
 
 

@@ -35,6 +35,7 @@ from billing.models.refused_settles import RefusedSettle
 from billing.models.rerating import Adjustment, ReRating
 from billing.models.rollups import AccountSum, UsageDay, UsageHour, UsageSession
 from billing.models.row_seals import Finding, RowSeal
+from billing.models.row_versions import RowVersion
 from billing.models.seals import EntrySeal, EventSeal
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.true_ups import TrueUp
@@ -95,6 +96,7 @@ __all__ = [
     "ScopeKind",
     "ServiceTier",
     "RowSeal",
+    "RowVersion",
     "ShardEpoch",
     "Sku",
     "TaskRun",

@@ -6,13 +6,16 @@ from django.db.models import Q
 
 class RowSeal(models.Model):
     """What rows of one kind with ids in [first, after) came to when they were sealed: how many, and
-    the sum of their hashes. `chain` is a hash over this and the seal before. Immutable."""
+    the sum of their hashes; and what all seals of the kind before came to. `chain` is a hash over
+    all that up to `after`, so that it stays when neighbours are merged into one."""
 
     what = models.CharField(max_length=40)
     first = models.BigIntegerField()
     after = models.BigIntegerField()
     rows = models.BigIntegerField()
     digest = models.DecimalField(max_digits=38, decimal_places=0)
+    rows_before = models.BigIntegerField()
+    digest_before = models.DecimalField(max_digits=38, decimal_places=0)
     chain = models.BinaryField(max_length=32)
     sealed_at = models.DateTimeField()
 

@@ -25,6 +25,7 @@ from billing.payment_messages import Told
 from gateway import alert_texts
 from gateway.payments import messages
 from gateway.payments.messages import Message
+from tests.billing import altering
 from tests.fakes import processor as fakes
 from tests.people import Person
 
@@ -169,9 +170,9 @@ def test_a_payment_that_commits_beside_its_refund_leaves_it_to_the_clock(alice: 
     # given: the refund found no payment, and the payment no refund
     topup = bought(alice)
     tell(paid(topup, "pi_1"))
-    TopUp.objects.update(payment_reference="pi_later")
+    altering.execute("billing_topup", "UPDATE billing_topup SET payment_reference = 'pi_later'")
     tell(refund("pi_1", 2_380))
-    TopUp.objects.update(payment_reference="pi_1")
+    altering.execute("billing_topup", "UPDATE billing_topup SET payment_reference = 'pi_1'")
     # when
     assert payment_messages.retry_due(seller=SELLER, now=NOW) == 0
     assert payment_messages.retry_due(seller=SELLER, now=NOW + timedelta(minutes=1)) == 1
