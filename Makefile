@@ -11,7 +11,7 @@ down:
 	@exec $(VENV) -m gateway.runtime.down
 
 demo:
-	@exec $(VENV) -m gateway.runtime.demo
+	@exec $(VENV) -m gateway.demo.traffic
 
 # Sells this machine through a gateway elsewhere; the admin console prints the line. Its key is read
 # from the variable WORKER_KEY: a command line can be read by every user of the machine.

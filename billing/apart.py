@@ -16,7 +16,7 @@ import redis
 from billiard.exceptions import SoftTimeLimitExceeded
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from billing.redis_connection import state_of
+from billing.redis.connection import state_of
 
 logger = logging.getLogger(__name__)
 

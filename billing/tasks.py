@@ -6,25 +6,16 @@ from celery import shared_task
 from django.conf import settings
 from django.db import transaction
 
-from billing import (
-    apart,
-    burning,
-    call_profiles,
-    credit,
-    expiry,
-    invariants,
-    locks,
-    metering,
-    quarantine,
-    rebates,
-    rebuild,
-    refused_settles,
-    sessions,
-    task_runs,
-    true_ups,
-)
+from billing import apart, locks
+from billing.corrections import rebates, true_ups
+from billing.credit import balances as credit
+from billing.credit import burning
+from billing.drain import metering
+from billing.holding import call_profiles, expiry, sessions
+from billing.integrity import invariants
 from billing.invoicing import runs
-from billing.redis_connection import connection
+from billing.operations import quarantine, rebuild, refused_settles, task_runs
+from billing.redis.connection import connection
 
 DRAIN = "billing.tasks.drain_usage"
 EXPIRE = "billing.tasks.expire_holds"

@@ -3,8 +3,9 @@
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-from gateway import env, schema_check
+from gateway import env
 from gateway.body_limit import BodyLimit
+from gateway.database import schema_check
 
 env.apply_defaults({"DJANGO_SETTINGS_MODULE": "gateway.settings"})
 _django = get_asgi_application()

@@ -12,7 +12,8 @@ from celery import Celery
 from celery.schedules import schedule
 from celery.signals import beat_init, worker_init
 
-from gateway import env, schema_check
+from gateway import env
+from gateway.database import schema_check
 
 # dotted path of the task -> (period in seconds, queue)
 CLOCKWORK: Final[dict[str, tuple[float, str]]] = {

@@ -6,8 +6,9 @@ from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db.models import F
 
-from billing import apart, retention
-from billing.retention import Kept
+from billing import apart
+from billing.operations import retention
+from billing.operations.retention import Kept
 from gateway.models import Refusal
 
 

@@ -12,15 +12,16 @@ from typing import Final
 
 from django.db.models import Q
 
-from billing import apart, price_check
-from gateway.dataplane.stopwatch import SystemClock
-from providers import price_files
+from billing import apart
+from billing.prices import check as price_check
+from gateway.clocks.stopwatch import SystemClock
 from providers.chat import UpstreamCall
 from providers.errors import ProviderError
+from providers.market import price_files
+from providers.market.price_files import FILE_BYTES_MAX, PriceFileRefused
 from providers.models import PriceSource
 from providers.outbound import egress
 from providers.outbound.upstream import Upstream
-from providers.price_files import FILE_BYTES_MAX, PriceFileRefused
 
 READ_EVERY: Final = timedelta(hours=24)
 CONNECT_TIMEOUT_S: Final = 5.0

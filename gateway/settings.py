@@ -9,8 +9,9 @@ from pathlib import Path
 
 from kombu import Queue
 
-from gateway import connections, env
+from gateway import env
 from gateway.console import admin_look
+from gateway.database import connections
 from gateway.framework_settings import AUTH_PASSWORD_VALIDATORS as AUTH_PASSWORD_VALIDATORS
 from gateway.framework_settings import LOGGING as LOGGING
 from gateway.framework_settings import REST_FRAMEWORK as REST_FRAMEWORK
@@ -340,7 +341,7 @@ INSTALLED_APPS = [
     "gateway",
 ]
 MIDDLEWARE = [
-    "gateway.lanes.Lanes",
+    "gateway.database.lanes.Lanes",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "gateway.middleware.Compression",

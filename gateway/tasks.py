@@ -5,10 +5,13 @@ from datetime import UTC, datetime
 from celery import shared_task
 from django.conf import settings
 
-from billing import apart, budget_alerts, credit_alerts, payment_messages, task_runs
-from billing.redis_connection import connection
-from gateway import budget_alerts as alert_delivery
+from billing import apart
+from billing.limits import budget_alerts, credit_alerts
+from billing.operations import task_runs
+from billing.payments import messages as payment_messages
+from billing.redis.connection import connection
 from gateway import forgetting, price_sources, refusals
+from gateway.alerts import delivery as alert_delivery
 from gateway.payments import recharging
 from providers.task_runs import run_alone, run_in_turn
 

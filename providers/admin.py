@@ -14,13 +14,15 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
-from billing import price_queries, recount
-from billing.admin_pages import AsksOnce, ReadOnlyAdmin, ServiceAdmin
-from billing.admin_units import dollars
-from billing.audited_admin import AuditedAdmin
+from billing.admin.audited import AuditedAdmin
+from billing.admin.pages import AsksOnce, ReadOnlyAdmin, ServiceAdmin
+from billing.admin.units import dollars
 from billing.models import ProviderBill
-from providers import credentials, offers, workers
+from billing.operations import recount
+from billing.prices import queries as price_queries
 from providers.bill_admin import ProviderBillAdmin
+from providers.machines import workers
+from providers.market import credentials, offers
 from providers.models import Credential, Model, Offer, Provider, Worker, WorkerKey
 from providers.snapshot_signal import bump
 

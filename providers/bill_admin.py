@@ -19,16 +19,16 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from billing import bill_rows, reconciling
-from billing.admin_pages import ReadOnlyAdmin
-from billing.bill_rows import Part
+from billing.admin.pages import ReadOnlyAdmin
+from billing.books import bill_rows, reconciling
+from billing.books.bill_rows import Part
+from billing.books.reconciling import Stated
 from billing.errors import BillingError
 from billing.models import ProviderBill
 from billing.money import pico_from_usd, usd_json
-from billing.reconciling import Stated
-from providers import bill_files
+from providers.imports import bill_files
+from providers.imports.usage_files import UsageFileRefused
 from providers.models import Offer, Provider
-from providers.usage_files import UsageFileRefused
 
 CELLS_SHOWN_MAX: Final = 500
 ROWS_SHOWN_MAX: Final = 500

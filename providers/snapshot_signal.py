@@ -9,7 +9,7 @@ import logging
 import redis
 from django.db import transaction
 
-from billing.redis_connection import connection
+from billing.redis.connection import connection
 
 VERSION_KEY = "snapshot:version"
 

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from django.db import transaction
 
-from billing import apart, locks, task_runs
+from billing import apart, locks
+from billing.operations import task_runs
 
 Result = TypeVar("Result")
 

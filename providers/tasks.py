@@ -4,8 +4,9 @@ import time
 
 from celery import shared_task
 
-from billing.redis_connection import connection
-from providers import checks, in_house, leaderboards, lost_calls, measurements
+from billing.redis.connection import connection
+from providers.boards import leaderboards, measurements
+from providers.machines import checks, in_house, lost_calls
 from providers.task_runs import run_alone, run_in_turn
 
 RUN_S_MAX = 20.0

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from billing import prices
+from billing.prices import versions as prices
 from billing.rating import Price
 
 

@@ -24,9 +24,9 @@ from django.conf import settings
 from gateway import env
 from gateway.runtime import child, osuser, places
 from gateway.runtime.child import Program
+from gateway.runtime.embedded.postgres import Postgres
+from gateway.runtime.embedded.redis import Redis
 from gateway.runtime.places import Places
-from gateway.runtime.postgres import Postgres
-from gateway.runtime.redis import Redis
 
 
 class Services:

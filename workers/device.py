@@ -15,7 +15,7 @@ from torch import Tensor
 
 from workers.config import DType
 from workers.memory import available_bytes
-from workers.weights import ReadWeights
+from workers.weights.checkpoint import ReadWeights
 
 CPU = torch.device("cpu")
 # Compute capabilities, before the point.

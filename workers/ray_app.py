@@ -19,7 +19,7 @@ import ray
 from ray import serve
 
 from workers.config import DEFAULT_MODEL_DIR, EngineConfig
-from workers.engine import Engine
+from workers.engine.engine import Engine
 from workers.server.app import App, ServerConfig
 from workers.server.bridge import EngineBridge
 from workers.server.calls import CallBuilder, read_defaults

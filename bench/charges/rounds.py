@@ -17,11 +17,11 @@ from billing import rating
 from billing.money import nano_ceil
 from billing.rating import Price
 from billing.usage import CanonicalUsage
-from gateway.dataplane import counting, settlement
+from gateway.clocks.stopwatch import Stopwatch, SystemClock
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.exchange import Attempt, Exchange, Hold
-from gateway.dataplane.request_id import new_request_id
-from gateway.dataplane.stopwatch import Stopwatch, SystemClock
+from gateway.dataplane.inbound.request_id import new_request_id
+from gateway.dataplane.settling import counting, settlement
 from gateway.dataplane.surfaces import openai_chat
 from gateway.estimates.ratios import Ratios
 from gateway.routing import bounds

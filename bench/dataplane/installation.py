@@ -18,9 +18,9 @@ import redis
 from bench.dataplane.bed import PROJECT, Bed, BenchFailed, child_environment, free_port
 from billing import registers
 from gateway.runtime import osuser, places
+from gateway.runtime.embedded.postgres import Postgres
+from gateway.runtime.embedded.redis import Redis
 from gateway.runtime.places import Places
-from gateway.runtime.postgres import Postgres
-from gateway.runtime.redis import Redis
 
 SEED_TIMEOUT_S: Final = 120.0
 DJANGO_VIEW: Final = "bench.dataplane.django_view:application"

@@ -8,11 +8,11 @@ from typing import Final
 
 from django.utils import timezone
 
-from billing import credit
+from billing.credit import balances as credit
 from billing.models import Tenant
-from gateway import keys
 from gateway.runtime import services
-from providers import pools
+from gateway.tenants import keys
+from providers.machines import pools
 
 CREDIT_PICO: Final = 1_000_000 * 10**12
 

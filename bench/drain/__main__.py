@@ -76,7 +76,8 @@ def measure(
     from django.db import connection  # noqa: PLC0415
 
     from bench.drain import stage  # noqa: PLC0415
-    from billing import invariants, metering  # noqa: PLC0415
+    from billing.drain import metering  # noqa: PLC0415
+    from billing.integrity import invariants  # noqa: PLC0415
 
     with redis.Redis.from_url(redis_url) as client, figures.written(kept) as write:
         market = stage.prepare(client, tenants=tenants)
@@ -126,7 +127,7 @@ def fill(fillers: Executor, redis_url: str, market: Market, events: int, seed: i
 def boards_refreshed(client: redis.Redis, events: int) -> dict[str, float]:
     """The streams' other reader: it takes up the same events, after which they are trimmed, and
     makes the boards anew that they change."""
-    from providers import leaderboards, measurements  # noqa: PLC0415
+    from providers.boards import leaderboards, measurements  # noqa: PLC0415
 
     began, now = time.perf_counter(), datetime.now(UTC)
     while measurements.record(now=now):

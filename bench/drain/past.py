@@ -19,9 +19,11 @@ from django.test import Client
 from bench.drain import figures, stage
 from bench.drain.__main__ import say
 from bench.drain.history import House, keep_writing
-from billing import invariants, rebuild, registers
+from billing import registers
+from billing.integrity import invariants
 from billing.models import InvariantCheck
-from gateway import answering
+from billing.operations import rebuild
+from gateway.database import answering
 from gateway.models import Member, Team
 
 STEPS: Final = 10

@@ -7,10 +7,13 @@ import redis
 from django.core.management import call_command
 
 from bench.drain.stream import KEYS_PER_TENANT, Market
-from billing import credit, prices, quotas, rebuild
+from billing.credit import balances as credit
+from billing.limits import quotas
+from billing.limits.quotas import Cap
 from billing.models import Quota, Tenant
-from billing.quotas import Cap
-from tests.providers.market import make_offer
+from billing.operations import rebuild
+from billing.prices import versions as prices
+from tests.providers.made_offers import make_offer
 
 LONG_AGO: Final = datetime(2020, 1, 1, tzinfo=UTC)
 SUPPLIERS: Final = 6

@@ -19,7 +19,7 @@ from bench.engine.report import render
 from bench.engine.rounds import Recorder
 from bench.engine.side import CLONE, PYTHONS
 from workers.config import DEFAULT_MODEL_DIR
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 DEFAULT_FOLDER = Path(".tokenhouse/bench/engine")
 PLOT_TIMEOUT_S = 120

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch._inductor import config as inductor
 
 from bench.engine.statistics import median_interval
-from workers.batch import Part, build_batch
+from workers.cache.kv import KVCache
 from workers.config import DEFAULT_MODEL_DIR
-from workers.kv import KVCache
-from workers.model import Model, load_model
+from workers.model.batch import Part, build_batch
+from workers.model.decoder import Model, load_model
 
 CONTEXT = 128
 BLOCK_SIZE = 16

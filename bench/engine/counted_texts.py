@@ -59,7 +59,8 @@ def _prose() -> Iterator[str]:
 
 
 def _code() -> Iterator[str]:
-    for path in sorted((*ROOT.glob("billing/*.py"), *ROOT.glob("billing/lua/*.lua"))):
+    sources = (*ROOT.glob("billing/**/*.py"), *ROOT.glob("billing/redis/lua/*.lua"))
+    for path in sorted(path for path in sources if "migrations" not in path.parts):
         yield from (p for p in path.read_text(encoding="utf-8").split("\n\n\n") if len(p) > 60)
 
 

@@ -20,11 +20,11 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from bench.engine.prompts import CLASSES
 from workers.config import DEFAULT_MODEL_DIR, EngineConfig
-from workers.engine import Engine
-from workers.finetune import read_documents, windows
-from workers.sampler import SamplingParams
-from workers.sequence import GenerationRequest
-from workers.tokenizer import Tokenizer
+from workers.engine.engine import Engine
+from workers.engine.sequence import GenerationRequest
+from workers.model.sampler import SamplingParams
+from workers.text.tokenizer import Tokenizer
+from workers.training.finetune import read_documents, windows
 
 KEPT = (0.9, 0.75, 0.5)
 EXITS = ((15, 0.9), (20, 0.9), (24, 0.9), (27, 0.9), (27, 0.99))

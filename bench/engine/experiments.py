@@ -14,7 +14,7 @@ from bench.engine.side import Side
 from bench.engine.wire import Settings
 from workers.config import DEFAULT_MODEL_DIR, LOOKUPS, MODEL_PROPOSERS
 from workers.convert import packaged_gguf
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 THREADS: Final = 2
 ONE_STREAM_TOKENS: Final = 64

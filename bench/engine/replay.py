@@ -21,14 +21,14 @@ from bench.engine.experiments import COPY_TOKENS, ONE_STREAM_TOKENS, THREADS, en
 from bench.engine.markdown import table
 from bench.engine.prompts import COPY_HEAVY, TUNING
 from workers.config import DEFAULT_MODEL_DIR, EngineConfig
-from workers.engine import Engine
-from workers.sampler import SamplingParams
-from workers.scheduler import Scheduled
-from workers.sequence import GenerationRequest, Sequence, new_sequence
-from workers.speculation.drafter import Drafter
+from workers.engine.drafter import Drafter
+from workers.engine.engine import Engine
+from workers.engine.scheduler import Scheduled
+from workers.engine.sequence import GenerationRequest, Sequence, new_sequence
+from workers.model.sampler import SamplingParams
 from workers.speculation.policy import CostCurve
 from workers.speculation.proposers import make_lookup
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 ANSWERS_FILE: Final = Path(".tokenhouse/bench/engine/answers.json")
 SPECULATIONS: Final = ("ngram", "phrases", "phrases+ngram")

@@ -19,7 +19,7 @@ from bench.engine.experiments import Experiment, Task
 from bench.engine.side import RunningSide, Side, running
 from bench.engine.wire import Job
 from workers.identity import code_digest
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 ROUNDS_FILE: Final = "rounds.jsonl"
 

@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.engine.wire import Settings
-from workers.attention import Bucket, Span
-from workers.experts import SparseMLP
-from workers.families import ModelConfig, Sparse
-from workers.linear import PlainLinear
-from workers.mlp import GatedMLP
-from workers.model import Batch, Model
-from workers.rotary import Rope
+from workers.cache.attention import Bucket, Span
+from workers.model.decoder import Batch, Model
+from workers.model.experts import SparseMLP
+from workers.model.families import ModelConfig, Sparse
+from workers.model.mlp import GatedMLP
+from workers.model.rotary import Rope
+from workers.weights.linear import PlainLinear
 
 BATCHES = (1, 8, 32)
 PAIRS = 20

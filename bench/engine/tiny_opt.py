@@ -17,8 +17,8 @@ from tokenizers import Tokenizer as RustTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import OPTConfig, OPTForCausalLM
 
-from workers.finetune import read_documents, windows
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
+from workers.training.finetune import read_documents, windows
 
 BATCH = 16
 LEARNING_RATE = 2e-3

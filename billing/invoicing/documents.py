@@ -11,12 +11,14 @@ from typing import Final
 from django.db import transaction
 from django.db.models import F, Sum
 
-from billing import audit, credit, tax
+from billing import audit
+from billing.books.ledger import AccountKey, Code, Kind
+from billing.credit import balances as credit
+from billing.credit import tax
 from billing.errors import InvoiceRefused
 from billing.invoicing import coverage as coverages
 from billing.invoicing import lines, numbers, untaxed
 from billing.invoicing.periods import Period
-from billing.ledger import AccountKey, Code, Kind
 from billing.models import (
     BillingProfile,
     CreditGrant,
@@ -26,7 +28,7 @@ from billing.models import (
     Tenant,
     Transfer,
 )
-from billing.models.invoices import PPM
+from billing.models.invoicing.invoices import PPM
 from billing.money import PICO_PER_CENT, cents, half_away
 
 State = Invoice.State

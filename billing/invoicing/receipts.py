@@ -10,7 +10,7 @@ from typing import Any, Final
 from billing.invoicing import numbers
 from billing.invoicing.documents import buyer_of
 from billing.models import BillingProfile, NumberSeries, Receipt, Refund, Tenant, TopUp
-from billing.models.invoices import PPM
+from billing.models.invoicing.invoices import PPM
 from billing.money import half_away
 
 TAXED_LATER: Final = (

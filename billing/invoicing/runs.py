@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
-from billing import anchors, apart
+from billing import apart
 from billing.errors import BillingError
+from billing.integrity import anchors
 from billing.invoicing import documents, periods
 from billing.models import Invoice, Tenant
 

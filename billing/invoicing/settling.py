@@ -7,11 +7,13 @@ from typing import NamedTuple
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import audit, credit, tax
+from billing import audit
+from billing.books.ledger import AccountKey, Code, Kind
+from billing.credit import balances as credit
+from billing.credit import tax
 from billing.errors import InvoiceRefused
 from billing.invoicing import numbers, untaxed
 from billing.invoicing.documents import locked_finalised
-from billing.ledger import AccountKey, Code, Kind
 from billing.models import CreditGrant, CreditNote, Invoice, NumberSeries, Payment, Transfer
 from billing.money import PICO_PER_CENT, half_away
 

@@ -7,9 +7,9 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
-from gateway import keys
 from gateway.models import ApiKey
-from providers import workers
+from gateway.tenants import keys
+from providers.machines import workers
 from providers.models import WorkerKey
 
 BEARER = "bearer "

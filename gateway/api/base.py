@@ -17,22 +17,22 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing import made_keys
+from billing.holding import made_keys
 from billing.models import ScopeKind, Tenant
-from gateway import keys, roles
 from gateway.api import problems
 from gateway.api.authentication import ManagementKeyAuthentication, OperatorKeyAuthentication
 from gateway.middleware import is_admitted
 from gateway.models import ApiKey, Member, Team
-from gateway.roles import Action
+from gateway.tenants import keys, roles
+from gateway.tenants.roles import Action
 
 READING = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A caller inside one tenant, as `gateway.roles` judges it. A management key acts as an admin,
-    and hands out no more than it has itself."""
+    """A caller inside one tenant, as `gateway.tenants.roles` judges it. A management key acts as an
+    admin, and hands out no more than it has itself."""
 
     tenant: Tenant
     caller: str

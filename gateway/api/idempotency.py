@@ -24,7 +24,7 @@ from rest_framework.response import Response
 from gateway.api.base import OperatorView, TenantView
 from gateway.api.problems import Refused
 from gateway.models import IdempotentCall
-from providers import credentials
+from providers.market import credentials
 
 HEADER: Final = "Idempotency-Key"
 KEY_LENGTH_MAX: Final = 128

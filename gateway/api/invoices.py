@@ -10,12 +10,13 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.invoicing import adjustments, settling
+from billing.corrections import adjustments
+from billing.invoicing import settling
 from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
 from gateway.api import pages
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_per_million_text, usd_text
-from gateway.roles import Action
+from gateway.tenants.roles import Action
 
 
 class InvoiceListView(TenantView):

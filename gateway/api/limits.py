@@ -9,9 +9,8 @@ from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import quotas
+from billing.limits import quotas
 from billing.models import Quota, RateLimit, ScopeKind
-from gateway import policies
 from gateway.api.base import Access, TenantView
 from gateway.api.serializers import (
     PolicySerializer,
@@ -20,7 +19,8 @@ from gateway.api.serializers import (
     RateLimitSerializer,
 )
 from gateway.models import Team
-from gateway.roles import Action
+from gateway.tenants import policies
+from gateway.tenants.roles import Action
 from providers.snapshot_signal import bump
 
 NAMED_SCOPES = (ScopeKind.MODEL, ScopeKind.PROVIDER)

@@ -12,13 +12,13 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import prices
 from billing.models import PriceVersion, ServiceTier
+from billing.prices import versions as prices
 from billing.rates import Window
 from gateway.api.base import ApiView
 from gateway.api.fields import usd_per_million_text
-from providers import leaderboards
-from providers.windows import DEFAULT_WINDOW, WINDOWS
+from providers.boards import leaderboards
+from providers.boards.windows import DEFAULT_WINDOW, WINDOWS
 
 RATE_FIELDS = (
     "input_pico",

@@ -9,11 +9,11 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from gateway import keys, members
 from gateway.api import pages
 from gateway.api.base import Access, TenantView
 from gateway.models import Member
-from gateway.roles import Action
+from gateway.tenants import keys, members
+from gateway.tenants.roles import Action
 
 
 class MemberSerializer(serializers.Serializer[Any]):

@@ -9,7 +9,7 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import earnings, payouts
+from billing.books import earnings, payouts
 from billing.models import Payout
 from billing.money import PICO_PER_CENT
 from gateway import months

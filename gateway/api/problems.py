@@ -12,12 +12,12 @@ from rest_framework.views import exception_handler
 
 from billing.errors import BillingError, Cold, LockTimeout
 from gateway.console import failures
-from gateway.keys import KeyRefused
-from gateway.members import MemberRefused
-from gateway.policies import PolicyRefused
-from providers.addresses import AddressRefused
-from providers.engine_cost import CalibrationRefused
-from providers.workers import WorkerForbidden, WorkerRefused, WorkerUnknown
+from gateway.tenants.keys import KeyRefused
+from gateway.tenants.members import MemberRefused
+from gateway.tenants.policies import PolicyRefused
+from providers.machines.addresses import AddressRefused
+from providers.machines.engine_cost import CalibrationRefused
+from providers.machines.workers import WorkerForbidden, WorkerRefused, WorkerUnknown
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER_S = "2"

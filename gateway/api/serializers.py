@@ -6,9 +6,9 @@ from typing import Any
 from rest_framework import serializers
 
 from billing.models import Quota, ScopeKind
-from gateway import keys
 from gateway.api.fields import UsdField
 from gateway.models import ApiKey, RoutingPolicy, Team
+from gateway.tenants import keys
 
 Kind = RoutingPolicy.Kind
 COUNT_MAX = 2_000_000_000

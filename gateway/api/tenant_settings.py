@@ -10,14 +10,16 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import budget_alerts, credit_alerts, plans
+from billing.limits import budget_alerts, credit_alerts
 from billing.models import AlertChannel, Tenant
-from gateway import budget_alerts as alert_delivery
-from gateway import roles, sign_in_rules, tenant_terms
+from billing.prices import plans
+from gateway.alerts import delivery as alert_delivery
 from gateway.api.base import Access, TenantView, access_to, operator_access
 from gateway.api.fields import UsdField
 from gateway.api.idempotency import KEY_HEADER, idempotent
-from gateway.roles import Action
+from gateway.tenants import roles, sign_in_rules
+from gateway.tenants import terms as tenant_terms
+from gateway.tenants.roles import Action
 
 
 class ComingPlanSerializer(serializers.Serializer[Any]):

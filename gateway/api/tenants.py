@@ -8,8 +8,7 @@ from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import credit
-from gateway import keys, roles, teams
+from billing.credit import balances as credit
 from gateway.api import pages
 from gateway.api.base import ApiView, TenantView, memberships
 from gateway.api.idempotency import KEY_HEADER, idempotent
@@ -24,7 +23,8 @@ from gateway.api.serializers import (
     TenantSerializer,
 )
 from gateway.models import ApiKey, Team
-from gateway.roles import Action, Thing
+from gateway.tenants import keys, roles, teams
+from gateway.tenants.roles import Action, Thing
 
 
 class TenantListView(ApiView):

@@ -12,17 +12,19 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing import basis, usage_queries, usage_sums
+from billing import basis
+from billing.books import usage_queries, usage_sums
+from billing.books.usage_queries import RequestFilter, RequestRow
 from billing.models import TrueUp, UsageEvent
-from billing.usage_queries import RequestFilter, RequestRow
-from gateway import chargeback, holding, months
+from gateway import months
 from gateway.api import pages
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_text
 from gateway.api.pages import LIMIT_MAX
-from gateway.console import request_list
+from gateway.console.requests import request_list
 from gateway.months import NoSuchMonth
-from gateway.roles import Action
+from gateway.tenants import chargeback, holding
+from gateway.tenants.roles import Action
 
 DAYS = timedelta(days=30)
 TOKEN_FIELDS = (

@@ -14,7 +14,7 @@ from gateway.api.serializers import (
     RegisteredSerializer,
     WorkerRegistrationSerializer,
 )
-from providers import workers
+from providers.machines import workers
 from providers.models import Worker, WorkerKey
 
 

@@ -15,8 +15,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from billing.models import Tenant
-from gateway import roles
 from gateway.models import ApiKey, Member, Seller
+from gateway.tenants import roles
 
 SESSION_TENANT: Final = "tenant"
 

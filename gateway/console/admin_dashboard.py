@@ -7,8 +7,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from billing import hold_queries, margins
-from billing.margins import Margins
+from billing.books import margins
+from billing.books.margins import Margins
+from billing.holding import queries as hold_queries
 from billing.models import (
     Claim,
     Finding,

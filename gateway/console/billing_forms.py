@@ -5,9 +5,9 @@ from typing import Any
 
 from django import forms
 
-from billing import topups
 from billing.dollar_field import DollarField
 from billing.models import Recharge
+from billing.payments import topups
 from gateway.console.forms import PlainForm
 
 

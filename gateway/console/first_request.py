@@ -6,7 +6,7 @@ from typing import Final
 
 from django.conf import settings
 
-from providers import leaderboards
+from providers.boards import leaderboards
 
 FALLBACK_MODEL: Final = "smollm2-135m-instruct"
 PLACEHOLDER: Final = "$TOKENHOUSE_KEY"

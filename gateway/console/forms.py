@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from django import forms
 
+from billing.limits.quotas import Cap
 from billing.money import pico_from_usd
-from billing.quotas import Cap
-from gateway import keys, roles
 from gateway.models import Member, RoutingPolicy, Team
+from gateway.tenants import keys, roles
 
 EXPIRIES: Final = (("", "Never"), ("7", "In 7 days"), ("30", "In 30 days"), ("90", "In 90 days"))
 LIMIT_USD_MAX: Final = Decimal(4_000_000)
@@ -44,8 +44,8 @@ class KeyForm(PlainForm):
     )
 
     def __init__(self, *args: Any, member: Member, **kwargs: Any) -> None:
-        """Offers what `gateway.roles` lets this member make: a key beyond a developer's own team
-        would lead out of its budget."""
+        """Offers what `gateway.tenants.roles` lets this member make: a key beyond a developer's own
+        team would lead out of its budget."""
         super().__init__(*args, **kwargs)
         team, scopes = self.fields["team"], self.fields["scopes"]
         assert isinstance(team, forms.ModelChoiceField)

@@ -8,9 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from billing import plans, price_books, rating
+from billing import rating
 from billing.models import ServiceTier
-from billing.price_spans import PriceBook
+from billing.prices import books as price_books
+from billing.prices import plans
+from billing.prices.spans import PriceBook
 from billing.usage import CanonicalUsage, UsageError
 
 

@@ -9,11 +9,12 @@ from django.shortcuts import render
 from django.utils import timezone
 from redis.exceptions import RedisError
 
-from billing import credit
-from gateway import months, roles
+from billing.credit import balances as credit
+from gateway import months
 from gateway.console.access import choose_member, memberships, sellers_of
 from gateway.models import Member
 from gateway.months import Month, NoSuchMonth
+from gateway.tenants import roles
 
 THEME_COOKIE: Final = "theme"
 THEMES: Final = ("system", "light", "dark")

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from gateway.console import repricing
 from gateway.console.forms import usd_per_million_of
-from gateway.console.repricing import Effect
+from gateway.console.overview import repricing
+from gateway.console.overview.repricing import Effect
 from gateway.models import RoutingPolicy
 
 Kind = RoutingPolicy.Kind

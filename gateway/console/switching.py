@@ -12,10 +12,10 @@ from typing import Final
 
 from gateway.console import own_prices
 from gateway.console.own_prices import OwnPrices
-from providers import offers
-from providers.model_names import name_of
+from providers.imports.usage_files import ModelUsage, UsageFile
+from providers.market import offers
+from providers.market.model_names import name_of
 from providers.models import Model, Offer
-from providers.usage_files import ModelUsage, UsageFile
 
 SHOWN_MAX: Final = 8
 DATE: Final = re.compile(r"-(20\d{2}-\d{2}-\d{2}|20\d{6})$")

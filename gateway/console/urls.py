@@ -4,17 +4,17 @@ from allauth.account.views import reauthenticate
 from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 
+from gateway.console.board import views as board
+from gateway.console.budgets import views as budgets
+from gateway.console.overview import views as overview
+from gateway.console.requests import views as requests
 from gateway.console.views import (
     account,
     billing,
-    board,
-    budgets,
     keys,
     live,
     members,
-    overview,
     playground,
-    requests,
     routing,
     selling,
     session,

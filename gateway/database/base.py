@@ -8,8 +8,8 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base
 from psycopg_pool import ConnectionPool, PoolTimeout, TooManyRequests
 
-from gateway import lanes
-from gateway.lanes import Lane
+from gateway.database import lanes
+from gateway.database.lanes import Lane
 
 
 class Busy(psycopg.OperationalError):

@@ -12,18 +12,20 @@ from typing import Final
 
 from hiredis import ReplyError
 
-from billing import holds, rating, registers
+from billing import rating, registers
 from billing.errors import Cold, HoldNotOpen
-from billing.holds import HoldRequest, Placed, Refused, SpendScope
+from billing.holding import holds
+from billing.holding.holds import HoldRequest, Placed, Refused, SpendScope
 from billing.money import REGISTER_NANO_MAX, nano_ceil, nano_floor, usd_json
 from billing.registers import shard_of
-from gateway.dataplane import settlement, unserved
+from gateway.dataplane import unserved
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.exchange import Exchange, Hold
-from gateway.dataplane.redis_pipe import RedisAway, RedisPipe
-from gateway.dataplane.settlement import Charge
-from gateway.dataplane.settler import Settler
-from gateway.dataplane.snapshot import Snapshots
+from gateway.dataplane.redis.pipe import RedisAway, RedisPipe
+from gateway.dataplane.settling import settlement
+from gateway.dataplane.settling.settlement import Charge
+from gateway.dataplane.settling.settler import Settler
+from gateway.dataplane.snapshots.snapshot import Snapshots
 from gateway.errors import (
     GatewayError,
     InvalidApiKey,

@@ -20,19 +20,20 @@ django.setup()
 # Only now: what follows reads settings and tables.
 from django.conf import settings  # noqa: E402
 
-from gateway.dataplane import cors, pages, quoting  # noqa: E402
-from gateway.dataplane.client import Client, Receive, Scope, Send  # noqa: E402
+from gateway.clocks.stopwatch import SystemClock  # noqa: E402
+from gateway.dataplane import pages, quoting  # noqa: E402
+from gateway.dataplane.inbound import cors  # noqa: E402
+from gateway.dataplane.inbound.client import Client, Receive, Scope, Send  # noqa: E402
+from gateway.dataplane.inbound.request_id import new_request_id  # noqa: E402
+from gateway.dataplane.inbound.watchdog import Interrupted, Watchdog  # noqa: E402
 from gateway.dataplane.limits import Limits  # noqa: E402
 from gateway.dataplane.plane import Plane  # noqa: E402
-from gateway.dataplane.request_id import new_request_id  # noqa: E402
-from gateway.dataplane.snapshot_loader import DatabaseSource  # noqa: E402
-from gateway.dataplane.stopwatch import SystemClock  # noqa: E402
+from gateway.dataplane.snapshots.loader import DatabaseSource  # noqa: E402
 from gateway.dataplane.surfaces.registry import (  # noqa: E402
     SURFACES,
     Surface,
     spoken_by,
 )
-from gateway.dataplane.watchdog import Interrupted, Watchdog  # noqa: E402
 from gateway.errors import (  # noqa: E402
     GatewayError,
     MethodNotAllowed,

@@ -13,8 +13,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from billing.holds import RateScope, SpendScope
-from billing.price_spans import ListSpans
+from billing.holding.holds import RateScope, SpendScope
+from billing.prices.spans import ListSpans
 from gateway.errors import InvalidApiKey, InvalidRequest, PermissionDenied, Unavailable
 from gateway.routing.policies import PolicyView
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from billing import outcomes
-from billing.holds import SpendScope
+from billing.holding.holds import SpendScope
 from billing.outcomes import STOPPED
 from billing.samples import Sample
 from billing.usage import CanonicalUsage
+from gateway.clocks.stopwatch import Stopwatch
 from gateway.dataplane.auth import Principal
-from gateway.dataplane.client import Client
-from gateway.dataplane.stopwatch import Stopwatch
+from gateway.dataplane.inbound.client import Client
 from gateway.estimates import shapes
 from gateway.estimates.ratios import Ratios
 from gateway.estimates.shapes import Shape

@@ -6,7 +6,7 @@ cut to that, and so does a caller that named no limit, who asked for no certain 
 other cap refuses the request as it is. Pure.
 """
 
-from billing.holds import Refused
+from billing.holding.holds import Refused
 from billing.money import PICO_PER_NANO
 from gateway.dataplane.exchange import Exchange
 from gateway.routing import ceilings

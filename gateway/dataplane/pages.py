@@ -7,16 +7,18 @@ from typing import Any
 
 import msgspec
 
-from billing import ends, holds, registers
+from billing import registers
+from billing.credit import ends
+from billing.holding import holds
+from billing.holding.scopes import SpendScope
 from billing.money import PICO_PER_NANO, usd_json
-from billing.price_spans import lists_at
+from billing.prices.spans import lists_at
 from billing.rating import Price
-from billing.scopes import SpendScope
 from gateway.dataplane import unserved
 from gateway.dataplane.auth import Principal
-from gateway.dataplane.client import Client
+from gateway.dataplane.inbound.client import Client
 from gateway.dataplane.plane import Plane
-from gateway.dataplane.redis_pipe import NO_ANSWER
+from gateway.dataplane.redis.pipe import NO_ANSWER
 from gateway.errors import (
     InvalidApiKey,
     MethodNotAllowed,

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from billing import registers
-from billing.holds import Placed, Refused
+from billing.holding.holds import Placed, Refused
 from billing.money import PICO_PER_NANO
 from billing.outcomes import OK, STOPPED
-from billing.price_spans import lists_at
+from billing.prices.spans import lists_at
+from gateway.clocks.stopwatch import Clock
 from gateway.dataplane import (
     admission,
     auth,
@@ -23,18 +24,17 @@ from gateway.dataplane import (
     verdicts,
 )
 from gateway.dataplane.auth import Principal, UnknownKeys
-from gateway.dataplane.client import Client
 from gateway.dataplane.exchange import Exchange
-from gateway.dataplane.leases import Leases
+from gateway.dataplane.inbound.client import Client
+from gateway.dataplane.inbound.watchdog import ClientLeft, ClientStalled
 from gateway.dataplane.limits import Limits
-from gateway.dataplane.redis_pipe import RedisPipe
+from gateway.dataplane.redis.pipe import RedisPipe
+from gateway.dataplane.redis.stale_credit import StaleCredit
 from gateway.dataplane.relay import Relay
-from gateway.dataplane.settler import Settler
-from gateway.dataplane.snapshot import Snapshots
-from gateway.dataplane.stale_credit import StaleCredit
-from gateway.dataplane.stopwatch import Clock
+from gateway.dataplane.settling.leases import Leases
+from gateway.dataplane.settling.settler import Settler
+from gateway.dataplane.snapshots.snapshot import Snapshots
 from gateway.dataplane.surfaces.registry import Surface
-from gateway.dataplane.watchdog import ClientLeft, ClientStalled
 from gateway.errors import GatewayError
 from gateway.estimates.ratios import Ratios
 from gateway.routing import ceilings, router

@@ -4,27 +4,27 @@ import asyncio
 import logging
 from typing import Any
 
-from billing import holds
-from gateway.dataplane import descriptors
-from gateway.dataplane.afterwards import Afterwards
+from billing.holding import holds
+from gateway.clocks.house_clock import HouseClock
+from gateway.clocks.pulse import Pulse
+from gateway.clocks.stopwatch import Clock
 from gateway.dataplane.auth import UnknownKeys
-from gateway.dataplane.budget import Budget
-from gateway.dataplane.door import Door
-from gateway.dataplane.house_clock import HouseClock
-from gateway.dataplane.leases import Leases
+from gateway.dataplane.inbound import descriptors
+from gateway.dataplane.inbound.budget import Budget
+from gateway.dataplane.inbound.door import Door
+from gateway.dataplane.inbound.watchdog import Watchdog
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pipeline import Pipeline
-from gateway.dataplane.pulse import Pulse
-from gateway.dataplane.recounting import Recounting
-from gateway.dataplane.redis_pipe import RedisAddress, RedisPipe
+from gateway.dataplane.redis.pipe import RedisAddress, RedisPipe
+from gateway.dataplane.redis.stale_credit import StaleCredit
 from gateway.dataplane.redis_watch import RedisWatch
 from gateway.dataplane.relay import Relay
-from gateway.dataplane.settler import Settler
-from gateway.dataplane.snapshot import Snapshots, Source
-from gateway.dataplane.spool import Spool
-from gateway.dataplane.stale_credit import StaleCredit
-from gateway.dataplane.stopwatch import Clock
-from gateway.dataplane.watchdog import Watchdog
+from gateway.dataplane.settling.afterwards import Afterwards
+from gateway.dataplane.settling.leases import Leases
+from gateway.dataplane.settling.recounting import Recounting
+from gateway.dataplane.settling.settler import Settler
+from gateway.dataplane.settling.spool import Spool
+from gateway.dataplane.snapshots.snapshot import Snapshots, Source
 from gateway.errors import Unavailable
 from gateway.estimates.ratios import Ratios
 from gateway.routing.breaker import Breaker

@@ -9,16 +9,17 @@ from typing import Any
 
 import msgspec
 
-from billing import holds, rating
+from billing import rating
 from billing.errors import Cold
+from billing.holding import holds
 from billing.money import PICO_PER_NANO, nano_ceil, usd_json
 from billing.registers import shard_of
 from billing.usage import CanonicalUsage
 from gateway.dataplane import admission
 from gateway.dataplane.auth import CallUse, Principal
-from gateway.dataplane.client import Client
+from gateway.dataplane.inbound.client import Client
 from gateway.dataplane.pipeline import Pipeline
-from gateway.dataplane.redis_pipe import NO_ANSWER
+from gateway.dataplane.redis.pipe import NO_ANSWER
 from gateway.dataplane.surfaces.registry import Surface
 from gateway.errors import Unavailable
 from gateway.routing import explain

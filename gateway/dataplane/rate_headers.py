@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from billing import registers, scopes
-from billing.holds import RateScope
-from gateway.dataplane.redis_pipe import RedisAway, RedisPipe
+from billing import registers
+from billing.holding import scopes
+from billing.holding.holds import RateScope
+from gateway.dataplane.redis.pipe import RedisAway, RedisPipe
 from providers.chat import Dialect
 
 Head = list[tuple[bytes, bytes]]

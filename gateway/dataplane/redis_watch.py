@@ -7,9 +7,9 @@ import logging
 import os
 
 from billing import registers
-from gateway.dataplane.house_clock import HouseClock
-from gateway.dataplane.redis_pipe import NO_ANSWER, RedisPipe
-from gateway.dataplane.snapshot import Snapshots
+from gateway.clocks.house_clock import HouseClock
+from gateway.dataplane.redis.pipe import NO_ANSWER, RedisPipe
+from gateway.dataplane.snapshots.snapshot import Snapshots
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import msgspec
 from billing.money import PICO_PER_NANO, usd_json
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.exchange import Exchange
-from gateway.dataplane.redis_pipe import RedisPipe
+from gateway.dataplane.redis.pipe import RedisPipe
 from gateway.errors import GatewayError, OverBudget
 
 STREAM = "refusals"

@@ -22,19 +22,19 @@ from billing.outcomes import (
     UPSTREAM_CUT,
     UPSTREAM_ERROR,
 )
-from gateway.dataplane.afterwards import Afterwards
+from gateway.clocks.pulse import Pulse
+from gateway.clocks.stopwatch import Clock, Stopwatch
 from gateway.dataplane.exchange import Attempt, Exchange
-from gateway.dataplane.limits import Limits
-from gateway.dataplane.pulse import Pulse
-from gateway.dataplane.recounting import Recounting
-from gateway.dataplane.stopwatch import Clock, Stopwatch
-from gateway.dataplane.watchdog import (
+from gateway.dataplane.inbound.watchdog import (
     ClientLeft,
     ClientStalled,
     DeadlinePassed,
     Interrupted,
     Silent,
 )
+from gateway.dataplane.limits import Limits
+from gateway.dataplane.settling.afterwards import Afterwards
+from gateway.dataplane.settling.recounting import Recounting
 from gateway.errors import Unavailable
 from gateway.routing.bounds import BYTES_PER_TOKEN_EXPECTED
 from gateway.routing.breaker import Breaker

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.declared.document import FILE_BYTES_MAX, DocumentRefused
-from providers.model_names import LITELLM_SELLERS, name_of
+from providers.market.model_names import LITELLM_SELLERS, name_of
 from providers.models import Offer
 
 WINDOWS: Final = {"1d": "day", "24h": "day", "7d": "week", "30d": "month", "1mo": "month"}

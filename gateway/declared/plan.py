@@ -11,12 +11,14 @@ from typing import Any
 
 from django.db import transaction
 
-from billing import audit, credit, quotas, rebuild
+from billing import audit
+from billing.credit import balances as credit
+from billing.limits import quotas
+from billing.limits.quotas import Cap
 from billing.models import Quota, RateLimit, Tenant
 from billing.money import usd_json
-from billing.quotas import Cap
-from billing.redis_connection import connection
-from gateway import keys, policies, teams
+from billing.operations import rebuild
+from billing.redis.connection import connection
 from gateway.declared import price_plans
 from gateway.declared.change import Change, Run
 from gateway.declared.document import (
@@ -32,6 +34,7 @@ from gateway.declared.document import (
     sum_of,
 )
 from gateway.models import ApiKey, GroupMapping, RoutingPolicy, Team
+from gateway.tenants import keys, policies, teams
 from providers.snapshot_signal import bump
 
 

@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from billing import plans
 from billing.errors import PriceRefused
 from billing.models import PlanAssignment, Tenant
+from billing.prices import plans
 from gateway.declared.change import Change, Run
 from gateway.declared.document import DeclaredTenant, DocumentRefused
 

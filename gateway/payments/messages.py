@@ -7,7 +7,7 @@ import stripe
 from django.conf import settings
 
 from billing.models import Dispute
-from billing.payment_facts import Disputed, Fact, Failed, Paid, Refunded
+from billing.payments.facts import Disputed, Fact, Failed, Paid, Refunded
 from gateway.payments.processor import METADATA_KEY
 
 SIGNATURE_AGE_S_MAX: Final = 300

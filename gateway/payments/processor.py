@@ -10,9 +10,9 @@ from typing import Any, Final
 import stripe
 from django.conf import settings
 
-from billing import topups
 from billing.models import Recharge, TopUp
-from billing.payment_facts import Failed, Paid
+from billing.payments import topups
+from billing.payments.facts import Failed, Paid
 
 TIMEOUT_S: Final = 15
 # Of a page that somebody waits for. An automatic purchase is asked for again by the clock.

@@ -8,8 +8,9 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from billing import apart, recharges
+from billing import apart
 from billing.models import TopUp
+from billing.payments import recharges
 from gateway.payments import processor
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,8 @@ from typing import Final
 import django
 from django.core.management import call_command, get_commands
 
-from gateway import env, schema_check
+from gateway import env
+from gateway.database import schema_check
 from gateway.runtime import places
 from gateway.runtime.saved import write_private
 

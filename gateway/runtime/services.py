@@ -11,7 +11,7 @@ from typing import Final
 from django.conf import settings
 
 from gateway import env
-from gateway.dataplane import descriptors
+from gateway.dataplane.inbound import descriptors
 from gateway.runtime.child import Program
 from gateway.runtime.places import CLONE, Places
 from gateway.runtime.supervisor import Service, Stage

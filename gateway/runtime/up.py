@@ -18,9 +18,9 @@ from django.conf import settings
 from gateway import env
 from gateway.runtime import logs, osuser, places, readiness, roster, saved, services, summary
 from gateway.runtime.display import Display
+from gateway.runtime.embedded.postgres import Postgres, PostgresFailed
+from gateway.runtime.embedded.redis import Redis, RedisFailed
 from gateway.runtime.places import Places
-from gateway.runtime.postgres import Postgres, PostgresFailed
-from gateway.runtime.redis import Redis, RedisFailed
 from gateway.runtime.supervisor import Service, Stage, Supervisor
 
 TICK_S: Final = 0.15

@@ -6,7 +6,7 @@ from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
 from django.http import HttpRequest
 
-from providers import credentials
+from providers.market import credentials
 
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]

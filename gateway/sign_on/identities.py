@@ -14,8 +14,8 @@ from django.db import transaction
 
 from billing import audit
 from billing.models import Tenant
-from gateway.members import REMOVED
 from gateway.models import GroupMapping, Identity, Member
+from gateway.tenants.members import REMOVED
 
 Role = Member.Role
 # Two groups may give different roles in one tenant: the greater one holds.

@@ -7,8 +7,8 @@ from django.http import QueryDict
 from django.template import Context
 from django.utils import timezone
 
-from gateway.console import sparkline
-from providers.home_board import CHANGE_OVER
+from gateway.console.board import sparkline
+from providers.boards.home import CHANGE_OVER
 
 register = template.Library()
 

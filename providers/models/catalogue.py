@@ -27,7 +27,7 @@ class Provider(models.Model):
     enabled = models.BooleanField(default=True)
     # Where a pool says that it lives; empty: at its list of models.
     check_url = models.URLField(blank=True, max_length=300)
-    # What a pool last said of its load, in the words of providers.pool_metrics.
+    # What a pool last said of its load, in the words of providers.machines.pool_metrics.
     load = models.JSONField(default=dict, blank=True)
     # Whether a pool takes a `cache_salt` for each tenant; unknown until its metrics name an engine
     # that does, or the operator said so.

@@ -7,7 +7,7 @@ class MeasurementRollup(models.Model):
     """All attempts of one offer in one UTC minute, hour or day. Percentiles come from histograms.
 
     Each attempt counts once in each span. Histograms are integer counts, by caller, over the
-    log-spaced buckets of `providers.histograms`; times are on the gateway's clock.
+    log-spaced buckets of `providers.boards.histograms`; times are on the gateway's clock.
     """
 
     class Span(models.TextChoices):
@@ -29,7 +29,8 @@ class MeasurementRollup(models.Model):
     # Which minutes these are, a bit each; of hours only.
     seen_bits = models.BigIntegerField(default=0)
     up_bits = models.BigIntegerField(default=0)
-    # Of what was served and posted; and the same by caller and size, see `providers.weights`.
+    # Of what was served and posted; and the same by caller and size, see
+    # `providers.boards.weights`.
     input_tokens = models.BigIntegerField(default=0)
     cached_tokens = models.BigIntegerField(default=0)
     output_tokens = models.BigIntegerField(default=0)

@@ -5,7 +5,7 @@ import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import ChatRequest, OfferView, UpstreamCall
-from providers.wires.openai import OpenAIWire, endpoint
+from providers.wires.openai.wire import OpenAIWire, endpoint
 from providers.wires.usage import SUBSET, OpenAIUsage, from_openai
 
 

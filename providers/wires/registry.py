@@ -7,9 +7,11 @@ tunes it is left out, and the caller is told.
 import re
 
 from providers.chat import ChatRequest, Dialect, OfferView, Wire
-from providers.wires import fields, from_messages, to_messages
-from providers.wires.anthropic import AnthropicWire
-from providers.wires.openai import OpenAIWire
+from providers.wires import fields
+from providers.wires.anthropic import to_messages
+from providers.wires.anthropic.wire import AnthropicWire
+from providers.wires.openai import from_messages
+from providers.wires.openai.wire import OpenAIWire
 
 _WIRES: dict[Dialect, Wire] = {"openai": OpenAIWire(), "anthropic": AnthropicWire()}
 

@@ -1,7 +1,7 @@
 """Splitting a byte stream into server-sent events, incrementally and within a bound. Pure.
 
 Events come out whole, with the bytes as they were received, so that they can be passed on
-untouched. Only an incomplete tail is kept. Writing events is gateway.dataplane.sse.
+untouched. Only an incomplete tail is kept. Writing events is gateway.dataplane.surfaces.sse.
 """
 
 from typing import NamedTuple

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 import pytest
 import redis
 
-from billing import credit
+from billing.credit import balances as credit
 from billing.models import Tenant
 from tests.billing import desk as desks
-from tests.billing.books import Books, opened, publish
 from tests.billing.desk import Desk
+from tests.billing.open_books import Books, opened, publish
 
 CREDIT_NANO = 10_000
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)

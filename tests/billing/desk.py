@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 
 import redis
 
-from billing import events, holds, registers, scopes
+from billing import events, registers
 from billing.events import AttemptDetail, AttemptEvent
-from billing.holds import (
+from billing.holding import holds, scopes
+from billing.holding.holds import (
     HoldRequest,
     Placed,
     RateScope,
@@ -17,7 +18,7 @@ from billing.holds import (
     SettledAttempt,
     SpendScope,
 )
-from billing.lua_scripts import CREDIT, Call
+from billing.redis.scripts import CREDIT, Call
 from billing.usage import CanonicalUsage
 
 EPOCH = "epoch-1"

@@ -40,8 +40,10 @@ def main(database: str, point: str = "") -> None:
     settings.DATABASES["default"]["NAME"] = database
     django.setup()
     # Django is ready only now.
-    from billing import acknowledgement, ledger, metering, usage_rows, usage_stream  # noqa: PLC0415
-    from billing.redis_connection import connection  # noqa: PLC0415
+    from billing.books import ledger  # noqa: PLC0415
+    from billing.drain import acknowledgement, metering, usage_rows  # noqa: PLC0415
+    from billing.holding import usage_stream  # noqa: PLC0415
+    from billing.redis.connection import connection  # noqa: PLC0415
 
     acknowledgement.CHUNK = 2  # type: ignore[misc]
     modules = (acknowledgement, ledger, metering, usage_rows, usage_stream)

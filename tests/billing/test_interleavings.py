@@ -5,12 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from billing import expiry, holds, registers
+from billing import registers
 from billing.apart import SomeFailed
-from billing.holds import Placed, RateScope, Refused, SpendScope
+from billing.holding import expiry, holds
+from billing.holding.holds import Placed, RateScope, Refused, SpendScope
 from tests.billing import desk as desks
-from tests.billing.books import Books
 from tests.billing.desk import Desk
+from tests.billing.open_books import Books
 
 HOLD_NANO = 1_000
 ROOM_FOR = 50

@@ -16,8 +16,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from billing import holds, registers
-from billing.holds import HoldNotOpen, Placed, SpendScope
+from billing import registers
+from billing.holding import holds
+from billing.holding.holds import HoldNotOpen, Placed, SpendScope
 from tests.billing import desk as desks
 from tests.billing.desk import Desk
 

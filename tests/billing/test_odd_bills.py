@@ -8,14 +8,14 @@ from typing import Final
 
 import pytest
 
-from billing import bill_rows, reconciling
+from billing.books import bill_rows, reconciling
+from billing.books.ledger import Kind
+from billing.books.reconciling import Stated
 from billing.errors import InvoiceRefused
-from billing.ledger import Kind
 from billing.models import ProviderBill, ProviderBillRow, Transfer
 from billing.money import PICO_PER_USD
-from billing.reconciling import Stated
-from providers import bill_files
-from tests.billing.books import Books
+from providers.imports import bill_files
+from tests.billing.open_books import Books
 
 State = ProviderBillRow.State
 NOW: Final = datetime(2026, 5, 1, tzinfo=UTC)

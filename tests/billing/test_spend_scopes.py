@@ -6,12 +6,14 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from billing import holds, rebuild, registers, sessions
-from billing.holds import Placed, Refused, SettledAttempt, SpendScope
+from billing import registers
+from billing.holding import holds, sessions
+from billing.holding.holds import Placed, Refused, SettledAttempt, SpendScope
 from billing.models import UsageEvent, UsageSession
+from billing.operations import rebuild
 from tests.billing import desk as desks
-from tests.billing.books import Books
 from tests.billing.desk import Desk
+from tests.billing.open_books import Books
 
 FOX = SpendScope("model", registers.scope_part("acme/fox: 7"), "day", 5_000)
 HARE = SpendScope("model", "hare", "day", 5_000)

@@ -7,23 +7,17 @@ import pytest
 import redis
 from django.db import connection
 
-from billing import (
-    booking,
-    claims,
-    expiry,
-    findings,
-    invariants,
-    metering,
-    rebuild,
-    registers,
-    scopes,
-    tasks,
-)
+from billing import registers, tasks
 from billing.apart import SomeFailed
-from billing.holds import SpendScope
+from billing.books import claims
+from billing.drain import booking, metering
+from billing.holding import expiry, scopes
+from billing.holding.holds import SpendScope
+from billing.integrity import findings, invariants
 from billing.models import InvariantCheck, Quota, ShardEpoch, TaskRun, UsageEvent, UsageSession
+from billing.operations import rebuild
 from tests.billing import desk as desks
-from tests.billing.books import Books
+from tests.billing.open_books import Books
 
 
 def test_the_drain_task_rebuilds_what_is_cold_and_drains_the_rest(books: Books) -> None:

@@ -7,15 +7,17 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from billing import quota_registers, quotas, registers
+from billing import registers
 from billing.errors import LimitRefused
-from billing.holds import SettledAttempt, SpendScope
+from billing.holding import quota_registers
+from billing.holding.holds import SettledAttempt, SpendScope
+from billing.holding.scopes import limit_of
+from billing.limits import quotas
+from billing.limits.quotas import Cap
 from billing.models import AuditEntry, Quota, ScopeKind, UsageEvent
-from billing.quotas import Cap
 from billing.registers import MS_PER_DAY, request_ms, span_of
-from billing.scopes import limit_of
 from tests.billing import desk as desks
-from tests.billing.books import Books
+from tests.billing.open_books import Books
 
 HOUR_MS = 3_600_000
 

@@ -11,9 +11,9 @@ import redis
 from django.db import connection
 from django.db.models import Sum
 
-from billing import ledger
+from billing.books import ledger
+from billing.books.ledger import AccountKey, Kind
 from billing.invoicing import coverage, focus, settling
-from billing.ledger import AccountKey, Kind
 from billing.models import (
     AdjustmentNote,
     CreditGrant,
@@ -27,7 +27,7 @@ from billing.models import (
     UsageEvent,
 )
 from billing.money import PICO_PER_CENT
-from tests.billing.books import Books
+from tests.billing.open_books import Books
 from tests.billing.year import House
 from tests.billing.year_sellers import Seller
 

@@ -8,20 +8,14 @@ from random import Random
 
 import redis
 
-from billing import (
-    burning,
-    credit,
-    plans,
-    price_lists,
-    prices,
-    quotas,
-    rebates,
-    rerating,
-    returns,
-    topups,
-)
+from billing.corrections import adjustments, rebates, rerating
+from billing.corrections.rerating import Correction
+from billing.corrections.tiers import Tier
+from billing.credit import balances as credit
+from billing.credit import burning
 from billing.errors import InvoiceRefused, PriceRefused
-from billing.invoicing import adjustments, documents, periods, runs, settling
+from billing.invoicing import documents, periods, runs, settling
+from billing.limits import quotas
 from billing.models import (
     BillingProfile,
     Invoice,
@@ -29,12 +23,14 @@ from billing.models import (
     PriceVersion,
     Tenant,
 )
-from billing.payment_facts import Failed, Paid, Refunded
-from billing.prices import Slot
+from billing.payments import returns, topups
+from billing.payments.facts import Failed, Paid, Refunded
+from billing.prices import lists as price_lists
+from billing.prices import plans
+from billing.prices import versions as prices
+from billing.prices.versions import Slot
 from billing.rates import Rates
-from billing.rerating import Correction
-from billing.tiers import Tier
-from tests.billing.books import Books, opened, publish
+from tests.billing.open_books import Books, opened, publish
 from tests.billing.year_recharges import Recharging
 from tests.billing.year_sellers import Seller, Sold
 

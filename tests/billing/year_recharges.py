@@ -7,10 +7,10 @@ from random import Random
 
 from django.db.models import Sum
 
-from billing import recharges, topup_reviews, topups
 from billing.invoicing import periods
 from billing.models import Recharge, Tenant, TopUp
-from billing.payment_facts import Failed, Paid
+from billing.payments import recharges, topup_reviews, topups
+from billing.payments.facts import Failed, Paid
 
 TERMS = {"is_on": True, "below_cents": 10**9, "amount_cents": 1_000, "monthly_max_cents": 2_000}
 State = TopUp.State

@@ -10,11 +10,11 @@ from decimal import ROUND_HALF_UP, Decimal
 from random import Random
 from zoneinfo import ZoneInfo
 
-from billing import bill_rows, reconciling
+from billing.books import bill_rows, reconciling
+from billing.books.reconciling import Stated
 from billing.models import ProviderBill, ProviderBillRow
 from billing.money import PICO_PER_USD
-from billing.reconciling import Stated
-from providers import bill_files
+from providers.imports import bill_files
 
 State = ProviderBillRow.State
 HEAD = "date,model,input_tokens,output_tokens,cost,currency"

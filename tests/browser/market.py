@@ -4,10 +4,10 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from billing import credit
+from billing.credit import balances as credit
 from billing.models import Quota, RateLimit
-from gateway import keys, sellers
-from providers import leaderboards
+from gateway.tenants import keys, sellers
+from providers.boards import leaderboards
 from providers.models import Provider
 from tests.gateway.console_rows import Priced, measured, offer, refused, request_id_at, served
 from tests.people import Person

@@ -15,12 +15,15 @@ import redis
 from django.utils import timezone
 from playwright.sync_api import Page
 
-from billing import credit, ledger, price_import, price_proposals
+from billing.books import ledger
+from billing.books.ledger import AccountKey, Kind
+from billing.credit import balances as credit
 from billing.invoicing import periods
-from billing.ledger import AccountKey, Kind
 from billing.models import BillingProfile, Invoice, PriceProposal, UsageEvent
 from billing.money import usd_json
-from billing.price_import import DatedRates
+from billing.prices import imports as price_import
+from billing.prices import proposals as price_proposals
+from billing.prices.imports import DatedRates
 from billing.rates import Rates
 from tests.browser.conftest import Visit
 from tests.gateway.console_rows import Priced, offer, served

@@ -9,7 +9,7 @@ from django.utils import timezone
 from playwright.sync_api import expect
 
 from gateway.models import ApiKey
-from providers import leaderboards
+from providers.boards import leaderboards
 from tests.browser.conftest import Visit
 from tests.gateway.console_rows import Priced, measured, offer, refused, served
 from tests.people import Person

@@ -10,7 +10,8 @@ from playwright.sync_api import Page
 
 from billing.models import UsageEvent
 from gateway.models import Refusal
-from providers import leaderboards, workers
+from providers.boards import leaderboards
+from providers.machines import workers
 from providers.models import Worker
 from tests.browser.conftest import Visit
 from tests.gateway.console_rows import Priced

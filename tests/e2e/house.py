@@ -15,7 +15,8 @@ from typing import Any, Final
 import httpx
 import psycopg
 
-from billing import registers, usage_stream
+from billing import registers
+from billing.holding import usage_stream
 from billing.money import PICO_PER_NANO
 from gateway.runtime.places import CLONE
 from tests.e2e.stack import Stack

@@ -9,11 +9,12 @@ from typing import Any
 
 from django.utils import timezone
 
-from billing import credit, quotas
+from billing.credit import balances as credit
+from billing.limits import quotas
+from billing.limits.quotas import Cap
 from billing.models import Tenant
-from billing.quotas import Cap
-from gateway import keys
 from gateway.models import Team
+from gateway.tenants import keys
 from providers.snapshot_signal import bump
 
 

@@ -25,9 +25,9 @@ import psycopg
 import redis
 
 from gateway.runtime import osuser, places
+from gateway.runtime.embedded.postgres import Postgres
+from gateway.runtime.embedded.redis import Redis
 from gateway.runtime.places import CLONE
-from gateway.runtime.postgres import Postgres
-from gateway.runtime.redis import Redis
 
 T = TypeVar("T")
 MODEL: Final = "smollm2-135m-instruct"

@@ -21,7 +21,7 @@ import psycopg
 import pytest
 import redis
 
-from billing.invariants import REPORTED
+from billing.integrity.invariants import REPORTED
 from billing.money import PICO_PER_NANO
 from tests.e2e.house import INPUT_PICO, OPENAI, OUTPUT_PICO, Customer, House, question
 from tests.e2e.stack import Stack, sse_events

@@ -11,13 +11,16 @@ import redis
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from billing import budget_alerts, credit, quotas, rebuild, returns, topups
+from billing.credit import balances as credit
 from billing.invoicing import documents, periods, settling
+from billing.limits import budget_alerts, quotas
+from billing.limits.quotas import Cap
 from billing.models import AlertChannel, BillingProfile, ScopeKind, TopUp
-from billing.payment_facts import Paid, Refunded
-from billing.quotas import Cap
-from gateway import keys, members
+from billing.operations import rebuild
+from billing.payments import returns, topups
+from billing.payments.facts import Paid, Refunded
 from gateway.models import ApiKey, Member, RoutingPolicy, Team
+from gateway.tenants import keys, members
 from tests.gateway.console_rows import Priced, refused, served
 from tests.people import Person
 

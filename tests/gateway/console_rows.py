@@ -12,14 +12,16 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from billing import basis, ledger, prices
-from billing.ledger import AccountKey, Draft, Leg
+from billing import basis
+from billing.books import ledger
+from billing.books.ledger import AccountKey, Draft, Leg
 from billing.models import Account, PriceVersion, Tenant, Transfer, UsageEvent
 from billing.money import nano_ceil
+from billing.prices import versions as prices
 from billing.rating import rate
 from billing.usage import CanonicalUsage
 from gateway.models import Refusal
-from providers import histograms
+from providers.boards import histograms
 from providers.models import MeasurementRollup, Model, Offer, Provider
 
 RANDOM = Random(7)

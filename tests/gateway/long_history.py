@@ -10,11 +10,12 @@ from django.db import connection
 
 from bench.drain import past
 from bench.drain.history import House
-from billing import credit, quotas
+from billing.credit import balances as credit
+from billing.limits import quotas
+from billing.limits.quotas import Cap
 from billing.models import AlertChannel, Tenant
-from billing.quotas import Cap
-from gateway import keys, sellers
 from gateway.models import Member, Team
+from gateway.tenants import keys, sellers
 from providers.models import Provider
 from tests import people
 from tests.gateway import belongings

@@ -12,7 +12,7 @@ from providers.chat import FETCHES, ChatRequest, OfferView
 from providers.wires import fields, registry
 from providers.wires.fields import Rule, Seller
 from tests.factories import anthropic_body, offer_view, openai_body
-from tests.gateway.test_routing import rank, rejected, seller
+from tests.gateway.routing.test_routing import rank, rejected, seller
 
 OFFERS: dict[Seller, OfferView] = {
     Seller.OPENAI: offer_view(provider="openai"),

@@ -5,23 +5,25 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
-from billing import plans, price_lists, prices
 from billing.models import PriceList, PriceVersion, Tenant
-from billing.price_spans import lists_at
+from billing.prices import lists as price_lists
+from billing.prices import plans
+from billing.prices import versions as prices
+from billing.prices.spans import lists_at
 from billing.usage import CanonicalUsage
-from gateway import keys
-from gateway.dataplane import settlement
 from gateway.dataplane.auth import Principal
-from gateway.dataplane.snapshot import Snapshot
-from gateway.dataplane.snapshot_loader import DatabaseSource
+from gateway.dataplane.settling import settlement
+from gateway.dataplane.snapshots.loader import DatabaseSource
+from gateway.dataplane.snapshots.snapshot import Snapshot
 from gateway.models import ApiKey
 from gateway.routing import router
 from gateway.routing.breaker import Breaker
 from gateway.routing.router import Limits
+from gateway.tenants import keys
 from providers.chat import Candidate
 from providers.models import Model, Offer, Provider
 from tests.factories import openai_request
-from tests.gateway import test_dataplane_settlement as settling
+from tests.gateway.dataplane.settling import test_dataplane_settlement as settling
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = timezone.now().replace(microsecond=0)

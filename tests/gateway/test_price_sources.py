@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from billing import price_check
 from billing.models import InvariantCheck, PriceDisagreement, TaskRun
+from billing.prices import check as price_check
 from gateway import price_sources, tasks
 from providers.models import PriceSource
-from tests.providers.market import publish
+from tests.providers.made_offers import publish
 
 pytestmark = pytest.mark.django_db
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)

@@ -10,22 +10,20 @@ import pytest
 import redis
 from django.core import mail
 
-from billing import budget_alerts, credit_alerts, metering, registers
+from billing import registers
 from billing.apart import SomeFailed
+from billing.drain import metering
+from billing.limits import budget_alerts, credit_alerts
 from billing.models import BudgetAlert, CreditAlert, Quota, TaskRun, Tenant
 from gateway import tasks as gateway_tasks
-from providers import in_house, leaderboards, price_files, tasks, workers
+from providers import tasks
+from providers.boards import leaderboards
+from providers.machines import in_house, workers
+from providers.market import price_files
 from providers.models import HomeBoard, Leaderboard, MeasurementRollup, Offer, PriceSource, Provider
 from tests import listed
 from tests.people import Person
-from tests.providers.market import (
-    NOW,
-    attempt,
-    make_offer,
-    post,
-    registration,
-    worker_key,
-)
+from tests.providers.made_offers import NOW, attempt, make_offer, post, registration, worker_key
 
 pytestmark = pytest.mark.django_db(transaction=True)
 USD = 10**12

@@ -8,7 +8,6 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
-from billing import recharges, topup_reviews, topups
 from billing.errors import CreditRefused
 from billing.models import (
     AuditEntry,
@@ -20,8 +19,9 @@ from billing.models import (
     Tenant,
     TopUp,
 )
-from billing.payment_facts import Failed
-from tests.gateway.test_payment_orders import (
+from billing.payments import recharges, topup_reviews, topups
+from billing.payments.facts import Failed
+from tests.gateway.payments.test_payment_orders import (
     NOW,
     SELLER,
     books,

@@ -29,9 +29,10 @@ from django.db import connection
 from django.utils import timezone
 from psycopg.types.range import TimestamptzRange
 
-from billing import plans, registers
+from billing import registers
 from billing.models import PriceList, PriceVersion, ShardEpoch, Sku, Tenant
 from billing.money import PICO_PER_NANO
+from billing.prices import plans
 from gateway.models import ApiKey, Team
 from gateway.runtime.services import DATAPLANE_BUFFER_BYTES
 from providers.models import Model, Offer, Provider

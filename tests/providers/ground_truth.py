@@ -28,8 +28,8 @@ from billing.models import ServiceTier
 from billing.money import usd
 from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
-from providers import catalogue
-from providers.catalogue import Listing
+from providers.market import catalogue
+from providers.market.catalogue import Listing
 from providers.wires import usage_surfaces
 
 Row = Mapping[str, Any]

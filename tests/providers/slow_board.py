@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from billing.models import UsageEvent
-from providers.histograms import GROWTH, bucket_of
+from providers.boards.histograms import GROWTH, bucket_of
 
 LENGTHS = {
     "5m": ("minute", timedelta(minutes=5)),

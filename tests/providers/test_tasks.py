@@ -5,14 +5,15 @@ import pytest
 import redis
 from django.db import connection as database
 
-from billing import metering
+from billing.drain import metering
 from billing.models import TaskRun
 from gateway import tasks as gateway_tasks
 from gateway.celery import CLOCKWORK
-from providers import leaderboards, tasks
+from providers import tasks
+from providers.boards import leaderboards
 from providers.models import Leaderboard, MeasurementRollup
 from providers.task_runs import run_alone
-from tests.providers.market import attempt, make_offer, post
+from tests.providers.made_offers import attempt, make_offer, post
 
 pytestmark = pytest.mark.django_db(transaction=True)
 JOB = "tests.job"

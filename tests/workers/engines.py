@@ -10,10 +10,10 @@ from tokenizers import decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from workers.config import EngineConfig
-from workers.engine import Engine
-from workers.metrics import RequestUsage
-from workers.sampler import SamplingParams, TokenLogprobs
-from workers.sequence import FinishReason, GenerationRequest
+from workers.engine.engine import Engine
+from workers.engine.metrics import RequestUsage
+from workers.engine.sequence import FinishReason, GenerationRequest
+from workers.model.sampler import SamplingParams, TokenLogprobs
 
 EOS = 1
 CHAT_TEMPLATE = (

@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 
 from tests.workers.engines import make_engine
-from workers.progress import Progress
+from workers.engine.progress import Progress
 from workers.server.app import App, ServerConfig
 from workers.server.bridge import EngineBridge
 from workers.server.calls import CallBuilder, SamplingDefaults

@@ -8,17 +8,17 @@ import torch
 
 from tests.workers.checkpoints import write_checkpoint
 from tests.workers.engines import make_engine, request, run
-from workers.attention import attend
-from workers.batch import Part, build_batch
-from workers.cuda_graphs import DecodeGraphs, Outputs, Size, powers_of_two
+from workers.cache.attention import attend
+from workers.cache.paged import choose_kernel, flash_2, gathered
 from workers.device import CPU, DeviceUnavailable, PlacedWeights, Placement, send
-from workers.engine import Engine
-from workers.experts import GroupedExperts, ListedExperts
-from workers.linear import PlainLinear
-from workers.mlp import GatedMLP
-from workers.model import Model, load_model
-from workers.paged import choose_kernel, flash_2, gathered
-from workers.weights import Weights
+from workers.engine.engine import Engine
+from workers.model.batch import Part, build_batch
+from workers.model.cuda_graphs import DecodeGraphs, Outputs, Size, powers_of_two
+from workers.model.decoder import Model, load_model
+from workers.model.experts import GroupedExperts, ListedExperts
+from workers.model.mlp import GatedMLP
+from workers.weights.checkpoint import Weights
+from workers.weights.linear import PlainLinear
 
 HERE = Placement(CPU, torch.float32)
 
@@ -264,7 +264,7 @@ def test_flash_attention_is_called_as_its_documentation_says(monkeypatch: pytest
             rows.append(result.transpose(0, 1))
         return torch.cat(rows)
 
-    monkeypatch.setattr("workers.paged.flash_attn_varlen_func", oracle)
+    monkeypatch.setattr("workers.cache.paged.flash_attn_varlen_func", oracle)
     wanted, got = torch.empty(14, 96), torch.empty(14, 96)
 
     # when

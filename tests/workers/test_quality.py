@@ -15,13 +15,13 @@ from bench.engine.quality.slices import Item, Passage
 from tests.workers.engines import make_engine
 from workers import quality
 from workers.config import EngineConfig
-from workers.engine import Engine
-from workers.families import read_config
-from workers.linear import PlainLinear
-from workers.model import Model
+from workers.engine.engine import Engine
+from workers.model.decoder import Model
+from workers.model.families import read_config
 from workers.quality import Quality, SliceQuality
-from workers.tokenizer import Tokenizer
-from workers.weights import Weights
+from workers.text.tokenizer import Tokenizer
+from workers.weights.checkpoint import Weights
+from workers.weights.linear import PlainLinear
 
 
 def rounded(weight: Tensor, bias: Tensor | None = None, *, bits: int) -> PlainLinear:

@@ -25,17 +25,17 @@ from workers.config import (
 )
 from workers.convert import ConversionFailed, convert
 from workers.device import DeviceUnavailable
-from workers.engine import Engine
-from workers.families import UnsupportedModel
+from workers.engine.engine import Engine
 from workers.memory import NotEnoughMemory
+from workers.model.families import UnsupportedModel
 from workers.server.app import App, ServerConfig
 from workers.server.bridge import EngineBridge
 from workers.server.calibration import stored_or_measured
 from workers.server.calls import CallBuilder, read_defaults
 from workers.server.registration import Identity, Registration
 from workers.speculation.proposers import SpeculationRefused
-from workers.tokenizer import BadTokenizer
-from workers.weights import BadWeights
+from workers.text.tokenizer import BadTokenizer
+from workers.weights.checkpoint import BadWeights
 
 SHUTDOWN_GRACE_S = 5
 ASSUMED_USD_PER_HOUR = "0.10"

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from workers.engine import Engine
-from workers.metrics import Load
-from workers.progress import Progress
-from workers.sequence import FinishReason, GenerationRequest
+from workers.engine.engine import Engine
+from workers.engine.metrics import Load
+from workers.engine.progress import Progress
+from workers.engine.sequence import FinishReason, GenerationRequest
 
 # Two commands per request (submit, cancel) and some room; `submit` refuses long before.
 COMMANDS_PER_REQUEST = 4

@@ -20,12 +20,12 @@ import msgspec
 import torch
 
 from workers.config import EngineConfig
-from workers.engine import Engine
-from workers.gaps import GapFigures
+from workers.engine.engine import Engine
+from workers.engine.gaps import GapFigures
+from workers.engine.metrics import Totals
+from workers.engine.sequence import GenerationRequest
 from workers.identity import code_digest
-from workers.metrics import Totals
-from workers.sampler import SamplingParams
-from workers.sequence import GenerationRequest
+from workers.model.sampler import SamplingParams
 
 CONCURRENCY = 8
 REQUESTS = 32

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.engine import Engine
-from workers.sampler import SamplingParams
-from workers.sequence import GenerationRequest
+from workers.engine.engine import Engine
+from workers.engine.sequence import GenerationRequest
+from workers.model.sampler import SamplingParams
 from workers.server.chat_request import ChatRequest, Message, template_messages
 from workers.server.errors import BadRequest, ContextTooLong
 from workers.server.text_request import CompletionRequest, EmbeddingRequest, Texts, texts_of
-from workers.structured import Grammar, GrammarCompiler, GrammarRefused
-from workers.tokenizer import TemplateRefused
-from workers.tools import OPENINGS, ForcedParser, FreeParser, forced_grammar, instructions
+from workers.text.structured import Grammar, GrammarCompiler, GrammarRefused
+from workers.text.tokenizer import TemplateRefused
+from workers.text.tools import OPENINGS, ForcedParser, FreeParser, forced_grammar, instructions
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from workers.server.errors import BadRequest
 from workers.server.protocol import Count, Sampling, TopLogprobs, unsupported
-from workers.tools import Function
+from workers.text.tools import Function
 
 MAX_TOOLS = 128
 

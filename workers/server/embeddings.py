@@ -5,9 +5,9 @@ import base64
 import struct
 from typing import Any
 
-from workers.progress import Progress
-from workers.sampler import NonFiniteLogits
-from workers.sequence import FinishReason
+from workers.engine.progress import Progress
+from workers.engine.sequence import FinishReason
+from workers.model.sampler import NonFiniteLogits
 from workers.server import errors
 from workers.server.bridge import EngineBridge, Stream
 from workers.server.calls import CallBuilder

@@ -7,7 +7,7 @@ ApiError
 
 from typing import Any
 
-from workers.structured import GrammarFailed
+from workers.text.structured import GrammarFailed
 
 
 class ApiError(Exception):

@@ -7,8 +7,8 @@ import asyncio
 import secrets
 import time
 
-from workers.progress import Progress
-from workers.sequence import FinishReason, GenerationRequest
+from workers.engine.progress import Progress
+from workers.engine.sequence import FinishReason, GenerationRequest
 from workers.server import errors
 from workers.server.bridge import Busy, EngineBridge, Stopped, Stream
 from workers.server.calls import CallBuilder

@@ -17,10 +17,10 @@ import torch
 
 from workers import quality
 from workers.config import ENGINE_VERSION
-from workers.engine import Engine
+from workers.engine.engine import Engine
 from workers.server.bridge import EngineBridge, Stopped
 from workers.server.calibration import Calibration
-from workers.upcycle import MARKER
+from workers.training.upcycle import MARKER
 
 PAUSE_MIN_S = 1.0
 PAUSE_MAX_S = 30.0

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from workers.metrics import RequestUsage
-from workers.progress import Progress
-from workers.sampler import TokenLogprobs
-from workers.sequence import FinishReason, GenerationRequest
-from workers.tokenizer import Tokenizer
-from workers.tools import ForcedParser, FreeParser, Parsed
+from workers.engine.metrics import RequestUsage
+from workers.engine.progress import Progress
+from workers.engine.sequence import FinishReason, GenerationRequest
+from workers.model.sampler import TokenLogprobs
+from workers.text.tokenizer import Tokenizer
+from workers.text.tools import ForcedParser, FreeParser, Parsed
 
 DONE = b"data: [DONE]\n\n"
 

@@ -1,7 +1,7 @@
 """Drafts under a grammar: what it forces is proposed, and what it forbids is not."""
 
 from workers.speculation.protocol import Draft, Evidence
-from workers.structured import Grammar
+from workers.text.structured import Grammar
 
 FORCED = Evidence("grammar", strength=0, depth=0)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from workers.batch import Part, build_batch
-from workers.families import ModelConfig
-from workers.model import Model
+from workers.model.batch import Part, build_batch
+from workers.model.decoder import Model
+from workers.model.families import ModelConfig
 from workers.speculation.certainty import best_guesses
 from workers.speculation.heads import (
     EAGLE_HEAD_DIM,

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from workers.rotary import Rope
+from workers.model.rotary import Rope
 
 HeadKind = Literal["medusa", "eagle"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workers.model import Model
+from workers.model.decoder import Model
 from workers.speculation.certainty import best_guesses
 from workers.speculation.heads import MedusaHead, TrainedHead
 from workers.speculation.protocol import Ask, Draft, Evidence

@@ -8,9 +8,9 @@ to the target's, at positions that are not computed yet, what the target itself 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from workers.batch import Part, build_batch
-from workers.kv import BlockPool, BlockTable, KVCache
-from workers.model import Model
+from workers.cache.kv import BlockPool, BlockTable, KVCache
+from workers.model.batch import Part, build_batch
+from workers.model.decoder import Model
 from workers.speculation.certainty import best_guesses
 from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
 

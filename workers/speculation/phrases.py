@@ -1,7 +1,8 @@
 """The model's own phrases: what it mostly says after the last one to three tokens.
 
-The table is counted over texts that the model wrote by itself (`python -m workers.train_draft
-count`). It holds nothing of any request, so all tenants share it; a guess is a look-up.
+The table is counted over texts that the model wrote by itself (`python -m
+workers.training.train_draft count`). It holds nothing of any request, so all tenants share it; a
+guess is a look-up.
 """
 
 from collections import Counter, defaultdict
@@ -14,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 NAME = "phrases"
 ORDER_MAX = 3

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from workers.cache.kv import KVCache
 from workers.config import DEFAULT_EAGLE, LOOKUPS, EngineConfig
-from workers.kv import KVCache
-from workers.model import Model, load_model
+from workers.model.decoder import Model, load_model
 from workers.speculation.eagle import EagleProposer
 from workers.speculation.heads import HeadKind, TrainedHead, UnusableHead, load_head
 from workers.speculation.medusa import MedusaProposer
@@ -13,7 +13,7 @@ from workers.speculation.ngram import NgramProposer
 from workers.speculation.phrases import PhraseProposer, UnusablePhrases, load_phrases
 from workers.speculation.protocol import Proposer
 from workers.speculation.suffix import SuffixProposer
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 DEFAULT_LAYER_SHARE = 0.8
 

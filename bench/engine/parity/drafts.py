@@ -33,7 +33,7 @@ from workers.speculation.phrases import (
     load_phrases,
     save_phrases,
 )
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 DRAFT_DEPTH: Final = 4
 # Of five layers, four: enough to be right about half the time.

@@ -12,12 +12,12 @@ from bench.engine.parity.prompts import Batch
 from bench.engine.parity.reference import Tie
 from bench.engine.wire import Settings
 from workers.config import EngineConfig, Quantisation
-from workers.engine import Engine
-from workers.model import Model
-from workers.sampler import SamplingParams
-from workers.sequence import GenerationRequest
+from workers.engine.engine import Engine
+from workers.engine.sequence import GenerationRequest
+from workers.model.decoder import Model
+from workers.model.sampler import SamplingParams
 from workers.speculation.policy import CostCurve
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 MODES: Final = (
     "off",

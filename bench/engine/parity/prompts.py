@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.engine.prompts import CLASSES, HELD_OUT
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 COUNT: Final = 200
 # Three times every size, and what is left of two hundred.

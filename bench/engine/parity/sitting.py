@@ -18,9 +18,9 @@ from bench.engine.parity.matrix import (
 )
 from bench.engine.parity.prompts import COUNT, Batch, dealt, two_hundred
 from bench.engine.parity.reference import Answers, Oracle, Tie
-from workers import quantisation
 from workers.config import EngineConfig
-from workers.tokenizer import Tokenizer
+from workers.model import quantisation
+from workers.text.tokenizer import Tokenizer
 
 REPORT_EVERY = 20
 # Mostly wrong, which the policy learns and then asks them no more: each batch meets a new one.

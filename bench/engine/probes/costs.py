@@ -5,7 +5,7 @@ from typing import Final
 
 from bench.engine.wire import Settings
 from workers.config import EngineConfig
-from workers.engine import Engine
+from workers.engine.engine import Engine
 from workers.speculation.policy import CURVE_TOKENS
 
 DRAFT_MAX: Final = 7

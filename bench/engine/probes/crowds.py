@@ -11,9 +11,9 @@ from typing import Final
 from bench.engine.experiments import BATCH_TOKENS, SWEEP, pick
 from bench.engine.wire import Settings
 from workers.config import EngineConfig
-from workers.engine import Engine
-from workers.sampler import SamplingParams
-from workers.sequence import GenerationRequest
+from workers.engine.engine import Engine
+from workers.engine.sequence import GenerationRequest
+from workers.model.sampler import SamplingParams
 
 ROUNDS: Final = 2
 # Room for all: here nobody waits for a block.

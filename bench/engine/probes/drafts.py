@@ -17,13 +17,13 @@ import torch
 from bench.engine.experiments import BATCH, pick
 from bench.engine.parity.drafts import DRAFT_DEPTH, settings_for
 from bench.engine.wire import Settings, resident_mb
+from workers.cache.kv import BlockPool, BlockTable
 from workers.config import LOOKUPS, MODEL_PROPOSERS, EngineConfig
-from workers.engine import Engine
-from workers.kv import BlockPool, BlockTable
-from workers.model import Model
+from workers.engine.engine import Engine
+from workers.model.decoder import Model
 from workers.speculation.proposers import make_proposers
 from workers.speculation.protocol import Ask, Proposer, Watching
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 REPEATS: Final = 9
 # A draft model reads a prompt in chunks of 128 tokens before it drafts.

@@ -14,9 +14,9 @@ import numpy as np
 from bench.engine.experiments import BATCH, pick
 from bench.engine.wire import Settings
 from workers.config import EngineConfig
-from workers.engine import Engine
-from workers.sampler import SamplingParams
-from workers.sequence import GenerationRequest
+from workers.engine.engine import Engine
+from workers.engine.sequence import GenerationRequest
+from workers.model.sampler import SamplingParams
 
 READER: Final = "reader"
 READER_TOKENS: Final = 128

@@ -10,9 +10,9 @@ from typing import Final
 from bench.engine.experiments import pick
 from bench.engine.wire import Settings
 from workers.config import EngineConfig
-from workers.engine import Engine
-from workers.sampler import SamplingParams
-from workers.sequence import GenerationRequest
+from workers.engine.engine import Engine
+from workers.engine.sequence import GenerationRequest
+from workers.model.sampler import SamplingParams
 
 KV_BLOCKS: Final = 513
 REQUESTS: Final = 96

@@ -15,13 +15,13 @@ from jsonschema import Draft202012Validator
 from bench.engine.experiments import pick
 from bench.engine.statistics import median_interval
 from bench.engine.wire import Settings
-from workers import quantisation
 from workers.config import EngineConfig
-from workers.engine import Engine
-from workers.sampler import SamplingParams
-from workers.sequence import FinishReason, GenerationRequest
-from workers.structured import Grammar, GrammarCompiler
-from workers.tokenizer import Tokenizer
+from workers.engine.engine import Engine
+from workers.engine.sequence import FinishReason, GenerationRequest
+from workers.model import quantisation
+from workers.model.sampler import SamplingParams
+from workers.text.structured import Grammar, GrammarCompiler
+from workers.text.tokenizer import Tokenizer
 
 ANSWERS: Final = 40
 TOKENS_MAX: Final = 256

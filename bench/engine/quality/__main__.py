@@ -15,7 +15,7 @@ from bench.engine.quality.scoring import Scorer
 from bench.engine.quality.slices import LONG_TOKENS, items, passages
 from workers import quality
 from workers.config import DEFAULT_MODEL_DIR, EngineConfig
-from workers.engine import Engine
+from workers.engine.engine import Engine
 from workers.quality import Quality
 
 

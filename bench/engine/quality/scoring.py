@@ -8,9 +8,9 @@ import numpy.typing as npt
 import torch
 
 from bench.engine.quality.slices import Item, Passage
-from workers.batch import Part, build_batch
-from workers.engine import Engine
-from workers.model import Model
+from workers.engine.engine import Engine
+from workers.model.batch import Part, build_batch
+from workers.model.decoder import Model
 
 CHUNK_TOKENS: Final = 128
 

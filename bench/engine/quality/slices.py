@@ -20,7 +20,7 @@ from pydoc_data.topics import topics
 from types import ModuleType
 from typing import Any, Final
 
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 TEXT_TOKENS: Final = 512
 LONG_TOKENS: Final = 2048

@@ -7,10 +7,10 @@ import torch
 
 from bench.engine.wire import Job, Outcome, Settings, Started, serve
 from workers.config import EngineConfig
-from workers.engine import Engine
-from workers.metrics import RequestUsage
-from workers.sampler import SamplingParams
-from workers.sequence import GenerationRequest
+from workers.engine.engine import Engine
+from workers.engine.metrics import RequestUsage
+from workers.engine.sequence import GenerationRequest
+from workers.model.sampler import SamplingParams
 
 
 def start(settings: Settings) -> Started:

@@ -14,7 +14,7 @@ import transformers
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
 from bench.engine.wire import Job, Outcome, Settings, Started, serve
-from workers.tokenizer import Tokenizer
+from workers.text.tokenizer import Tokenizer
 
 Generate = Callable[[Job], list[list[int]]]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing import anchors
 from billing.errors import AnchorRefused
+from billing.integrity import anchors
 
 
 class Command(BaseCommand):

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from billing import anchors
+from billing.integrity import anchors
 
 ACTOR = "manage.py"
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from billing import rebates
+from billing.corrections import rebates
 from billing.errors import BillingError
 from billing.money import usd
 

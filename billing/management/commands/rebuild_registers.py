@@ -6,8 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from billing import rebuild, registers
-from billing.redis_connection import connection
+from billing import registers
+from billing.operations import rebuild
+from billing.redis.connection import connection
 
 
 class Command(BaseCommand):

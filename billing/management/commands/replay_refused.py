@@ -7,9 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing import refused_settles
 from billing.models import RefusedSettle
-from billing.redis_connection import connection
+from billing.operations import refused_settles
+from billing.redis.connection import connection
 
 ACTOR = "manage.py"
 

@@ -11,20 +11,21 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from billing import credit, plans
+from billing.credit import balances as credit
 from billing.errors import InvoiceRefused
 from billing.invoicing import focus, pdf, settling
 from billing.models import AdjustmentNote, CreditNote, Invoice, Receipt, Recharge, Refund, TopUp
 from billing.money import usd
-from gateway import chargeback
-from gateway.console import budget_rows
+from billing.prices import plans
 from gateway.console.access import tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, recharge_terms
+from gateway.console.budgets import rows as budget_rows
 from gateway.console.pages import month_asked, render_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Team
 from gateway.payments import processor
-from gateway.roles import ALLOWED, Action, require
+from gateway.tenants import chargeback
+from gateway.tenants.roles import ALLOWED, Action, require
 
 SHOWN_MAX: Final = 120
 TOPUPS_SHOWN: Final = 20

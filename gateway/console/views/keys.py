@@ -11,14 +11,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from redis.exceptions import RedisError
 
-from billing import usage_sums
-from gateway import keys, roles
+from billing.books import usage_sums
 from gateway.console.access import access_key, tenant_page
 from gateway.console.first_request import curl_line, example_model
 from gateway.console.forms import KeyForm
 from gateway.console.pages import render_page
 from gateway.models import ApiKey, Member
-from gateway.roles import Action, require
+from gateway.tenants import keys, roles
+from gateway.tenants.roles import Action, require
 
 USE_LOOKS_BACK: Final = timedelta(days=90)
 

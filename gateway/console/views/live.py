@@ -7,11 +7,12 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.http import require_safe
 
-from billing import usage_queries
-from gateway.console import refusal_queries
+from billing.books import usage_queries
 from gateway.console.access import choose_member
 from gateway.console.feeds import Feed
-from providers import home_board, leaderboards
+from gateway.console.requests import refusal_queries
+from providers.boards import home as home_board
+from providers.boards import leaderboards
 
 EVERYONE: Final = 0
 

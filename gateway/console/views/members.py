@@ -15,14 +15,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from redis.exceptions import RedisError
 
-from gateway import keys, members, roles, sign_in_rules
 from gateway.console.access import SESSION_TENANT, tenant_page
 from gateway.console.forms import PlainForm
 from gateway.console.pages import render_page
-from gateway.members import MemberRefused
 from gateway.models import Invitation, Member, Team
-from gateway.roles import Action, require
 from gateway.sign_on import second_factor
+from gateway.tenants import keys, members, roles, sign_in_rules
+from gateway.tenants.members import MemberRefused
+from gateway.tenants.roles import Action, require
 
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 

@@ -7,14 +7,14 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST
 
-from gateway import keys
 from gateway.console import playground
 from gateway.console.access import choose_member, tenant_page
 from gateway.console.pages import render_page
 from gateway.console.playground import Question
 from gateway.models import Member
-from gateway.roles import Action, require
-from providers import leaderboards
+from gateway.tenants import keys
+from gateway.tenants.roles import Action, require
+from providers.boards import leaderboards
 
 
 @never_cache

@@ -6,13 +6,13 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
-from gateway import policies
 from gateway.console import policy_page
 from gateway.console.access import tenant_page
 from gateway.console.forms import PolicyForm, pico_per_token_of
 from gateway.console.pages import render_page
 from gateway.models import Member
-from gateway.roles import Action, require
+from gateway.tenants import policies
+from gateway.tenants.roles import Action, require
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -10,16 +10,18 @@ from django.shortcuts import redirect
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
-from billing import earnings, payouts, price_queries
+from billing.books import earnings, payouts
 from billing.errors import BillingError
 from billing.money import usd
-from gateway import months, roles, sellers
+from billing.prices import queries as price_queries
+from gateway import months
 from gateway.console.access import sellers_of, tenant_page
 from gateway.console.ask_form import AskForm
 from gateway.console.pages import month_asked, render_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Seller
-from gateway.roles import Action, require
+from gateway.tenants import roles, sellers
+from gateway.tenants.roles import Action, require
 
 LOOKED_BACK: Final = timedelta(days=30)
 PAYOUTS_SHOWN: Final = 24

@@ -5,13 +5,13 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from gateway import keys
-from gateway.console import request_list
 from gateway.console.access import tenant_page
 from gateway.console.first_request import PLACEHOLDER, curl_line, example_model
 from gateway.console.pages import render_page
+from gateway.console.requests import request_list
 from gateway.models import ApiKey, Member
-from gateway.roles import Action, require
+from gateway.tenants import keys
+from gateway.tenants.roles import Action, require
 
 FIRST_KEY_NAME = "first key"
 

@@ -12,7 +12,7 @@ from gateway.console.access import tenant_page
 from gateway.console.forms import PlainForm
 from gateway.console.pages import render_page
 from gateway.models import Member
-from providers import usage_files
+from providers.imports import usage_files
 
 
 class UsageFileForm(PlainForm):

@@ -12,16 +12,17 @@ from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from billing import payment_messages, recharges, topups
 from billing.errors import CreditRefused
-from billing.payment_messages import Told
+from billing.payments import messages as payment_messages
+from billing.payments import recharges, topups
+from billing.payments.messages import Told
 from gateway.console.access import tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, in_cents
 from gateway.console.pages import render_page
 from gateway.console.views.billing import billing_page
 from gateway.models import Member
 from gateway.payments import messages, processor
-from gateway.roles import Action, require
+from gateway.tenants.roles import Action, require
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dataplane import sse
-from gateway.dataplane.surfaces import receipts
+from gateway.dataplane.surfaces import receipts, sse
 from gateway.dataplane.surfaces.openai_writer import join_tool_calls
 from gateway.routing import bounds
 from providers.chat import ChatRequest, Chunk, Receipt

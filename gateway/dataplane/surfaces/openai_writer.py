@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dataplane import sse
-from gateway.dataplane.surfaces import receipts
+from gateway.dataplane.surfaces import receipts, sse
 from providers.chat import NO_CHOICE, ChatRequest, Chunk, Receipt
 from providers.wires import loose_json
 

@@ -10,8 +10,8 @@ from django.utils import timezone
 from billing.errors import BillingError
 from gateway.declared import document, plan
 from gateway.declared.change import Change, Run
-from gateway.keys import KeyRefused
-from gateway.policies import PolicyRefused
+from gateway.tenants.keys import KeyRefused
+from gateway.tenants.policies import PolicyRefused
 
 BY = "declarative file"
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.commands import migrate
 from django.db import connections
 
-from gateway import answering
+from gateway.database import answering
 
 
 class Command(migrate.Command):

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
-from gateway import demo_seed
+from gateway.demo import seed as demo_seed
 
 
 class Command(BaseCommand):

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from billing import audit
-from providers import credentials, offers
+from providers.market import credentials, offers
 from providers.models import Provider
 
 NAMED_MAX = 5

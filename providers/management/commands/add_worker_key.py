@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from providers import workers
+from providers.machines import workers
 
 
 class Command(BaseCommand):

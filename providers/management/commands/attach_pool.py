@@ -7,9 +7,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from providers import pools
-from providers.addresses import AddressRefused
-from providers.pool_listing import CONTEXT_MAX, PoolRefused
+from providers.machines import pools
+from providers.machines.addresses import AddressRefused
+from providers.machines.pool_listing import CONTEXT_MAX, PoolRefused
 
 
 class Command(BaseCommand):

@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from billing import price_check
-from providers import price_files
+from billing.prices import check as price_check
+from providers.market import price_files
 
 
 class Command(BaseCommand):

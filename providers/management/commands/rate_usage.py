@@ -9,8 +9,8 @@ import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from providers import usage_rating
-from providers.usage_rating import DIFFERENT, SAME, Skipped, Verdict
+from providers.imports import usage_rating
+from providers.imports.usage_rating import DIFFERENT, SAME, Skipped, Verdict
 
 
 class Command(BaseCommand):

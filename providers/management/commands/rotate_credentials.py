@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from providers import credentials
+from providers.market import credentials
 
 
 class Command(BaseCommand):

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from providers import catalogue
+from providers.market import catalogue
 
 
 class Command(BaseCommand):

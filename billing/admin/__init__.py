@@ -1,0 +1,1 @@
+from billing.admin import tenants as tenants

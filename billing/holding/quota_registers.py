@@ -1,0 +1,253 @@
+"""The registers of spend caps as Postgres has them, and which of them an event counts in."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from billing import registers
+from billing.holding import made_keys
+from billing.holding.usage_stream import StreamEntry
+from billing.models import Quota, ScopeKind
+from billing.registers import Span
+
+SCOPE_COLUMN: Final = {
+    ScopeKind.TENANT: "tenant_id",
+    ScopeKind.TEAM: "team_id",
+    ScopeKind.KEY: "api_key_id",
+    ScopeKind.MODEL: "model",
+    ScopeKind.PROVIDER: "supplier",
+}
+# An attempt begins within its request's deadline, which is an hour at most; the request decides
+# the window.
+ATTEMPT_SPAN: Final = timedelta(hours=3)
+
+DAYS: Final = """
+    SELECT tenant_id, team_id, api_key_id, model, supplier, debited_pico
+    FROM billing_usageday WHERE tenant_id = ANY(%(tenants)s)
+"""
+WITHIN: Final = " AND day >= %(first)s AND day < %(after)s"
+# By the time inside the request's id; the wider spans of day and time let indexes serve. A drained
+# event is worth its cost, or what was debited while it is in quarantine.
+EVENTS: Final = """
+    UNION ALL SELECT tenant_id, team_id, api_key_id, model, supplier, CASE state
+        WHEN 'quarantined' THEN 1000::numeric * charged_nano ELSE tenant_cost_pico END
+    FROM billing_usageevent WHERE tenant_id = ANY(%(tenants)s)
+        AND request_id >= %({0}_id)s::uuid AND request_id < %({0}_end)s::uuid
+        AND day BETWEEN %({0}_day)s AND %({0}_last_day)s
+        AND occurred_at >= %({0}_from)s AND occurred_at < %({0}_until)s
+"""
+USED: Final = """
+    WITH used AS MATERIALIZED (
+        SELECT tenant_id, team_id, api_key_id, model, supplier, sum(debited_pico) AS debited_pico
+        FROM ({parts}) parts GROUP BY 1, 2, 3, 4, 5
+    ) {by_scope}
+"""
+BY_SCOPE: Final = """
+    SELECT tenant_id, '{kind}', {column}::text, sum(debited_pico) FROM used
+    WHERE {column} IS NOT NULL GROUP BY tenant_id, {column}
+"""
+
+Scope = tuple[int, str, str]  # tenant, kind, id
+Window = tuple[str, str]  # window, time zone
+
+
+@dataclass(frozen=True, slots=True)
+class CapRegister:
+    """A cap's register in Redis as Postgres has it; `lasts_ms` is 0 where it stays for good."""
+
+    key: str
+    spent_pico: int
+    lasts_ms: int
+
+
+def register_of(
+    tenant_id: int, *, kind: str, scope_id: str, window: str, zone: str, now: datetime
+) -> CapRegister:
+    """The register of a cap in the window that `now` is in."""
+    span = _span_at(window, zone, now)
+    scope = (tenant_id, kind, scope_id)
+    own = used([tenant_id], [kind], span)
+    makers = made_keys.lines([tenant_id]) if kind == ScopeKind.KEY else {}
+    spent = own | _with_made_keys(makers, own)
+    return _register(scope, span, spent.get(scope, 0), now)
+
+
+def of_quotas(quotas: Iterable[Quota], now: datetime) -> dict[int, CapRegister]:
+    """The registers of caps by their id. Caps of one window and time zone are read together:
+    however many of them a tenant has, its usage is read once."""
+    alike: dict[Window, list[Quota]] = defaultdict(list)
+    of_keys: set[int] = set()
+    for quota in quotas:
+        alike[quota.window, quota.tenant.time_zone].append(quota)
+        if quota.scope_kind == ScopeKind.KEY:
+            of_keys.add(quota.tenant_id)
+    # Who made which key is the same in every window.
+    makers = made_keys.lines(of_keys) if of_keys else {}
+    found = {}
+    for (window, zone), members in alike.items():
+        span = _span_at(window, zone, now)
+        own = used({q.tenant_id for q in members}, {q.scope_kind for q in members}, span)
+        spent = own | _with_made_keys(makers, own)
+        for quota in members:
+            scope = _scope_of(quota)
+            found[int(quota.pk)] = _register(scope, span, spent.get(scope, 0), now)
+    return found
+
+
+def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterable[CapRegister]:
+    """The registers of every cap of these tenants."""
+    return of_quotas(_with_registers(tenant_ids), now).values()
+
+
+def _with_registers(tenant_ids: Iterable[int]) -> "QuerySet[Quota]":
+    """Sessions have a register each, whether anything caps them or not."""
+    found = Quota.objects.filter(tenant_id__in=list(tenant_ids)).select_related("tenant")
+    return found.exclude(scope_kind=ScopeKind.SESSION)
+
+
+def _scope_of(quota: Quota) -> Scope:
+    return quota.tenant_id, quota.scope_kind, quota.scope_id
+
+
+def _span_at(window: str, zone: str, now: datetime) -> Span:
+    return registers.span_of(window, int(now.timestamp() * 1000), zone)
+
+
+def _register(scope: Scope, span: Span, spent_pico: int, now: datetime) -> CapRegister:
+    tenant_id, kind, scope_id = scope
+    key = registers.spend_key(
+        registers.shard_tag(tenant_id),
+        tenant_id,
+        kind=kind,
+        scope=registers.scope_part(scope_id),
+        bucket=span.bucket,
+    )
+    lasts_ms = span.goes_at_ms - int(now.timestamp() * 1000) if span.goes_at_ms else 0
+    return CapRegister(key, spent_pico, lasts_ms)
+
+
+def used(tenants: Collection[int], kinds: Collection[str], span: Span) -> dict[Scope, int]:
+    """What Redis must have for the drained events of every scope of these kinds in a window: what
+    posted events cost, and what quarantined ones were debited. Days (UTC) within the window are
+    read from their sums, and only what is left at its ends from events."""
+    parts, arguments = _parts(span)
+    by_scope = " UNION ALL ".join(
+        BY_SCOPE.format(kind=kind, column=SCOPE_COLUMN[ScopeKind(kind)]) for kind in sorted(kinds)
+    )
+    with connection.cursor() as cursor:
+        sql = USED.format(parts=parts, by_scope=by_scope)
+        cursor.execute(sql, arguments | {"tenants": list(tenants)})
+        found = {
+            (tenant_id, kind, scope_id): int(pico)
+            for tenant_id, kind, scope_id, pico in cursor.fetchall()
+        }
+    return found
+
+
+def _with_made_keys(
+    makers: Mapping[tuple[int, int], tuple[int, ...]], own: Mapping[Scope, int]
+) -> dict[Scope, int]:
+    """What keys used together with the keys that they made."""
+    found: dict[Scope, int] = {}
+    for (tenant_id, made), line in makers.items():
+        used_by_made = own.get((tenant_id, ScopeKind.KEY, str(made)), 0)
+        for maker in line:
+            scope = (tenant_id, ScopeKind.KEY.value, str(maker))
+            found[scope] = found.get(scope, own.get(scope, 0)) + used_by_made
+    return found
+
+
+def _parts(span: Span) -> tuple[str, dict[str, Any]]:
+    """The whole days of a window, and the parts of days at its ends."""
+    if not span.ends_ms:
+        return DAYS, {}
+    first_ms = -(-span.begins_ms // registers.MS_PER_DAY) * registers.MS_PER_DAY
+    after_ms = span.ends_ms // registers.MS_PER_DAY * registers.MS_PER_DAY
+    arguments: dict[str, Any] = {"first": _utc(first_ms).date(), "after": _utc(after_ms).date()}
+    sql = DAYS + WITHIN
+    if first_ms >= after_ms:
+        ends = {"whole": (span.begins_ms, span.ends_ms)}
+        arguments["after"] = arguments["first"]
+    else:
+        ends = {"head": (span.begins_ms, first_ms), "tail": (after_ms, span.ends_ms)}
+    for name, (begins_ms, ends_ms) in ends.items():
+        if begins_ms < ends_ms:
+            sql += EVENTS.format(name)
+            arguments |= _between(name, begins_ms, ends_ms)
+    return sql, arguments
+
+
+def _between(name: str, begins_ms: int, ends_ms: int) -> dict[str, Any]:
+    begins, ends = _utc(begins_ms), _utc(ends_ms)
+    first, after = registers.ids_between(begins_ms, ends_ms)
+    return {
+        f"{name}_id": first,
+        f"{name}_end": after,
+        f"{name}_day": begins.date(),
+        f"{name}_last_day": ends.date(),
+        f"{name}_from": begins - ATTEMPT_SPAN,
+        f"{name}_until": ends + ATTEMPT_SPAN,
+    }
+
+
+def _utc(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms // 1000, tz=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRegisters:
+    """The caps that exist, by scope."""
+
+    tag: str
+    windows: dict[Scope, list[Window]]
+    makers: Mapping[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
+    # Most events of a batch ask the same as one before them.
+    _answers: dict[tuple[object, ...], tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tenants: Iterable[int], shard: int) -> "QuotaRegisters":
+        windows: dict[Scope, list[Window]] = defaultdict(list)
+        for quota in _with_registers(tenants):
+            windows[_scope_of(quota)].append((quota.window, quota.tenant.time_zone))
+        capped = {tenant for tenant, kind, _ in windows if kind == ScopeKind.KEY}
+        makers = made_keys.lines(capped) if capped else {}
+        return cls(registers.tag_of_shard(shard), dict(windows), makers)
+
+    def missing(self, entry: StreamEntry) -> tuple[str, ...]:
+        """Registers the event belongs in that its hold did not name: a cap set after it."""
+        if not self.windows:
+            return ()
+        event = entry.event
+        scopes = (event.team, event.key, event.model, event.supplier)
+        at_ms = registers.request_ms(event.request_id)
+        alike = (event.tenant, scopes, at_ms // registers.MS_PER_SLICE, entry.keys)
+        if alike not in self._answers:
+            self._answers[alike] = tuple(self._missing(entry, at_ms))
+        return self._answers[alike]
+
+    def _missing(self, entry: StreamEntry, at_ms: int) -> Iterator[str]:
+        event = entry.event
+        scopes = (
+            (ScopeKind.TENANT, event.tenant),
+            (ScopeKind.TEAM, event.team),
+            (ScopeKind.KEY, event.key),
+            *((ScopeKind.KEY, maker) for maker in self.makers.get((event.tenant, event.key), ())),
+            (ScopeKind.MODEL, event.model),
+            (ScopeKind.PROVIDER, event.supplier),
+        )
+        for kind, scope_id in scopes:
+            for window, zone in self.windows.get((event.tenant, kind, str(scope_id)), ()):
+                key = registers.spend_key(
+                    self.tag,
+                    event.tenant,
+                    kind=kind,
+                    scope=registers.scope_part(str(scope_id)),
+                    bucket=registers.span_of(window, at_ms, zone).bucket,
+                )
+                if key not in entry.keys:
+                    yield key

@@ -1,0 +1,1 @@
+from gateway.admin import people as people

@@ -1,0 +1,212 @@
+"""Budgets and limits of a tenant, its teams and its keys."""
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.views.decorators.http import require_POST, require_safe
+from redis.exceptions import RedisError
+
+from billing.errors import BillingError
+from billing.limits import budget_alerts, credit_alerts, quotas
+from gateway.alerts import delivery as alert_delivery
+from gateway.console.access import tenant_page
+from gateway.console.budgets import rows as budget_rows
+from gateway.console.forms import (
+    ChannelForm,
+    LowCreditForm,
+    QuotaForm,
+    RaiseForm,
+    RateLimitForm,
+    ScopeForm,
+)
+from gateway.console.pages import render_page
+from gateway.models import Member
+from gateway.tenants.roles import Action, require
+from providers.snapshot_signal import bump
+
+
+@require_safe
+@tenant_page
+def budgets(request: HttpRequest, member: Member) -> HttpResponse:
+    return _page(request, member)
+
+
+@require_POST
+@tenant_page
+def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, Action.SET_LIMITS)
+    form = QuotaForm(request.POST, scopes=budget_rows.cap_scopes(member.tenant))
+    if not form.is_valid():
+        return _page(request, member, quota_form=form)
+    try:
+        quotas.set_quota(
+            tenant=member.tenant,
+            cap=form.cap(),
+            actor=member.user.get_username(),
+            now=timezone.now(),
+        )
+    except (BillingError, RedisError) as refused:
+        form.add_error(None, f"Not saved: {refused}")
+        return _page(request, member, quota_form=form)
+    bump()
+    messages.success(request, "Saved. It holds from the next request on.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def remove_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResponse:
+    require(member, Action.SET_LIMITS)
+    try:
+        quotas.remove_quota(
+            tenant=member.tenant,
+            quota_id=quota_id,
+            actor=member.user.get_username(),
+            now=timezone.now(),
+        )
+    except BillingError as refused:
+        messages.error(request, f"Nothing was changed: {refused}.")
+        return redirect("budgets")
+    bump()
+    messages.success(request, "The budget is lifted.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def raise_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResponse:
+    require(member, Action.SET_LIMITS)
+    form, now = RaiseForm(request.POST), timezone.now()
+    if not form.is_valid():
+        messages.error(request, "Nothing was changed: say how high, and for how many days.")
+        return redirect("budgets")
+    try:
+        quotas.raise_quota(
+            tenant=member.tenant,
+            quota_id=quota_id,
+            limit_pico=form.limit_pico(),
+            until=form.until(now),
+            reason=form.cleaned_data["reason"],
+            actor=member.user.get_username(),
+            now=now,
+        )
+    except BillingError as refused:
+        messages.error(request, f"Nothing was changed: {refused}.")
+        return redirect("budgets")
+    bump()
+    messages.success(request, "Raised. The old limit holds again when the time is over.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def add_channel(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, Action.SET_ALERTS)
+    form = ChannelForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Nothing was changed: say a mail address or an https URL.")
+        return redirect("budgets")
+    stated = form.cleaned_data
+    try:
+        alert_delivery.check_target(stated["kind"], stated["target"])
+        budget_alerts.add_channel(
+            tenant=member.tenant,
+            kind=stated["kind"],
+            target=stated["target"],
+            actor=member.user.get_username(),
+            now=timezone.now(),
+        )
+    except BillingError as refused:
+        messages.error(request, f"Nothing was changed: {refused}.")
+        return redirect("budgets")
+    messages.success(request, "Saved. It is told of every budget, and of low credit.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def set_low_credit(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, Action.SET_ALERTS)
+    form = LowCreditForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "Nothing was changed: say a sum like 12.50, or nothing.")
+        return redirect("budgets")
+    credit_alerts.set_threshold(
+        tenant=member.tenant,
+        below_pico=form.below_pico(),
+        actor=member.user.get_username(),
+        now=timezone.now(),
+    )
+    messages.success(request, "Saved.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def remove_channel(request: HttpRequest, member: Member, channel_id: int) -> HttpResponse:
+    require(member, Action.SET_ALERTS)
+    try:
+        budget_alerts.remove_channel(
+            tenant=member.tenant,
+            channel_id=channel_id,
+            actor=member.user.get_username(),
+            now=timezone.now(),
+        )
+    except BillingError as refused:
+        messages.error(request, f"Nothing was changed: {refused}.")
+        return redirect("budgets")
+    messages.success(request, "Nobody is told there any more.")
+    return redirect("budgets")
+
+
+@require_POST
+@tenant_page
+def set_rate_limit(request: HttpRequest, member: Member) -> HttpResponse:
+    require(member, Action.SET_LIMITS)
+    form = RateLimitForm(request.POST, scopes=budget_rows.scopes(member.tenant))
+    if not form.is_valid():
+        return _page(request, member, rate_form=form)
+    kind, scope_id = form.scope_chosen()
+    quotas.set_rate_limit(
+        tenant=member.tenant,
+        scope_kind=kind,
+        scope_id=int(scope_id),
+        rpm=form.cleaned_data["rpm"],
+        tpm=form.cleaned_data["tpm"],
+        concurrency=form.cleaned_data["concurrency"],
+        actor=member.user.get_username(),
+        now=timezone.now(),
+    )
+    bump()
+    messages.success(request, "Saved. It holds from the next request on.")
+    return redirect("budgets")
+
+
+def _page(
+    request: HttpRequest,
+    member: Member,
+    *,
+    quota_form: ScopeForm | None = None,
+    rate_form: ScopeForm | None = None,
+) -> HttpResponse:
+    scopes = budget_rows.scopes(member.tenant)
+    context = {
+        "quotas": budget_rows.quota_rows(member.tenant, timezone.now()),
+        "rate_limits": budget_rows.rate_rows(member.tenant),
+        "balance": budget_rows.balance_or_none(member.tenant),
+        "low_credit": budget_rows.low_credit(member.tenant),
+        "tenant_zone": member.tenant.time_zone,
+        "changes": budget_rows.changes(member.tenant),
+        "quota_form": quota_form or QuotaForm(scopes=budget_rows.cap_scopes(member.tenant)),
+        "raise_form": RaiseForm(),
+        "channel_form": ChannelForm(),
+        "channels": budget_rows.channels(member.tenant),
+        "low_credit_form": LowCreditForm(initial=budget_rows.low_credit_terms(member.tenant)),
+        "watched": budget_rows.watched(member.tenant, timezone.now()),
+        "rate_form": rate_form or RateLimitForm(scopes=scopes),
+    }
+    status = 422 if quota_form or rate_form else 200
+    return render_page(
+        request, "console/budgets.html", context, nav="budgets", member=member, status=status
+    )

@@ -1,0 +1,93 @@
+"""Asks in-house workers what calls used whose count got lost, so that they cost what was delivered.
+
+The data plane that is killed cannot say what it delivered since its last checkpoint; the worker
+that it was calling can: asked shortly after the expiry, it is settled late. Where a count did not
+come in time, an estimate was charged: what the worker says of it later is kept, to be trued up.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import redis
+
+from billing import apart, basis
+from billing.corrections import true_ups
+from billing.drain import late_counts
+from billing.models import UsageEvent
+from billing.usage import CanonicalUsage
+from providers.market import credentials, offers
+from providers.models import Provider, Worker
+from providers.outbound import asking
+from providers.outbound.asking import Question, Reply
+from providers.wires import calls
+
+logger = logging.getLogger(__name__)
+
+LOOKED_BACK: Final = timedelta(minutes=2)
+# A worker that was away for a while still knows its newest calls.
+ESTIMATES_LOOKED_BACK: Final = timedelta(minutes=15)
+CALLS_PER_RUN_MAX: Final = 200
+TIMEOUT_S: Final = 3.0
+ANSWER_BYTES_MAX: Final = 64 * 1024
+
+
+def true_up(client: redis.Redis, *, now: datetime) -> int:
+    """Settle what expired lately at the counts of its workers; returns how many."""
+    workers = {worker.offer_id: worker for worker in Worker.objects.all()}
+    found = late_counts.expired(offers=workers, since=now - LOOKED_BACK)
+    lost = list(found[:CALLS_PER_RUN_MAX])
+    if not lost:
+        return 0
+    counts = _asked(lost, workers)
+
+    def settle(event: UsageEvent) -> bool:
+        usage = counts.get(event.pk)
+        if usage is None:
+            return False
+        return late_counts.settle(client, event, usage, basis=basis.ENGINE, now=now)
+
+    return sum(apart.each(lost, settle, name=lambda event: f"call {event.request_id}"))
+
+
+def count_estimates(*, now: datetime) -> int:
+    """Keep what workers say now of calls that were charged an estimate; returns of how many."""
+    workers = {worker.offer_id: worker for worker in Worker.objects.all()}
+    found = true_ups.estimated(offers=workers, since=now - ESTIMATES_LOOKED_BACK)
+    guessed = list(found[:CALLS_PER_RUN_MAX])
+    if not guessed:
+        return 0
+    counts = _asked(guessed, workers)
+
+    def note(event: UsageEvent) -> bool:
+        usage = counts.get(event.pk)
+        return usage is not None and true_ups.note_count(event, usage, now=now)
+
+    return sum(apart.each(guessed, note, name=lambda event: f"call {event.request_id}"))
+
+
+def _asked(lost: Sequence[UsageEvent], workers: dict[int, Worker]) -> dict[int, CanonicalUsage]:
+    questions = {event: _question(event, workers[event.offer_id or 0]) for event in lost}
+    asked = {event: question for event, question in questions.items() if question is not None}
+    replies = asking.ask(list(asked.values()), timeout_s=TIMEOUT_S, bytes_max=ANSWER_BYTES_MAX)
+    counts = {event.pk: _counts(event, reply) for event, reply in zip(asked, replies, strict=True)}
+    return {pk: usage for pk, usage in counts.items() if usage is not None}
+
+
+def _question(event: UsageEvent, worker: Worker) -> Question | None:
+    try:
+        bearer = credentials.decrypt(worker.bearer_ciphertext)
+    except credentials.CredentialUnreadable as problem:
+        logger.warning("%s: its worker cannot be asked: %s", event.request_id, problem)
+        return None
+    attempt = -event.attempt - 1 if event.attempt < 0 else event.attempt
+    url = calls.url(worker.base_url, calls.call_id(str(event.request_id), attempt))
+    return Question(url, offers.headers_for(Provider.Wire.OPENAI, bearer), approved=True)
+
+
+def _counts(event: UsageEvent, reply: Reply) -> CanonicalUsage | None:
+    if reply.problem:
+        logger.warning("%s: its worker cannot be asked: %s", event.request_id, reply.problem)
+        return None
+    return calls.final_counts_of(reply.body) if reply.status == 200 else None

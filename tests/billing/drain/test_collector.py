@@ -1,0 +1,40 @@
+"""The collector of cycles is away while batches are drained, and they leave it nothing."""
+
+import gc
+
+import pytest
+
+from billing.drain import collector
+from tests.billing.open_books import Books
+
+
+def test_it_is_away_for_the_run_and_back_whatever_happens() -> None:
+    with pytest.raises(AssertionError), collector.paused():
+        assert gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_who_had_sent_it_away_before_finds_it_away() -> None:
+    with collector.paused():
+        with collector.paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def test_a_drain_leaves_as_little_in_cycles_however_much_it_drains(books: Books) -> None:
+    # given: what is made once has been made
+    books.served()
+    books.drain()
+    left = []
+    for events in (3, 60):
+        for _ in range(events):
+            books.served()
+        gc.collect()
+        # when
+        with collector.paused():
+            books.drain()
+            left.append(gc.collect())
+    # then: an event that kept itself alive would let the memory of a run grow
+    few, many = left
+    assert many - few < 10
