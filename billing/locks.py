@@ -2,7 +2,7 @@
 
 A drain's lock on its shard outlives transactions, because it commits first and acknowledges after.
 It goes with its connection if its owner dies. Data-plane requests take no lock at all.
-docs/locking.md has the whole picture.
+billing/locking.md has the whole picture.
 """
 
 import time

@@ -23,7 +23,7 @@ from workers.text.tokenizer import Tokenizer
 
 DEFAULT_FOLDER = Path(".tokenhouse/bench/engine")
 PLOT_TIMEOUT_S = 120
-PAGE = CLONE / "docs/engine.md"
+PAGE = CLONE / "docs/engine-measured.md"
 BEGIN = "<!-- figures: begin (python -m bench.engine --report --docs) -->"
 END = "<!-- figures: end -->"
 
@@ -61,7 +61,7 @@ def publish(folder: Path) -> str:
 
 
 def update_docs(folder: Path, tables: str) -> None:
-    """Put the tables between the marks of the engine's page, and the plots beside it."""
+    """Put the tables between the marks of the engine's figures, and the plots beside it."""
     text = PAGE.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -87,7 +87,7 @@ def main() -> None:
     )
     parser.add_argument("--report", action="store_true", help="measure nothing, only report")
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="where results are")
-    parser.add_argument("--docs", action="store_true", help="renew the figures of docs/engine.md")
+    parser.add_argument("--docs", action="store_true", help=f"renew the figures of {PAGE.name}")
     options = parser.parse_args()
     try:
         experiments = chosen(options.only.split(",") if options.only else None)

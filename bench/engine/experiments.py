@@ -30,7 +30,7 @@ SEQUENTIAL_SHARE: Final = 1 / 8
 SWEEP: Final = (1, 2, 4, 8, 16, 32, 64)
 LLAMA_SLOT_TOKENS: Final = 1024
 
-# The best of the settings tried on two cores; see `docs/engine.md`.
+# The best of the settings tried on two cores; see `bench/engine/README.md`.
 BATCHING: Final[Settings] = {"page_size": 16, "num_blocks": 1200, "max_batch_tokens": 512}
 
 

@@ -1,10 +1,10 @@
-"""The page that carries the engine's figures: each table between marks that name it."""
+"""The page that carries what is exact of the engine: each table between marks that name it."""
 
 from typing import Final
 
 from bench.engine.side import CLONE
 
-PAGE: Final = CLONE / "docs/engine.md"
+PAGE: Final = CLONE / "docs/engine-exactness.md"
 
 
 def put(name: str, text: str) -> None:

@@ -2,7 +2,7 @@
 
 No I/O and no Django: the data plane sends these calls on its own connection. Every call is atomic
 over all scopes and idempotent by request id; a shard that does not know its epoch raises Cold.
-What the scripts promise is written in docs/money.md.
+What the scripts promise is written in billing/redis/one-request.md.
 """
 
 from collections.abc import Iterable, Sequence

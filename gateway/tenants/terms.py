@@ -43,7 +43,7 @@ def change(
     if ("plan" in wanted or "withdraw_plan" in wanted) and not is_operator:
         raise PermissionDenied("A plan is given by an operator of the house.")
     with transaction.atomic():
-        # First, for its lock comes before the tenant's row: docs/locking.md.
+        # First, for its lock comes before the tenant's row: billing/locking.md.
         if "time_zone" in wanted:
             quotas.change_time_zone(tenant=tenant, zone=wanted["time_zone"], actor=actor, now=now)
         locked = Tenant.objects.select_for_update().get(pk=tenant.pk)

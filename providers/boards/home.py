@@ -31,7 +31,7 @@ HALF = Fraction(1, 2)
 
 @dataclass(frozen=True, slots=True)
 class HomeRow:
-    """One model; see docs/leaderboards.md."""
+    """One model; see docs/leaderboards-api.md."""
 
     model: str
     name: str

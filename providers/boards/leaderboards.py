@@ -2,7 +2,7 @@
 
 A refresh computes again only the boards that can have changed: new rollups, new prices, an offer
 that moved, or a window that slid over traffic. A board without traffic is computed when it is read.
-What the figures mean and how rows look is in docs/leaderboards.md.
+What the figures mean is in docs/leaderboards.md, how rows look in docs/leaderboards-api.md.
 """
 
 from collections.abc import Iterable, Mapping
@@ -83,7 +83,7 @@ def board(
 
 
 def home(*, now: datetime | None = None) -> list[HomeRow]:
-    """The leading models; see docs/leaderboards.md."""
+    """The leading models; see docs/leaderboards-api.md."""
     return home_board.rows(now=now or timezone.now())
 
 

@@ -85,7 +85,7 @@ class CountedTexts(models.Model):
 class Leaderboard(models.Model):
     """The latest ranked rows of one model's board; replaced whole by a refresh.
 
-    The shapes of `mix`, `facts` and `rows` are in docs/leaderboards.md.
+    The shapes of `mix`, `facts` and `rows` are in docs/leaderboards-api.md.
     """
 
     model = models.ForeignKey("providers.Model", on_delete=models.CASCADE)

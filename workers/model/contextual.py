@@ -83,7 +83,7 @@ def build_contextual(model_dir: Path) -> BuildModel:
         if config.family != "OPT":
             raise UnsupportedModel(
                 f"contextual sparsity needs a ReLU model such as OPT: a {config.family} has no "
-                "neurons that stay silent (docs/engine.md says what skipping them costs)"
+                "neurons that stay silent (workers/model/computing-less.md has what skipping costs)"
             )
         return ContextualModel(config, read, read_predictors(model_dir, config))
 

@@ -3,8 +3,8 @@
 After `layer` layers the head is read; where every text of the step is that sure of its next token,
 the step ends there. The skipped layers still get keys and values, computed from the hidden state
 they did not refine (state propagation, arXiv 2207.07061), so later tokens can attend to it. The
-text changes wherever an early guess is wrong: this is off unless asked for, and docs/engine.md has
-what it costs. Prompts are always computed in full.
+text changes wherever an early guess is wrong: this is off unless asked for, and
+workers/model/computing-less.md has what it costs. Prompts are always computed in full.
 """
 
 from dataclasses import dataclass

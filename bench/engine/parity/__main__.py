@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import get_args
 
-from bench.engine.page import put
+from bench.engine.page import PAGE, put
 from bench.engine.parity.matrix import MODES, Compared
 from bench.engine.parity.prompts import COUNT
 from bench.engine.parity.reference import LOGIT_GAP
@@ -44,7 +44,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model-dir", type=Path, default=DEFAULT_MODEL_DIR)
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="where results are")
-    parser.add_argument("--docs", action="store_true", help="renew the table of docs/engine.md")
+    parser.add_argument("--docs", action="store_true", help=f"renew the table of {PAGE.name}")
     options = parser.parse_args(arguments)
     options.modes = options.modes.split(",")
     if not set(options.modes) <= set(MODES):

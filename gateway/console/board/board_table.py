@@ -1,6 +1,6 @@
 """The board as a table: which figure ranks, how rows sort, what the charts draw. Pure.
 
-Rows are the dictionaries of docs/leaderboards.md. A row without the ranked figure keeps its
+Rows are the dictionaries of docs/leaderboards-api.md. A row without the ranked figure keeps its
 place at the end and has no rank.
 """
 

@@ -1,6 +1,6 @@
 """Any order of steps over keys, models, sessions and both modes of holds, beside a plain model.
 
-The model is what docs/money.md says: a hold counts in every cap, spending in those of the model
+The model is what docs/budgets.md says: a hold counts in every cap, spending in those of the model
 that served; strict spending never passes a limit, expected spending by no more than the overdraft.
 """
 

@@ -349,7 +349,7 @@ def test_every_probe_has_a_table():
 
 
 def test_page_of_the_engine_gets_the_tables_between_its_marks(tmp_path: Path, monkeypatch):
-    page = tmp_path / "docs/engine.md"
+    page = tmp_path / "docs/engine-measured.md"
     (page.parent / "img").mkdir(parents=True)
     page.write_text(f"before\n\n{main.BEGIN}\n\nold\n\n{main.END}\n\nafter\n")
     monkeypatch.setattr(main, "PAGE", page)
