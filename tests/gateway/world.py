@@ -44,6 +44,7 @@ INPUT_PICO = 2_000_000
 CACHED_PICO = 500_000
 OUTPUT_PICO = 8_000_000
 CONTEXT_LENGTH = 8192
+DATA_PLANE = "gateway.dataplane.app:app"
 PROJECT = Path(__file__).parents[2]
 _serial = itertools.count(1)
 
@@ -71,6 +72,7 @@ class DataPlane:
     log: Path
     prefix: tuple[str, ...] = ()  # a program that starts it under other limits
     connections_max: int = 1_024
+    application: str = DATA_PLANE
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,7 +87,7 @@ class DataPlane:
         command = [*self.prefix, sys.executable, "-m", "granian", "--interface", "asgi", "--no-ws"]
         command += ["--http1-buffer-size", str(DATAPLANE_BUFFER_BYTES)]
         command += ["--backpressure", str(self.connections_max)]
-        command += ["--port", str(self.port), "gateway.dataplane.app:app"]
+        command += ["--port", str(self.port), self.application]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -342,6 +344,7 @@ def world(
     folder: Path,
     catalogue: Callable[[FakeUpstream], None],
     variables: Mapping[str, str],
+    application: str = DATA_PLANE,
 ) -> Iterator[World]:
     """Everything started, with the catalogue that `catalogue` makes."""
     upstream = FakeUpstream()
@@ -352,7 +355,9 @@ def world(
     sockets = Path(tempfile.mkdtemp(prefix="tokenhouse-cables-"))
     cables = lay_cables(redis_url, sockets)
     environment_of_plane = environment(sockets, {"TOKENHOUSE_DATA_DIR": str(folder), **variables})
-    plane = DataPlane(free_port(), environment_of_plane, folder / "plane.log")
+    plane = DataPlane(
+        free_port(), environment_of_plane, folder / "plane.log", application=application
+    )
     try:
         catalogue(upstream)
         warm(client)

@@ -8,7 +8,7 @@ import pytest
 from django.core.management import call_command
 from django.db import connection
 
-from tests.gateway.world import World, world
+from tests.gateway.world import DATA_PLANE, World, world
 from tests.services import Services
 
 
@@ -32,8 +32,11 @@ def the_world(
     services: Services,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
-    """The module's `catalogue(upstream)` makes the offers, its LIMITS set the process' limits."""
+    """The module's `catalogue(upstream)` makes the offers, its LIMITS set the process' limits, and
+    its APPLICATION may stand around the data plane's own."""
     folder: Path = tmp_path_factory.mktemp("plane")
     limits = getattr(request.module, "LIMITS", {})
-    with world(services.redis.url, folder, request.module.catalogue, limits) as made:
+    application = getattr(request.module, "APPLICATION", DATA_PLANE)
+    catalogue = request.module.catalogue
+    with world(services.redis.url, folder, catalogue, limits, application) as made:
         yield made
