@@ -116,13 +116,13 @@ def test_files_that_a_page_names_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", pages())
-def test_tests_that_a_page_names_exist(page: str) -> None:
+def test_functions_and_tests_that_a_page_gives_by_file_exist(page: str) -> None:
     named = {word for text in quoted(page) for word in text.split() if ".py::" in word}
-    missing = [word for word in sorted(named) if not has_test(*word.split("::"))]
-    assert missing == [], f"{page} names tests that are not there"
+    missing = [word for word in sorted(named) if not has_name(*word.split("::"))]
+    assert missing == [], f"{page} gives names that their files do not have"
 
 
-def has_test(path: str, name: str) -> bool:
+def has_name(path: str, name: str) -> bool:
     known = [file for file in listed() if file == path or file.endswith(f"/{path}")]
     return any(name in tops(file) for file in known)
 
