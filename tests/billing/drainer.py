@@ -49,7 +49,7 @@ def main(database: str, point: str = "") -> None:
     modules = (acknowledgement, ledger, metering, usage_rows, usage_stream)
     if point:
         place, name, when = POINTS[point]
-        (module,) = (m for m in modules if m.__name__ == f"billing.{place}")
+        (module,) = (m for m in modules if m.__name__.endswith(f".{place}"))
         setattr(module, name, dying(getattr(module, name), when))
     while True:
         metering.drain_all(connection(), now=datetime.now(UTC))
