@@ -12,6 +12,7 @@ import pytest
 
 from billing import registers
 from billing.models import ShardEpoch
+from gateway.dataplane.snapshots.snapshot import FIND_KEY_TIMEOUT_S
 from tests.fakes import upstream as fake
 from tests.fakes.upstream import INPUT_TOKENS, TOKENS, FakeUpstream
 from tests.gateway.world import (
@@ -204,7 +205,7 @@ def test_postgres_away_is_never_a_wrong_key(world: World) -> None:
     assert "retry-after" in answer.headers
 
 
-def test_postgres_that_hangs_is_503_within_a_second_or_so(world: World) -> None:
+def test_postgres_that_hangs_is_503_within_the_time_of_a_lookup(world: World) -> None:
     # given: it hears everything, and nobody hears it
     alice = world.caller()
     world.cables["postgres"].muted = True
@@ -214,7 +215,7 @@ def test_postgres_that_hangs_is_503_within_a_second_or_so(world: World) -> None:
     # then
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
     assert int(answer.headers["retry-after"]) >= 1
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 2 * FIND_KEY_TIMEOUT_S
     # and
     world.cables["postgres"].cut()
     world.cables["postgres"].mend()
