@@ -132,7 +132,7 @@ class Candidate(msgspec.Struct, frozen=True):
     The bounds are those that `worst_pico` rests on: `output_bound` is for all choices
     together, `max_output_tokens` the limit for one, to be sent upstream. `cost_prices` are what
     the supplier charges us for the same tiers. `limited_by` names what lowered the caller's limit
-    or, where it named none, the model's; `cut_by` the ceiling in money that lowered it further.
+    or, where it named none, the model's; `cut_by` the ceiling that lowered it further.
     """
 
     offer: OfferView
@@ -219,8 +219,9 @@ class ResponseReader(Protocol):
 class Wire(Protocol):
     """How one vendor family is spoken to.
 
-    `build` raises providers.errors.BadRequest where the request cannot be said in this
-    dialect. `reader` takes the offer because providers of one dialect count differently.
+    `build` raises providers.errors.CannotSay where the request cannot be said in this
+    dialect: another seller may be asked. `reader` takes the offer because providers of one
+    dialect count differently.
     """
 
     dialect: Dialect
@@ -259,7 +260,7 @@ class Receipt:
     usage_extra: dict[str, Any] = field(default_factory=dict)
     explanation: dict[str, Any] | None = None
     session_cost_pico: int | None = None  # the session's running total, this request included
-    stopped_by: str = ""  # the caller's ceiling that ended the answer
+    stopped_by: str = ""  # the ceiling that ended the answer
     choices_missing: int = 0  # of those that were asked for
     held: Held | None = None
 

@@ -1,4 +1,5 @@
-"""Spend caps and rate limits of tenants, teams, keys, models, suppliers and sessions.
+"""Spend caps of tenants, teams, keys, models, suppliers and sessions; rate limits of the first
+three.
 
 A spend register exists in Redis for each cap, and only for caps. A new cap begins with what its
 window has spent already: posted in Postgres, plus debited and not yet posted. It is visible to the

@@ -1,4 +1,7 @@
-"""The caller's own ceiling on what a request may cost: candidates are cut until they fit. Pure.
+"""Ceilings on what a request may cost: candidates are cut until they fit. Pure.
+
+The caller's own (`max_cost`, its session's), and what a budget or a limit of tokens a minute has
+left.
 
 The output limit that goes upstream is lowered until the most that a candidate can cost is within
 the ceiling, so that the ceiling holds because it is enforced. A candidate whose input alone could

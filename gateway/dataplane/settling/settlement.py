@@ -3,7 +3,7 @@
 The tenant pays for what was delivered: in full after a good answer, input and the shown output
 when the client left or the answer broke off, nothing where nothing was shown because of the
 upstream. What was used is `counting`'s to say; rating is `billing.rating`, under the price versions
-pinned at admission. The settle is never lost: what Redis does not take goes to the spool.
+pinned when it was ranked. The settle is never lost: what Redis does not take goes to the spool.
 """
 
 from dataclasses import dataclass
@@ -146,7 +146,7 @@ def _rate(
     usage: CanonicalUsage | None,
     pinned: tuple[Price, ...],
 ) -> tuple[Price, int]:
-    """Under the versions pinned at admission."""
+    """Under the versions that were pinned when it was ranked."""
     if usage is None:
         raise UsageError("no usable counts")
     price = rating.choose(
