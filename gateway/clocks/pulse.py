@@ -7,9 +7,9 @@ nothing was read here, and which nobody else may be blamed for. Time limits are 
 import asyncio
 
 from gateway.clocks.stopwatch import Clock
+from providers.outbound.upstream import STILL_S
 
 BEAT_S = 0.1
-STILL_S = 1.0
 
 
 class Pulse:

@@ -26,6 +26,8 @@ RESOLVE_EVERY_S = 60.0
 RESOLVE_AGAIN_S = 5.0
 KNOWN_RESOLVE_SHARE = 0.5
 TARGETS_MAX = 10_000
+# What comes so much later than it was due tells that this process stood still.
+STILL_S = 1.0
 
 
 class Clock(Protocol):
@@ -127,10 +129,14 @@ class Upstream:
             raise
         return Answer(connection, pool, self._clock)
 
-    async def _connect(self, pool: Pool, *, timeout_s: float) -> Connection:
+    async def _connect(self, pool: Pool, *, timeout_s: float, is_again: bool = False) -> Connection:
+        began = self._clock.monotonic()
         try:
             return await pool.connect(timeout_s=max(timeout_s, 0.0))
         except TimeoutError:
+            # A process that stood still finds its time over before it sees who has accepted.
+            if not is_again and self._clock.monotonic() - began > timeout_s + STILL_S:
+                return await self._connect(pool, timeout_s=timeout_s, is_again=True)
             raise ConnectFailed(f"{pool.origin.host} did not accept in time") from None
         except (OSError, ssl.CertificateError) as problem:
             raise _trouble(pool.origin.host, problem) from None

@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from gateway.clocks.stopwatch import Clock
 from gateway.dataplane.auth import KeyHash, Principal
@@ -18,8 +19,11 @@ from gateway.dataplane.redis.pipe import NO_ANSWER, RedisPipe
 from gateway.errors import Unavailable
 from gateway.routing.names import OffersByModel
 from gateway.routing.policies import Speeds
+from providers.outbound.upstream import STILL_S
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 VERSION_KEY = "snapshot:version"
 LOOK_EVERY_S = 1.0
@@ -103,10 +107,8 @@ class Snapshots:
     async def find_key(self, key_hash: KeyHash) -> Principal | None:
         """The key's principal straight from Postgres; Unavailable where that is away, or does not
         answer in time. Who waits behind a lookup that hangs is told so no later."""
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(FIND_KEY_TIMEOUT_S):
-                return await loop.run_in_executor(self._lookups, self._source.find_key, key_hash)
+            return await self._looked_up(partial(self._source.find_key, key_hash))
         except (SourceAway, TimeoutError) as problem:
             logger.warning("a key could not be looked up: %s", str(problem) or "no answer in time")
             raise Unavailable(
@@ -116,14 +118,24 @@ class Snapshots:
 
     async def credit_version(self, tenant: int) -> int | None:
         """That of a tenant's credit in Postgres; None where it does not answer in time."""
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(FIND_KEY_TIMEOUT_S):
-                return await loop.run_in_executor(
-                    self._lookups, self._source.credit_version, tenant
-                )
+            return await self._looked_up(partial(self._source.credit_version, tenant))
         except (SourceAway, TimeoutError):
             return None
+
+    async def _looked_up(self, look: Callable[[], T]) -> T:
+        """What Postgres says; TimeoutError where it is silent. A process that stood still finds its
+        time over before it sees the answer: it looks once more."""
+        loop = asyncio.get_running_loop()
+        began = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(FIND_KEY_TIMEOUT_S):
+                return await loop.run_in_executor(self._lookups, look)
+        except TimeoutError:
+            if self._clock.monotonic() - began <= FIND_KEY_TIMEOUT_S + STILL_S:
+                raise
+        async with asyncio.timeout(FIND_KEY_TIMEOUT_S):
+            return await loop.run_in_executor(self._lookups, look)
 
     async def _load(self) -> bool:
         loop = asyncio.get_running_loop()

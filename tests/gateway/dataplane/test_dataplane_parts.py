@@ -21,6 +21,7 @@ from gateway.dataplane.inbound.watchdog import ClientLeft, DeadlinePassed, Silen
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.plane import Plane
 from gateway.dataplane.redis.pipe import RedisAddress, RedisPipe
+from gateway.dataplane.snapshots import snapshot
 from gateway.dataplane.snapshots.snapshot import (
     FIND_KEY_TIMEOUT_S,
     FORCED_EVERY_S,
@@ -348,6 +349,50 @@ async def test_a_change_made_while_a_snapshot_loads_is_in_the_next_one(
     assert source.loads == 3
     await snapshots.close()
     await pipe.close()
+
+
+class LaterClock(SystemClock):
+    ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ahead_s
+
+
+class SlowAtFirst(EmptySource):
+    """Postgres that answers the first look-up when it may, and all others at once."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.asked: list[bytes] = []
+
+    def find_key(self, key_hash: bytes) -> None:
+        self.asked.append(key_hash)
+        if len(self.asked) == 1:
+            self.go_on.wait(30)
+
+
+@pytest.mark.parametrize("still_s", [0.0, 60.0])
+async def test_a_process_that_stood_still_during_a_lookup_looks_once_more(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, still_s: float
+) -> None:
+    # given
+    monkeypatch.setattr(snapshot, "FIND_KEY_TIMEOUT_S", 0.2)
+    pipe = RedisPipe(RedisAddress.from_url(redis_url), (), timeout_s=2)
+    source, clock = SlowAtFirst(), LaterClock()
+    snapshots = Snapshots(source, pipe=pipe, clock=clock)
+    # when: its clock runs on while it hears nothing
+    looking = asyncio.ensure_future(snapshots.find_key(b"k"))
+    await asyncio.sleep(0.05)
+    clock.ahead_s = still_s
+    [found] = await asyncio.gather(looking, return_exceptions=True)
+    source.go_on.set()
+    # then
+    if still_s:
+        assert (found, source.asked) == (None, [b"k", b"k"])
+    else:
+        assert isinstance(found, Unavailable)
+        assert source.asked == [b"k"]
+    await snapshots.close()
 
 
 class HungSource(EmptySource):

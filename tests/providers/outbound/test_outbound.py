@@ -17,7 +17,7 @@ from providers.errors import ConnectFailed, OwnTrouble, ProviderError, StreamBro
 from providers.outbound import asking, egress
 from providers.outbound.asking import Question, Reply
 from providers.outbound.egress import EgressRefused
-from providers.outbound.upstream import RESOLVE_EVERY_S, Upstream
+from providers.outbound.upstream import RESOLVE_EVERY_S, Answer, Upstream
 from tests.fakes.certificate import self_signed
 
 
@@ -246,6 +246,37 @@ class LaterClock:
 
     def monotonic(self) -> float:
         return time.monotonic() + self.ahead_s
+
+
+@pytest.mark.parametrize("still_s", [0.0, 60.0])
+async def test_a_process_that_stood_still_during_a_connect_connects_once_more(
+    still_s: float,
+) -> None:
+    # given: a server whose queue is full
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        port = server.getsockname()[1]
+        before = [await asyncio.open_connection("127.0.0.1", port)]
+        clock = LaterClock()
+        upstream = Upstream(connect_timeout_s=0.5, clock=clock)
+        asked = UpstreamCall(f"http://127.0.0.1:{port}/v1", {}, b"{}")
+        opening = asyncio.ensure_future(upstream.open(asked, approved=True))
+        await asyncio.sleep(0.3)
+        # when: there is room, and our clock has run on
+        server.accept()[0].close()
+        clock.ahead_s = still_s
+        if still_s:
+            taken, _ = await asyncio.to_thread(server.accept)
+            with taken:
+                taken.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        [found] = await asyncio.gather(opening, return_exceptions=True)
+        before[0][1].close()
+        upstream.close()
+    # then
+    if still_s:
+        assert isinstance(found, Answer)
+        assert found.status == 200
+    else:
+        assert type(found) is ConnectFailed
 
 
 async def test_an_address_that_was_checked_serves_while_the_resolver_is_silent(
