@@ -192,7 +192,7 @@ def tenants_on(plan: PriceList, when: datetime) -> "QuerySet[Tenant]":
 def lists_by_tenant(tenants: Iterable[int], *, since: datetime) -> dict[int, ListSpans]:
     """The price lists of each of these tenants from a moment on, the one that goes first first."""
     wanted = set(tenants)
-    own = dict(PriceList.objects.filter(tenant_id__in=wanted).values_list("tenant_id", "pk"))
+    own = _own(wanted)
     plans: dict[int, list[tuple[int, int | None]]] = defaultdict(list)
     begun = at(since, wanted)
     for tenant in wanted:
@@ -200,18 +200,23 @@ def lists_by_tenant(tenants: Iterable[int], *, since: datetime) -> dict[int, Lis
     for later in coming(wanted, since):
         plans[later.tenant_id].append((_first_ms(later.assigned_at), later.plan_id))
     return {
-        tenant: tuple(
-            ListSpan(from_ms, tuple(pk for pk in (own.get(tenant), plan) if pk is not None))
-            for from_ms, plan in spans
-        )
+        tenant: tuple(ListSpan(from_ms, _lists(own.get(tenant), plan)) for from_ms, plan in spans)
         for tenant, spans in plans.items()
     }
 
 
 def lists_of(tenant: int, when: datetime) -> tuple[int, ...]:
     """The price lists by which a tenant's request of that moment is priced."""
-    (spans,) = lists_by_tenant([tenant], since=when).values()
-    return spans[0].lists
+    return _lists(_own([tenant]).get(tenant), at(when, [tenant]).get(tenant))
+
+
+def _own(tenants: Collection[int]) -> dict[int, int]:
+    return dict(PriceList.objects.filter(tenant_id__in=tenants).values_list("tenant_id", "pk"))
+
+
+def _lists(own: int | None, plan: int | None) -> tuple[int, ...]:
+    """A tenant's own prices go before its plan's."""
+    return tuple(pk for pk in (own, plan) if pk is not None)
 
 
 def _first_ms(when: datetime) -> int:

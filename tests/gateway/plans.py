@@ -28,8 +28,7 @@ GROWS: Final = frozenset(model._meta.db_table for model in GROWING)
 ROWS_READ_MAX: Final = 25_000
 # A table that is this small is best read whole.
 SMALL: Final = 1_000
-# No page has more parts than this, with registers cold as well.
-QUERIES_MAX: Final = 45
+QUERIES_MAX: Final = 40
 # The same statement, whatever it asks for: more of it is one for each row.
 ASKED_MAX: Final = 3
 Statement = tuple[str, Any]
