@@ -1,7 +1,7 @@
 """Answers with nothing in them but what their dialect names, told in about a microsecond.
 
 A stream is thousands of such events: only what they do not cover is looked into for what a caller
-must not see. Parts that are free in shape (`tool_calls`, `logprobs`) hold the model's own words.
+must not see. Free in shape is only what the model itself wrote (`sums.SAID`).
 """
 
 from typing import Any, Final, Literal
@@ -16,14 +16,26 @@ class _Exact(msgspec.Struct, forbid_unknown_fields=True):
     """Refuses a name that it does not know."""
 
 
+class _Function(_Exact):
+    name: Scalar = None
+    arguments: msgspec.Raw = ANYTHING
+
+
+class _ToolCall(_Exact):
+    index: Scalar = None
+    id: Scalar = None
+    type: Scalar = None
+    function: _Function | None = None
+
+
 class _Delta(_Exact):
-    role: msgspec.Raw = ANYTHING
+    role: Scalar = None
     content: msgspec.Raw = ANYTHING
-    refusal: msgspec.Raw = ANYTHING
-    reasoning: msgspec.Raw = ANYTHING
-    reasoning_content: msgspec.Raw = ANYTHING
-    tool_calls: msgspec.Raw = ANYTHING
-    function_call: msgspec.Raw = ANYTHING
+    refusal: Scalar = None
+    reasoning: Scalar = None
+    reasoning_content: Scalar = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
     annotations: list[_Exact] = []  # none, or empty ones
 
 
@@ -74,21 +86,21 @@ class _OpenAIAnswer(_Exact):
 
 
 class _BlockDelta(_Exact):
-    type: msgspec.Raw = ANYTHING
-    text: msgspec.Raw = ANYTHING
-    thinking: msgspec.Raw = ANYTHING
-    signature: msgspec.Raw = ANYTHING
+    type: Scalar = None
+    text: Scalar = None
+    thinking: Scalar = None
+    signature: Scalar = None
     partial_json: msgspec.Raw = ANYTHING
 
 
 class _AnthropicEvent(_Exact):
-    type: msgspec.Raw = ANYTHING
-    index: msgspec.Raw = ANYTHING
+    type: Scalar = None
+    index: Scalar = None
     delta: _BlockDelta | None = None
 
 
 class _PlainDelta(_Exact):
-    role: msgspec.Raw = ANYTHING
+    role: Scalar = None
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None

@@ -148,3 +148,41 @@ def test_usual_events_are_known_at_a_glance_and_others_looked_into() -> None:
     deltas = anthropic_stream({})
     assert usual.is_usual_anthropic(deltas[2].partition(b"data: ")[2])
     assert not usual.is_usual_anthropic(deltas[4].partition(b"data: ")[2])
+
+
+CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("name", ["role", "refusal", "reasoning", "reasoning_content"])
+def test_nothing_hides_in_what_a_delta_names(name: str) -> None:
+    delta = {"content": "x", name: "usual"}
+    event: dict[str, Any] = {"choices": [{"delta": delta}]}
+    assert usual.is_usual_openai(json.dumps(event).encode())
+    delta[name] = {"cost": PLANTED}  # type: ignore[assignment]
+    hidden = json.dumps(event).encode()
+    assert not usual.is_usual_openai(hidden)
+    assert usual.plain_openai(hidden) is None
+
+
+def test_nothing_hides_beside_what_a_tool_call_says() -> None:
+    for usual_part in ({"tool_calls": [CALL]}, {"function_call": CALL["function"]}):
+        event = {"choices": [{"delta": usual_part}]}
+        assert usual.is_usual_openai(json.dumps(event).encode())
+    function = {"name": "f", "arguments": "{}", "cost": PLANTED}
+    for part in (
+        {"tool_calls": [{**CALL, "cost": PLANTED}]},
+        {"tool_calls": [{**CALL, "function": function}]},
+        {"function_call": function},
+    ):
+        data = {"choices": [{"index": 0, "delta": part}]}
+        shown, _ = told(reader_of("openai", stream=True), f"data: {json.dumps(data)}\n\n".encode())
+        assert PLANTED.encode() not in shown
+
+
+@pytest.mark.parametrize("name", ["type", "signature", "text", "thinking"])
+def test_nothing_hides_in_what_an_anthropic_delta_names(name: str) -> None:
+    delta = {"type": "text_delta", "text": "x", name: "usual"}
+    event: dict[str, Any] = {"type": "content_block_delta", "index": 0, "delta": delta}
+    assert usual.is_usual_anthropic(json.dumps(event).encode())
+    delta[name] = {"cost": PLANTED}  # type: ignore[assignment]
+    assert not usual.is_usual_anthropic(json.dumps(event).encode())
