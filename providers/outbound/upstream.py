@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -20,14 +21,13 @@ from providers.outbound import egress, http1
 from providers.outbound.egress import EgressRefused, Origin
 from providers.outbound.http1 import Broken, Connection, Pool
 from providers.outbound.own_trouble import is_own
+from providers.outbound.standstill import once_more_if_still
 
 RESOLVE_EVERY_S = 60.0
 # Where our resolver did not answer: until then the address that it named last is called.
 RESOLVE_AGAIN_S = 5.0
 KNOWN_RESOLVE_SHARE = 0.5
 TARGETS_MAX = 10_000
-# What comes so much later than it was due tells that this process stood still.
-STILL_S = 1.0
 
 
 class Clock(Protocol):
@@ -129,14 +129,15 @@ class Upstream:
             raise
         return Answer(connection, pool, self._clock)
 
-    async def _connect(self, pool: Pool, *, timeout_s: float, is_again: bool = False) -> Connection:
-        began = self._clock.monotonic()
+    async def _connect(self, pool: Pool, *, timeout_s: float) -> Connection:
+        limit_s = max(timeout_s, 0.0)
         try:
-            return await pool.connect(timeout_s=max(timeout_s, 0.0))
+            return await once_more_if_still(
+                partial(pool.connect, timeout_s=limit_s),
+                limit_s=limit_s,
+                monotonic=self._clock.monotonic,
+            )
         except TimeoutError:
-            # A process that stood still finds its time over before it sees who has accepted.
-            if not is_again and self._clock.monotonic() - began > timeout_s + STILL_S:
-                return await self._connect(pool, timeout_s=timeout_s, is_again=True)
             raise ConnectFailed(f"{pool.origin.host} did not accept in time") from None
         except (OSError, ssl.CertificateError) as problem:
             raise _trouble(pool.origin.host, problem) from None

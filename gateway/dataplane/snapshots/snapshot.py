@@ -19,7 +19,7 @@ from gateway.dataplane.redis.pipe import NO_ANSWER, RedisPipe
 from gateway.errors import Unavailable
 from gateway.routing.names import OffersByModel
 from gateway.routing.policies import Speeds
-from providers.outbound.upstream import STILL_S
+from providers.outbound.standstill import once_more_if_still
 
 logger = logging.getLogger(__name__)
 
@@ -124,18 +124,16 @@ class Snapshots:
             return None
 
     async def _looked_up(self, look: Callable[[], T]) -> T:
-        """What Postgres says; TimeoutError where it is silent. A process that stood still finds its
-        time over before it sees the answer: it looks once more."""
+        """What Postgres says; TimeoutError where it is silent."""
         loop = asyncio.get_running_loop()
-        began = self._clock.monotonic()
-        try:
+
+        async def ask() -> T:
             async with asyncio.timeout(FIND_KEY_TIMEOUT_S):
                 return await loop.run_in_executor(self._lookups, look)
-        except TimeoutError:
-            if self._clock.monotonic() - began <= FIND_KEY_TIMEOUT_S + STILL_S:
-                raise
-        async with asyncio.timeout(FIND_KEY_TIMEOUT_S):
-            return await loop.run_in_executor(self._lookups, look)
+
+        return await once_more_if_still(
+            ask, limit_s=FIND_KEY_TIMEOUT_S, monotonic=self._clock.monotonic
+        )
 
     async def _load(self) -> bool:
         loop = asyncio.get_running_loop()
