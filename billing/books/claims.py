@@ -5,12 +5,12 @@ all, once; its tenant has paid the estimate, and pays no more.
 """
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from django.db import transaction
 
-from billing import audit
+from billing import audit, registers
 from billing.books import ledger
 from billing.books.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.errors import CreditRefused
@@ -19,7 +19,6 @@ from billing.models import Claim
 
 WITHIN_ASKED: Final = "sellers claim no more than was asked of them"
 SHOWN_MAX: Final = 5
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def open_new(entries: Sequence[StreamEntry], new: Collection[str]) -> None:
@@ -43,7 +42,7 @@ def _claim(entry: StreamEntry) -> Claim:
         claimed_output_tokens=claimed.output_tokens,
         billed_input_tokens=billed.input_tokens if billed else 0,
         billed_output_tokens=billed.output_tokens if billed else 0,
-        occurred_at=EPOCH + timedelta(milliseconds=event.occurred_ms),
+        occurred_at=registers.EPOCH + timedelta(milliseconds=event.occurred_ms),
     )
 
 

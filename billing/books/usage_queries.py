@@ -14,9 +14,9 @@ from uuid import UUID
 
 from django.db.models import QuerySet, Sum
 
+from billing import registers
 from billing.models import Entry, Transfer, TrueUp, UsageDay, UsageEvent
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # A UUIDv7: 48 bits of milliseconds, then its version and noise.
 ID_NOISE_BITS: Final = 80
 ID_MS_MAX: Final = 2**48 - 1
@@ -79,7 +79,7 @@ class RequestRecord:
 def first_id_of(moment: datetime) -> UUID:
     """No request that was admitted in this millisecond or later has a smaller id, and all before
     have."""
-    since_ms = (moment - EPOCH) // timedelta(milliseconds=1)
+    since_ms = (moment - registers.EPOCH) // timedelta(milliseconds=1)
     return UUID(int=min(max(since_ms, 0), ID_MS_MAX) << ID_NOISE_BITS)
 
 
@@ -130,7 +130,7 @@ def _reached(tenant_id: int, chosen: Mapping[str, Any], before: UUID | None, lim
 
 def day_of(request_id: UUID) -> date:
     """The day (UTC) of a request's admission, as its id says."""
-    return (EPOCH + timedelta(milliseconds=request_id.int >> ID_NOISE_BITS)).date()
+    return (registers.EPOCH + timedelta(milliseconds=request_id.int >> ID_NOISE_BITS)).date()
 
 
 def _rows(events: Iterable[UsageEvent]) -> list[RequestRow]:

@@ -1,7 +1,7 @@
 """Reads the open holds from Redis, for people; changes nothing."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -13,7 +13,6 @@ from billing.money import PICO_PER_NANO
 from billing.redis.connection import connection
 
 SHOWN_PER_SHARD: Final = 50
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +98,4 @@ def _budgets(packed: str) -> tuple[str, ...]:
 
 
 def _moment(ms: int) -> datetime:
-    return EPOCH + timedelta(milliseconds=ms)
+    return registers.EPOCH + timedelta(milliseconds=ms)

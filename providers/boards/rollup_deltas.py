@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from billing import outcomes
+from billing import outcomes, registers
 from billing.books.event_reader import Attempt
 from billing.outcomes import Verdict
 from providers.boards import weights
@@ -30,7 +30,6 @@ SPECULATION = (
 )
 MS_PER_MINUTE = 60_000
 MS_PER_HOUR = 60 * MS_PER_MINUTE
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Slot = tuple[int, str, datetime]  # offer, span, start
 
 
@@ -137,7 +136,7 @@ def deltas_of(found: Iterable[Attempt], *, minutes_since: datetime) -> dict[Slot
             short[event.offer, Span.MINUTE, minute_ms].add(event)
     deltas: dict[Slot, Delta] = defaultdict(Delta)
     for (offer, span, at_ms), delta in short.items():
-        start = EPOCH + timedelta(milliseconds=at_ms)
+        start = registers.EPOCH + timedelta(milliseconds=at_ms)
         deltas[offer, span, start] = delta
         if span == Span.HOUR:
             deltas[offer, Span.DAY, start_of(Span.DAY, start)].merge(delta)
