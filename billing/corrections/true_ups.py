@@ -26,10 +26,10 @@ POSTED_BY: Final = "the house"
 
 
 def estimated(*, offers: Collection[int], since: datetime) -> "QuerySet[UsageEvent]":
-    """What was charged an estimate at these offers since then and has no count yet; newest first,
-    for an engine forgets the oldest."""
+    """What was charged an estimate at these offers since then and has no count yet; tenants in
+    turn, of each the newest first, for an engine forgets the oldest."""
     counted = TrueUp.objects.filter(request_id=OuterRef("request_id"), attempt=OuterRef("attempt"))
-    return (
+    found = (
         UsageEvent.objects.filter(
             offer_id__in=offers,
             drained_at__gte=since,
@@ -41,8 +41,8 @@ def estimated(*, offers: Collection[int], since: datetime) -> "QuerySet[UsageEve
         )
         .exclude(Exists(counted))
         .select_related("price_version")
-        .order_by("-drained_at")
     )
+    return late_counts.in_turn(found, "-pk")
 
 
 def note_count(event: UsageEvent, counted: CanonicalUsage, *, now: datetime) -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Collection
 from datetime import datetime
 
 import redis
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet, Window
+from django.db.models.functions import RowNumber
 
 from billing import events, rating, registers
 from billing.drain.acknowledgement import epoch_of
@@ -26,17 +27,24 @@ from billing.usage import CanonicalUsage, UsageError
 
 
 def expired(*, offers: Collection[int], since: datetime) -> "QuerySet[UsageEvent]":
-    """What expired at these offers since then, and was not settled after all."""
+    """What expired at these offers since then, and was not settled after all; tenants in turn."""
     settled = UsageEvent.objects.filter(
         request_id=OuterRef("request_id"), day=OuterRef("day"), attempt=OuterRef("settled_as")
     )
-    return (
+    found = (
         UsageEvent.objects.filter(drained_at__gte=since, attempt__lt=0, offer_id__in=offers)
         .annotate(settled_as=-F("attempt") - 1)
         .exclude(Exists(settled))
         .select_related("price_version")
-        .order_by("pk")
     )
+    return in_turn(found, "pk")
+
+
+def in_turn(found: "QuerySet[UsageEvent]", within: str) -> "QuerySet[UsageEvent]":
+    """One of each tenant, then another one of each: who takes some from the front leaves nobody
+    behind one tenant's many. `within` orders those of a tenant."""
+    turn = Window(RowNumber(), partition_by="tenant", order_by=within)
+    return found.annotate(turn=turn).order_by("turn", within)
 
 
 def settle(

@@ -6,11 +6,13 @@ come in time, an estimate was charged: what the worker says of it later is kept,
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import redis
+from django.db.models import QuerySet
 
 from billing import apart, basis
 from billing.corrections import true_ups
@@ -35,36 +37,41 @@ ANSWER_BYTES_MAX: Final = 64 * 1024
 
 def true_up(client: redis.Redis, *, now: datetime) -> int:
     """Settle what expired lately at the counts of its workers; returns how many."""
-    workers = {worker.offer_id: worker for worker in Worker.objects.all()}
-    found = late_counts.expired(offers=workers, since=now - LOOKED_BACK)
+    workers = _by_offer()
+
+    def settle(event: UsageEvent, counted: CanonicalUsage) -> bool:
+        return late_counts.settle(client, event, counted, basis=basis.ENGINE, now=now)
+
+    return _for_each(late_counts.expired(offers=workers, since=now - LOOKED_BACK), workers, settle)
+
+
+def count_estimates(*, now: datetime) -> int:
+    """Keep what workers say now of calls that were charged an estimate; returns of how many."""
+    workers = _by_offer()
+    found = true_ups.estimated(offers=workers, since=now - ESTIMATES_LOOKED_BACK)
+    return _for_each(found, workers, partial(true_ups.note_count, now=now))
+
+
+def _by_offer() -> dict[int, Worker]:
+    return {worker.offer_id: worker for worker in Worker.objects.all()}
+
+
+def _for_each(
+    found: "QuerySet[UsageEvent]",
+    workers: dict[int, Worker],
+    act: Callable[[UsageEvent, CanonicalUsage], bool],
+) -> int:
+    """Act on each that its worker has counted, the first of them in one run; returns how many."""
     lost = list(found[:CALLS_PER_RUN_MAX])
     if not lost:
         return 0
     counts = _asked(lost, workers)
 
-    def settle(event: UsageEvent) -> bool:
-        usage = counts.get(event.pk)
-        if usage is None:
-            return False
-        return late_counts.settle(client, event, usage, basis=basis.ENGINE, now=now)
+    def act_on(event: UsageEvent) -> bool:
+        counted = counts.get(event.pk)
+        return counted is not None and act(event, counted)
 
-    return sum(apart.each(lost, settle, name=lambda event: f"call {event.request_id}"))
-
-
-def count_estimates(*, now: datetime) -> int:
-    """Keep what workers say now of calls that were charged an estimate; returns of how many."""
-    workers = {worker.offer_id: worker for worker in Worker.objects.all()}
-    found = true_ups.estimated(offers=workers, since=now - ESTIMATES_LOOKED_BACK)
-    guessed = list(found[:CALLS_PER_RUN_MAX])
-    if not guessed:
-        return 0
-    counts = _asked(guessed, workers)
-
-    def note(event: UsageEvent) -> bool:
-        usage = counts.get(event.pk)
-        return usage is not None and true_ups.note_count(event, usage, now=now)
-
-    return sum(apart.each(guessed, note, name=lambda event: f"call {event.request_id}"))
+    return sum(apart.each(lost, act_on, name=lambda event: f"call {event.request_id}"))
 
 
 def _asked(lost: Sequence[UsageEvent], workers: dict[int, Worker]) -> dict[int, CanonicalUsage]:

@@ -72,6 +72,18 @@ def test_what_an_estimate_took_too_much_goes_back_once(books: Books) -> None:
     assert books.check() == {}
 
 
+def test_who_left_much_uncounted_keeps_nobody_elses_counts_waiting(books: Books) -> None:
+    # given: one estimate of a neighbour, and then many of ours
+    other = Tenant.objects.create(slug="other", name="Other")
+    credit.grant(tenant=other, amount_pico=10**12, reason="test", created_by="test")
+    theirs = guessed(opened(books.desk.client, other, books.price))
+    ours = [guessed(books) for _ in range(3)]
+    # when: a run takes some from the front
+    found = true_ups.estimated(offers=(1,), since=NOON - timedelta(days=365))
+    # then
+    assert {event.pk for event in found[:2]} == {theirs.pk, ours[-1].pk}
+
+
 def test_a_tenant_gets_one_note_a_run(books: Books) -> None:
     # given
     for output_tokens in (10, 20, 30):
