@@ -80,10 +80,10 @@ class Booked:
 
 def book(shard: int, batch: Batch, pinned: PinnedPrices, *, now: datetime) -> Booked:
     """Book what can be, and commit; the caller has the shard's lock and no transaction."""
-    strangers, entries = _split_strangers(shard, batch.entries)
-    booked = Booked(Drained(read=batch.read), unreadable=[*batch.unreadable, *strangers])
+    unknown, entries = _split_unknown_tenants(shard, batch.entries)
+    booked = Booked(Drained(read=batch.read), unreadable=[*batch.unreadable, *unknown])
     if entries:
-        rated = None if strangers else batch.rated
+        rated = None if unknown else batch.rated
         booked.add(_book(shard, entries, rated, pinned, now))
     booked.counts.unreadable = len(booked.unreadable)
     if booked.unreadable:
@@ -173,19 +173,19 @@ def _report(assessed: Sequence[postings.Posted], written: Written, now: datetime
             logger.warning("%s: %d pico-dollars for review", entry.name, result.overage_pico)
 
 
-def _split_strangers(
+def _split_unknown_tenants(
     shard: int, entries: Sequence[StreamEntry]
 ) -> tuple[list[Unreadable], list[StreamEntry]]:
     """Events of tenants that are not of this shard, or do not exist."""
     tenants = {entry.event.tenant for entry in entries}
     known = set(Tenant.objects.filter(pk__in=tenants).values_list("pk", flat=True))
     known = {tenant for tenant in known if registers.shard_of(tenant) == shard}
-    strangers = [
+    unknown = [
         Unreadable(entry.id, "no such tenant in this shard", _as_fields(entry))
         for entry in entries
         if entry.event.tenant not in known
     ]
-    return strangers, [entry for entry in entries if entry.event.tenant in known]
+    return unknown, [entry for entry in entries if entry.event.tenant in known]
 
 
 def _as_fields(entry: StreamEntry) -> dict[bytes, bytes]:

@@ -16,7 +16,7 @@ from typing import Final
 import redis
 
 from billing import apart, locks, registers
-from billing.drain import booking, collector
+from billing.drain import booking, garbage_collection
 from billing.drain.acknowledgement import acknowledge, epoch_of
 from billing.drain.booking import Booked, Drained
 from billing.drain.pinned_prices import PinnedPrices
@@ -37,7 +37,7 @@ BATCH_SIZE: Final = 4_000
 BATCHES_PER_RUN_MAX: Final = 25
 
 
-@collector.paused()
+@garbage_collection.paused()
 def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
     """Drain every shard that has something, and that nobody else is draining; one that cannot be
     drained is told of when all others were.
@@ -45,9 +45,9 @@ def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
     While the last batches of one shard are posted, the first of the next is read, under its lock.
     """
     locks_held: dict[int, ExitStack] = {}
-    # Locks are let go of only once nothing more is done under them, whatever happens.
-    with ExitStack() as whatever_happens, redis_thread() as thread:
-        shards = _locked(_busy_shards(client), locks_held, whatever_happens)
+    # Locks are let go of only once nothing more is done under them, however it ends.
+    with ExitStack() as releases, redis_thread() as thread:
+        shards = _locked(_busy_shards(client), locks_held, releases)
         run = _Run(client, now, thread)
         done = _drain(run, shards, leave=lambda shard: locks_held.pop(shard).close())
     apart.tell(run.failures)
@@ -55,11 +55,11 @@ def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
 
 
 def _locked(
-    shards: Iterable[int], held: dict[int, ExitStack], whatever_happens: ExitStack
+    shards: Iterable[int], held: dict[int, ExitStack], releases: ExitStack
 ) -> Iterator[int]:
     """Those that were free, each locked when it is asked for."""
     for shard in shards:
-        lock = whatever_happens.enter_context(ExitStack())
+        lock = releases.enter_context(ExitStack())
         if lock.enter_context(locks.shard(shard)):
             held[shard] = lock
             yield shard

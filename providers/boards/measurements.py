@@ -17,7 +17,7 @@ from django.db import DataError, transaction
 
 from billing.books import event_reader
 from billing.books.event_reader import Attempt
-from billing.drain import collector
+from billing.drain import garbage_collection
 from providers.boards import counted_texts, histograms, weights
 from providers.boards.histograms import Histogram
 from providers.boards.rollup_deltas import MAPS, Delta, Slot, deltas_of, start_of
@@ -59,7 +59,7 @@ class Speed:
     sample: int
 
 
-@collector.paused()
+@garbage_collection.paused()
 def record(*, now: datetime) -> int:
     """Take up one batch of events; returns how many were read."""
     with transaction.atomic():

@@ -1,4 +1,4 @@
-"""The interpreter's collector of cycles, kept away from work that makes none.
+"""Pauses of the garbage collector, for work that leaves it nothing.
 
 Batches of events are many objects that all die by their last reference. As they come, the
 collector takes them for a heap that grows, and walks everything that was ever loaded: in the drain
