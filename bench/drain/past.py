@@ -23,7 +23,7 @@ from billing import registers
 from billing.integrity import invariants
 from billing.models import InvariantCheck
 from billing.operations import rebuild
-from gateway.database import answering
+from gateway.database import time_limits
 from gateway.models import Member, Team
 
 STEPS: Final = 10
@@ -152,7 +152,7 @@ def write(
     arguments |= {"first": first, "count": count, "began": began, "per_event": per_event}
     arguments["until"] = began + (first + count) * per_event
     # A drain writes a tenth of a chunk or less in a statement: its limit is not this one's.
-    own_time = answering.in_its_own_time(connection)
+    own_time = time_limits.unlimited(connection)
     with own_time, transaction.atomic(), connection.cursor() as cursor:
         for statement in (TRANSFERS, EVENTS, ENTRIES):
             cursor.execute(statement, arguments)
@@ -259,7 +259,7 @@ def make_index(how: str | None) -> None:
         time.sleep(SETTLING_S)
         return
     # As `migrate` does.
-    with answering.in_its_own_time(connection), connection.cursor() as cursor:
+    with time_limits.unlimited(connection), connection.cursor() as cursor:
         cursor.execute(f"CREATE INDEX {how} {INDEX} ON billing_usageevent (model, occurred_at)")
         cursor.execute(f"DROP INDEX {how} {INDEX}")
 

@@ -3,7 +3,7 @@
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from gateway.database import answering
+from gateway.database import time_limits
 
 STATEMENT_TIMEOUT_MS: Final = 30_000
 LOCK_TIMEOUT_MS: Final = 10_000
@@ -43,7 +43,7 @@ def django_database(
                 # After a failed try the pool waits ever longer before the next, and callers
                 # cannot hurry it: for minutes after Postgres is back it would seem away.
                 "reconnect_timeout": 1,
-                "connection_class": answering.within(answer_timeout_s),
+                "connection_class": time_limits.limited_to(answer_timeout_s),
             },
             **(TCP if host and not host.startswith("/") else {}),
             **query,

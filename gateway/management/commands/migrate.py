@@ -8,10 +8,10 @@ from typing import Any
 from django.core.management.commands import migrate
 from django.db import connections
 
-from gateway.database import answering
+from gateway.database import time_limits
 
 
 class Command(migrate.Command):
     def handle(self, *args: Any, **options: Any) -> None:
-        with answering.in_its_own_time(connections[options["database"]]):
+        with time_limits.unlimited(connections[options["database"]]):
             super().handle(*args, **options)

@@ -14,7 +14,7 @@ import pytest
 from django.core.management import get_commands
 from django.db import connection
 
-from gateway.database import answering, connections
+from gateway.database import connections, time_limits
 
 PLACES = connection.settings_dict["OPTIONS"]["pool"]["max_size"]
 
@@ -92,7 +92,7 @@ def _connected(proxy: Silenced, *, answer_timeout_s: int) -> psycopg.Connection[
     made = connections.django_database(url, connections_max=1, answer_timeout_s=answer_timeout_s)
     options = {name: made["OPTIONS"][name] for name in (*connections.TCP, "connect_timeout")}
     kind = made["OPTIONS"]["pool"]["connection_class"]
-    assert issubclass(kind, answering.AnsweringConnection)
+    assert issubclass(kind, time_limits.TimeLimitedConnection)
     opened: psycopg.Connection[tuple[object, ...]] = kind.connect(
         host=made["HOST"],
         port=made["PORT"],
@@ -157,7 +157,7 @@ def _limits() -> tuple[str, str, float | None]:
             "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
         )
         statement, lock = cursor.fetchone()
-    assert isinstance(connection.connection, answering.AnsweringConnection)
+    assert isinstance(connection.connection, time_limits.TimeLimitedConnection)
     return statement, lock, connection.connection.answer_timeout_s
 
 
@@ -166,7 +166,7 @@ def test_a_migration_takes_its_own_time_and_waits_as_briefly_for_locks() -> None
     # given
     before = _limits()
     # when
-    with answering.in_its_own_time(connection):
+    with time_limits.unlimited(connection):
         during = _limits()
     # then
     assert get_commands()["migrate"] == "gateway"

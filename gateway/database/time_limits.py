@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that give up a server which says nothing at all.
+"""Time limits of PostgreSQL: connections give up a server which says nothing at all.
 
 The server's own timeouts end a slow statement. A server, or a middlebox before it, that takes what
 is sent and stays silent would block the thread that asked until TCP gives up, or for good.
@@ -15,7 +15,7 @@ from psycopg.abc import RV, PQGen
 LOOK_EVERY_S = 0.1
 
 
-class AnsweringConnection(Connection):
+class TimeLimitedConnection(Connection):
     """Closed, with OperationalError, once an answer takes longer than `answer_timeout_s`."""
 
     answer_timeout_s: float | None = None
@@ -35,25 +35,25 @@ class AnsweringConnection(Connection):
             ) from None
 
 
-def within(answer_timeout_s: float) -> type[AnsweringConnection]:
+def limited_to(answer_timeout_s: float) -> type[TimeLimitedConnection]:
     """The class of connections that wait so long."""
-    return type("BoundConnection", (AnsweringConnection,), {"answer_timeout_s": answer_timeout_s})
+    return type("BoundConnection", (TimeLimitedConnection,), {"answer_timeout_s": answer_timeout_s})
 
 
 @contextmanager
-def in_its_own_time(database: BaseDatabaseWrapper) -> Iterator[None]:
+def unlimited(database: BaseDatabaseWrapper) -> Iterator[None]:
     """For work that nobody waits for: statements end when they are done. Waits for locks stay
     short."""
     database.ensure_connection()
     connection = database.connection
     with database.cursor() as cursor:
         cursor.execute("SET statement_timeout = 0")
-    if isinstance(connection, AnsweringConnection):
+    if isinstance(connection, TimeLimitedConnection):
         connection.answer_timeout_s = None
     try:
         yield
     finally:
-        if isinstance(connection, AnsweringConnection):
+        if isinstance(connection, TimeLimitedConnection):
             del connection.answer_timeout_s
         with database.cursor() as cursor:
             cursor.execute("RESET statement_timeout")
