@@ -13,7 +13,7 @@ from billing.redis.connection import connection
 from gateway import forgetting, price_sources, refusals
 from gateway.alerts import delivery as alert_delivery
 from gateway.payments import recharging
-from providers.task_runs import run_alone, run_in_turn
+from providers.singleton_jobs import run_alone, run_in_turn
 
 RECORD = "gateway.tasks.record_refusals"
 RECHARGE = "gateway.tasks.recharge_credit"

@@ -7,7 +7,7 @@ from celery import shared_task
 from billing.redis.connection import connection
 from providers.boards import leaderboards, measurements
 from providers.machines import checks, in_house, lost_calls
-from providers.task_runs import run_alone, run_in_turn
+from providers.singleton_jobs import run_alone, run_in_turn
 
 RUN_S_MAX = 20.0
 RECORD = "providers.tasks.record_measurements"

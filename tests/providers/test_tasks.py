@@ -12,7 +12,7 @@ from gateway.celery import CLOCKWORK
 from providers import tasks
 from providers.boards import leaderboards
 from providers.models import Leaderboard, MeasurementRollup
-from providers.task_runs import run_alone
+from providers.singleton_jobs import run_alone
 from tests.providers.made_offers import attempt, make_offer, post
 
 pytestmark = pytest.mark.django_db(transaction=True)
