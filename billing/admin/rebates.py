@@ -13,7 +13,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 from billing.admin.pages import HistoryAdmin, ServiceAdmin, months
 from billing.admin.units import dollars
 from billing.corrections import rebates
-from billing.corrections.tiers import TIERS_MAX, Tier
+from billing.corrections.volume_tiers import TIERS_MAX, Tier
 from billing.errors import BillingError
 from billing.models import PriceList, RebateScale, VolumeRebate
 from billing.money import pico_from_usd

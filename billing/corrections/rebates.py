@@ -12,8 +12,8 @@ from django.db import transaction
 from django.db.models import Sum
 
 from billing import apart, audit, locks
-from billing.corrections import adjustments, tiers
-from billing.corrections.tiers import Tier, TiersRefused
+from billing.corrections import adjustments, volume_tiers
+from billing.corrections.volume_tiers import Tier, TiersRefused
 from billing.errors import LockTimeout, PriceRefused
 from billing.models import (
     AdjustmentNote,
@@ -52,7 +52,7 @@ def set_scale(
     if from_month.day != 1 or from_month < month_of(now):
         raise PriceRefused("tiers begin with a month, this one or a later one")
     try:
-        tiers.check(scale)
+        volume_tiers.check(scale)
     except TiersRefused as wrong:
         raise PriceRefused(str(wrong)) from wrong
     if any(tier.unit > PPM for tier in scale):
@@ -85,7 +85,7 @@ def month_of(now: datetime) -> date:
 def due_pico(scale: RebateScale, spent_pico: int) -> int:
     """What a month's spending gives back, rounded once, never more than was spent."""
     rows = [Tier(up_to, ppm, bonus * PPM) for up_to, ppm, bonus in scale.tiers]
-    count = tiers.graduated if scale.mode == Mode.GRADUATED else tiers.volume
+    count = volume_tiers.graduated if scale.mode == Mode.GRADUATED else volume_tiers.volume
     return min(half_away(count(spent_pico, rows), PPM), spent_pico) if spent_pico > 0 else 0
 
 

@@ -10,7 +10,7 @@ import redis
 
 from billing.corrections import adjustments, rebates, rerating
 from billing.corrections.rerating import Correction
-from billing.corrections.tiers import Tier
+from billing.corrections.volume_tiers import Tier
 from billing.credit import balances as credit
 from billing.credit import burning
 from billing.errors import InvoiceRefused, PriceRefused

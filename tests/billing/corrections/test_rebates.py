@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
 from billing.corrections import rebates
-from billing.corrections.tiers import Tier
+from billing.corrections.volume_tiers import Tier
 from billing.errors import PriceRefused
 from billing.models import CreditGrant, Entry, PlanAssignment, PriceList, RebateScale, VolumeRebate
 from billing.prices import plans

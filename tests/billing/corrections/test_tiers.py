@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from billing.corrections import tiers
-from billing.corrections.tiers import Tier, TiersRefused
+from billing.corrections import volume_tiers
+from billing.corrections.volume_tiers import Tier, TiersRefused
 from billing.money import cents, half_away
 
 # Amounts in tenths of the unit of money, quantities in tenths, so that 0.5 is a whole number.
@@ -19,7 +19,7 @@ LAGO_VOLUME = (Tier(1_000, 20, 100), Tier(2_000, 10, 0), Tier(None, 5, 500))
     ("quantity", "amount"), [(0, 2), (1, 12), (10, 102), (11, 110), (12, 115), (21, 163)]
 )
 def test_lago_s_graduated_tiers(quantity: int, amount: int) -> None:
-    assert tiers.graduated(quantity * 10, LAGO_GRADUATED) == amount * 10
+    assert volume_tiers.graduated(quantity * 10, LAGO_GRADUATED) == amount * 10
 
 
 @pytest.mark.parametrize(
@@ -29,22 +29,22 @@ def test_lago_s_graduated_tiers(quantity: int, amount: int) -> None:
 )  # fmt: skip
 def test_lago_s_volume_tiers(tenths: int, hundredths: int) -> None:
     scaled = [Tier(t.up_to, t.unit, t.flat * 10) for t in LAGO_VOLUME]
-    assert tiers.volume(tenths, scaled) == hundredths
+    assert volume_tiers.volume(tenths, scaled) == hundredths
 
 
 def test_openmeter_s_deltas_are_the_difference_of_two_totals() -> None:
     ten_each = (Tier(None, 10),)
-    assert tiers.graduated(8, ten_each) - tiers.graduated(5, ten_each) == 3 * 10
+    assert volume_tiers.graduated(8, ten_each) - volume_tiers.graduated(5, ten_each) == 3 * 10
     by_volume = (Tier(15, 10), Tier(None, 5))
-    assert (tiers.volume(15, by_volume), tiers.volume(16, by_volume)) == (150, 80)
+    assert (volume_tiers.volume(15, by_volume), volume_tiers.volume(16, by_volume)) == (150, 80)
 
 
 @pytest.mark.parametrize(
     ("count", "units", "dollars"),
     [
-        (tiers.graduated, (10, 8, 5), 107),
-        (tiers.graduated, (100, 50, 10), 600),
-        (tiers.volume, (100, 50, 10), 150),
+        (volume_tiers.graduated, (10, 8, 5), 107),
+        (volume_tiers.graduated, (100, 50, 10), 600),
+        (volume_tiers.volume, (100, 50, 10), 150),
     ],
 )
 def test_fifteen_thousand_units_over_three_tiers(
@@ -98,7 +98,7 @@ def test_four_seats_at_59_99() -> None:
 )
 def test_tiers_that_make_no_sense_are_refused(scale: tuple[Tier, ...]) -> None:
     with pytest.raises(TiersRefused):
-        tiers.check(scale)
+        volume_tiers.check(scale)
 
 
 ends = st.lists(st.integers(1, 10**6), max_size=5, unique=True).map(sorted)
@@ -109,6 +109,13 @@ def test_one_price_in_every_tier_is_that_price(
     upper: list[int], quantity: int, unit: int, more: int
 ) -> None:
     scale = [*(Tier(end, unit) for end in upper), Tier(None, unit)]
-    tiers.check(scale)
-    assert tiers.graduated(quantity, scale) == tiers.volume(quantity, scale) == quantity * unit
-    assert tiers.graduated(quantity + more, scale) - tiers.graduated(quantity, scale) == more * unit
+    volume_tiers.check(scale)
+    assert (
+        volume_tiers.graduated(quantity, scale)
+        == volume_tiers.volume(quantity, scale)
+        == quantity * unit
+    )
+    assert (
+        volume_tiers.graduated(quantity + more, scale) - volume_tiers.graduated(quantity, scale)
+        == more * unit
+    )

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from billing.corrections import rebates
-from billing.corrections.tiers import Tier
+from billing.corrections.volume_tiers import Tier
 from billing.invoicing import focus, periods
 from billing.limits import quotas
 from billing.models import Invoice, PriceList, PriceVersion, Tenant
