@@ -18,7 +18,7 @@ from gateway.routing.breaker import Breaker
 from gateway.routing.policies import PolicyView, Scoring, Speeds
 from gateway.routing.rejections import Rejection
 from providers.chat import FETCHES, Candidate, ChatRequest, OfferView
-from providers.wires import registry, tiers
+from providers.wires import registry, service_tiers
 
 TIER_NAMES = ("default", "flex", "priority", "batch")
 SUPPLIERS = (COST_PRICES,)
@@ -261,7 +261,7 @@ def _check_able(question: _Question, offer: OfferView) -> None:
         raise _Rejected("context_unknown", f"{what} has no bound in a context of unknown length")
     if request.service_tier and offer.wire == "anthropic":
         raise _Rejected("no_price", "its API knows no such service tier, so none has a price")
-    if request.service_tier == tiers.BATCH and not offer.in_house:
+    if request.service_tier == service_tiers.BATCH and not offer.in_house:
         raise _Rejected("no_price", "it sells its batch tier through files, not in single calls")
     if not request.needs:
         return
@@ -328,7 +328,7 @@ def _pinned(
     prices = offer.prices_at(price_lists, question.now_ms)
     if len(prices) == 1:
         return prices
-    billable = tiers.BILLABLE[question.request.service_tier]
+    billable = service_tiers.BILLABLE[question.request.service_tier]
     return tuple(price for price in prices if price.service_tier in billable)
 
 

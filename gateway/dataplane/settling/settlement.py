@@ -20,7 +20,7 @@ from gateway.dataplane.settling import counting
 from gateway.dataplane.settling.counting import Counted
 from gateway.routing import explain
 from providers.chat import Held, Receipt
-from providers.wires import tiers
+from providers.wires import service_tiers
 
 LENGTH = "length"
 NO_PRICE = "no price was pinned for the tier that served"
@@ -159,7 +159,7 @@ def _rate(
 
 def _served_tier(exchange: Exchange, attempt: Attempt) -> int:
     """The tier that is billed: the one that served, which need not be the one asked for."""
-    return tiers.served(attempt.reader.served_tier, asked=exchange.request.service_tier)
+    return service_tiers.served(attempt.reader.served_tier, asked=exchange.request.service_tier)
 
 
 def _supplier_pico(exchange: Exchange, attempt: Attempt, usage: CanonicalUsage | None) -> int:

@@ -12,7 +12,7 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import failures, finishes, loose_json, sums, tiers, usage
+from providers.wires import failures, finishes, loose_json, service_tiers, sums, usage
 from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
 from providers.wires.usual import is_usual_anthropic
@@ -96,9 +96,9 @@ class _Reader:
             if value is not None:
                 self._counts[name] = value
         # A fast answer is charged at a multiple, whatever tier is named beside it.
-        speed = tiers.stated(self._counts.get("speed"))
-        tier = tiers.stated(self._counts.get("service_tier"))
-        self.served_tier = tier if speed in ("", tiers.STANDARD) else speed
+        speed = service_tiers.stated(self._counts.get("speed"))
+        tier = service_tiers.stated(self._counts.get("service_tier"))
+        self.served_tier = tier if speed in ("", service_tiers.STANDARD) else speed
 
     def _settle_usage(self) -> None:
         stated, problem = _canonical(self._counts)

@@ -15,7 +15,7 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import NO_CHOICE, Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import failures, finishes, loose_json, sums, tiers, usage
+from providers.wires import failures, finishes, loose_json, service_tiers, sums, usage
 from providers.wires.openai import tool_calls
 from providers.wires.openai.deltas import Delta, spoken
 from providers.wires.openai.tool_calls import Numbering
@@ -244,7 +244,7 @@ class StreamReader(_Reader):
         self._seen.add(choice.index)
         self.upstream_id = self.upstream_id or plain.id
         if plain.service_tier is not None:
-            self.served_tier = tiers.stated(plain.service_tier)
+            self.served_tier = service_tiers.stated(plain.service_tier)
         return [Chunk(event.raw, DIALECT, text, reasoning, None, choice.index)]
 
     def _event(self, event: Event) -> list[Chunk]:
@@ -271,7 +271,7 @@ class StreamReader(_Reader):
         if isinstance(answer.id, str) and not self.upstream_id:
             self.upstream_id = answer.id
         if answer.service_tier is not None:
-            self.served_tier = tiers.stated(answer.service_tier)
+            self.served_tier = service_tiers.stated(answer.service_tier)
         has_usage = self._read_usage(answer.usage)
         data = event.data if is_usual_openai(event.data) else sums.without(event.data)
         raw = event.raw if data is event.data else _framed(data)
@@ -340,7 +340,7 @@ class WholeReader(_Reader):
             self.failure = ProtocolError(f"the answer is not a chat completion: {wrong}")
             return []
         self.upstream_id = answer.id if isinstance(answer.id, str) else ""
-        self.served_tier = tiers.stated(answer.service_tier)
+        self.served_tier = service_tiers.stated(answer.service_tier)
         if not chunks and self.failure is None:
             self.failure = ProtocolError("the answer has no choices")
         self.finished = bool(self._finished)
