@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from workers.server.errors import BadRequest
-from workers.server.tiers import rank
+from workers.server.queue_priorities import rank
 
 MAX_CHOICES = 8
 MAX_LOGIT_BIAS = 1024

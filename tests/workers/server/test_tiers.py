@@ -12,8 +12,8 @@ from workers.server.calls import CallBuilder, SamplingDefaults
 from workers.server.chat_request import ChatRequest
 from workers.server.errors import BadRequest
 from workers.server.protocol import decode
+from workers.server.queue_priorities import TIERS
 from workers.server.text_request import EmbeddingRequest
-from workers.server.tiers import TIERS
 
 WAITING = 20
 
