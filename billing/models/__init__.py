@@ -1,7 +1,7 @@
 """Billing's tables, one file per concept; import them from here."""
 
+from billing.models.alerts import AlertChannel, AlertDelivery, BudgetAlert
 from billing.models.audit_entries import AuditEntry
-from billing.models.budget_alerts import AlertChannel, AlertDelivery, BudgetAlert
 from billing.models.call_profiles import CallCount, CallMark, CallProfile
 from billing.models.claims import Claim
 from billing.models.credit_alerts import CreditAlert, CreditThreshold
