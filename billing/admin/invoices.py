@@ -29,7 +29,7 @@ from billing.admin.units import dollars
 from billing.credit import tax
 from billing.dollar_field import DollarField
 from billing.errors import BillingError
-from billing.invoicing import documents, runs, settling
+from billing.invoicing import documents, receivables, runs
 from billing.models import BillingProfile, CreditNote, Invoice, Payment, Payout, Tenant
 from billing.money import PICO_PER_CENT
 
@@ -96,7 +96,7 @@ class InvoiceAdmin(HistoryAdmin):
         return cents_shown(invoice.total_cents)
 
     def ask_once(self, rows: Sequence[Any]) -> None:
-        left = settling.open_of_each(rows)
+        left = receivables.open_of_each(rows)
         for invoice in rows:
             invoice.open_cents = left[invoice.pk].total_cents
 
@@ -210,7 +210,7 @@ class InvoiceAdmin(HistoryAdmin):
         if wanted == "finalise":
             done = f"{self._finalise(request, invoice).number} is issued."
         elif wanted == "pay":
-            settling.record_payment(
+            receivables.record_payment(
                 invoice_id=invoice.pk,
                 amount_cents=int(asked["amount_usd"] * 100),
                 reference=asked["reference"],
@@ -220,7 +220,7 @@ class InvoiceAdmin(HistoryAdmin):
             )
             done = "The payment is booked, and its net part is credit again."
         elif wanted == "credit":
-            note = settling.issue_credit_note(
+            note = receivables.issue_credit_note(
                 invoice_id=invoice.pk,
                 net_cents=int(asked["net_usd"] * 100),
                 reason=asked["reason"],
@@ -245,7 +245,7 @@ class InvoiceAdmin(HistoryAdmin):
             "lines": invoice.lines.all().order_by("position")[:LINES_SHOWN_MAX],
             "payments": invoice.payments.order_by("pk"),
             "credit_notes": invoice.credit_notes.order_by("pk"),
-            "open_cents": settling.open_cents(invoice),
+            "open_cents": receivables.open_cents(invoice),
             "profile": BillingProfile.objects.filter(tenant=invoice.tenant).first(),
             "forms": {name: bound.get(name) or made() for name, made in FORMS.items()},
             "may_write": self.has_write_permission(request),

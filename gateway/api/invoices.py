@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.corrections import adjustments
-from billing.invoicing import settling
+from billing.invoicing import receivables
 from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
 from gateway.api import pages
 from gateway.api.base import TenantView
@@ -143,7 +143,7 @@ def _invoice(invoice: Invoice) -> dict[str, Any]:
         "covered_untaxed": _sum(invoice.untaxed_cents),
         "tax": _sum(invoice.tax_cents),
         "total": _sum(invoice.total_cents),
-        "open": _sum(settling.open_cents(invoice)),
+        "open": _sum(receivables.open_cents(invoice)),
     }
 
 

@@ -13,7 +13,7 @@ from django.db.models import Sum
 
 from billing.books import ledger
 from billing.books.ledger import AccountKey, Kind
-from billing.invoicing import coverage, focus, settling
+from billing.invoicing import coverage, focus, receivables
 from billing.models import (
     AdjustmentNote,
     CreditGrant,
@@ -99,7 +99,7 @@ def assert_documents_are_the_ledger(books: Books) -> None:
 
 def assert_accounts_are_what_documents_say(books: Books) -> None:
     """What is owed of tax, and what of credit, is what the documents leave open."""
-    open_of = [settling.open_of(invoice) for invoice in issued(books)]
+    open_of = [receivables.open_of(invoice) for invoice in issued(books)]
     receivable = books.account(Kind.RECEIVABLE, tenant=True)
     assert receivable == sum(each.tax_cents for each in open_of) * PICO_PER_CENT
     used = UsageEvent.objects.filter(tenant=books.tenant).aggregate(t=Sum("tenant_cost_pico"))["t"]

@@ -14,7 +14,7 @@ from billing.corrections.volume_tiers import Tier
 from billing.credit import balances as credit
 from billing.credit import burning
 from billing.errors import InvoiceRefused, PriceRefused
-from billing.invoicing import documents, periods, runs, settling
+from billing.invoicing import documents, periods, receivables, runs
 from billing.limits import quotas
 from billing.models import (
     BillingProfile,
@@ -292,9 +292,9 @@ class House:
 
     def _settle_invoice(self, invoice: Invoice, now: datetime) -> None:
         for part in range(self.random.randrange(0, 3)):
-            still_open = settling.open_cents(invoice)
+            still_open = receivables.open_cents(invoice)
             if still_open:
-                settling.record_payment(
+                receivables.record_payment(
                     invoice_id=invoice.pk,
                     amount_cents=self.random.randrange(1, still_open + 1) if part else still_open,
                     reference=f"bank-{invoice.pk}-{part}",
@@ -303,7 +303,7 @@ class House:
                     now=now,
                 )
         if invoice.subtotal_cents > 0 and self.random.random() < 0.2:
-            settling.issue_credit_note(
+            receivables.issue_credit_note(
                 invoice_id=invoice.pk,
                 net_cents=self.random.randrange(1, invoice.subtotal_cents + 1),
                 reason="slow week",

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from billing.credit import balances as credit
-from billing.invoicing import documents, periods, settling
+from billing.invoicing import documents, periods, receivables
 from billing.limits import budget_alerts, quotas
 from billing.limits.quotas import Cap
 from billing.models import AlertChannel, BillingProfile, ScopeKind, TopUp
@@ -117,7 +117,7 @@ def _documents(person: Person) -> dict[str, str]:
         now=now,
     )
     invoice = documents.finalise(invoice_id=drafted.pk, seller=SELLER, actor="ada", now=now)
-    note = settling.issue_credit_note(
+    note = receivables.issue_credit_note(
         invoice_id=invoice.pk, net_cents=1, reason="slow", created_by="ada", now=now
     )
     topup = topups.start(tenant=tenant, net_cents=2_000, created_by="ada", now=now)

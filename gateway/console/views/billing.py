@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 
 from billing.credit import balances as credit
 from billing.errors import InvoiceRefused
-from billing.invoicing import focus, pdf, settling
+from billing.invoicing import focus, pdf, receivables
 from billing.models import AdjustmentNote, CreditNote, Invoice, Receipt, Recharge, Refund, TopUp
 from billing.money import usd
 from billing.prices import plans
@@ -50,7 +50,7 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
         .exclude(state=Invoice.State.DRAFT)
         .order_by("-period_start", "-pk")[:SHOWN_MAX]
     )
-    left = settling.open_of_each(found)
+    left = receivables.open_of_each(found)
     recharge = Recharge.objects.filter(tenant=tenant).first()
     month = month_asked(request)
     context = {

@@ -13,7 +13,7 @@ from billing.corrections.adjustments import Cause
 from billing.credit import balances as credit
 from billing.credit import tax
 from billing.errors import CreditRefused, InvoiceRefused
-from billing.invoicing import coverage, focus, pdf, settling, untaxed
+from billing.invoicing import coverage, focus, pdf, receivables, untaxed
 from billing.models import (
     AdjustmentNote,
     AlertChannel,
@@ -235,11 +235,11 @@ def test_whatever_is_paid_before_a_credit_note_no_tax_is_stranded(
     office.pay(invoice, paid)
     # when
     office.credit_note(invoice, credited)
-    left = settling.open_cents(invoice)
+    left = receivables.open_cents(invoice)
     if left:
         office.pay(invoice, left, "bank-2")
     # then
-    assert settling.open_cents(invoice) == 0
+    assert receivables.open_cents(invoice) == 0
     assert account(office, Kind.RECEIVABLE) == 0
     net, owed = invoice.credit_notes.get().net_cents, invoice.credit_notes.get().tax_cents
     assert account(office, Kind.TAX_PAYABLE) == -(200 - owed) * PICO_PER_CENT

@@ -11,7 +11,7 @@ from billing.credit import balances as credit
 from billing.errors import FindingRefused
 from billing.integrity import findings, invariants, row_seals, sealing
 from billing.integrity.row_kinds import KINDS
-from billing.invoicing import documents, periods, settling
+from billing.invoicing import documents, periods, receivables
 from billing.models import (
     AuditEntry,
     BillingProfile,
@@ -51,7 +51,7 @@ def sealed(books: Books) -> Books:
     march = periods.month(2026, 3, "UTC")
     draft = documents.draft(tenant=tenant, period=march, created_by="ada", now=NOW)
     invoice = documents.finalise(invoice_id=draft.pk, seller=SELLER, actor="ada", now=NOW)
-    settling.record_payment(
+    receivables.record_payment(
         invoice_id=invoice.pk,
         amount_cents=100,
         reference="bank-1",
@@ -59,7 +59,7 @@ def sealed(books: Books) -> Books:
         created_by="ada",
         now=NOW,
     )
-    settling.issue_credit_note(
+    receivables.issue_credit_note(
         invoice_id=invoice.pk, net_cents=10, reason="slow week", created_by="ada", now=NOW
     )
     checked(books)

@@ -9,7 +9,7 @@ from django.db import DatabaseError, transaction
 from billing.books.ledger import Kind
 from billing.credit import balances as credit
 from billing.errors import InvoiceRefused
-from billing.invoicing import documents, periods, settling
+from billing.invoicing import documents, periods, receivables
 from billing.invoicing.periods import Period
 from billing.models import (
     BillingProfile,
@@ -52,7 +52,7 @@ class Office:
         return self.finalise(self.draft(period, now), now)
 
     def pay(self, invoice: Invoice, cents: int, reference: str = "bank-1") -> Payment:
-        return settling.record_payment(
+        return receivables.record_payment(
             invoice_id=invoice.pk,
             amount_cents=cents,
             reference=reference,
@@ -62,7 +62,7 @@ class Office:
         )
 
     def credit_note(self, invoice: Invoice, cents: int) -> CreditNote:
-        return settling.issue_credit_note(
+        return receivables.issue_credit_note(
             invoice_id=invoice.pk,
             net_cents=cents,
             reason="slow week",
@@ -136,7 +136,7 @@ def test_a_paid_invoice_leaves_the_account_as_if_nothing_had_been_owed(office: O
     office.pay(invoice, 300, "first")
     office.pay(invoice, invoice.total_cents - 300, "second")
     # then
-    assert settling.open_cents(invoice) == 0
+    assert receivables.open_cents(invoice) == 0
     assert account(office, Kind.TENANT_CREDIT) == 0
     assert account(office, Kind.RECEIVABLE) == 0
     assert account(office, Kind.TAX_PAYABLE) == -invoice.tax_cents * PICO_PER_CENT
@@ -254,7 +254,7 @@ def test_a_credit_note_gives_credit_and_takes_tax_back(office: Office) -> None:
     note = office.credit_note(invoice, 333)
     # then
     assert (note.number, note.net_cents, note.tax_cents) == ("CN-2026-000001", 333, 67)
-    assert settling.open_cents(invoice) == 1_200 - 400
+    assert receivables.open_cents(invoice) == 1_200 - 400
     assert account(office, Kind.TENANT_CREDIT) == 10 * USD - 333 * PICO_PER_CENT
     assert account(office, Kind.RECEIVABLE) == (200 - 67) * PICO_PER_CENT
     office.pay(invoice, 800)

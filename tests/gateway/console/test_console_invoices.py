@@ -8,7 +8,7 @@ import redis
 from django.test import Client
 from django.utils import timezone
 
-from billing.invoicing import documents, periods, settling
+from billing.invoicing import documents, periods, receivables
 from billing.models import AdjustmentNote, BillingProfile, CreditNote, Invoice, Payment, Tenant
 from gateway.models import Member
 from tests.gateway.console_rows import offer, served
@@ -78,7 +78,7 @@ def test_a_payment_and_a_credit_note_are_booked_from_the_page(
     # then
     assert Payment.objects.get().amount_cents == 120
     assert CreditNote.objects.get().net_cents == 50
-    assert settling.open_cents(invoice) == invoice.total_cents - 120 - 60
+    assert receivables.open_cents(invoice) == invoice.total_cents - 120 - 60
 
 
 def test_a_tenant_reads_its_invoices_and_nobody_else_s(
