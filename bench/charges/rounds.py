@@ -21,7 +21,7 @@ from gateway.clocks.stopwatch import Stopwatch, SystemClock
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.exchange import Attempt, Exchange, Hold
 from gateway.dataplane.inbound.request_id import new_request_id
-from gateway.dataplane.settling import counting, settlement
+from gateway.dataplane.settling import charges, counting
 from gateway.dataplane.surfaces import openai_chat
 from gateway.estimates.ratios import Ratios
 from gateway.routing import bounds
@@ -132,7 +132,7 @@ def _charged(ratios: Ratios, text: Counted, *, tenant: int, end: str, first: boo
     attempt.outcome = "ok" if is_whole else end
     attempt.reader.finished = is_whole
     attempt.reader.usage_problem = "negative input_tokens" if end == "held" else ""
-    charge = settlement.charge_of(exchange, attempt)
+    charge = charges.charge_of(exchange, attempt)
     usage = CanonicalUsage(input_tokens=text.prompt_tokens, output_tokens=shown)
     return Row(
         kind=text.kind,

@@ -22,8 +22,8 @@ from gateway.dataplane import unserved
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.exchange import Exchange, Hold
 from gateway.dataplane.redis.pipe import RedisAway, RedisPipe
-from gateway.dataplane.settling import settlement
-from gateway.dataplane.settling.settlement import Charge
+from gateway.dataplane.settling import charges
+from gateway.dataplane.settling.charges import Charge
 from gateway.dataplane.settling.settler import Settler
 from gateway.dataplane.snapshots.snapshot import Snapshots
 from gateway.errors import (
@@ -183,7 +183,7 @@ async def _place_once(
 
 def _hold_request(exchange: Exchange) -> HoldRequest:
     principal = exchange.principal
-    unknown = settlement.event_of(
+    unknown = charges.event_of(
         exchange, exchange.last, Charge(), now_ms=exchange.started_ms, template=True
     )
     return HoldRequest(

@@ -12,7 +12,7 @@ from billing.prices import versions as prices
 from billing.prices.spans import lists_at
 from billing.usage import CanonicalUsage
 from gateway.dataplane.auth import Principal
-from gateway.dataplane.settling import settlement
+from gateway.dataplane.settling import charges
 from gateway.dataplane.snapshots.loader import DatabaseSource
 from gateway.dataplane.snapshots.snapshot import Snapshot
 from gateway.models import ApiKey
@@ -110,7 +110,7 @@ def test_the_charge_is_the_plan_s_and_the_supplier_s_bill_its_own(tenant: Tenant
     )
     ended.candidate = found
     # when
-    charge = settlement.charge_of(settling.exchange(ended), ended)
+    charge = charges.charge_of(settling.exchange(ended), ended)
     # then
     version = PriceVersion.objects.get(pk=charge.price)
     assert version.price_list == plans.of(tenant, NOW)

@@ -17,7 +17,7 @@ from billing.registers import shard_of
 from gateway.clocks.stopwatch import Clock
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.redis.pipe import RedisPipe
-from gateway.dataplane.settling import settlement
+from gateway.dataplane.settling import charges
 from gateway.dataplane.snapshots.snapshot import Snapshots
 
 logger = logging.getLogger(__name__)
@@ -91,11 +91,9 @@ class Leases:
     def _call(self, exchange: Exchange) -> holds.Call:
         now_ms = self._clock.now_ms()
         current = exchange.last
-        charge = settlement.charge_of(exchange, current)
+        charge = charges.charge_of(exchange, current)
         finished = [
-            settlement.event_of(
-                exchange, attempt, settlement.charge_of(exchange, attempt), now_ms=now_ms
-            )
+            charges.event_of(exchange, attempt, charges.charge_of(exchange, attempt), now_ms=now_ms)
             for attempt in exchange.attempts[:-1]
         ]
         tenant = exchange.principal.tenant_id
@@ -105,7 +103,7 @@ class Leases:
             now_ms=now_ms,
             lease_until_ms=now_ms + holds.LEASE_MS,
             so_far=SettledAttempt(
-                settlement.event_of(exchange, current, charge, now_ms=now_ms),
+                charges.event_of(exchange, current, charge, now_ms=now_ms),
                 charge.tenant_pico // 1000,
                 exchange.hold.not_in(current.candidate),
             ),

@@ -20,7 +20,7 @@ from billing.registers import shard_of
 from gateway.clocks.stopwatch import Clock
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.redis.pipe import NO_ANSWER, RedisAway, RedisPipe
-from gateway.dataplane.settling import counting, settlement
+from gateway.dataplane.settling import charges, counting
 from gateway.dataplane.settling.spool import Spool, SpoolFull, Verdict
 from gateway.dataplane.snapshots.snapshot import Snapshots
 from providers.chat import Receipt
@@ -76,10 +76,10 @@ class Settler:
     async def settle(self, exchange: Exchange) -> Receipt:
         """Book every attempt; returns what the caller is told."""
         now_ms = self._clock.now_ms()
-        charges = [settlement.charge_of(exchange, attempt) for attempt in exchange.attempts]
+        charges = [charges.charge_of(exchange, attempt) for attempt in exchange.attempts]
         counting.teach(exchange)
         events = [
-            (settlement.event_of(exchange, attempt, charge, now_ms=now_ms), charge.charge_nano)
+            (charges.event_of(exchange, attempt, charge, now_ms=now_ms), charge.charge_nano)
             for attempt, charge in zip(exchange.attempts, charges, strict=True)
         ]
         usage = charges[-1].usage
@@ -99,7 +99,7 @@ class Settler:
             else [],
         )
         settled = await self._surely(record)
-        return settlement.receipt_of(exchange, exchange.last, charges[-1], settled)
+        return charges.receipt_of(exchange, exchange.last, charges[-1], settled)
 
     async def void(self, exchange: Exchange) -> None:
         """Release a hold of which nothing was dispatched, or which may not even exist."""

@@ -14,8 +14,8 @@ from gateway.clocks.stopwatch import Stopwatch
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.exchange import Attempt, Exchange, Hold, Tally
 from gateway.dataplane.inbound.request_id import new_request_id
-from gateway.dataplane.settling import settlement
-from gateway.dataplane.settling.settlement import Charge
+from gateway.dataplane.settling import charges
+from gateway.dataplane.settling.charges import Charge
 from gateway.routing.policies import PolicyView
 from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest, Chunk, Held, OfferView
@@ -214,7 +214,7 @@ def test_the_tenant_pays_for_what_was_delivered(
     ended: Attempt, tokens: tuple[int, int], source: str, tenant_pico: int
 ) -> None:
     # given / when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then
     assert charge.usage is not None
     assert (charge.usage.input_tokens, charge.usage.output_tokens) == tokens
@@ -234,7 +234,7 @@ def test_the_tenant_pays_for_what_was_delivered(
 )
 def test_nobody_pays_where_the_upstream_delivered_nothing(ended: Attempt) -> None:
     # given / when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then
     assert (charge.tenant_pico, charge.charge_nano, charge.billable) == (0, 0, False)
 
@@ -243,7 +243,7 @@ def test_a_failed_attempt_keeps_its_supplier_cost() -> None:
     # given: a stream that broke before anything was shown, counted all the same
     ended = attempt("upstream_error", usage=FULL, finished=True, read=16, failure=CUT)
     # when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then
     assert (charge.tenant_pico, charge.supplier_pico) == (0, FULL_PICO)
 
@@ -252,7 +252,7 @@ def test_what_was_drained_is_our_cost_and_not_the_tenant_s() -> None:
     # given
     ended = attempt("client_cancelled", usage=FULL, finished=True, shown=40, read=160)
     # when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then
     assert charge.supplier_pico == FULL_PICO > charge.tenant_pico
 
@@ -261,7 +261,7 @@ def test_an_estimate_never_passes_the_bounds_of_the_hold() -> None:
     # given: far more text than the output bound allows
     ended = attempt("client_cancelled", shown=100_000, read=100_000)
     # when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then
     assert charge.usage is not None
     assert charge.usage.output_tokens == CANDIDATE.output_bound
@@ -272,7 +272,7 @@ def test_a_unit_without_a_price_keeps_the_most_it_can_cost_until_somebody_decide
     usage = CanonicalUsage(input_tokens=5, output_tokens=5, input_audio_tokens=2)
     ended = attempt("ok", usage=usage, finished=True, shown=10, read=10)
     # when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then: what this offer can cost, not what the dearest fallback could
     assert (charge.price, charge.tenant_pico, charge.charge_nano) == (None, 0, 1_600_000)
     assert (charge.billable, charge.problem) == (True, "audio input has no price at this sku")
@@ -284,9 +284,9 @@ def test_counts_that_are_none_are_held_and_the_receipt_says_how_much_and_why() -
     ended.reader.usage_problem = "negative input_tokens"
     asked = exchange(ended)
     # when
-    charge = settlement.charge_of(asked, ended)
-    receipt = settlement.receipt_of(asked, ended, charge, None)
-    event = events.decode(settlement.event_of(asked, ended, charge, now_ms=NOON_MS))
+    charge = charges.charge_of(asked, ended)
+    receipt = charges.receipt_of(asked, ended, charge, None)
+    event = events.decode(charges.event_of(asked, ended, charge, now_ms=NOON_MS))
     # then
     due_pico = PROMPT_TOKENS * 2_000_000 + 4 * 8_000_000
     assert (receipt.cost_pico, receipt.usage_source) == (0, "none")
@@ -321,15 +321,15 @@ def test_a_claim_beyond_what_was_asked_costs_its_tenant_the_estimate_and_is_owed
     ended = attempt(outcome, usage=claimed, finished=True, shown=16, read=16)
     asked = exchange(ended)
     # when
-    charge = settlement.charge_of(asked, ended)
-    receipt = settlement.receipt_of(asked, ended, charge, None)
+    charge = charges.charge_of(asked, ended)
+    receipt = charges.receipt_of(asked, ended, charge, None)
     # then
     assert charge.usage == CanonicalUsage(input_tokens=PROMPT_TOKENS, output_tokens=4)
     assert charge.tenant_pico == PROMPT_TOKENS * 2_000_000 + 4 * 8_000_000
     assert (charge.supplier_pico, charge.problem) == (0, problem)
     assert charge.claimed is not None
     assert charge.claimed.output_tokens == min(claimed.output_tokens, 2**63 - 1)
-    assert events.decode(settlement.event_of(asked, ended, charge, now_ms=1)).claimed is not None
+    assert events.decode(charges.event_of(asked, ended, charge, now_ms=1)).claimed is not None
     assert (receipt.cost_pico, receipt.held) == (charge.tenant_pico, None)
 
 
@@ -338,7 +338,7 @@ def test_a_failed_attempt_that_claims_too_much_is_owed_nothing_either() -> None:
     claimed = CanonicalUsage(input_tokens=50, output_tokens=10**10)
     ended = attempt("upstream_error", usage=claimed, read=16, failure=CUT)
     # when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then
     assert (charge.tenant_pico, charge.supplier_pico, charge.billable) == (0, 0, False)
     assert charge.claimed == claimed
@@ -350,7 +350,7 @@ def test_what_a_server_had_counted_when_a_chunk_was_shown_is_charged() -> None:
     so_far = CanonicalUsage(input_tokens=38, cache_read_tokens=16, output_tokens=7)
     ended.show(Chunk(b"", text="x" * 90, usage=so_far))
     # when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then
     assert (charge.usage, charge.source) == (so_far, "provider")
     assert charge.tenant_pico == 22 * 2_000_000 + 16 * 500_000 + 7 * 8_000_000
@@ -362,7 +362,7 @@ def test_a_count_that_is_behind_what_was_shown_is_none_of_the_output() -> None:
     ended.show(Chunk(b"", text="word", usage=CanonicalUsage(input_tokens=38, output_tokens=1)))
     ended.show(Chunk(b"", text="x" * 76))
     # when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then
     assert charge.usage == CanonicalUsage(input_tokens=38, output_tokens=20)
     assert charge.source == "bytes"
@@ -372,9 +372,9 @@ def test_the_client_is_told_what_is_debited_and_never_more_than_the_hold() -> No
     # given: Redis took less than it was asked to
     ended = attempt("ok", usage=FULL, finished=True, shown=10, read=10)
     asked = exchange(ended)
-    charge = settlement.charge_of(asked, ended)
+    charge = charges.charge_of(asked, ended)
     # when
-    receipt = settlement.receipt_of(asked, ended, charge, Settled(7, 383, True, 0))
+    receipt = charges.receipt_of(asked, ended, charge, Settled(7, 383, True, 0))
     # then
     assert (charge.tenant_pico, receipt.cost_pico) == (FULL_PICO, 7_000)
 
@@ -383,9 +383,9 @@ def test_the_event_says_all_that_the_drain_needs() -> None:
     # given
     ended = attempt("ok", usage=FULL, finished=True, shown=160, read=160)
     asked = exchange(ended)
-    charge = settlement.charge_of(asked, ended)
+    charge = charges.charge_of(asked, ended)
     # when
-    event = events.decode(settlement.event_of(asked, ended, charge, now_ms=NOON_MS + 5))
+    event = events.decode(charges.event_of(asked, ended, charge, now_ms=NOON_MS + 5))
     # then
     assert (event.tenant, event.key, event.team, event.attempt) == (71, 5, 9, 1)
     assert (event.sku, event.price, event.prices) == ("acme/fox", 7, (7,))
@@ -399,7 +399,7 @@ def test_the_template_of_a_hold_is_an_unknown_attempt_that_costs_nothing() -> No
     ended = attempt("")
     # when
     event = events.decode(
-        settlement.event_of(exchange(ended), ended, Charge(), now_ms=NOON_MS, template=True)
+        charges.event_of(exchange(ended), ended, Charge(), now_ms=NOON_MS, template=True)
     )
     # then
     assert (event.outcome, event.billable, event.tenant_cost_pico) == ("unknown", False, 0)
@@ -412,7 +412,7 @@ def test_who_leaves_early_pays_the_prompt_as_the_provider_counted_it() -> None:
         input_tokens=50, cache_read_tokens=20, output_tokens=0
     )
     # when
-    charge = settlement.charge_of(exchange(ended), ended)
+    charge = charges.charge_of(exchange(ended), ended)
     # then
     assert charge.tenant_pico == 30 * 2_000_000 + 20 * 500_000 + 11 * 8_000_000
     assert charge.source == "bytes"
@@ -439,8 +439,8 @@ def served(tier: str, *, asked: int, prices: tuple[Price, ...]) -> tuple[Charge,
     ended.reader.served_tier = tier
     made = exchange(ended)
     made.request = replace(REQUEST, service_tier=asked)
-    charge = settlement.charge_of(made, ended)
-    return charge, events.decode(settlement.event_of(made, ended, charge, now_ms=NOON_MS))
+    charge = charges.charge_of(made, ended)
+    return charge, events.decode(charges.event_of(made, ended, charge, now_ms=NOON_MS))
 
 
 @pytest.mark.parametrize(
