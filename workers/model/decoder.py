@@ -18,9 +18,9 @@ from torch import Tensor
 from workers.cache.attention import Bucket, attend
 from workers.cache.kv import KVCache
 from workers.cache.paged import Kernel, Paged, gathered
+from workers.model.attention_heads import Attend, GroupedHeads, LatentHeads, Step
 from workers.model.experts import ExpertUse, SparseMLP
 from workers.model.families import ModelConfig, read_config
-from workers.model.heads import Attend, GroupedHeads, LatentHeads, Step
 from workers.model.mlp import ReluMLP, read_gated_mlp
 from workers.model.rotary import rotations
 from workers.model.sampler import TORCH_SOFTMAX, Peak, Softmax, find_peaks

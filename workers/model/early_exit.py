@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from workers.cache.kv import KVCache
+from workers.model.attention_heads import GroupedHeads
 from workers.model.decoder import Batch, BuildModel, Model
 from workers.model.families import ModelConfig, UnsupportedModel
-from workers.model.heads import GroupedHeads
 from workers.weights.checkpoint import ReadWeights
 
 

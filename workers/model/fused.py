@@ -14,9 +14,9 @@ from torch import Tensor
 from workers.cache.kv import KVCache
 from workers.kernels import library
 from workers.kernels.library import Kernels
+from workers.model.attention_heads import GroupedHeads
 from workers.model.decoder import Batch, Layer, Model, RMSNorm
 from workers.model.families import ModelConfig
-from workers.model.heads import GroupedHeads
 from workers.model.mlp import GatedMLP
 from workers.model.sampler import Peak, Softmax
 from workers.weights.checkpoint import ReadWeights
