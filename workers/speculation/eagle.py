@@ -17,7 +17,7 @@ from workers.model.batch import Part, build_batch
 from workers.model.decoder import Model
 from workers.model.families import ModelConfig
 from workers.speculation.certainty import best_guesses
-from workers.speculation.heads import (
+from workers.speculation.draft_heads import (
     EAGLE_HEAD_DIM,
     NORM_EPS,
     EagleHead,

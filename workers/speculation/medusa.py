@@ -7,7 +7,7 @@ from torch import Tensor
 
 from workers.model.decoder import Model
 from workers.speculation.certainty import best_guesses
-from workers.speculation.heads import MedusaHead, TrainedHead
+from workers.speculation.draft_heads import MedusaHead, TrainedHead
 from workers.speculation.protocol import Ask, Draft, Evidence
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from workers.cache.kv import KVCache
 from workers.config import DEFAULT_EAGLE, LOOKUPS, EngineConfig
 from workers.model.decoder import Model, load_model
+from workers.speculation.draft_heads import HeadKind, TrainedHead, UnusableHead, load_head
 from workers.speculation.eagle import EagleProposer
-from workers.speculation.heads import HeadKind, TrainedHead, UnusableHead, load_head
 from workers.speculation.medusa import MedusaProposer
 from workers.speculation.model_draft import DraftModelProposer, SelfDraftProposer
 from workers.speculation.ngram import NgramProposer

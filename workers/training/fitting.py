@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workers.model.rotary import rotations
-from workers.speculation.heads import EagleHead, Head, MedusaHead, eagle_rope
+from workers.speculation.draft_heads import EagleHead, Head, MedusaHead, eagle_rope
 from workers.training.corpus import Dialogue
 
 HELD_OUT_EVERY = 16

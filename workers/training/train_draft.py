@@ -26,7 +26,7 @@ from torch import Tensor
 from workers.config import DEFAULT_MODEL_DIR, EngineConfig, Quantisation
 from workers.engine.engine import Engine
 from workers.model.decoder import Model, load_model
-from workers.speculation.heads import (
+from workers.speculation.draft_heads import (
     DEPTH_MAX,
     HeadShape,
     TrainedHead,

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from bench.engine.prompts import ARTICLE
 from bench.engine.wire import Settings
 from workers.config import DEFAULT_EAGLE, DEFAULT_PHRASES
-from workers.speculation.heads import (
+from workers.speculation.draft_heads import (
     HeadKind,
     HeadShape,
     TrainedHead,

@@ -11,8 +11,7 @@ from workers.config import EngineConfig
 from workers.engine.engine import Engine
 from workers.engine.sequence import FinishReason
 from workers.model.decoder import load_model
-from workers.speculation.eagle import UNREAD_MAX, EagleProposer
-from workers.speculation.heads import (
+from workers.speculation.draft_heads import (
     HeadKind,
     HeadShape,
     TrainedHead,
@@ -21,6 +20,7 @@ from workers.speculation.heads import (
     new_head,
     save_head,
 )
+from workers.speculation.eagle import UNREAD_MAX, EagleProposer
 from workers.speculation.phrases import count_phrases, save_phrases
 from workers.speculation.proposers import SpeculationRefused
 from workers.speculation.protocol import Ask, Draft

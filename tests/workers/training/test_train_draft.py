@@ -6,7 +6,7 @@ import torch
 
 from tests.workers.engines import make_engine
 from workers.model.decoder import load_model
-from workers.speculation.heads import HeadShape, load_head, new_head
+from workers.speculation.draft_heads import HeadShape, load_head, new_head
 from workers.speculation.phrases import ORDER_MAX, count_phrases, load_phrases
 from workers.text.tokenizer import Tokenizer
 from workers.training import train_draft
