@@ -19,7 +19,7 @@ from redis.exceptions import (
 )
 
 from billing.errors import Cold
-from billing.redis import refusals as redis_refusals
+from billing.redis import error_replies as redis_refusals
 from billing.redis.scripts import Call
 
 SOCKET_TIMEOUT_S = 10.0

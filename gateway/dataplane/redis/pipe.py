@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
-from billing.redis import refusals as redis_refusals
+from billing.redis import error_replies as redis_refusals
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from billing.redis import refusals as redis_refusals
+from billing.redis import error_replies as redis_refusals
 from billing.redis import scripts as lua_scripts
 from billing.redis.connection import run, state_of
 from tests.fakes import sick_redis
