@@ -19,7 +19,7 @@ from gateway.dataplane import (
     auth,
     narrowing,
     rate_headers,
-    refusals,
+    refusal_log,
     relay,
     verdicts,
 )
@@ -105,7 +105,7 @@ class Pipeline:
                 ranking = narrower
             raise AssertionError("the last round returns or raises")
         except GatewayError as error:
-            refusals.note(
+            refusal_log.note(
                 self.pipe,
                 principal,
                 error,
@@ -139,7 +139,7 @@ class Pipeline:
             exchange.session_nano = placed.session_nano
             exchange.client.head.append(relay.session_header(placed.session_nano * PICO_PER_NANO))
         if placed.shadows:
-            refusals.note_shadows(self.pipe, exchange, placed.shadows, at_ms=self.clock.now_ms())
+            refusal_log.note_shadows(self.pipe, exchange, placed.shadows, at_ms=self.clock.now_ms())
 
     def rank(self, request: ChatRequest, principal: Principal) -> Ranking:
         """Who may serve, in which order, and why not the others. Pure."""

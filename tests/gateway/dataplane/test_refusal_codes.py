@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from gateway import errors
-from gateway.dataplane import refusals
+from gateway.dataplane import refusal_log
 from gateway.dataplane.surfaces.registry import SURFACES, Surface
 from gateway.routing.rejections import OWN_FAULTS
 from gateway.runtime.places import CLONE
@@ -58,7 +58,7 @@ def spoken() -> set[str]:
         if issubclass(each, of_providers.ProviderError)
     }
     heard = written | own | of_sellers | set(errors.OUTAGES) | set(OWN_FAULTS.values())
-    return heard - {refusals.WOULD_REFUSE}
+    return heard - {refusal_log.WOULD_REFUSE}
 
 
 def documented() -> dict[str, set[int]]:
