@@ -38,7 +38,7 @@ check:
 	@exec .ci/check
 
 lock:
-	@exec $(VENV) -m gateway.runtime.locks
+	@exec $(VENV) -m gateway.runtime.lock_files
 
 # What the lock files bring, as CycloneDX, into dist/.
 sbom:
