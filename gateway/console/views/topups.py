@@ -21,7 +21,7 @@ from gateway.console.billing_forms import RechargeForm, TopUpForm, in_cents
 from gateway.console.pages import render_page
 from gateway.console.views.billing import billing_page
 from gateway.models import Member
-from gateway.payments import messages, processor
+from gateway.payments import processor, stripe_messages
 from gateway.tenants.roles import Action, require
 
 logger = logging.getLogger(__name__)
@@ -87,9 +87,9 @@ def stripe_message(request: HttpRequest) -> HttpResponse:
         raise Http404
     body, now = request.body, timezone.now()
     try:
-        message = messages.read(body, request.headers.get("Stripe-Signature", ""))
+        message = stripe_messages.read(body, request.headers.get("Stripe-Signature", ""))
         outcome = _carry_out(message, body, now)
-    except messages.BadMessage as problem:
+    except stripe_messages.BadMessage as problem:
         return HttpResponse(f"{problem}\n", status=400, content_type="text/plain")
     except CreditRefused as problem:
         return HttpResponse(f"{problem}\n", status=409, content_type="text/plain")
@@ -99,14 +99,14 @@ def stripe_message(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"{outcome}\n", content_type="text/plain")
 
 
-def _carry_out(message: messages.Message, body: bytes, now: datetime) -> str:
+def _carry_out(message: stripe_messages.Message, body: bytes, now: datetime) -> str:
     told = Told(message.event_id, message.kind, body, now)
     try:
-        fact = messages.fact_of(message)
-    except messages.UnreadableMessage as problem:
+        fact = stripe_messages.fact_of(message)
+    except stripe_messages.UnreadableMessage as problem:
         payment_messages.doubt(told, why=str(problem))
         return "noted for a person"
     outcome = payment_messages.receive(told, fact, seller=settings.INVOICE_SELLER)
-    if message.kind in messages.PAGE_PAID:
+    if message.kind in stripe_messages.PAGE_PAID:
         processor.keep_card(message.subject)
     return outcome

@@ -26,8 +26,8 @@ from billing.payments import messages as payment_messages
 from billing.payments import topups
 from billing.payments.messages import Told
 from gateway.alerts import texts as alert_texts
-from gateway.payments import messages
-from gateway.payments.messages import Message
+from gateway.payments import stripe_messages
+from gateway.payments.stripe_messages import Message
 from tests.billing import altering
 from tests.fakes import processor as fakes
 from tests.people import Person
@@ -72,7 +72,7 @@ def tell(raw: Raw, *, event_id: str = "", now: datetime = NOW) -> str:
     made = fakes.event(*raw)
     message = Message(event_id or made["id"], *raw)
     told = Told(message.event_id, message.kind, repr(raw).encode(), now)
-    return payment_messages.receive(told, messages.fact_of(message), seller=SELLER)
+    return payment_messages.receive(told, stripe_messages.fact_of(message), seller=SELLER)
 
 
 def books(person: Person) -> dict[str, int]:

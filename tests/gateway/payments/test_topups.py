@@ -28,8 +28,8 @@ from billing.models import (
 from billing.payments import topups
 from billing.payments.facts import Paid
 from gateway.models import Member
-from gateway.payments import messages as payments
 from gateway.payments import recharging
+from gateway.payments import stripe_messages as payments
 from tests.billing.invoicing.test_invoice_pdf import text_of
 from tests.fakes import processor as fakes
 from tests.fakes.processor import Processor
