@@ -15,7 +15,7 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from billing.admin.audited import AuditedAdmin
-from billing.admin.pages import AsksOnce, ReadOnlyAdmin, ServiceAdmin
+from billing.admin.base_admin import AsksOnce, ReadOnlyAdmin, ServiceAdmin
 from billing.admin.units import dollars
 from billing.models import ProviderBill
 from billing.operations import recount

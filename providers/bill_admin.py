@@ -19,7 +19,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from billing.admin.pages import ReadOnlyAdmin
+from billing.admin.base_admin import ReadOnlyAdmin
 from billing.books import bill_rows, reconciling
 from billing.books.bill_rows import Part
 from billing.books.reconciling import Stated

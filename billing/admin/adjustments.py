@@ -10,7 +10,7 @@ from django.utils.html import format_html
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminSelectWidget
 
-from billing.admin.pages import Growing, ServiceAdmin
+from billing.admin.base_admin import Growing, ServiceAdmin
 from billing.admin.units import dollars
 from billing.corrections import adjustments
 from billing.dollar_field import DollarField

@@ -24,7 +24,7 @@ from unfold.widgets import (
 )
 
 from billing.admin.audited import AuditedAdmin
-from billing.admin.pages import HistoryAdmin, months, occurring
+from billing.admin.base_admin import HistoryAdmin, months, occurring
 from billing.admin.units import dollars
 from billing.credit import tax
 from billing.dollar_field import DollarField

@@ -13,7 +13,7 @@ from django.template.response import TemplateResponse
 from unfold.admin import TabularInline
 from unfold.decorators import display
 
-from billing.admin.pages import HistoryAdmin, ReadOnlyAdmin
+from billing.admin.base_admin import HistoryAdmin, ReadOnlyAdmin
 from billing.admin.units import dollars
 from billing.books import ledger, statements
 from billing.models import Account, AccountSum, Entry, Transfer

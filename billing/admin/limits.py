@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
-from billing.admin.pages import HistoryAdmin, ServiceAdmin
+from billing.admin.base_admin import HistoryAdmin, ServiceAdmin
 from billing.admin.units import dollars
 from billing.errors import BillingError, LimitRefused
 from billing.limits import quotas

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.decorators import display
 
-from billing.admin.pages import ReadOnlyAdmin
+from billing.admin.base_admin import ReadOnlyAdmin
 from billing.errors import PriceRefused
 from billing.models import PlanAssignment
 from billing.prices import plans

@@ -15,7 +15,7 @@ from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from billing.admin import units as admin_units
-from billing.admin.pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin.base_admin import ReadOnlyAdmin, ServiceAdmin
 from billing.admin.plan_page import rules_texts
 from billing.admin.prices import terms_of
 from billing.admin.units import dollars_per_million

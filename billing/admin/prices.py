@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from unfold.admin import TabularInline
 from unfold.decorators import display
 
-from billing.admin.pages import HistoryAdmin, ReadOnlyAdmin, occurring
+from billing.admin.base_admin import HistoryAdmin, ReadOnlyAdmin, occurring
 from billing.admin.price_form import CorrectionForm, PriceForm
 from billing.admin.units import dollars, dollars_per_million
 from billing.books import usage_sums

@@ -21,8 +21,8 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
+from billing.admin.base_admin import HistoryAdmin
 from billing.admin.invoices import cents_shown
-from billing.admin.pages import HistoryAdmin
 from billing.errors import BillingError
 from billing.models import TopUp
 from billing.payments import topup_reviews

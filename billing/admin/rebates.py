@@ -10,7 +10,7 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
-from billing.admin.pages import HistoryAdmin, ServiceAdmin, months
+from billing.admin.base_admin import HistoryAdmin, ServiceAdmin, months
 from billing.admin.units import dollars
 from billing.corrections import rebates
 from billing.corrections.volume_tiers import TIERS_MAX, Tier

@@ -19,6 +19,15 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidge
 from billing import audit
 from billing.admin import plan_page
 from billing.admin.adjustments import AdjustmentNoteAdmin
+from billing.admin.base_admin import (
+    Growing,
+    HistoryAdmin,
+    ReadOnlyAdmin,
+    ServiceAdmin,
+    months,
+    occurring,
+    two_lines,
+)
 from billing.admin.invoices import (
     BillingProfileAdmin,
     CreditNoteAdmin,
@@ -28,15 +37,6 @@ from billing.admin.invoices import (
 )
 from billing.admin.ledger import AccountAdmin, EntryAdmin, TransferAdmin
 from billing.admin.limits import CreditAlertAdmin
-from billing.admin.pages import (
-    Growing,
-    HistoryAdmin,
-    ReadOnlyAdmin,
-    ServiceAdmin,
-    months,
-    occurring,
-    two_lines,
-)
 from billing.admin.plans import OnPlan, PlanAssignmentAdmin
 from billing.admin.price_lists import (
     PriceDisagreementAdmin,

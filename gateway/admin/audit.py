@@ -5,7 +5,7 @@ from typing import Any
 
 from django.contrib import admin
 
-from billing.admin.pages import HistoryAdmin, occurring, two_lines
+from billing.admin.base_admin import HistoryAdmin, occurring, two_lines
 from billing.models import AuditEntry
 from gateway.tenants import audit_lines
 

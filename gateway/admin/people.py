@@ -20,8 +20,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldBooleanSwitchWidget
 
 from billing.admin.audited import AuditedAdmin
-from billing.admin.limits import QuotaAdmin, RateLimitAdmin
-from billing.admin.pages import (
+from billing.admin.base_admin import (
     AsksOnce,
     Growing,
     HistoryAdmin,
@@ -29,6 +28,7 @@ from billing.admin.pages import (
     ServiceAdmin,
     occurring,
 )
+from billing.admin.limits import QuotaAdmin, RateLimitAdmin
 from billing.admin.plan_page import PUT_ON_PLAN
 from billing.admin.plans import WITHDRAW_PLAN, PlanAssignmentAdmin
 from billing.admin.price_form import PriceForm

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from billing.admin.audited import AuditedAdmin
-from billing.admin.pages import ServiceAdmin
+from billing.admin.base_admin import ServiceAdmin
 from billing.prices import check as price_check
 from gateway import price_sources
 from providers.models import PriceSource

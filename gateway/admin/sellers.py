@@ -13,7 +13,7 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from billing.admin.pages import ServiceAdmin
+from billing.admin.base_admin import ServiceAdmin
 from billing.admin.units import dollars
 from billing.books import earnings, payouts
 from billing.errors import BillingError

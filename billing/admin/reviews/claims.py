@@ -12,7 +12,7 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
-from billing.admin.pages import HistoryAdmin, occurring
+from billing.admin.base_admin import HistoryAdmin, occurring
 from billing.books import claims
 from billing.errors import BillingError
 from billing.models import Claim

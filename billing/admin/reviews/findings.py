@@ -12,7 +12,7 @@ from django.utils import timezone
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from billing.admin.pages import HistoryAdmin, occurring
+from billing.admin.base_admin import HistoryAdmin, occurring
 from billing.errors import BillingError
 from billing.integrity import anchors, sealing
 from billing.models import Finding

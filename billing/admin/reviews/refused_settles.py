@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from billing.admin.pages import HistoryAdmin
+from billing.admin.base_admin import HistoryAdmin
 from billing.admin.units import dollars
 from billing.models import RefusedSettle
 from billing.operations import refused_settles

@@ -9,7 +9,7 @@ from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 
 from billing.admin.audited import AuditedAdmin
-from billing.admin.pages import ReadOnlyAdmin, ServiceAdmin
+from billing.admin.base_admin import ReadOnlyAdmin, ServiceAdmin
 from billing.models import AuditEntry, BillingProfile, Tenant
 from gateway.models import ApiKey, Member
 from gateway.tenants import keys
