@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from billing.corrections import adjustments
 from billing.invoicing import receivables
 from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
-from gateway.api import pages
+from gateway.api import pagination
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_per_million_text, usd_text
 from gateway.tenants.roles import Action
@@ -22,11 +22,11 @@ from gateway.tenants.roles import Action
 class InvoiceListView(TenantView):
     reads = Action.SEE_MONEY
 
-    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
+    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pagination.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         """Issued invoices, newest first; void ones too, marked so."""
         issued = Invoice.objects.filter(tenant=self.access.tenant)
-        page = pages.read(request, issued.exclude(state=Invoice.State.DRAFT))
+        page = pagination.read(request, issued.exclude(state=Invoice.State.DRAFT))
         return page.answer([_invoice(invoice) for invoice in page.rows])
 
 
@@ -54,12 +54,12 @@ class InvoiceView(TenantView):
 class AdjustmentListView(TenantView):
     reads = Action.SEE_MONEY
 
-    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
+    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pagination.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         """Corrections, rebates and service credits, newest first: each is a line of the next
         invoice. `charged_usd` is below zero where it was given back."""
         issued = AdjustmentNote.objects.filter(tenant=self.access.tenant).select_related("grant")
-        page = pages.read(request, issued)
+        page = pagination.read(request, issued)
         return page.answer([_adjustment(note) for note in page.rows])
 
 
@@ -79,23 +79,23 @@ def _adjustment(note: AdjustmentNote) -> dict[str, Any]:
 class ReceiptListView(TenantView):
     reads = Action.SEE_MONEY
 
-    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
+    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pagination.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         """Receipts of bought credit, newest first, with what was refunded of each since."""
         issued = Receipt.objects.filter(topup__tenant=self.access.tenant).select_related("topup")
-        page = pages.read(request, issued)
+        page = pagination.read(request, issued)
         return page.answer([_receipt(receipt) for receipt in page.rows])
 
 
 class RefundListView(TenantView):
     reads = Action.SEE_MONEY
 
-    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pages.PageSerializer])
+    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pagination.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         """Refund notes of bought credit, newest first: what went back (negative: what came
         again, as a dispute was won), its tax, and for which receipt."""
         issued = Refund.objects.filter(topup__tenant=self.access.tenant)
-        page = pages.read(request, issued)
+        page = pagination.read(request, issued)
         return page.answer([_refund(refund) for refund in page.rows])
 
 

@@ -9,7 +9,7 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from gateway.api import pages
+from gateway.api import pagination
 from gateway.api.base import Access, TenantView
 from gateway.models import Member
 from gateway.tenants import keys, members
@@ -33,10 +33,10 @@ class LeavingSerializer(serializers.Serializer[Any]):
 
 
 class MemberListView(TenantView):
-    @extend_schema(responses=MemberSerializer(many=True), parameters=[pages.PageSerializer])
+    @extend_schema(responses=MemberSerializer(many=True), parameters=[pagination.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         found = Member.objects.filter(tenant=self.access.tenant).select_related("user", "team")
-        page = pages.read(request, found)
+        page = pagination.read(request, found)
         return page.answer(MemberSerializer(page.rows, many=True).data)
 
 

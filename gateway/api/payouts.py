@@ -13,7 +13,7 @@ from billing.books import earnings, payouts
 from billing.models import Payout
 from billing.money import PICO_PER_CENT
 from gateway import months
-from gateway.api import pages
+from gateway.api import pagination
 from gateway.api.base import OperatorView
 from gateway.api.fields import UsdField
 from gateway.api.idempotency import KEY_HEADER, idempotent
@@ -53,7 +53,7 @@ class PayoutSerializer(serializers.Serializer[Any]):
         return pico
 
 
-class PayoutPageSerializer(pages.PageSerializer):
+class PayoutPageSerializer(pagination.PageSerializer):
     seller = serializers.CharField(max_length=PROVIDER_LENGTH_MAX, required=False)
 
 
@@ -94,10 +94,10 @@ class MonthSerializer(serializers.Serializer[Any]):
 
 
 class SellerListView(OperatorView):
-    @extend_schema(responses=SellerSerializer(many=True), parameters=[pages.PageSerializer])
+    @extend_schema(responses=SellerSerializer(many=True), parameters=[pagination.PageSerializer])
     def get(self, request: Request) -> Response:
         """Every seller, with what it is owed. For operators of the house."""
-        page = pages.read(request, Seller.objects.select_related("team__tenant", "provider"))
+        page = pagination.read(request, Seller.objects.select_related("team__tenant", "provider"))
         return page.answer(SellerSerializer(page.rows, many=True).data)
 
 
@@ -132,7 +132,7 @@ class PayoutListView(OperatorView):
         found = Payout.objects.all()
         if "seller" in stated.validated_data:
             found = found.filter(supplier=stated.validated_data["seller"])
-        page = pages.read(request, found)
+        page = pagination.read(request, found)
         return page.answer([PayoutSerializer(_stated(payout)).data for payout in page.rows])
 
     @extend_schema(

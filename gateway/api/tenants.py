@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.credit import balances as credit
-from gateway.api import pages
+from gateway.api import pagination
 from gateway.api.base import ApiView, TenantView, memberships
 from gateway.api.idempotency import KEY_HEADER, idempotent
 from gateway.api.problems import Refused
@@ -101,10 +101,10 @@ class TeamView(TenantView):
 class KeyListView(TenantView):
     writes = Action.MAKE_KEYS
 
-    @extend_schema(responses=KeySerializer(many=True), parameters=[pages.PageSerializer])
+    @extend_schema(responses=KeySerializer(many=True), parameters=[pagination.PageSerializer])
     def get(self, request: Request, tenant: str) -> Response:
         found = ApiKey.objects.filter(tenant=self.access.tenant).select_related("team")
-        page = pages.read(request, found)
+        page = pagination.read(request, found)
         return page.answer(KeySerializer(page.rows, many=True).data)
 
     @extend_schema(

@@ -17,10 +17,10 @@ from billing.books import usage_queries, usage_sums
 from billing.books.usage_queries import RequestFilter, RequestRow
 from billing.models import TrueUp, UsageEvent
 from gateway import months
-from gateway.api import pages
+from gateway.api import pagination
 from gateway.api.base import TenantView
 from gateway.api.fields import usd_text
-from gateway.api.pages import LIMIT_MAX
+from gateway.api.pagination import LIMIT_MAX
 from gateway.console.requests import request_list
 from gateway.months import NoSuchMonth
 from gateway.tenants import chargeback, holding
@@ -157,7 +157,7 @@ class RequestListView(TenantView):
             limit=asked["limit"] + 1,
         )
         has_more, rows = len(rows) > asked["limit"], rows[: asked["limit"]]
-        headers = pages.link_to(request, before=rows[-1].request_id) if has_more else None
+        headers = pagination.link_to(request, before=rows[-1].request_id) if has_more else None
         return Response({"requests": [_request(row) for row in rows]}, headers=headers)
 
 
