@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 
 METHODS = ("get", "post", "put", "patch", "delete")
 

@@ -8,7 +8,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from gateway.console.board import board_table, home_table, own_mix, price_steps
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.console.spreadsheet import csv_response
 from providers.boards import leaderboards
 

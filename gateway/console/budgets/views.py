@@ -20,7 +20,7 @@ from gateway.console.forms import (
     RateLimitForm,
     ScopeForm,
 )
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.models import Member
 from gateway.tenants.roles import Action, require
 from providers.snapshot_signal import bump

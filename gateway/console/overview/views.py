@@ -13,7 +13,7 @@ from gateway.console.budgets import rows as budget_rows
 from gateway.console.overview import figures as overview_figures
 from gateway.console.overview import repricing
 from gateway.console.overview.periods import DEFAULT_SPAN, SPANS, period_of
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.console.requests import request_list
 from gateway.models import Member
 from providers.boards import price_moves

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 
 from billing.books import usage_queries, usage_sums
 from gateway.console.access import tenant_page
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.console.requests import cost_lines, refusal_queries, request_list, waterfall
 from gateway.models import ApiKey, Member
 from gateway.tenants import holding

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 from redis.exceptions import RedisError
 
 from gateway.console import sign_in_limit
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.sign_on import second_factor
 
 

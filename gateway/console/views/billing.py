@@ -20,7 +20,7 @@ from billing.prices import plans
 from gateway.console.access import tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, recharge_terms
 from gateway.console.budgets import rows as budget_rows
-from gateway.console.pages import month_asked, render_page
+from gateway.console.page_frame import month_asked, render_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Team
 from gateway.payments import processor

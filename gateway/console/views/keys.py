@@ -15,7 +15,7 @@ from billing.books import usage_sums
 from gateway.console.access import access_key, tenant_page
 from gateway.console.first_request import curl_line, example_model
 from gateway.console.forms import KeyForm
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.models import ApiKey, Member
 from gateway.tenants import keys, roles
 from gateway.tenants.roles import Action, require

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from gateway.console.access import SESSION_TENANT, tenant_page
 from gateway.console.forms import PlainForm
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.models import Invitation, Member, Team
 from gateway.sign_on import second_factor
 from gateway.tenants import keys, members, roles, sign_in_rules

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from gateway.console import playground
 from gateway.console.access import choose_member, tenant_page
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.console.playground import Question
 from gateway.models import Member
 from gateway.tenants import keys

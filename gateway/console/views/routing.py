@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods
 from gateway.console import policy_page
 from gateway.console.access import tenant_page
 from gateway.console.forms import PolicyForm, pico_per_token_of
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.models import Member
 from gateway.tenants import policies
 from gateway.tenants.roles import Action, require

@@ -17,7 +17,7 @@ from billing.prices import queries as price_queries
 from gateway import months
 from gateway.console.access import sellers_of, tenant_page
 from gateway.console.ask_form import AskForm
-from gateway.console.pages import month_asked, render_page
+from gateway.console.page_frame import month_asked, render_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Member, Seller
 from gateway.tenants import roles, sellers

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from gateway.console import sign_in_limit
 from gateway.console.access import SESSION_TENANT, memberships, tenant_page
-from gateway.console.pages import THEME_COOKIE, THEME_COOKIE_AGE_S, THEMES, theme_of
+from gateway.console.page_frame import THEME_COOKIE, THEME_COOKIE_AGE_S, THEMES, theme_of
 from gateway.models import Member
 from gateway.sign_on import provider, second_factor
 

@@ -11,7 +11,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.sign_on import identities, provider
 from gateway.sign_on.identities import IdentityRefused
 from gateway.sign_on.provider import SignOnFailed

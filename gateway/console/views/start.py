@@ -7,7 +7,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from gateway.console.access import tenant_page
 from gateway.console.first_request import PLACEHOLDER, curl_line, example_model
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.console.requests import request_list
 from gateway.models import ApiKey, Member
 from gateway.tenants import keys

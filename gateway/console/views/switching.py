@@ -10,7 +10,7 @@ from django.views.decorators.http import require_http_methods
 from gateway.console import switching as prices_elsewhere
 from gateway.console.access import tenant_page
 from gateway.console.forms import PlainForm
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.models import Member
 from providers.imports import usage_files
 

@@ -18,7 +18,7 @@ from billing.payments import recharges, topups
 from billing.payments.messages import Told
 from gateway.console.access import tenant_page
 from gateway.console.billing_forms import RechargeForm, TopUpForm, in_cents
-from gateway.console.pages import render_page
+from gateway.console.page_frame import render_page
 from gateway.console.views.billing import billing_page
 from gateway.models import Member
 from gateway.payments import processor, stripe_messages
