@@ -226,7 +226,7 @@ def test_health_checks_ask_for_pages_that_exist() -> None:
     # then
     assert asked == {"console": [("8001", "/health")], "dataplane": [("8000", "/ready")]}
     assert resolve("/health")
-    assert '"/ready"' in (ROOT / "gateway/dataplane/pages.py").read_text(encoding="utf-8")
+    assert '"/ready"' in (ROOT / "gateway/dataplane/info_endpoints.py").read_text(encoding="utf-8")
 
 
 def test_one_shot_runs_management_commands_that_exist() -> None:

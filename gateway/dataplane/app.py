@@ -21,7 +21,7 @@ django.setup()
 from django.conf import settings  # noqa: E402
 
 from gateway.clocks.stopwatch import SystemClock  # noqa: E402
-from gateway.dataplane import pages, quoting  # noqa: E402
+from gateway.dataplane import info_endpoints, quoting  # noqa: E402
 from gateway.dataplane.inbound import cors  # noqa: E402
 from gateway.dataplane.inbound.client import Client, Receive, Scope, Send  # noqa: E402
 from gateway.dataplane.inbound.request_id import new_request_id  # noqa: E402
@@ -126,7 +126,7 @@ class Application:
             if cors.is_preflight(scope["method"], client.headers):
                 await client.answer(204, cors.preflight_head(client.headers), b"")
             elif path not in SURFACES and path != quoting.PATH:
-                await pages.serve(plane, client, scope["method"], path)
+                await info_endpoints.serve(plane, client, scope["method"], path)
             else:
                 await self._post(plane, surface, client, scope["method"], path, request_id)
         except Interrupted:
