@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from billing.books import margins
 from billing.books.margins import Margins
-from billing.holding import queries as hold_queries
+from billing.holding import open_holds as hold_queries
 from billing.models import (
     Claim,
     Finding,

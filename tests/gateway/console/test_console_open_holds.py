@@ -8,7 +8,7 @@ from django.test import Client
 from django.utils import timezone
 
 from billing import registers
-from billing.holding import queries as hold_queries
+from billing.holding import open_holds as hold_queries
 from billing.holding.holds import SpendScope
 from tests.billing import desk as desks
 from tests.billing.desk import Desk
