@@ -19,7 +19,7 @@ from billing.admin.base_admin import AsksOnce, ReadOnlyAdmin, ServiceAdmin
 from billing.admin.units import dollars
 from billing.models import ProviderBill
 from billing.operations import recount
-from billing.prices import queries as price_queries
+from billing.prices import list_prices as price_queries
 from providers.bill_admin import ProviderBillAdmin
 from providers.machines import workers
 from providers.market import credentials, offers

@@ -12,8 +12,8 @@ from fractions import Fraction
 from typing import Any
 
 from billing import apart
-from billing.prices import queries as price_queries
-from billing.prices.queries import ListPrice
+from billing.prices import list_prices as price_queries
+from billing.prices.list_prices import ListPrice
 from providers.boards import histograms, weights
 from providers.boards import rows as board_rows
 from providers.boards.rows import SAMPLES_LEAST, STANDARD_MIX

@@ -14,7 +14,7 @@ from django.db.models import Max, Q
 from django.utils import timezone
 
 from billing import apart
-from billing.prices import queries as price_queries
+from billing.prices import list_prices as price_queries
 from providers.boards import home as home_board
 from providers.boards import price_moves
 from providers.boards import rows as board_rows

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from billing.prices import queries as price_queries
-from billing.prices.queries import ListPrice
+from billing.prices import list_prices as price_queries
+from billing.prices.list_prices import ListPrice
 from providers.machines.in_house import RECORDED_BY
 from providers.models import Offer, Provider
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from billing.prices.queries import ListPrice
+from billing.prices.list_prices import ListPrice
 from providers.boards import engine_facts, histograms, technique_costs, weights
 from providers.boards.price_moves import Move
 from providers.boards.windows import Measured

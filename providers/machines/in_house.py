@@ -14,11 +14,11 @@ from typing import Any, Final
 
 from billing import apart
 from billing.models import ServiceTier
+from billing.prices import list_prices as price_queries
 from billing.prices import proposals as price_proposals
-from billing.prices import queries as price_queries
 from billing.prices import versions as prices
 from billing.prices.imports import DatedRates
-from billing.prices.queries import ListPrice
+from billing.prices.list_prices import ListPrice
 from billing.rates import Rates
 from providers.machines.engine_cost import (
     InHousePrice,

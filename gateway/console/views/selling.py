@@ -13,7 +13,7 @@ from django.views.decorators.http import require_POST, require_safe
 from billing.books import earnings, payouts
 from billing.errors import BillingError
 from billing.money import usd
-from billing.prices import queries as price_queries
+from billing.prices import list_prices as price_queries
 from gateway import months
 from gateway.console.access import sellers_of, tenant_page
 from gateway.console.ask_form import AskForm
