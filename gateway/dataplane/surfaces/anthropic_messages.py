@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gateway.dataplane.surfaces import nested, reading
+from gateway.dataplane.surfaces import nested, request_body
 from gateway.dataplane.surfaces.anthropic_writer import AnthropicWriter
-from gateway.dataplane.surfaces.reading import Name, Names, Probability, TokenLimit
+from gateway.dataplane.surfaces.request_body import Name, Names, Probability, TokenLimit
 from gateway.errors import GatewayError, InvalidRequest
 from providers import pictures
 from providers.chat import ChatRequest, ResponseWriter
@@ -121,7 +121,7 @@ class _Body(msgspec.Struct):
     container: Any = None
     service_tier: str | None = None
     session_id: str | None = None
-    provider: reading.Provider | None = None
+    provider: request_body.Provider | None = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -129,11 +129,11 @@ _decoder = msgspec.json.Decoder(_Body)
 
 def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     """The canonical request, or InvalidRequest naming the field. Header names are lower case."""
-    typed, fields = reading.decode(body, _decoder)
+    typed, fields = request_body.decode(body, _decoder)
     nested.check(fields, "messages", "system")
-    model, sort = reading.model_and_sort(typed.model, typed.models)
+    model, sort = request_body.model_and_sort(typed.model, typed.models)
     contents = _contents(typed)
-    if reading.costs_extra(fields, _PLAIN):
+    if request_body.costs_extra(fields, _PLAIN):
         contents.needs.add("surcharge")
     return ChatRequest(
         surface=NAME,
@@ -144,7 +144,7 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         stream=bool(typed.stream),
         max_output_tokens=typed.max_tokens,
         n=1,
-        text_bytes=reading.bytes_outside(fields, _NOT_PROMPT) - contents.media_bytes,
+        text_bytes=request_body.bytes_outside(fields, _NOT_PROMPT) - contents.media_bytes,
         messages=len(typed.messages) + (typed.system is not None),
         tools=len(typed.tools or ()),
         preamble_tokens=contents.preamble_tokens,
@@ -152,14 +152,14 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         pictures=tuple(contents.pictures),
         unbounded=contents.unbounded,
         needs=frozenset(contents.needs),
-        service_tier=reading.tier(typed.service_tier),
-        session_id=reading.session(typed.session_id, headers),
-        max_cost_pico=reading.max_cost(fields, headers),
-        session_max_pico=reading.session_max_cost(headers),
-        tag=reading.text(headers, b"x-tokenhouse-tag"),
-        explain=reading.flag(headers, b"x-tokenhouse-explain"),
+        service_tier=request_body.tier(typed.service_tier),
+        session_id=request_body.session(typed.session_id, headers),
+        max_cost_pico=request_body.max_cost(fields, headers),
+        session_max_pico=request_body.session_max_cost(headers),
+        tag=request_body.text(headers, b"x-tokenhouse-tag"),
+        explain=request_body.flag(headers, b"x-tokenhouse-explain"),
         thinking_tokens=(typed.thinking and typed.thinking.budget_tokens) or 0,
-        routing=reading.routing(typed.provider, typed.models, sort=sort),
+        routing=request_body.routing(typed.provider, typed.models, sort=sort),
         passed_headers={
             name.decode(): headers[name].decode("latin-1")
             for name in _PASSED_HEADERS
@@ -168,9 +168,9 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     )
 
 
-def _contents(typed: _Body) -> reading.Contents:
+def _contents(typed: _Body) -> request_body.Contents:
     """What the prompt holds, and what an offer must be able to do."""
-    contents = reading.Contents()
+    contents = request_body.Contents()
     needs = contents.needs
     for at, message in enumerate(typed.messages):
         if not isinstance(message.content, str):
@@ -195,7 +195,7 @@ def _contents(typed: _Body) -> reading.Contents:
     return contents
 
 
-def _read_blocks(blocks: list[_Block], path: str, contents: reading.Contents) -> None:
+def _read_blocks(blocks: list[_Block], path: str, contents: request_body.Contents) -> None:
     for at, block in enumerate(blocks):
         if block.type == "text" and block.text is None:
             raise _missing(f"{path}[{at}].text")
@@ -217,7 +217,7 @@ def _read_blocks(blocks: list[_Block], path: str, contents: reading.Contents) ->
             contents.add_unbounded(f"a block of type {block.type}")
 
 
-def _read_document(block: _Block, path: str, contents: reading.Contents) -> None:
+def _read_document(block: _Block, path: str, contents: request_body.Contents) -> None:
     """One of text is text; of others nobody knows how many tokens they are."""
     if isinstance(block.citations, _Citations) and block.citations.enabled:
         contents.needs.add("citations")
@@ -232,14 +232,14 @@ def _read_document(block: _Block, path: str, contents: reading.Contents) -> None
         contents.add_unbounded("a document")
 
 
-def _check_source(source: _Source | str | None, path: str, contents: reading.Contents) -> None:
+def _check_source(source: _Source | str | None, path: str, contents: request_body.Contents) -> None:
     if isinstance(source, _Source):
         contents.add_address(f"{path}.url", source.url)
         if source.type != "text":
             contents.add_data(f"{path}.data", source.data)
 
 
-def _read_image(block: _Block, path: str, contents: reading.Contents) -> None:
+def _read_image(block: _Block, path: str, contents: request_body.Contents) -> None:
     """One at an address, or in a file of the vendor's, has no size before it is fetched."""
     _check_source(block.source, path, contents)
     data = block.source.data if isinstance(block.source, _Source) else None

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gateway.dataplane.surfaces import nested, reading
+from gateway.dataplane.surfaces import nested, request_body
 from gateway.dataplane.surfaces.openai_writer import OpenAIWriter
-from gateway.dataplane.surfaces.reading import Name, Names, Probability, TokenLimit
+from gateway.dataplane.surfaces.request_body import Name, Names, Probability, TokenLimit
 from gateway.errors import GatewayError, InvalidRequest
 from providers import pictures
 from providers.chat import ChatRequest, ResponseWriter
@@ -137,7 +137,7 @@ class _Body(msgspec.Struct):
     service_tier: str | None = None
     session_id: str | None = None
     user: str | None = None
-    provider: reading.Provider | None = None
+    provider: request_body.Provider | None = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -145,11 +145,11 @@ _decoder = msgspec.json.Decoder(_Body)
 
 def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     """The canonical request, or InvalidRequest naming the field. Header names are lower case."""
-    typed, fields = reading.decode(body, _decoder)
+    typed, fields = request_body.decode(body, _decoder)
     nested.check(fields, "messages")
-    model, sort = reading.model_and_sort(typed.model, typed.models)
+    model, sort = request_body.model_and_sort(typed.model, typed.models)
     contents = _contents(typed)
-    if reading.costs_extra(fields, _PLAIN):
+    if request_body.costs_extra(fields, _PLAIN):
         contents.needs.add("surcharge")
     tools = len(typed.tools or ()) + len(typed.functions or ())
     return ChatRequest(
@@ -161,7 +161,7 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         stream=bool(typed.stream),
         max_output_tokens=_limit(typed),
         n=typed.n or 1,
-        text_bytes=reading.bytes_outside(fields, _NOT_PROMPT) - contents.media_bytes,
+        text_bytes=request_body.bytes_outside(fields, _NOT_PROMPT) - contents.media_bytes,
         messages=len(typed.messages),
         tools=tools,
         all_text=contents.all_text,
@@ -169,16 +169,16 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
         sound_tokens=contents.sound_tokens,
         unbounded=contents.unbounded,
         needs=frozenset(contents.needs),
-        service_tier=reading.tier(typed.service_tier),
-        session_id=reading.session(typed.session_id, headers),
-        max_cost_pico=reading.max_cost(fields, headers),
-        session_max_pico=reading.session_max_cost(headers),
-        tag=reading.text(headers, b"x-tokenhouse-tag"),
-        explain=reading.flag(headers, b"x-tokenhouse-explain"),
+        service_tier=request_body.tier(typed.service_tier),
+        session_id=request_body.session(typed.session_id, headers),
+        max_cost_pico=request_body.max_cost(fields, headers),
+        session_max_pico=request_body.session_max_cost(headers),
+        tag=request_body.text(headers, b"x-tokenhouse-tag"),
+        explain=request_body.flag(headers, b"x-tokenhouse-explain"),
         include_usage=typed.stream_options is None
         or typed.stream_options.include_usage is not False,
         thinking_tokens=(typed.reasoning and typed.reasoning.max_tokens) or 0,
-        routing=reading.routing(typed.provider, typed.models, sort=sort),
+        routing=request_body.routing(typed.provider, typed.models, sort=sort),
     )
 
 
@@ -187,9 +187,9 @@ def _limit(typed: _Body) -> int | None:
     return min(limits) if limits else None
 
 
-def _contents(typed: _Body) -> reading.Contents:
+def _contents(typed: _Body) -> request_body.Contents:
     """What the prompt holds, and what an offer must be able to do."""
-    contents = reading.Contents()
+    contents = request_body.Contents()
     needs = contents.needs
     for at, message in enumerate(typed.messages):
         _read_message(at, message, contents)
@@ -229,7 +229,7 @@ def _is_empty(message: _Message) -> bool:
     return not (content or "").strip()
 
 
-def _read_message(at: int, message: _Message, contents: reading.Contents) -> None:
+def _read_message(at: int, message: _Message, contents: request_body.Contents) -> None:
     if message.role == "tool" and not message.tool_call_id:
         raise _missing(f"messages[{at}].tool_call_id")
     if message.role == "function" or message.function_call is not None:
@@ -244,7 +244,7 @@ def _read_message(at: int, message: _Message, contents: reading.Contents) -> Non
             _read_part(part, f"messages[{at}].content[{number}]", contents)
 
 
-def _read_part(part: _Part, path: str, contents: reading.Contents) -> None:
+def _read_part(part: _Part, path: str, contents: request_body.Contents) -> None:
     if part.uuid is not None:
         raise InvalidRequest(
             f"`{path}.uuid` names a picture in a cache that callers share; it is not sent on.",
@@ -271,7 +271,7 @@ def _read_part(part: _Part, path: str, contents: reading.Contents) -> None:
         _read_other(part, path, contents)
 
 
-def _read_other(part: _Part, path: str, contents: reading.Contents) -> None:
+def _read_other(part: _Part, path: str, contents: request_body.Contents) -> None:
     """Files, videos, and what only its seller knows."""
     if part.type not in _KNOWN_PARTS:
         contents.needs.add("odd_parts")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.dataplane.surfaces import anthropic_messages, openai_chat, reading
+from gateway.dataplane.surfaces import anthropic_messages, openai_chat, request_body
 from gateway.errors import InvalidRequest
 from tests.factories import anthropic_body, anthropic_request, openai_body, openai_request
 
@@ -173,8 +173,8 @@ def test_depth_is_counted_exactly(body: bytes, within: int) -> None:
     # More brackets than the bound, so that the quick way out is not taken.
     body = b"[" + body + b",[]" * 100 + b"]"
 
-    assert reading.depth_within(body, within + 1)
-    assert not reading.depth_within(body, within)
+    assert request_body.depth_within(body, within + 1)
+    assert not request_body.depth_within(body, within)
 
 
 def test_model_suffixes_and_routing_fields_are_read() -> None:
