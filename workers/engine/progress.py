@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from workers.engine.metrics import RequestUsage
-from workers.engine.reading import PromptReading
+from workers.engine.prompt_readings import PromptReading
 from workers.engine.sequence import FinishReason
 from workers.model.sampler import TokenLogprobs
 

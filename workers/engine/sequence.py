@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from workers.cache.kv import BlockTable, root_hash
-from workers.engine.reading import PromptReading
+from workers.engine.prompt_readings import PromptReading
 from workers.engine.verdict import Verdict
 from workers.model.sampler import SamplingParams, TokenLogprobs
 from workers.speculation.protocol import NO_DRAFT, Draft
