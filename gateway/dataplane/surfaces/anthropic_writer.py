@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dataplane.surfaces import receipts, sse
+from gateway.dataplane.surfaces import sse, usage_block
 from gateway.dataplane.surfaces.openai_writer import join_tool_calls
 from gateway.routing import bounds
 from providers.chat import ChatRequest, Chunk, Receipt
@@ -162,8 +162,8 @@ class AnthropicWriter:
         if not self._stopped:
             delta["delta"] = _ending(finish_reason, self._stop_sequence)
         delta["type"] = "message_delta"
-        delta["usage"] = receipts.anthropic_usage(receipt)
-        delta.update(receipts.own_fields(receipt))
+        delta["usage"] = usage_block.anthropic_usage(receipt)
+        delta.update(usage_block.own_fields(receipt))
         return sse.event("message_delta", delta)
 
     def error(self, *, status: int, code: str, message: str, receipt: Receipt | None) -> bytes:
@@ -171,7 +171,7 @@ class AnthropicWriter:
         error: dict[str, Any] = {"type": "api_error", "message": message, "code": code}
         document: dict[str, Any] = {"type": "error", "error": error}
         if receipt is not None:
-            document["usage"] = receipts.anthropic_usage(receipt)
+            document["usage"] = usage_block.anthropic_usage(receipt)
         return sse.event("error", document)
 
     def whole(self, chunks: list[Chunk], receipt: Receipt) -> bytes:
@@ -180,8 +180,8 @@ class AnthropicWriter:
             body: dict[str, Any] = dict(loose_json.fields(chunks[0].raw))
         else:
             body = self._body(chunks, receipt)
-        body["usage"] = receipts.anthropic_usage(receipt)
-        body.update(receipts.own_fields(receipt))
+        body["usage"] = usage_block.anthropic_usage(receipt)
+        body.update(usage_block.own_fields(receipt))
         return loose_json.encode(body)
 
     def _body(self, chunks: list[Chunk], receipt: Receipt) -> dict[str, Any]:

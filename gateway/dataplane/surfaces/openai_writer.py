@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.dataplane.surfaces import receipts, sse
+from gateway.dataplane.surfaces import sse, usage_block
 from providers.chat import NO_CHOICE, ChatRequest, Chunk, Receipt
 from providers.wires import loose_json
 
@@ -84,9 +84,9 @@ class OpenAIWriter:
     def _usage_event(self, receipt: Receipt) -> bytes:
         """What is left to be told; nothing where the caller said that it wants no usage."""
         event = self._event([])
-        ours = receipts.own_fields(receipt)
+        ours = usage_block.own_fields(receipt)
         if self._include_usage:
-            event["usage"] = receipts.openai_usage(receipt)
+            event["usage"] = usage_block.openai_usage(receipt)
         elif not ours:
             return b""
         event.update(ours)
@@ -116,8 +116,8 @@ class OpenAIWriter:
         else:
             body = self._event(_choices(chunks))
             body.update(object="chat.completion", model=receipt.model or self.model)
-        body["usage"] = receipts.openai_usage(receipt)
-        body.update(receipts.own_fields(receipt))
+        body["usage"] = usage_block.openai_usage(receipt)
+        body.update(usage_block.own_fields(receipt))
         return loose_json.encode(body)
 
 
