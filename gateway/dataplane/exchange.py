@@ -1,6 +1,6 @@
 """One request in flight: what was asked, what was planned, what each attempt came to.
 
-Data only. The pipeline fills it from top to bottom; settlement and leases read it.
+Data only. The pipeline fills it from top to bottom; charges and leases read it.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Stripe: hosted payment pages, saved cards. With `messages` all that knows it.
+"""Stripe: hosted payment pages, saved cards. With `stripe_messages` all that knows it.
 
 The processor is told which top-up a payment is for in its metadata, and every request carries the
 top-up's key as idempotency key: a repeated call starts no second payment.

@@ -23,7 +23,7 @@ from gateway.tenants import keys
 from providers.chat import Candidate
 from providers.models import Model, Offer, Provider
 from tests.factories import openai_request
-from tests.gateway.dataplane.settling import test_dataplane_settlement as settling
+from tests.gateway.dataplane.settling import test_dataplane_charges as settling
 
 pytestmark = pytest.mark.django_db(transaction=True)
 NOW = timezone.now().replace(microsecond=0)

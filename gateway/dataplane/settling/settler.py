@@ -76,13 +76,13 @@ class Settler:
     async def settle(self, exchange: Exchange) -> Receipt:
         """Book every attempt; returns what the caller is told."""
         now_ms = self._clock.now_ms()
-        charges = [charges.charge_of(exchange, attempt) for attempt in exchange.attempts]
+        charged = [charges.charge_of(exchange, attempt) for attempt in exchange.attempts]
         counting.teach(exchange)
         events = [
             (charges.event_of(exchange, attempt, charge, now_ms=now_ms), charge.charge_nano)
-            for attempt, charge in zip(exchange.attempts, charges, strict=True)
+            for attempt, charge in zip(exchange.attempts, charged, strict=True)
         ]
-        usage = charges[-1].usage
+        usage = charged[-1].usage
         record = SettleRecord(
             tenant=exchange.principal.tenant_id,
             key=exchange.principal.key_id,
@@ -99,7 +99,7 @@ class Settler:
             else [],
         )
         settled = await self._surely(record)
-        return charges.receipt_of(exchange, exchange.last, charges[-1], settled)
+        return charges.receipt_of(exchange, exchange.last, charged[-1], settled)
 
     async def void(self, exchange: Exchange) -> None:
         """Release a hold of which nothing was dispatched, or which may not even exist."""

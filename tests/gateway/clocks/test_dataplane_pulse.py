@@ -24,7 +24,7 @@ from providers.errors import (
     UpstreamFailed,
 )
 from providers.outbound.own_trouble import is_own
-from tests.gateway.dataplane.settling.test_dataplane_settlement import (
+from tests.gateway.dataplane.settling.test_dataplane_charges import (
     OFFER,
     PRINCIPAL,
     attempt,
