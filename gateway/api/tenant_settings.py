@@ -10,7 +10,7 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.limits import budget_alerts, credit_alerts
+from billing.limits import alert_channels, credit_alerts
 from billing.models import AlertChannel, Tenant
 from billing.prices import plans
 from gateway.alerts import delivery as alert_delivery
@@ -76,7 +76,7 @@ class ChannelSerializer(serializers.Serializer[Any]):
     id = serializers.IntegerField(read_only=True, source="pk")
     kind = serializers.ChoiceField(choices=AlertChannel.Kind.choices)
     target = serializers.CharField(
-        max_length=budget_alerts.TARGET_LENGTH_MAX, help_text="A mail address, or an https URL."
+        max_length=alert_channels.TARGET_LENGTH_MAX, help_text="A mail address, or an https URL."
     )
     secret = serializers.SerializerMethodField(
         help_text="What a webhook's signatures are checked with; null for mail, and for readers."
@@ -149,7 +149,7 @@ class ChannelListView(TenantView):
         body = ChannelSerializer(data=request.data, context=self._context())
         body.is_valid(raise_exception=True)
         alert_delivery.check_target(**body.validated_data)
-        channel = budget_alerts.add_channel(
+        channel = alert_channels.add(
             tenant=self.access.tenant,
             actor=self.access.caller,
             now=timezone.now(),
@@ -170,7 +170,7 @@ class ChannelView(TenantView):
         """Tell nobody there any more."""
         if not AlertChannel.objects.filter(tenant=self.access.tenant, pk=channel_id).exists():
             raise Http404
-        budget_alerts.remove_channel(
+        alert_channels.remove(
             tenant=self.access.tenant,
             channel_id=channel_id,
             actor=self.access.caller,

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from billing.credit import balances as credit
 from billing.invoicing import documents, periods, receivables
-from billing.limits import budget_alerts, quotas
+from billing.limits import alert_channels, quotas
 from billing.limits.quotas import Cap
 from billing.models import AlertChannel, BillingProfile, ScopeKind, TopUp
 from billing.operations import rebuild
@@ -64,7 +64,7 @@ def make(person: Person, sold: Priced, redis_client: redis.Redis, **use: Any) ->
     RoutingPolicy.objects.create(tenant=tenant)
     cap = Cap(scope_kind=ScopeKind.KEY, scope_id=str(key.pk), window="month", limit_pico=USD)
     quota = quotas.set_quota(tenant=tenant, cap=cap, actor=who, now=now)
-    channel = budget_alerts.add_channel(
+    channel = alert_channels.add(
         tenant=tenant, kind=AlertChannel.Kind.MAIL, target="a@b.example", actor=who, now=now
     )
     invited = members.invite(

@@ -13,7 +13,7 @@ from django.core import mail
 from billing import registers
 from billing.apart import SomeFailed
 from billing.drain import metering
-from billing.limits import budget_alerts, credit_alerts
+from billing.limits import alert_channels, credit_alerts
 from billing.models import BudgetAlert, CreditAlert, Quota, TaskRun, Tenant
 from gateway import tasks as gateway_tasks
 from providers import tasks
@@ -153,7 +153,7 @@ def test_a_budget_that_cannot_be_looked_at_keeps_no_other_nor_credit_nor_word_of
             limit_pico=USD,
         )
         credit_alerts.set_threshold(tenant=person.tenant, below_pico=USD, actor="a", now=NOW)
-    budget_alerts.add_channel(
+    alert_channels.add(
         tenant=charlie.tenant, kind="mail", target="c@example.org", actor="a", now=NOW
     )
     Tenant.objects.filter(pk=alice.tenant.pk).update(time_zone="Mars/Olympus")

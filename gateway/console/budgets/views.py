@@ -8,7 +8,7 @@ from django.views.decorators.http import require_POST, require_safe
 from redis.exceptions import RedisError
 
 from billing.errors import BillingError
-from billing.limits import budget_alerts, credit_alerts, quotas
+from billing.limits import alert_channels, credit_alerts, quotas
 from gateway.alerts import delivery as alert_delivery
 from gateway.console.access import tenant_page
 from gateway.console.budgets import rows as budget_rows
@@ -110,7 +110,7 @@ def add_channel(request: HttpRequest, member: Member) -> HttpResponse:
     stated = form.cleaned_data
     try:
         alert_delivery.check_target(stated["kind"], stated["target"])
-        budget_alerts.add_channel(
+        alert_channels.add(
             tenant=member.tenant,
             kind=stated["kind"],
             target=stated["target"],
@@ -147,7 +147,7 @@ def set_low_credit(request: HttpRequest, member: Member) -> HttpResponse:
 def remove_channel(request: HttpRequest, member: Member, channel_id: int) -> HttpResponse:
     require(member, Action.SET_ALERTS)
     try:
-        budget_alerts.remove_channel(
+        alert_channels.remove(
             tenant=member.tenant,
             channel_id=channel_id,
             actor=member.user.get_username(),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from billing.limits import alert_queue, budget_alerts
+from billing.limits import alert_channels, alert_queue
 from billing.models import AlertChannel, AlertDelivery, BudgetAlert
 from gateway.alerts import delivery
 from tests.people import Person
@@ -85,7 +85,7 @@ def listen(settings: Any) -> Iterator[Callable[..., Receiver]]:
         def start(person: Person, **terms: Any) -> Receiver:
             receiver = Receiver(**terms)
             url = stack.enter_context(listening(receiver))
-            made = budget_alerts.add_channel(
+            made = alert_channels.add(
                 tenant=person.tenant, kind="webhook", target=url, actor="a", now=NOON
             )
             queue(made)

@@ -16,7 +16,7 @@ from django.test import Client
 
 from billing import registers
 from billing.errors import LimitRefused
-from billing.limits import budget_alerts
+from billing.limits import alert_channels, budget_alerts
 from billing.models import AlertChannel, AlertDelivery, AuditEntry, BudgetAlert, Quota
 from gateway.alerts import delivery
 from tests.people import Person
@@ -81,7 +81,7 @@ def spend(client: redis.Redis, made: Quota, nano: int, *, at: datetime = NOON) -
 
 
 def channel(person: Person, kind: str, target: str) -> AlertChannel:
-    return budget_alerts.add_channel(
+    return alert_channels.add(
         tenant=person.tenant, kind=kind, target=target, actor="alice", now=NOON
     )
 
@@ -288,7 +288,7 @@ def test_a_tenant_adds_and_removes_whom_to_tell(
 
 
 def test_a_tenant_has_a_limited_number_of_channels(alice: Person) -> None:
-    for number in range(budget_alerts.CHANNELS_MAX):
+    for number in range(alert_channels.CHANNELS_MAX):
         channel(alice, "webhook", f"https://example.com/{number}")
     with pytest.raises(LimitRefused):
         channel(alice, "webhook", "https://example.com/more")

@@ -14,7 +14,7 @@ from django.utils import timezone
 from billing import registers
 from billing.credit import balances as credit
 from billing.errors import LimitRefused
-from billing.limits import budget_alerts, credit_alerts
+from billing.limits import alert_channels, credit_alerts
 from billing.models import AlertDelivery, AuditEntry, CreditAlert, CreditThreshold
 from gateway import tasks
 from gateway.alerts import delivery
@@ -120,9 +120,7 @@ def test_mail_and_webhook_tell_the_same_and_the_hook_is_signed(
     # given
     settings.EMAIL_HOST = "mail.test"
     for kind, target in (("mail", "finance@aurora.test"), ("webhook", receiver.url)):
-        budget_alerts.add_channel(
-            tenant=alice.tenant, kind=kind, target=target, actor="alice", now=NOON
-        )
+        alert_channels.add(tenant=alice.tenant, kind=kind, target=target, actor="alice", now=NOON)
     granted(redis_client, alice, 1)
     threshold(alice)
     # when
@@ -183,7 +181,7 @@ def test_what_is_no_sum_changes_nothing(alice: Person, below: str, redis_client:
 
 
 def test_a_delivery_is_of_one_alert(alice: Person) -> None:
-    channel = budget_alerts.add_channel(
+    channel = alert_channels.add(
         tenant=alice.tenant, kind="mail", target="a@b.test", actor="a", now=NOON
     )
     with pytest.raises(IntegrityError), transaction.atomic():

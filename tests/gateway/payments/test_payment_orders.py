@@ -10,7 +10,7 @@ from django.test import Client
 
 from billing.books import ledger
 from billing.books.ledger import AccountKey, Kind
-from billing.limits import budget_alerts
+from billing.limits import alert_channels
 from billing.models import (
     AlertDelivery,
     BillingProfile,
@@ -206,7 +206,7 @@ def test_a_dispute_takes_credit_with_a_note_an_alert_and_no_recharge(alice: Pers
     Recharge.objects.create(
         tenant=alice.tenant, is_on=True, below_cents=1, amount_cents=500, monthly_max_cents=500
     )
-    budget_alerts.add_channel(
+    alert_channels.add(
         tenant=alice.tenant, kind="webhook", target="https://example.com/h", actor="a", now=NOW
     )
     # when
