@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.db.models import Exists, F, Max, OuterRef, Sum
 
 from billing import locks, registers
-from billing.invoicing.spans import Span, left_of
+from billing.invoicing.charge_rectangles import Span, left_of
 from billing.models import AdjustmentNote, CoveredSpan, Invoice, Tenant, Transfer, UsageDay
 
 LOCK_WAIT_S: Final = 5.0

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from billing.errors import InvoiceRefused
 from billing.invoicing import coverage, documents, periods, runs
-from billing.invoicing.spans import Span, left_of
+from billing.invoicing.charge_rectangles import Span, left_of
 from billing.limits import quotas
 from billing.models import BillingProfile, CoveredSpan, Invoice, PriceVersion, Tenant, UsageEvent
 from tests.billing.desk import Desk
