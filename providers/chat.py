@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from billing.prices.spans import PriceBook
+from billing.prices.price_spans import PriceBook
 from billing.rating import Price
 from billing.usage import CanonicalUsage
 from providers.errors import ProviderError

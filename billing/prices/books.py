@@ -8,7 +8,7 @@ from typing import Final
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from billing.models import PriceList, PriceVersion
-from billing.prices.spans import COST_PRICES, LIST_PRICES, Dated, PriceBook, spans_of
+from billing.prices.price_spans import COST_PRICES, LIST_PRICES, Dated, PriceBook, spans_of
 from billing.rates import Rates, Window
 from billing.rating import Price
 

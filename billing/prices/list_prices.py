@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db.models import Q
 
 from billing.models import PriceVersion, ServiceTier
-from billing.prices.spans import minute_of
+from billing.prices.price_spans import minute_of
 from billing.rates import Window
 
 

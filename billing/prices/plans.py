@@ -17,7 +17,7 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from billing import audit, registers
 from billing.errors import PriceRefused
 from billing.models import PlanAssignment, PriceList, Tenant
-from billing.prices.spans import ListSpan, ListSpans
+from billing.prices.price_spans import ListSpan, ListSpans
 
 LIST_PRICES: Final = "list prices"
 DAY_LENGTH: Final = len("2026-12-01")

@@ -12,7 +12,7 @@ from billing import rating
 from billing.models import ServiceTier
 from billing.prices import books as price_books
 from billing.prices import plans
-from billing.prices.spans import PriceBook
+from billing.prices.price_spans import PriceBook
 from billing.usage import CanonicalUsage, UsageError
 
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from billing.holding.holds import RateScope, SpendScope
-from billing.prices.spans import ListSpans
+from billing.prices.price_spans import ListSpans
 from gateway.errors import InvalidApiKey, InvalidRequest, PermissionDenied, Unavailable
 from gateway.routing.policies import PolicyView
 

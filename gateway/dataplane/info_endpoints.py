@@ -12,7 +12,7 @@ from billing.credit import ends
 from billing.holding import holds
 from billing.holding.scopes import SpendScope
 from billing.money import PICO_PER_NANO, usd_json
-from billing.prices.spans import lists_at
+from billing.prices.price_spans import lists_at
 from billing.rating import Price
 from gateway.dataplane import unserved
 from gateway.dataplane.auth import Principal

@@ -12,7 +12,7 @@ from billing import registers
 from billing.holding.holds import Placed, Refused
 from billing.money import PICO_PER_NANO
 from billing.outcomes import OK, STOPPED
-from billing.prices.spans import lists_at
+from billing.prices.price_spans import lists_at
 from gateway.clocks.stopwatch import Clock
 from gateway.dataplane import (
     admission,

@@ -11,7 +11,7 @@ import msgspec
 
 from billing import rating
 from billing.money import usd_json
-from billing.prices.spans import COST_PRICES
+from billing.prices.price_spans import COST_PRICES
 from billing.rating import Price
 from gateway.routing import bounds, names, policies
 from gateway.routing.breaker import Breaker

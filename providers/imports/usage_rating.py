@@ -21,7 +21,7 @@ from billing import rating
 from billing.models import ServiceTier
 from billing.money import usd
 from billing.prices.imports import DatedRates
-from billing.prices.spans import Dated, spans_of
+from billing.prices.price_spans import Dated, spans_of
 from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
 from providers.market import catalogue

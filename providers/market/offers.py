@@ -12,7 +12,7 @@ from django.db.models import Q
 
 from billing import audit
 from billing.prices import books as price_books
-from billing.prices.spans import PriceBook
+from billing.prices.price_spans import PriceBook
 from providers.chat import Dialect, OfferView
 from providers.market import credentials
 from providers.models import Credential, Offer, Provider, Worker

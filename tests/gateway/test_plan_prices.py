@@ -9,7 +9,7 @@ from billing.models import PriceList, PriceVersion, Tenant
 from billing.prices import lists as price_lists
 from billing.prices import plans
 from billing.prices import versions as prices
-from billing.prices.spans import lists_at
+from billing.prices.price_spans import lists_at
 from billing.usage import CanonicalUsage
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.settling import charges

@@ -21,7 +21,7 @@ from billing.holding.holds import RateScope, SpendScope
 from billing.models import CallProfile, Quota, RateLimit, ScopeKind, ShardEpoch, Tenant
 from billing.money import nano_floor
 from billing.prices import plans
-from billing.prices.spans import ListSpans
+from billing.prices.price_spans import ListSpans
 from gateway.database import schema_check
 from gateway.dataplane.auth import CallUse, KeyHash, Principal
 from gateway.dataplane.snapshots.snapshot import Snapshot, SourceAway

@@ -15,7 +15,7 @@ from billing.models import AuditEntry, PlanAssignment, PriceList, Tenant, UsageE
 from billing.operations import recount
 from billing.prices import lists as price_lists
 from billing.prices import plans
-from billing.prices.spans import lists_at
+from billing.prices.price_spans import lists_at
 from billing.usage import CanonicalUsage
 from tests.billing import desk as desks
 from tests.billing.open_books import Books

@@ -15,7 +15,7 @@ from billing.prices import books as price_books
 from billing.prices import lists as price_lists
 from billing.prices import plans
 from billing.prices import versions as prices
-from billing.prices.spans import COST_PRICES, PriceBook
+from billing.prices.price_spans import COST_PRICES, PriceBook
 from billing.rates import PPM, Rates, Window
 from tests.billing.prices.test_prices import SKU, publish
 

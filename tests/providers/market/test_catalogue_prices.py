@@ -15,7 +15,7 @@ from genai_prices.types import ModelInfo, TieredPrices, Usage
 from billing import rating
 from billing.models import ServiceTier
 from billing.money import PICO_PER_TOKEN_PER_USD_PER_MILLION, usd
-from billing.prices.spans import Dated, spans_of
+from billing.prices.price_spans import Dated, spans_of
 from billing.rating import Price
 from billing.usage import CanonicalUsage
 from providers.market.catalogue import BATCH_SUFFIX, Listing
