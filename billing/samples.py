@@ -15,7 +15,7 @@ SAMPLES_OF_TENANT_MAX: Final = 48
 
 
 class Sample(NamedTuple):
-    """A counted text. `shape` are its features (`gateway.estimates.shapes`); `chunks` is in how
+    """A counted text. `shape` are its features (`gateway.estimates.text_features`); `chunks` is in how
     many pieces it was streamed, 0 where it was not."""
 
     shape: tuple[int, ...]

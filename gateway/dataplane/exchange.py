@@ -15,9 +15,9 @@ from billing.usage import CanonicalUsage
 from gateway.clocks.stopwatch import Stopwatch
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.inbound.client import Client
-from gateway.estimates import shapes
+from gateway.estimates import text_features
 from gateway.estimates.ratios import Ratios
-from gateway.estimates.shapes import Shape
+from gateway.estimates.text_features import Shape
 from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest, Chunk, ResponseReader, ResponseWriter
 from providers.errors import ProviderError
@@ -41,7 +41,7 @@ class Tally:
         if chunk.reasoning:
             self._take(chunk.reasoning)
         if chunk.tool_calls:
-            for text in shapes.tool_texts(chunk.tool_calls):
+            for text in text_features.tool_texts(chunk.tool_calls):
                 self._take(text)
         if self.size != before:
             self.chunks += 1
@@ -177,8 +177,8 @@ class Exchange:
     def prompt(self) -> Prompt:
         """Worked out when somebody needs it first: most requests are counted by their sellers."""
         if self._prompt is None:
-            shape, size = shapes.of_request(self.request)
-            self._prompt = Prompt(shape, size, shapes.beside_text(self.request))
+            shape, size = text_features.of_request(self.request)
+            self._prompt = Prompt(shape, size, text_features.beside_text(self.request))
         return self._prompt
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from billing.samples import Sample
-from gateway.estimates.shapes import CLASSES, USUAL, Shape
+from gateway.estimates.text_features import CLASSES, USUAL, Shape
 
 MEASURED_FROM: Final = 8  # fewer are no measurement
 USUAL_STRENGTH: Final = 0.03

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 from billing import basis
 from billing.samples import SAMPLES_OF_TENANT_MAX, Sample, Samples, unpacked
-from gateway.estimates import fits, shapes
+from gateway.estimates import fits, text_features
 from gateway.estimates.fits import MEASURED_FROM, Fit
-from gateway.estimates.shapes import Shape
+from gateway.estimates.text_features import Shape
 
 OFFERS_MAX: Final = 2_000
 # Taken as they come; afterwards one in a while. A single tenant's share is enough of them: else a
@@ -166,5 +166,5 @@ def _by_bytes(shape: Shape, size: int, chunks: int) -> int:
     *_, messages, requests = shape
     if chunks and CHUNK_BYTES[0] * chunks <= size <= CHUNK_BYTES[1] * chunks:
         return chunks
-    text = -(-size // shapes.BYTES_PER_TOKEN)
-    return text + shapes.MESSAGE_TOKENS * messages + shapes.REQUEST_TOKENS * requests
+    text = -(-size // text_features.BYTES_PER_TOKEN)
+    return text + text_features.MESSAGE_TOKENS * messages + text_features.REQUEST_TOKENS * requests

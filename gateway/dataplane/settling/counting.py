@@ -17,7 +17,7 @@ from billing.outcomes import OK
 from billing.samples import Sample
 from billing.usage import CanonicalUsage
 from gateway.dataplane.exchange import Attempt, Exchange
-from gateway.estimates import shapes
+from gateway.estimates import text_features
 from providers.chat import Candidate
 from providers.wires.usage import joined
 
@@ -165,12 +165,12 @@ def _output(
 
 def _estimated_output(exchange: Exchange, attempt: Attempt) -> Part:
     offer, bound, shown = attempt.candidate.offer, attempt.candidate.output_bound, attempt.shown
-    shape, sampled = shapes.of_texts(shown.texts)
+    shape, sampled = text_features.of_texts(shown.texts)
     estimate = exchange.ratios.estimate(
         offer.model,
         offer.sku,
         exchange.principal.tenant_id,
-        shapes.scaled(shape, size=shown.size, of=sampled),
+        text_features.scaled(shape, size=shown.size, of=sampled),
         size=shown.size,
         chunks=shown.chunks if exchange.request.stream else 0,
     )
@@ -205,7 +205,7 @@ def _samples(exchange: Exchange, attempt: Attempt, tenant: int) -> Iterator[Samp
     prompt = exchange.prompt
     if exchange.request.all_text and not prompt.beside_tokens:
         yield Sample(prompt.shape, prompt.size, usage.input_tokens, tenant)
-    shape, sampled = shapes.of_texts(read.texts)
+    shape, sampled = text_features.of_texts(read.texts)
     # What was thought unseen was counted and not delivered.
     if sampled == read.size and not usage.reasoning_tokens and not usage.output_audio_tokens:
         chunks = read.chunks if exchange.request.stream else 0

@@ -8,7 +8,7 @@ import pytest
 
 from billing import basis
 from billing.samples import SAMPLES_MAX, Sample, packed
-from gateway.estimates import ratios, shapes
+from gateway.estimates import ratios, text_features
 from gateway.estimates.ratios import Estimate, Ratios
 from tests.factories import openai_request
 
@@ -36,7 +36,7 @@ def prose(words: int, rng: random.Random) -> bytes:
 
 
 def sample(text: bytes, tokens: int, *, tenant: int = 1, chunks: int = 0) -> Sample:
-    return Sample(shapes.of_text(text), len(text), tokens, tenant, chunks)
+    return Sample(text_features.of_text(text), len(text), tokens, tenant, chunks)
 
 
 def samples(count: int, *, per_word: int, tenant: int = 1) -> Iterator[Sample]:
@@ -47,11 +47,11 @@ def samples(count: int, *, per_word: int, tenant: int = 1) -> Iterator[Sample]:
 
 
 def estimate(known: Ratios, text: bytes, *, sku: str = "a/fox", tenant: int = 9) -> Estimate:
-    return known.estimate("fox", sku, tenant, shapes.of_text(text), size=len(text))
+    return known.estimate("fox", sku, tenant, text_features.of_text(text), size=len(text))
 
 
 def test_without_a_measurement_four_bytes_are_a_token(measured: Ratios) -> None:
-    shape = shapes.of_text(b"x" * 41, messages=2, requests=1)
+    shape = text_features.of_text(b"x" * 41, messages=2, requests=1)
 
     found = measured.estimate("fox", "a/fox", 1, shape, size=41)
 
@@ -85,9 +85,9 @@ def test_another_seller_of_the_model_is_measured_by_it_until_it_counted_itself(
     assert before.tokens == pytest.approx(200, rel=0.03)
     assert after.tokens == pytest.approx(400, rel=0.03)
     assert estimate(measured, text).tokens == before.tokens
-    assert measured.estimate("wolf", "c/wolf", 1, shapes.of_text(text), size=len(text)).basis == (
-        basis.BYTES
-    )
+    assert measured.estimate(
+        "wolf", "c/wolf", 1, text_features.of_text(text), size=len(text)
+    ).basis == (basis.BYTES)
 
 
 def test_one_tenant_s_flood_does_not_move_the_others(measured: Ratios) -> None:
@@ -121,7 +121,9 @@ def test_a_seller_that_streams_a_token_a_chunk_is_counted_by_its_chunks(measured
         measured.learn("fox", "a/fox", sample(prose(30, rng), 41, chunks=40))
     text = b" internationalisation" * 40
     # when
-    found = measured.estimate("fox", "a/fox", 1, shapes.of_text(text), size=len(text), chunks=40)
+    found = measured.estimate(
+        "fox", "a/fox", 1, text_features.of_text(text), size=len(text), chunks=40
+    )
     # then
     assert found == Estimate(40, basis.MEASURED)
 
@@ -258,4 +260,4 @@ def test_a_prompt_is_its_text_whatever_the_json_around_it(
     request = openai_request()
     request.fields = {"messages": msgspec.Raw(raw)}
     # when / then
-    assert shapes.of_request(request)[1] == size
+    assert text_features.of_request(request)[1] == size
