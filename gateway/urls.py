@@ -15,7 +15,7 @@ def health(request: HttpRequest) -> HttpResponse:
     return JsonResponse({"status": "ok", "version": VERSION})
 
 
-handler500 = "gateway.console.failures.server_error"
+handler500 = "gateway.console.error_pages.server_error"
 
 urlpatterns = [
     path("health", health, name="health"),

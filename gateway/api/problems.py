@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from billing.errors import BillingError, Cold, LockTimeout
-from gateway.console import failures
+from gateway.console import error_pages
 from gateway.tenants.keys import KeyRefused
 from gateway.tenants.members import MemberRefused
 from gateway.tenants.policies import PolicyRefused
@@ -61,8 +61,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
 
 def _as_api_exception(error: Exception) -> Exception:
     if isinstance(error, OperationalError):
-        code = failures.code_of(error)
-        said = None if code == failures.UNAVAILABLE else failures.SAID[code]
+        code = error_pages.code_of(error)
+        said = None if code == error_pages.UNAVAILABLE else error_pages.SAID[code]
         return Unavailable(said, code=code)
     if isinstance(error, UNAVAILABLE):
         return Unavailable()

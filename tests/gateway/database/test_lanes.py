@@ -12,7 +12,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 from psycopg.errors import QueryCanceled
 
-from gateway.console import failures
+from gateway.console import error_pages
 from gateway.database import lanes
 from gateway.database.lanes import EXPORTS, OPERATORS, PUBLIC, TENANTS, Lane
 from tests.people import Person
@@ -152,7 +152,7 @@ def _waited(lane: Lane) -> tuple[str, float]:
         with lanes.within(lane):
             connection.ensure_connection()
     except OperationalError as refused:
-        return failures.code_of(refused), time.monotonic() - began
+        return error_pages.code_of(refused), time.monotonic() - began
     finally:
         connection.close()
     raise AssertionError("there was room")
@@ -186,4 +186,4 @@ def test_each_lane_has_a_limit_for_its_statements() -> None:
     assert told == ["10s", "5s", "15s"]
     assert ended is not None
     assert isinstance(ended.__cause__, QueryCanceled)
-    assert failures.code_of(ended) == "too_slow"
+    assert error_pages.code_of(ended) == "too_slow"
