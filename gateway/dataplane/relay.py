@@ -51,7 +51,7 @@ from providers.errors import (
 from providers.outbound.upstream import Answer, Upstream
 from providers.wires import registry
 from providers.wires.calls import call_id
-from providers.wires.failures import failure
+from providers.wires.error_answers import failure
 from providers.wires.registry import wire_for
 
 logger = logging.getLogger(__name__)

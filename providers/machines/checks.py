@@ -15,7 +15,7 @@ from providers.market import credentials, offers
 from providers.models import Credential, Offer, Provider, Worker
 from providers.outbound import asking
 from providers.outbound.asking import Question, Reply
-from providers.wires.failures import failure
+from providers.wires.error_answers import failure
 
 HEARTBEAT_GAP = timedelta(seconds=15)
 FAILURES_MAX = 2

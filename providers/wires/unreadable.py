@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from providers.errors import StreamBroken
-from providers.wires.failures import is_internal
+from providers.wires.error_answers import is_internal
 
 # Events of a stream that cannot be read, before it has said anything.
 MALFORMED_MAX = 100

@@ -12,7 +12,7 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import failures, finishes, loose_json, service_tiers, sums, usage
+from providers.wires import error_answers, finishes, loose_json, service_tiers, sums, usage
 from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
 from providers.wires.usual import is_usual_anthropic
@@ -202,7 +202,7 @@ class StreamReader(_Reader):
         elif typed.type == "message_stop":
             chunk.hidden = chunk.last = True
         elif typed.type == "error":
-            self.failure = failures.in_stream(typed.error)
+            self.failure = error_answers.in_stream(typed.error)
             return None
         self._begun = self._begun or bool(chunk.text or chunk.reasoning or chunk.tool_calls)
         return chunk
@@ -296,7 +296,7 @@ class WholeReader(_Reader):
             self.failure = ProtocolError(f"the answer is not a message: {wrong}")
             return []
         if answer.type == "error":
-            self.failure = failures.in_stream(answer.error)
+            self.failure = error_answers.in_stream(answer.error)
             return []
         self.upstream_id = str(answer.id or "")
         self._merge_usage(answer.usage)

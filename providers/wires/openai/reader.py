@@ -15,7 +15,7 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import NO_CHOICE, Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import failures, finishes, loose_json, service_tiers, sums, usage
+from providers.wires import error_answers, finishes, loose_json, service_tiers, sums, usage
 from providers.wires.openai import tool_calls
 from providers.wires.openai.deltas import Delta, spoken
 from providers.wires.openai.tool_calls import Numbering
@@ -110,7 +110,7 @@ class _Reader:
                 raw = _with_calls(raw, chunks, is_event=is_event)
         if answer.model != self._said:
             self._said = answer.model
-            self._is_path = isinstance(self._said, str) and failures.is_internal(self._said)
+            self._is_path = isinstance(self._said, str) and error_answers.is_internal(self._said)
         if self._is_path:
             raw = with_model_name(raw, self._said, self._model)
         chunks[0].raw = raw
@@ -194,7 +194,7 @@ class _Reader:
         text = bytes(raw)
         if text == b"null":
             return False
-        self.failure = failures.in_stream(json.loads(text))
+        self.failure = error_answers.in_stream(json.loads(text))
         return True
 
 
@@ -264,7 +264,7 @@ class StreamReader(_Reader):
         if self._fail(answer.error):
             return True
         if event.name == b"error" or answer.object == "error":
-            self.failure = failures.in_stream(json.loads(event.data))
+            self.failure = error_answers.in_stream(json.loads(event.data))
         return self.failure is not None
 
     def _answered(self, answer: _Answer, event: Event) -> list[Chunk]:

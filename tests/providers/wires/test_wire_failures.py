@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from providers import errors
-from providers.wires.failures import failure, in_stream
+from providers.wires.error_answers import failure, in_stream
 
 OPENAI = b'{"error":{"message":"Words.","type":"%b","param":null,"code":%b}}'
 
