@@ -15,7 +15,7 @@ from billing.invoicing import receivables
 from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
 from gateway.api import pagination
 from gateway.api.base import TenantView
-from gateway.api.fields import usd_per_million_text, usd_text
+from gateway.api.money_fields import usd_per_million_text, usd_text
 from gateway.tenants.roles import Action
 
 

@@ -16,7 +16,7 @@ from billing.models import PriceVersion, ServiceTier
 from billing.prices import versions as prices
 from billing.rates import Window
 from gateway.api.base import ApiView
-from gateway.api.fields import usd_per_million_text
+from gateway.api.money_fields import usd_per_million_text
 from providers.boards import leaderboards
 from providers.boards.windows import DEFAULT_WINDOW, WINDOWS
 

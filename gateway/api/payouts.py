@@ -15,8 +15,8 @@ from billing.money import PICO_PER_CENT
 from gateway import months
 from gateway.api import pagination
 from gateway.api.base import OperatorView
-from gateway.api.fields import UsdField
 from gateway.api.idempotency import KEY_HEADER, idempotent
+from gateway.api.money_fields import UsdField
 from gateway.models import Seller
 
 PROVIDER_LENGTH_MAX = 80

@@ -6,7 +6,7 @@ from typing import Any
 from rest_framework import serializers
 
 from billing.models import Quota, ScopeKind
-from gateway.api.fields import UsdField
+from gateway.api.money_fields import UsdField
 from gateway.models import ApiKey, RoutingPolicy, Team
 from gateway.tenants import keys
 

@@ -19,7 +19,7 @@ from billing.models import TrueUp, UsageEvent
 from gateway import months
 from gateway.api import pagination
 from gateway.api.base import TenantView
-from gateway.api.fields import usd_text
+from gateway.api.money_fields import usd_text
 from gateway.api.pagination import LIMIT_MAX
 from gateway.console.requests import request_list
 from gateway.months import NoSuchMonth
