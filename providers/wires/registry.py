@@ -7,7 +7,7 @@ tunes it is left out, and the caller is told.
 import re
 
 from providers.chat import ChatRequest, Dialect, OfferView, Wire
-from providers.wires import fields
+from providers.wires import body_fields
 from providers.wires.anthropic import to_messages
 from providers.wires.anthropic.wire import AnthropicWire
 from providers.wires.openai import from_messages
@@ -28,7 +28,7 @@ _SAID: dict[tuple[Dialect, Dialect], frozenset[str]] = {
     ("anthropic", "openai"): from_messages.SAID,
 }
 # What wires decide, or what has no part in an answer.
-_NOT_TUNING = fields.OURS | frozenset(
+_NOT_TUNING = body_fields.OURS | frozenset(
     "model max_tokens max_completion_tokens stream stream_options service_tier metadata store n "
     "logprobs safety_identifier output_config".split()
 )
@@ -57,12 +57,12 @@ def left_out(request: ChatRequest, offer: OfferView) -> list[str]:
     without words in its wire, where they only tune an answer."""
     said = _SAID.get((request.dialect, offer.wire))
     if said is None:
-        unsent = fields.dropped(request.fields, fields.seller_of(offer))
+        unsent = body_fields.dropped(request.fields, body_fields.seller_of(offer))
         return sorted(map(_shown, unsent)) if unsent else unsent
     names = [
         _shown(name)
         for name, value in request.fields.items()
-        if name not in said and name not in _NOT_TUNING and bytes(value) not in fields.NOTHING
+        if name not in said and name not in _NOT_TUNING and bytes(value) not in body_fields.NOTHING
     ]
     if offer.wire == "anthropic" and to_messages.is_hotter(request.fields.get("temperature")):
         names.append("temperature")

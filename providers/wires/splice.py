@@ -11,7 +11,7 @@ import msgspec
 
 from providers.chat import ChatRequest, OfferView
 from providers.errors import CannotSay
-from providers.wires import fields
+from providers.wires import body_fields
 
 _encode = msgspec.json.Encoder().encode
 
@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 def spliced(request: ChatRequest, offer: OfferView, decided: Mapping[str, Any]) -> bytes:
     """The client's body as far as this kind of seller is sent it, with what we decide in its place
     or behind."""
-    passing = fields.passing(fields.seller_of(offer))
+    passing = body_fields.passing(body_fields.seller_of(offer))
     body: dict[str, Any] = {
         name: value for name, value in request.fields.items() if name in passing or name in decided
     }

@@ -9,8 +9,8 @@ import pytest
 from gateway.dataplane.surfaces import anthropic_messages, openai_chat
 from gateway.errors import InvalidRequest
 from providers.chat import FETCHES, ChatRequest, OfferView
-from providers.wires import fields, registry
-from providers.wires.fields import Rule, Seller
+from providers.wires import body_fields, registry
+from providers.wires.body_fields import Rule, Seller
 from tests.factories import anthropic_body, offer_view, openai_body
 from tests.gateway.routing.test_routing import rank, rejected, seller
 
@@ -48,7 +48,7 @@ def sent(request: ChatRequest, offer: OfferView) -> dict[str, Any]:
 def test_what_a_caller_must_not_say_stays_here_and_is_told(name: str, kind: Seller) -> None:
     request = parsed(**{name: 7})
 
-    assert fields.rule(name, kind) is Rule.DROP
+    assert body_fields.rule(name, kind) is Rule.DROP
     assert name not in sent(request, OFFERS[kind])
     assert registry.left_out(request, OFFERS[kind]) == [name]
 
@@ -59,7 +59,7 @@ def test_what_would_change_a_machine_or_a_cost_is_refused_by_name(name: str) -> 
         parsed(**{name: "x"})
 
     assert (refused.value.param, refused.value.code) == (name, "field_not_allowed")
-    assert {fields.rule(name, kind) for kind in Seller} == {Rule.REFUSE}
+    assert {body_fields.rule(name, kind) for kind in Seller} == {Rule.REFUSE}
     assert parsed(**{name: None}).model == "small"
 
 
@@ -77,7 +77,7 @@ def test_what_would_change_a_machine_or_a_cost_is_refused_by_name(name: str) -> 
     ],
 )
 def test_the_table_says_who_is_sent_what(name: str, passes: set[Seller]) -> None:
-    assert {kind for kind in Seller if fields.rule(name, kind) is Rule.PASS} == passes
+    assert {kind for kind in Seller if body_fields.rule(name, kind) is Rule.PASS} == passes
 
 
 def test_every_field_that_passes_travels_under_its_name_alone() -> None:
@@ -88,7 +88,7 @@ def test_every_field_that_passes_travels_under_its_name_alone() -> None:
         request = parsed(**more, guided_json="{}")
         body = sent(request, offer)
         for name in (*more, "guided_json"):
-            assert (name in body) is (fields.rule(name, kind) is Rule.PASS)
+            assert (name in body) is (body_fields.rule(name, kind) is Rule.PASS)
             assert (name in registry.left_out(request, offer)) is (name not in body)
 
 
@@ -99,7 +99,7 @@ def spellings(name: str) -> list[str]:
     return [each for each in {name.upper(), name.title(), swapped, wide} if each != name]
 
 
-@pytest.mark.parametrize("name", sorted(fields.KNOWN | fields.REFUSED))
+@pytest.mark.parametrize("name", sorted(body_fields.KNOWN | body_fields.REFUSED))
 def test_another_spelling_of_a_name_is_refused(name: str) -> None:
     for spelling in spellings(name):
         for parse, body in (

@@ -1,7 +1,7 @@
 """Anthropic Messages as clients speak it: validation, what the request needs, errors.
 
 Every field counts as prompt text unless it is known not to be; which of them travel to whom is
-decided in `providers/wires/fields.py`.
+decided in `providers/wires/body_fields.py`.
 """
 
 from collections.abc import Mapping

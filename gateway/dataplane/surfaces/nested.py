@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.errors import InvalidRequest
-from providers.wires import fields
+from providers.wires import body_fields
 
 # What messages, their parts and media are made of; what a tool is called with is anybody's.
 _NAMES: Final = frozenset(
@@ -51,7 +51,7 @@ def _walk(value: Any, path: str) -> None:
 def _check_names(names: list[str], path: str) -> None:
     seen = set()
     for name in names:
-        as_read = fields.folded(name)
+        as_read = body_fields.folded(name)
         if as_read in seen:
             raise _refused(name, path, "is there twice, in this or another spelling")
         if as_read in _NAMES and name not in _NAMES:

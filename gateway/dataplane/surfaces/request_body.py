@@ -18,7 +18,7 @@ from providers.chat import RoutingFields
 from providers.outbound import egress
 from providers.outbound.egress import EgressRefused
 from providers.pictures import Picture
-from providers.wires import fields as field_rules
+from providers.wires import body_fields as field_rules
 from providers.wires import media_rules
 
 T = TypeVar("T")
