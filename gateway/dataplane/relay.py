@@ -50,9 +50,9 @@ from providers.errors import (
 )
 from providers.outbound.upstream import Answer, Upstream
 from providers.wires import registry
-from providers.wires.calls import call_id
 from providers.wires.error_answers import failure
 from providers.wires.registry import wire_for
+from providers.wires.worker_counts import call_id
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from providers.market import credentials, offers
 from providers.models import Provider, Worker
 from providers.outbound import asking
 from providers.outbound.asking import Question, Reply
-from providers.wires import calls
+from providers.wires import worker_counts
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _question(event: UsageEvent, worker: Worker) -> Question | None:
         logger.warning("%s: its worker cannot be asked: %s", event.request_id, problem)
         return None
     attempt = -event.attempt - 1 if event.attempt < 0 else event.attempt
-    url = calls.url(worker.base_url, calls.call_id(str(event.request_id), attempt))
+    url = worker_counts.url(worker.base_url, worker_counts.call_id(str(event.request_id), attempt))
     return Question(url, offers.headers_for(Provider.Wire.OPENAI, bearer), approved=True)
 
 
@@ -97,4 +97,4 @@ def _counts(event: UsageEvent, reply: Reply) -> CanonicalUsage | None:
     if reply.problem:
         logger.warning("%s: its worker cannot be asked: %s", event.request_id, reply.problem)
         return None
-    return calls.final_counts_of(reply.body) if reply.status == 200 else None
+    return worker_counts.final_counts_of(reply.body) if reply.status == 200 else None

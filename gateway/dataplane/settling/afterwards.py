@@ -16,7 +16,7 @@ from gateway.dataplane.exchange import Asked, Attempt, Exchange
 from providers.chat import UpstreamCall
 from providers.errors import ProviderError
 from providers.outbound.upstream import Upstream
-from providers.wires import calls
+from providers.wires import worker_counts
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Afterwards:
 
     async def _asked(self, exchange: Exchange, attempt: Attempt) -> CanonicalUsage | None:
         offer = attempt.candidate.offer
-        url = calls.url(offer.base_url, exchange.request.call_id)
+        url = worker_counts.url(offer.base_url, exchange.request.call_id)
         call = UpstreamCall(url=url, headers=offer.headers, body=b"", method="GET")
         for left in reversed(range(TRIES)):
             answer = await self.upstream.open(call, approved=True)
@@ -58,7 +58,7 @@ class Afterwards:
                     body = b""
                     while len(body) < BODY_BYTES_MAX and (part := await answer.read()) is not None:
                         body += part
-                    return calls.counts_of(body)
+                    return worker_counts.counts_of(body)
             finally:
                 answer.close()
             if left:

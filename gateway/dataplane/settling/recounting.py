@@ -20,7 +20,7 @@ from gateway.dataplane.settling import counting
 from providers.chat import OfferView
 from providers.errors import BadRequest, ProviderError
 from providers.outbound.upstream import Upstream
-from providers.wires import calls
+from providers.wires import worker_counts
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +90,13 @@ class Recounting:
     ) -> CanonicalUsage | None:
         """None where this worker would refuse such a prompt."""
         text = "".join(attempt.shown.texts)
-        call = calls.recount(exchange.request, worker, answer=text)
+        call = worker_counts.recount(exchange.request, worker, answer=text)
         answer = await self.upstream.open(call, approved=True)
         try:
             body = await answer.whole(bytes_max=ANSWER_BYTES_MAX)
         finally:
             answer.close()
-        return calls.counts_of(body) if answer.status == 200 and body else None
+        return worker_counts.counts_of(body) if answer.status == 200 and body else None
 
 
 def _is_wanted(exchange: Exchange, attempt: Attempt) -> bool:
