@@ -22,7 +22,7 @@ from workers.config import DEFAULT_MODEL_DIR, EngineConfig
 from workers.engine.engine import Engine
 from workers.server.app import App, ServerConfig
 from workers.server.bridge import EngineBridge
-from workers.server.calls import CallBuilder, read_defaults
+from workers.server.call_builder import CallBuilder, read_defaults
 
 APP_NAME = "tokenhouse-worker"
 QUEUED_MAX = 64

@@ -15,7 +15,7 @@ from tests.workers.engines import make_engine
 from workers.engine.progress import Progress
 from workers.server.app import App, ServerConfig
 from workers.server.bridge import EngineBridge
-from workers.server.calls import CallBuilder, SamplingDefaults
+from workers.server.call_builder import CallBuilder, SamplingDefaults
 
 MODEL = "tiny"
 BEARER = "open-sesame"

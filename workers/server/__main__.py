@@ -31,7 +31,7 @@ from workers.model.families import UnsupportedModel
 from workers.server.app import App, ServerConfig
 from workers.server.bridge import EngineBridge
 from workers.server.calibration import stored_or_measured
-from workers.server.calls import CallBuilder, read_defaults
+from workers.server.call_builder import CallBuilder, read_defaults
 from workers.server.registration import Identity, Registration
 from workers.speculation.proposers import SpeculationRefused
 from workers.text.tokenizer import BadTokenizer

@@ -9,7 +9,7 @@ from typing import Any
 from workers.config import ENGINE_VERSION
 from workers.server import errors, tokens
 from workers.server.bridge import EngineBridge
-from workers.server.calls import CallBuilder
+from workers.server.call_builder import CallBuilder
 from workers.server.chat_request import ChatRequest
 from workers.server.embeddings import Embedder
 from workers.server.exchange import JSON, ClientGone, Exchange, Receive, Send

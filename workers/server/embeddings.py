@@ -10,7 +10,7 @@ from workers.engine.sequence import FinishReason
 from workers.model.sampler import NonFiniteLogits
 from workers.server import errors
 from workers.server.bridge import EngineBridge, Stream
-from workers.server.calls import CallBuilder
+from workers.server.call_builder import CallBuilder
 from workers.server.exchange import ClientGone, Exchange
 from workers.server.generation import INLINE_BODY_BYTES, submit
 from workers.server.protocol import AnyCall

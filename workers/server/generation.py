@@ -11,7 +11,7 @@ from workers.engine.progress import Progress
 from workers.engine.sequence import FinishReason, GenerationRequest
 from workers.server import errors
 from workers.server.bridge import Busy, EngineBridge, Stopped, Stream
-from workers.server.calls import CallBuilder
+from workers.server.call_builder import CallBuilder
 from workers.server.chat_request import ChatRequest
 from workers.server.exchange import ClientGone, Exchange
 from workers.server.protocol import AnyCall, Sampling

@@ -5,7 +5,7 @@ The last says what a chat call and the answer to it are in tokens, whoever gave 
 
 import asyncio
 
-from workers.server.calls import CallBuilder
+from workers.server.call_builder import CallBuilder
 from workers.server.chat_request import ChatRequest, Message
 from workers.server.errors import BadRequest
 from workers.server.exchange import Exchange

@@ -8,7 +8,7 @@ import pytest
 from tests.workers.engines import make_engine
 from tests.workers.servers import chat_body, running_worker
 from workers.engine.engine import Engine
-from workers.server.calls import CallBuilder, SamplingDefaults
+from workers.server.call_builder import CallBuilder, SamplingDefaults
 from workers.server.chat_request import ChatRequest
 from workers.server.errors import BadRequest
 from workers.server.protocol import decode
