@@ -12,8 +12,8 @@ from workers.server.bridge import EngineBridge
 from workers.server.call_builder import CallBuilder
 from workers.server.chat_request import ChatRequest
 from workers.server.embeddings import Embedder
-from workers.server.exchange import JSON, ClientGone, Exchange, Receive, Send
 from workers.server.generation import Generator
+from workers.server.http_exchange import JSON, ClientGone, Exchange, Receive, Send
 from workers.server.protocol import AnyCall, decode
 from workers.server.recent import RecentCalls
 from workers.server.responses import encode

@@ -13,7 +13,7 @@ from workers.server import errors
 from workers.server.bridge import Busy, EngineBridge, Stopped, Stream
 from workers.server.call_builder import CallBuilder
 from workers.server.chat_request import ChatRequest
-from workers.server.exchange import ClientGone, Exchange
+from workers.server.http_exchange import ClientGone, Exchange
 from workers.server.protocol import AnyCall, Sampling
 from workers.server.recent import Call, RecentCalls
 from workers.server.responses import DONE, Answers, ResponseWriter, event

@@ -21,7 +21,7 @@ from workers.cache.kv import BlockTable
 from workers.engine.engine import Engine
 from workers.engine.sequence import GenerationRequest, Sequence
 from workers.server.bridge import Stream
-from workers.server.exchange import Exchange
+from workers.server.http_exchange import Exchange
 from workers.speculation.draft_heads import HeadKind, HeadShape, TrainedHead, new_head, save_head
 from workers.speculation.policy import Acceptance, CostCurve
 from workers.text.detokenizer import TextStream
