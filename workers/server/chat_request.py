@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from workers.server.errors import BadRequest
-from workers.server.protocol import Count, Sampling, TopLogprobs, unsupported
+from workers.server.request_fields import Count, Sampling, TopLogprobs, unsupported
 from workers.text.tools import Function
 
 MAX_TOOLS = 128

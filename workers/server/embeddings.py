@@ -13,7 +13,7 @@ from workers.server.bridge import EngineBridge, Stream
 from workers.server.call_builder import CallBuilder
 from workers.server.generation import INLINE_BODY_BYTES, submit
 from workers.server.http_exchange import ClientGone, Exchange
-from workers.server.protocol import AnyCall
+from workers.server.request_fields import AnyCall
 from workers.server.responses import encode
 from workers.server.text_request import EmbeddingRequest
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from workers.server.errors import BadRequest
-from workers.server.protocol import (
+from workers.server.request_fields import (
     CountOrNone,
     Queued,
     Sampling,

@@ -10,7 +10,7 @@ from workers.server.chat_request import ChatRequest, Message
 from workers.server.errors import BadRequest
 from workers.server.generation import INLINE_BODY_BYTES
 from workers.server.http_exchange import Exchange
-from workers.server.protocol import AnyCall, check_token
+from workers.server.request_fields import AnyCall, check_token
 from workers.server.responses import Json, encode
 
 

@@ -11,8 +11,8 @@ from workers.engine.engine import Engine
 from workers.server.call_builder import CallBuilder, SamplingDefaults
 from workers.server.chat_request import ChatRequest
 from workers.server.errors import BadRequest
-from workers.server.protocol import decode
 from workers.server.queue_priorities import TIERS
+from workers.server.request_fields import decode
 from workers.server.text_request import EmbeddingRequest
 
 WAITING = 20
