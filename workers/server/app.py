@@ -14,7 +14,7 @@ from workers.server.chat_request import ChatRequest
 from workers.server.embeddings import Embedder
 from workers.server.generation import Generator
 from workers.server.http_exchange import JSON, ClientGone, Exchange, Receive, Send
-from workers.server.recent import RecentCalls
+from workers.server.recent_calls import RecentCalls
 from workers.server.request_fields import AnyCall, decode
 from workers.server.responses import encode
 from workers.server.text_request import CompletionRequest, EmbeddingRequest

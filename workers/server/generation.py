@@ -14,7 +14,7 @@ from workers.server.bridge import Busy, EngineBridge, Stopped, Stream
 from workers.server.call_builder import CallBuilder
 from workers.server.chat_request import ChatRequest
 from workers.server.http_exchange import ClientGone, Exchange
-from workers.server.recent import Call, RecentCalls
+from workers.server.recent_calls import Call, RecentCalls
 from workers.server.request_fields import AnyCall, Sampling
 from workers.server.responses import DONE, Answers, ResponseWriter, event
 from workers.server.text_request import CompletionRequest

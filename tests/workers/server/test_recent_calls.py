@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.workers.servers import RunningWorker, chat_body, running_worker, sse
-from workers.server import recent
+from workers.server import recent_calls
 
 COUNTING = {"include_usage": True, "continuous_usage_stats": True}
 
@@ -81,7 +81,7 @@ def test_a_call_that_goes_on_is_told_as_far_as_it_got(
     worker: RunningWorker, monkeypatch: pytest.MonkeyPatch
 ):
     # given
-    monkeypatch.setattr(recent, "WAIT_S", 0.05)
+    monkeypatch.setattr(recent_calls, "WAIT_S", 0.05)
     body = chat_body(max_tokens=200, stream=True, stream_options=COUNTING)
     with worker.held_after_first_token():
         with worker.client.stream(
@@ -110,8 +110,8 @@ def test_nobody_asks_without_the_secret(worker: RunningWorker):
 
 def test_only_the_newest_calls_are_kept(monkeypatch: pytest.MonkeyPatch):
     # given
-    monkeypatch.setattr(recent, "CALLS_MAX", 3)
-    calls = recent.RecentCalls()
+    monkeypatch.setattr(recent_calls, "CALLS_MAX", 3)
+    calls = recent_calls.RecentCalls()
     # when
     for number in range(5):
         calls.open(f"call-{number}").end()
