@@ -14,8 +14,8 @@ from torch import Tensor
 from workers.cache.kv import BlockPool, BlockTable
 from workers.config import EngineConfig
 from workers.device import board_name, synchronise, work_clock
-from workers.engine.audit import Auditor
 from workers.engine.choice import choose
+from workers.engine.draft_audit import Auditor
 from workers.engine.drafter import Drafter
 from workers.engine.energy import meter_for
 from workers.engine.metrics import Load, Metrics, RequestUsage
