@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from workers.engine.redraw_verdict import compare
 from workers.engine.sequence import Sequence
-from workers.engine.verdict import compare
 from workers.model.sampler import Peak, Softmax, draw, edit_logits, uniform, verify
 
 

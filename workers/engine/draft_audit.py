@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from workers.engine.redraw_verdict import Verdict
 from workers.engine.sequence import FinishReason, GenerationRequest, Sequence
-from workers.engine.verdict import Verdict
 
 CASES_MAX: Final = 8
 TOKENS_MAX: Final = 256

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from workers.engine.gaps import GapFigures, Gaps
+from workers.engine.redraw_verdict import Verdict
 from workers.engine.scheduler import CacheStats
-from workers.engine.verdict import Verdict
 from workers.model.experts import ExpertUse
 
 PREFIX = "tokenhouse_worker_"

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from workers.cache.kv import BlockTable, root_hash
 from workers.engine.prompt_readings import PromptReading
-from workers.engine.verdict import Verdict
+from workers.engine.redraw_verdict import Verdict
 from workers.model.sampler import SamplingParams, TokenLogprobs
 from workers.speculation.protocol import NO_DRAFT, Draft
 from workers.text.structured import Grammar

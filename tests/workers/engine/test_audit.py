@@ -6,7 +6,7 @@ import torch
 from tests.workers.engines import finish, make_engine, request, run
 from workers.engine.draft_audit import ATTEMPTS_MAX, CASES_MAX, TOKENS_MAX
 from workers.engine.engine import Engine
-from workers.engine.verdict import Verdict, compare
+from workers.engine.redraw_verdict import Verdict, compare
 from workers.model.sampler import SamplingParams
 from workers.speculation.policy import CostCurve
 
