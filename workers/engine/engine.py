@@ -14,7 +14,6 @@ from torch import Tensor
 from workers.cache.kv import BlockPool, BlockTable
 from workers.config import EngineConfig
 from workers.device import board_name, synchronise, work_clock
-from workers.engine.choice import choose
 from workers.engine.draft_audit import Auditor
 from workers.engine.drafter import Drafter
 from workers.engine.energy import meter_for
@@ -22,6 +21,7 @@ from workers.engine.metrics import Load, Metrics, RequestUsage
 from workers.engine.progress import Progress
 from workers.engine.scheduler import CacheStats, Scheduled, Scheduler
 from workers.engine.sequence import FinishReason, GenerationRequest, Sequence, new_sequence
+from workers.engine.token_choice import choose
 from workers.memory import resident_growth
 from workers.model import quantisation
 from workers.model.batch import Layout, Part, build_batch
