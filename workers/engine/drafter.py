@@ -23,6 +23,7 @@ from workers.speculation.policy import (
     draft_depth,
     draft_lengths,
 )
+from workers.speculation.prior_rates import starting_rates
 from workers.speculation.protocol import (
     NO_DRAFT,
     Ask,
@@ -32,7 +33,6 @@ from workers.speculation.protocol import (
     Remembering,
     Watching,
 )
-from workers.speculation.starting import starting_rates
 
 # The share of its time that the engine may spend on asking a proposer that does not pay.
 PROBE_SHARE = 0.005
