@@ -15,7 +15,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RustTokenizer
 
-from workers.text.literals import Literals
+from workers.text.special_tokens import Literals
 from workers.text.tools import style_of
 
 # Vocabularies hold text, so bytes that are none have names in them: in byte-level vocabularies a

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer as RustTokenizer
 
-from workers.text.literals import Literals
+from workers.text.special_tokens import Literals
 from workers.text.tokenizer import Tokenizer
 
 PLAIN = [{"role": "user", "content": "Hello"}]
