@@ -18,7 +18,7 @@ from billing.credit import tax
 from billing.errors import InvoiceRefused
 from billing.invoicing import coverage as coverages
 from billing.invoicing import lines, numbers, untaxed
-from billing.invoicing.periods import Period
+from billing.invoicing.calendar_months import Period
 from billing.models import (
     BillingProfile,
     CreditGrant,

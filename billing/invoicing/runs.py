@@ -5,7 +5,7 @@ from datetime import datetime
 from billing import apart
 from billing.errors import BillingError
 from billing.integrity import anchors
-from billing.invoicing import documents, periods
+from billing.invoicing import calendar_months, documents
 from billing.models import Invoice, Tenant
 
 BY_THE_CLOCK = "invoicing"
@@ -16,7 +16,7 @@ def draft_due(*, now: datetime) -> list[Invoice]:
     """Draft the month that ended at least `GRACE` ago, where there is no invoice of it yet."""
 
     def draft(tenant: Tenant) -> Invoice | None:
-        period = periods.last_month(now, tenant.time_zone)
+        period = calendar_months.last_month(now, tenant.time_zone)
         if now - period.end < documents.GRACE or documents.is_known(tenant, period):
             return None
         return documents.draft(tenant=tenant, period=period, created_by=BY_THE_CLOCK, now=now)
@@ -39,7 +39,7 @@ def draft_last_month(*, now: datetime, created_by: str) -> tuple[list[Invoice], 
         failed: list[apart.Failure] = []
         with apart.kept(failed, tenant.slug):
             try:
-                period = periods.last_month(now, tenant.time_zone)
+                period = calendar_months.last_month(now, tenant.time_zone)
                 made.append(
                     documents.draft(tenant=tenant, period=period, created_by=created_by, now=now)
                 )

@@ -15,7 +15,7 @@ from django.db.models import Q, Sum
 
 from billing import apart, audit
 from billing.credit import balances as credit
-from billing.invoicing import periods
+from billing.invoicing import calendar_months
 from billing.models import Recharge, Refund, Tenant, TopUp
 from billing.money import PICO_PER_CENT
 from billing.payments import topups
@@ -82,7 +82,7 @@ def _is_due(recharge: Recharge, now: datetime) -> bool:
 def _of_month_cents(tenant: Tenant, now: datetime) -> int:
     """What was bought by itself in the month of the tenant's calendar, of which no one knows that
     it failed. A purchase is of the month that it was started in, whenever it is paid."""
-    began = periods.this_month(now, tenant.time_zone).start
+    began = calendar_months.this_month(now, tenant.time_zone).start
     bought = TopUp.objects.filter(
         tenant=tenant,
         is_automatic=True,

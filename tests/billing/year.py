@@ -14,7 +14,7 @@ from billing.corrections.volume_tiers import Tier
 from billing.credit import balances as credit
 from billing.credit import burning
 from billing.errors import InvoiceRefused, PriceRefused
-from billing.invoicing import documents, periods, receivables, runs
+from billing.invoicing import calendar_months, documents, receivables, runs
 from billing.limits import quotas
 from billing.models import (
     BillingProfile,
@@ -176,7 +176,7 @@ class House:
             at = start + timedelta(seconds=int(days * 86_400))
             self._at(books, at)
             self._settle(books, books.desk.placed(hold_nano=40 * 10**9), at)
-        end = periods.month(start.year, start.month, books.tenant.time_zone).end
+        end = calendar_months.month(start.year, start.month, books.tenant.time_zone).end
         at = end - timedelta(minutes=self.random.randrange(1, 600))
         self._at(books, at)
         self.streams.append((books, books.desk.placed(hold_nano=40 * 10**9), at))
@@ -283,7 +283,9 @@ class House:
         try:
             documents.draft(
                 tenant=tenant,
-                period=periods.last_month(now - timedelta(days=back - 28), tenant.time_zone),
+                period=calendar_months.last_month(
+                    now - timedelta(days=back - 28), tenant.time_zone
+                ),
                 created_by="ada",
                 now=now,
             )

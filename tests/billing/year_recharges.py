@@ -7,7 +7,7 @@ from random import Random
 
 from django.db.models import Sum
 
-from billing.invoicing import periods
+from billing.invoicing import calendar_months
 from billing.models import Recharge, Tenant, TopUp
 from billing.payments import recharges, topup_reviews, topups
 from billing.payments.facts import Failed, Paid
@@ -86,7 +86,7 @@ class Recharging:
 
     def _check(self, recharge: Recharge, now: datetime) -> None:
         """No month of the tenant's calendar has more than its sum."""
-        began = periods.this_month(now, recharge.tenant.time_zone).start
+        began = calendar_months.this_month(now, recharge.tenant.time_zone).start
         bought = TopUp.objects.filter(
             tenant=recharge.tenant, is_automatic=True, created_at__gte=began
         ).exclude(state=State.FAILED)

@@ -18,7 +18,7 @@ from playwright.sync_api import Page
 from billing.books import ledger
 from billing.books.ledger import AccountKey, Kind
 from billing.credit import balances as credit
-from billing.invoicing import periods
+from billing.invoicing import calendar_months
 from billing.models import BillingProfile, Invoice, PriceProposal, UsageEvent
 from billing.money import usd_json
 from billing.prices import imports as price_import
@@ -59,7 +59,7 @@ def month_of(person: Person) -> tuple[datetime, list[Priced]]:
         tax_ppm=190_000,
     )
     credit.grant(tenant=person.tenant, amount_pico=5 * 10**12, reason="deposit", created_by="tests")
-    begun = periods.last_month(timezone.now(), person.tenant.time_zone).start
+    begun = calendar_months.last_month(timezone.now(), person.tenant.time_zone).start
     sold = [
         offer(
             "acme", model, input_pico=inward, cached_pico=inward // 10, output_pico=outward,

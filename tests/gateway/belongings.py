@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from billing.credit import balances as credit
-from billing.invoicing import documents, periods, receivables
+from billing.invoicing import calendar_months, documents, receivables
 from billing.limits import alert_channels, quotas
 from billing.limits.quotas import Cap
 from billing.models import AlertChannel, BillingProfile, ScopeKind, TopUp
@@ -53,7 +53,7 @@ def make(person: Person, sold: Priced, redis_client: redis.Redis, **use: Any) ->
     """A key, a second team, a budget, a channel, an invitation, a colleague, requests of last
     month and of now, an invoice with a credit note, a purchase that was refunded in part."""
     tenant, now, who = person.tenant, timezone.now(), person.user.get_username()
-    period = periods.last_month(now, tenant.time_zone)
+    period = calendar_months.last_month(now, tenant.time_zone)
     rebuild.rebuild(redis_client, tenant.shard, now=now)
     key = keys.issue(tenant=tenant, team=person.team, name="first", created_by=who, now=now).key
     terms: dict[str, Any] = {"key_id": key.pk, "team_id": person.team.pk, **use}
@@ -112,7 +112,7 @@ def _documents(person: Person) -> dict[str, str]:
     )
     drafted = documents.draft(
         tenant=tenant,
-        period=periods.last_month(now, tenant.time_zone),
+        period=calendar_months.last_month(now, tenant.time_zone),
         created_by="ada",
         now=now,
     )

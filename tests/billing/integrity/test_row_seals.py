@@ -11,7 +11,7 @@ from billing.credit import balances as credit
 from billing.errors import FindingRefused
 from billing.integrity import findings, invariants, row_seals, sealing
 from billing.integrity.row_kinds import KINDS
-from billing.invoicing import documents, periods, receivables
+from billing.invoicing import calendar_months, documents, receivables
 from billing.models import (
     AuditEntry,
     BillingProfile,
@@ -48,7 +48,7 @@ def sealed(books: Books) -> Books:
         books.served(usage=usage, hold_nano=pico // 1000 + 1000)
         books.drain()
     tenant = Tenant.objects.get(pk=books.tenant.pk)
-    march = periods.month(2026, 3, "UTC")
+    march = calendar_months.month(2026, 3, "UTC")
     draft = documents.draft(tenant=tenant, period=march, created_by="ada", now=NOW)
     invoice = documents.finalise(invoice_id=draft.pk, seller=SELLER, actor="ada", now=NOW)
     receivables.record_payment(
@@ -213,7 +213,7 @@ def test_what_a_decision_changes_is_sealed_after_it(books: Books) -> None:
 def test_voiding_an_invoice_alters_nothing_that_is_sealed(books: Books, sealed: Books) -> None:
     # given: a month of its own, without payments
     tenant = Tenant.objects.get(pk=books.tenant.pk)
-    april = periods.month(2026, 4, "UTC")
+    april = calendar_months.month(2026, 4, "UTC")
     now = datetime(2026, 5, 3, tzinfo=UTC)
     books.desk.now_ms = int(datetime(2026, 4, 9, tzinfo=UTC).timestamp() * 1000)
     books.served()

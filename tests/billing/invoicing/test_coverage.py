@@ -11,7 +11,7 @@ from django.db import DatabaseError, connection, transaction
 from hypothesis import HealthCheck, given, settings
 
 from billing.errors import InvoiceRefused
-from billing.invoicing import coverage, documents, periods, runs
+from billing.invoicing import calendar_months, coverage, documents, runs
 from billing.invoicing.charge_rectangles import Span, left_of
 from billing.limits import quotas
 from billing.models import BillingProfile, CoveredSpan, Invoice, PriceVersion, Tenant, UsageEvent
@@ -60,10 +60,10 @@ def test_a_moved_calendar_bills_the_last_month_once(office: Office, zone: str) -
     # then
     assert runs.draft_due(now=now) == []
     with pytest.raises(InvoiceRefused, match=f"{march.number} covers this period already"):
-        office.draft(periods.month(2026, 3, zone), now)
+        office.draft(calendar_months.month(2026, 3, zone), now)
     assert Invoice.objects.get().usage_pico == 6 * USD
     office.use(8 * USD, at=datetime(2026, 4, 20, tzinfo=UTC))
-    april = office.issue(periods.month(2026, 4, zone), datetime(2026, 5, 3, tzinfo=UTC))
+    april = office.issue(calendar_months.month(2026, 4, zone), datetime(2026, 5, 3, tzinfo=UTC))
     assert april.usage_pico == 8 * USD
     assert coverage.open_pico(office.books.tenant) == 0
 
@@ -74,11 +74,11 @@ def test_hours_that_a_moved_calendar_leaves_are_on_the_next_invoice(office: Offi
     office.use(2 * USD, at=datetime(2026, 3, 31, 14, 59, tzinfo=UTC))
     office.use(4 * USD, at=datetime(2026, 3, 31, 20, tzinfo=UTC))
     now = datetime(2026, 4, 2, tzinfo=UTC)
-    march = office.issue(periods.month(2026, 3, "Asia/Tokyo"), now)
+    march = office.issue(calendar_months.month(2026, 3, "Asia/Tokyo"), now)
     # when
     move(office, "UTC", now)
     office.use(8 * USD, at=datetime(2026, 4, 1, tzinfo=UTC))
-    april = office.issue(periods.month(2026, 4, "UTC"), datetime(2026, 5, 3, tzinfo=UTC))
+    april = office.issue(calendar_months.month(2026, 4, "UTC"), datetime(2026, 5, 3, tzinfo=UTC))
     # then
     assert (march.usage_pico, april.usage_pico) == (2 * USD, 12 * USD)
     assert (march.first_day.isoformat(), march.last_day.isoformat()) == ("2026-03-01", "2026-03-31")
@@ -93,7 +93,7 @@ def test_a_draft_moves_with_the_calendar(office: Office) -> None:
     first = office.draft(now=now)
     # when
     move(office, "Asia/Tokyo", now)
-    second = office.draft(periods.month(2026, 3, "Asia/Tokyo"), now)
+    second = office.draft(calendar_months.month(2026, 3, "Asia/Tokyo"), now)
     # then
     assert (first.pk, second.time_zone) == (second.pk, "Asia/Tokyo")
     assert second.period_end == datetime(2026, 3, 31, 15, tzinfo=UTC)
@@ -102,7 +102,7 @@ def test_a_draft_moves_with_the_calendar(office: Office) -> None:
 
 def test_two_drafts_at_once_share_no_charge_in_either_order(office: Office) -> None:
     # given
-    april, now = periods.month(2026, 4, "UTC"), datetime(2026, 5, 3, tzinfo=UTC)
+    april, now = calendar_months.month(2026, 4, "UTC"), datetime(2026, 5, 3, tzinfo=UTC)
     office.use(2 * USD, at=datetime(2026, 3, 10, tzinfo=UTC))
     office.use(4 * USD, at=datetime(2026, 4, 10, tzinfo=UTC))
     later = office.draft(april, now)
@@ -118,7 +118,7 @@ def test_two_drafts_at_once_share_no_charge_in_either_order(office: Office) -> N
 
 def test_an_earlier_month_than_an_issued_one_is_refused(office: Office) -> None:
     # given
-    april, now = periods.month(2026, 4, "UTC"), datetime(2026, 5, 3, tzinfo=UTC)
+    april, now = calendar_months.month(2026, 4, "UTC"), datetime(2026, 5, 3, tzinfo=UTC)
     office.use(2 * USD, at=datetime(2026, 3, 10, tzinfo=UTC))
     issued = office.issue(april, now)
     # then
@@ -234,7 +234,7 @@ def test_every_charge_is_on_one_invoice_whatever_is_changed(
         defaults={"legal_name": "Any", "address": "1 Any Street", "country": "DE"},
     )
     end = now + timedelta(days=140)
-    office.draft(periods.last_month(end, office.books.tenant.time_zone), end)
+    office.draft(calendar_months.last_month(end, office.books.tenant.time_zone), end)
     for invoice in _in_state(office.books, State.DRAFT):
         office.finalise(invoice, end)
     assert _undecided(office.books, expected=1) == []
@@ -254,7 +254,9 @@ def act(office: Office, what: str, how: object, now: datetime) -> None:
             office.books.tenant.time_zone = str(how)
             office.books.tenant.save(update_fields=["time_zone"])
         case "draft":
-            office.draft(periods.month(2026, int(str(how)), office.books.tenant.time_zone), now)
+            office.draft(
+                calendar_months.month(2026, int(str(how)), office.books.tenant.time_zone), now
+            )
         case "due":
             runs.draft_due(now=now)
         case "finalise" | "void":

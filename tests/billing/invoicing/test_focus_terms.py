@@ -7,7 +7,7 @@ import pytest
 
 from billing.corrections import rebates
 from billing.corrections.volume_tiers import Tier
-from billing.invoicing import focus, periods
+from billing.invoicing import calendar_months, focus
 from billing.limits import quotas
 from billing.models import Invoice, PriceList, PriceVersion, Tenant
 from billing.prices import lists as price_lists
@@ -141,7 +141,7 @@ def test_a_plan_from_the_first_of_a_month_is_on_that_month_s_invoice(
         tenant=books.tenant, zone=zone, actor="op", now=MARCH_9, client=books.desk.client
     )
     books.adopt_epoch()
-    march, april = periods.month(2026, 3, zone), periods.month(2026, 4, zone)
+    march, april = calendar_months.month(2026, 3, zone), calendar_months.month(2026, 4, zone)
     assert plans.moment_of("2026-04-01", zone) == april.start
     assign(books, plan_with("half", -500_000), april.start)
     for at in (april.start - MS, april.start, april.start + MS):

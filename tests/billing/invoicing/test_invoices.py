@@ -9,8 +9,8 @@ from django.db import DatabaseError, transaction
 from billing.books.ledger import Kind
 from billing.credit import balances as credit
 from billing.errors import InvoiceRefused
-from billing.invoicing import documents, periods, receivables
-from billing.invoicing.periods import Period
+from billing.invoicing import calendar_months, documents, receivables
+from billing.invoicing.calendar_months import Period
 from billing.models import (
     BillingProfile,
     CreditGrant,
@@ -27,8 +27,8 @@ from tests.billing import desk as desks
 from tests.billing.open_books import Books
 
 USD = 10**12
-MARCH = periods.month(2026, 3, "UTC")
-APRIL = periods.month(2026, 4, "UTC")
+MARCH = calendar_months.month(2026, 3, "UTC")
+APRIL = calendar_months.month(2026, 4, "UTC")
 SECOND_OF_APRIL = datetime(2026, 4, 2, 9, tzinfo=UTC)
 THIRD_OF_MAY = datetime(2026, 5, 3, 9, tzinfo=UTC)
 SELLER = {"legal_name": "Tokenhouse Ltd", "address": "1 Mint Street", "country": "IE"}
@@ -340,7 +340,7 @@ def test_a_month_is_as_long_as_the_tenant_s_calendar_says(
     year: int, month: int, zone: str, hours: float
 ) -> None:
     # when
-    period = periods.month(year, month, zone)
+    period = calendar_months.month(year, month, zone)
     # then
     assert (period.end - period.start).total_seconds() == hours * 3600
-    assert periods.last_month(period.end, zone) == period
+    assert calendar_months.last_month(period.end, zone) == period

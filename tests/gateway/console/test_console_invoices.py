@@ -8,7 +8,7 @@ import redis
 from django.test import Client
 from django.utils import timezone
 
-from billing.invoicing import documents, periods, receivables
+from billing.invoicing import calendar_months, documents, receivables
 from billing.models import AdjustmentNote, BillingProfile, CreditNote, Invoice, Payment, Tenant
 from gateway.models import Member
 from tests.gateway.console_rows import offer, served
@@ -33,7 +33,7 @@ def draft_for(tenant: Tenant) -> Invoice:
         tax_ppm=200_000,
     )
     now = timezone.now()
-    period = periods.last_month(now, tenant.time_zone)
+    period = calendar_months.last_month(now, tenant.time_zone)
     served(tenant, offer(), at=period.start + timedelta(hours=30), input_tokens=50_000_000)
     return documents.draft(tenant=tenant, period=period, created_by="test", now=now)
 
