@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from billing import registers
 from billing.models import UsageEvent
-from billing.prices import books as price_books
-from billing.prices import plans
+from billing.prices import plans, price_books
 from billing.prices.price_spans import COST_PRICES
 from billing.rating import Price
 

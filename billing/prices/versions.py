@@ -14,8 +14,8 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from billing import audit, locks
 from billing.errors import PriceRefused
 from billing.models import PriceVersion, ServiceTier, Sku
-from billing.prices import books as price_books
 from billing.prices import lists as price_lists
+from billing.prices import price_books
 from billing.rates import ALL_DAY, Rates, Window
 from billing.rating import Price
 

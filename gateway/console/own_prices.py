@@ -10,8 +10,7 @@ from datetime import datetime
 
 from billing import rating
 from billing.models import ServiceTier
-from billing.prices import books as price_books
-from billing.prices import plans
+from billing.prices import plans, price_books
 from billing.prices.price_spans import PriceBook
 from billing.usage import CanonicalUsage, UsageError
 

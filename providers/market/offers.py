@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from billing import audit
-from billing.prices import books as price_books
+from billing.prices import price_books
 from billing.prices.price_spans import PriceBook
 from providers.chat import Dialect, OfferView
 from providers.market import credentials

@@ -12,7 +12,7 @@ from hypothesis import given
 
 from billing.errors import PriceRefused
 from billing.models import PriceVersion
-from billing.prices import books as price_books
+from billing.prices import price_books
 from billing.prices import versions as prices
 from billing.prices.price_spans import Dated, minute_of, spans_of
 from billing.rates import ALL_DAY, MINUTES_PER_DAY, Window

@@ -11,9 +11,8 @@ from hypothesis import given
 
 from billing.errors import PriceRefused
 from billing.models import AuditEntry, PriceList, PriceRule, PriceVersion, Tenant
-from billing.prices import books as price_books
 from billing.prices import lists as price_lists
-from billing.prices import plans
+from billing.prices import plans, price_books
 from billing.prices import versions as prices
 from billing.prices.price_spans import COST_PRICES, PriceBook
 from billing.rates import PPM, Rates, Window

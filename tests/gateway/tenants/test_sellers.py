@@ -17,7 +17,7 @@ from billing.books import earnings, ledger
 from billing.books.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.errors import PriceRefused
 from billing.models import Payout, PriceRule, PriceVersion
-from billing.prices.books import books as price_books
+from billing.prices.price_books import books as price_books
 from billing.prices.price_spans import COST_PRICES
 from billing.rates import ALL_DAY, PPM, Rates, Window
 from billing.rating import Price
