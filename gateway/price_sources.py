@@ -13,7 +13,7 @@ from typing import Final
 from django.db.models import Q
 
 from billing import apart
-from billing.prices import check as price_check
+from billing.prices import second_source as price_check
 from gateway.clocks.stopwatch import SystemClock
 from providers.chat import UpstreamCall
 from providers.errors import ProviderError

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from billing.admin.audited import AuditedAdmin
 from billing.admin.base_admin import ServiceAdmin
-from billing.prices import check as price_check
+from billing.prices import second_source as price_check
 from gateway import price_sources
 from providers.models import PriceSource
 from providers.outbound.egress import EgressRefused

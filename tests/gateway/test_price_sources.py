@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 
 from billing.models import InvariantCheck, PriceDisagreement, TaskRun
-from billing.prices import check as price_check
+from billing.prices import second_source as price_check
 from gateway import price_sources, tasks
 from providers.models import PriceSource
 from tests.providers.made_offers import publish

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from billing.prices import check as price_check
+from billing.prices import second_source as price_check
 from providers.market import price_files
 
 

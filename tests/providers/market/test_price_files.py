@@ -10,7 +10,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from billing.models import InvariantCheck, PriceDisagreement, PriceVersion
-from billing.prices import check as price_check
+from billing.prices import second_source as price_check
 from billing.prices import versions as prices
 from providers.market import price_files
 from providers.market.price_files import PriceFileRefused, read
