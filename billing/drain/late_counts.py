@@ -19,7 +19,7 @@ from billing.holding import holds
 from billing.holding.holds import SettledAttempt
 from billing.models import UsageEvent
 from billing.money import nano_ceil
-from billing.prices import admitted as admitted_prices
+from billing.prices import admitted_prices
 from billing.prices.versions import as_price
 from billing.rating import Price, PriceNotFound
 from billing.redis.connection import run_warm

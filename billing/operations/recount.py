@@ -18,7 +18,7 @@ from django.db import connection
 from billing import rating
 from billing.events import Estimated
 from billing.models import ServiceTier, UsageEvent
-from billing.prices import admitted as admitted_prices
+from billing.prices import admitted_prices
 from billing.rates import PPM
 from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError
