@@ -55,7 +55,7 @@ from billing.admin.reviews.refused_settles import RefusedSettleAdmin
 from billing.admin.units import dollars
 from billing.credit import balances as credit
 from billing.errors import BillingError
-from billing.holding import modes as hold_modes
+from billing.holding import hold_modes
 from billing.holding import open_holds as hold_queries
 from billing.limits import quotas
 from billing.models import (

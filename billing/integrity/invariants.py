@@ -19,8 +19,7 @@ from billing import apart, locks, registers
 from billing.books import claims
 from billing.credit import balances as credit
 from billing.drain import metering
-from billing.holding import modes as hold_modes
-from billing.holding import quota_registers
+from billing.holding import hold_modes, quota_registers
 from billing.integrity import anchors, findings, row_seals, sealing
 from billing.integrity.invariant_statements import OF_NEW_ROWS, OF_SUMS
 from billing.invariant_results import report

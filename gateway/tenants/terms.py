@@ -11,7 +11,7 @@ from typing import TypedDict
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from billing.holding import modes as hold_modes
+from billing.holding import hold_modes
 from billing.limits import credit_alerts, quotas
 from billing.models import Tenant
 from billing.prices import plans

@@ -15,8 +15,7 @@ from django.db import DatabaseError, close_old_connections
 from django.db.models import Q, QuerySet
 
 from billing import registers
-from billing.holding import made_keys
-from billing.holding import modes as hold_modes
+from billing.holding import hold_modes, made_keys
 from billing.holding.holds import RateScope, SpendScope
 from billing.models import CallProfile, Quota, RateLimit, ScopeKind, ShardEpoch, Tenant
 from billing.money import nano_floor

@@ -11,7 +11,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from billing.holding import modes as hold_modes
+from billing.holding import hold_modes
 from billing.models import AlertChannel, AuditEntry, PlanAssignment, PriceList, Tenant
 from billing.operations import rebuild
 from billing.prices import plans
