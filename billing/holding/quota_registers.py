@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.models import QuerySet
 
 from billing import registers
-from billing.holding import made_keys
+from billing.holding import key_makers
 from billing.holding.usage_stream import StreamEntry
 from billing.models import Quota, ScopeKind
 from billing.registers import Span
@@ -72,7 +72,7 @@ def register_of(
     span = _span_at(window, zone, now)
     scope = (tenant_id, kind, scope_id)
     own = used([tenant_id], [kind], span)
-    makers = made_keys.lines([tenant_id]) if kind == ScopeKind.KEY else {}
+    makers = key_makers.lines([tenant_id]) if kind == ScopeKind.KEY else {}
     spent = own | _with_made_keys(makers, own)
     return _register(scope, span, spent.get(scope, 0), now)
 
@@ -87,7 +87,7 @@ def of_quotas(quotas: Iterable[Quota], now: datetime) -> dict[int, CapRegister]:
         if quota.scope_kind == ScopeKind.KEY:
             of_keys.add(quota.tenant_id)
     # Who made which key is the same in every window.
-    makers = made_keys.lines(of_keys) if of_keys else {}
+    makers = key_makers.lines(of_keys) if of_keys else {}
     found = {}
     for (window, zone), members in alike.items():
         span = _span_at(window, zone, now)
@@ -215,7 +215,7 @@ class QuotaRegisters:
         for quota in _with_registers(tenants):
             windows[_scope_of(quota)].append((quota.window, quota.tenant.time_zone))
         capped = {tenant for tenant, kind, _ in windows if kind == ScopeKind.KEY}
-        makers = made_keys.lines(capped) if capped else {}
+        makers = key_makers.lines(capped) if capped else {}
         return cls(registers.tag_of_shard(shard), dict(windows), makers)
 
     def missing(self, entry: StreamEntry) -> tuple[str, ...]:

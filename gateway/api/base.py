@@ -17,7 +17,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing.holding import made_keys
+from billing.holding import key_makers
 from billing.models import ScopeKind, Tenant
 from gateway.api import problems
 from gateway.api.authentication import ManagementKeyAuthentication, OperatorKeyAuthentication
@@ -62,7 +62,7 @@ class Access:
             return False
         if kind == ScopeKind.TEAM:
             return scope_id == str(self.key.team_id)
-        line = (self.key.pk, *made_keys.makers(self.tenant.pk, self.key.pk))
+        line = (self.key.pk, *key_makers.makers(self.tenant.pk, self.key.pk))
         return kind == ScopeKind.KEY and scope_id in map(str, line)
 
     def find_key(self, key_id: int) -> ApiKey:

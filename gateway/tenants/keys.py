@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 
 from billing import audit
-from billing.holding import key_status, made_keys
+from billing.holding import key_makers, key_status
 from billing.models import Tenant
 from billing.redis.connection import connection
 from gateway.models import ApiKey, Team
@@ -145,7 +145,7 @@ def _make(key: ApiKey, now: datetime, maker: ApiKey | None = None) -> IssuedKey:
         key.public_id, key.key_hash = public_id, hash_of(plain)
         key.save()
         if maker is not None:
-            made_keys.record(tenant=key.tenant, api_key_id=key.pk, maker_id=maker.pk)
+            key_makers.record(tenant=key.tenant, api_key_id=key.pk, maker_id=maker.pk)
         audit.record(
             actor=key.created_by,
             action="key.issue",

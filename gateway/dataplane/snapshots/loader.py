@@ -15,7 +15,7 @@ from django.db import DatabaseError, close_old_connections
 from django.db.models import Q, QuerySet
 
 from billing import registers
-from billing.holding import hold_modes, made_keys
+from billing.holding import hold_modes, key_makers
 from billing.holding.holds import RateScope, SpendScope
 from billing.models import CallProfile, Quota, RateLimit, ScopeKind, ShardEpoch, Tenant
 from billing.money import nano_floor
@@ -98,7 +98,7 @@ def _principals(keys: "QuerySet[ApiKey]", since: datetime) -> dict[KeyHash, Prin
         policies=_policies(tenants),
         profiles=_profiles(tenants),
         price_lists=plans.lists_by_tenant(tenants, since=since),
-        makers=made_keys.lines(tenants),
+        makers=key_makers.lines(tenants),
     )
     return {bytes(key.key_hash): _principal(key, terms) for key in rows}
 

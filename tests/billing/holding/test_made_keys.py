@@ -3,7 +3,7 @@
 import pytest
 
 from billing.errors import LimitRefused
-from billing.holding import made_keys
+from billing.holding import key_makers
 from billing.holding.holds import SpendScope
 from billing.limits import quotas
 from billing.limits.quotas import Cap
@@ -20,8 +20,8 @@ COST_PICO = 100 * desks.INPUT_PICO + 10 * desks.OUTPUT_PICO
 
 @pytest.fixture
 def line(books: Books) -> Books:
-    made_keys.record(tenant=books.tenant, api_key_id=MADE, maker_id=MAKER)
-    made_keys.record(tenant=books.tenant, api_key_id=GRANDCHILD, maker_id=MADE)
+    key_makers.record(tenant=books.tenant, api_key_id=MADE, maker_id=MAKER)
+    key_makers.record(tenant=books.tenant, api_key_id=GRANDCHILD, maker_id=MADE)
     return books
 
 
@@ -33,8 +33,8 @@ def use(books: Books, key: int) -> None:
 
 
 def test_a_line_is_kept_whole(line: Books) -> None:
-    assert made_keys.makers(line.tenant.pk, GRANDCHILD) == (MADE, MAKER)
-    assert made_keys.lines([line.tenant.pk]) == {
+    assert key_makers.makers(line.tenant.pk, GRANDCHILD) == (MADE, MAKER)
+    assert key_makers.lines([line.tenant.pk]) == {
         (line.tenant.pk, MADE): (MAKER,),
         (line.tenant.pk, GRANDCHILD): (MADE, MAKER),
     }
@@ -67,12 +67,12 @@ def test_a_drain_and_a_rebuild_count_the_keys_keys(line: Books) -> None:
 
 def test_a_line_has_an_end(books: Books) -> None:
     # given
-    for made in range(MAKER + 1, MAKER + 1 + made_keys.MAKERS_MAX):
-        made_keys.record(tenant=books.tenant, api_key_id=made, maker_id=made - 1)
-    count, last = MadeKey.objects.count(), MAKER + made_keys.MAKERS_MAX
+    for made in range(MAKER + 1, MAKER + 1 + key_makers.MAKERS_MAX):
+        key_makers.record(tenant=books.tenant, api_key_id=made, maker_id=made - 1)
+    count, last = MadeKey.objects.count(), MAKER + key_makers.MAKERS_MAX
     # then
     with pytest.raises(LimitRefused):
-        made_keys.record(tenant=books.tenant, api_key_id=last + 1, maker_id=last)
+        key_makers.record(tenant=books.tenant, api_key_id=last + 1, maker_id=last)
     assert MadeKey.objects.count() == count
 
 

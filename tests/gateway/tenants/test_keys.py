@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from billing import registers
-from billing.holding import holds, made_keys
+from billing.holding import holds, key_makers
 from gateway.models import ApiKey
 from gateway.tenants import keys
 from gateway.tenants.keys import KeyRefused
@@ -117,7 +117,7 @@ def test_lines_of_keys_made_before_are_found_by_who_made_them(alice: Person) -> 
     # when
     migration.keep_lines(apps, None)
     # then
-    assert made_keys.lines([alice.tenant.pk]) == {
+    assert key_makers.lines([alice.tenant.pk]) == {
         (alice.tenant.pk, child.pk): (maker.pk,),
         (alice.tenant.pk, grandchild.pk): (child.pk, maker.pk),
     }
