@@ -17,7 +17,7 @@ from django.utils import timezone
 from billing import apart, audit, registers
 from billing.books import ledger
 from billing.books.ledger import AccountKey, Code, Draft, Kind, Leg
-from billing.credit import ends, pots
+from billing.credit import credit_ends, pots
 from billing.errors import CreditRefused
 from billing.models import AccountSum, CreditGrant, Tenant, UsageEvent
 from billing.money import PICO_PER_NANO, PICO_PER_USD, REGISTER_NANO_MAX, nano_floor
@@ -192,8 +192,8 @@ def push(client: redis.Redis, tenant_id: int, now: datetime | None = None) -> No
         credit, (ending, posted) = credit_pico(tenant), pots.ends_of(tenant)
     key = registers.tenant_key(registers.shard_tag(tenant_id), tenant_id)
     told: list[Argument] = [as_register(credit), tenant.credit_version, tenant.status]
-    now_ms = ends.moment_ms(now or timezone.now())
-    told += [ends.pack(ending), ends.pack_moments(posted), now_ms, TOLD_WITHIN_MS]
+    now_ms = credit_ends.moment_ms(now or timezone.now())
+    told += [credit_ends.pack(ending), credit_ends.pack_moments(posted), now_ms, TOLD_WITHIN_MS]
     run(client, Call(CREDIT, [key], told))
 
 
@@ -237,12 +237,12 @@ def balances(
     with (client or connection()).pipeline(transaction=False) as pipe:
         for tenant in found:
             key = registers.tenant_key(registers.shard_tag(tenant.pk), tenant.pk)
-            pipe.hmget(key, "spent", "pico", "held", *ends.FIELDS)
+            pipe.hmget(key, "spent", "pico", "held", *credit_ends.FIELDS)
         rows = cast(list[_Register], pipe.execute())
     known = dict(zip((tenant.pk for tenant in found), rows, strict=True))
     known |= _posted([tenant for tenant in found if known[tenant.pk][0] is None], known)
     granted = _granted_pico([tenant.pk for tenant in found])
-    now_ms = ends.moment_ms(now or timezone.now())
+    now_ms = credit_ends.moment_ms(now or timezone.now())
     return {
         tenant.pk: _balance(tenant, known[tenant.pk], granted[tenant.pk], now_ms)
         for tenant in found
@@ -259,7 +259,7 @@ def _posted(tenants: list[Tenant], known: Mapping[int, _Register]) -> dict[int, 
     for tenant in tenants:
         ending, posted = pots.ends_of(tenant) if tenant.pk in having else ([], {})
         spent, pico = divmod(debited[tenant.pk], PICO_PER_NANO)
-        told = (ends.pack(ending), ends.pack_moments(posted))
+        told = (credit_ends.pack(ending), credit_ends.pack_moments(posted))
         registered[tenant.pk] = [
             *(str(part).encode() for part in (spent, pico)),
             known[tenant.pk][2],
@@ -290,7 +290,7 @@ def _balance(tenant: Tenant, row: _Register, granted_pico: int, now_ms: int) -> 
     spent, pico, held, *told = row
     spent_pico = int(spent or 0) * PICO_PER_NANO + int(pico or 0)
     held_nano = int(held or 0)
-    ended = ends.ended_nano(
+    ended = credit_ends.ended_nano(
         *told,
         used_nano=spent_pico // PICO_PER_NANO + held_nano,
         now_ms=now_ms,

@@ -14,7 +14,7 @@ from django.db import transaction
 
 from billing import apart, locks, registers
 from billing.credit import balances as credit
-from billing.credit import ends, pots
+from billing.credit import credit_ends, pots
 from billing.drain import metering
 from billing.errors import LockTimeout
 from billing.models import CreditGrant, GrantUse, Tenant
@@ -67,7 +67,7 @@ def _first_open(client: redis.Redis, tenant: Tenant) -> datetime:
         for request, hold in zip(requests, found, strict=True)
         if hold == own
     )
-    return ends.at_moment(min(times, default=pots.EVER_MS))
+    return credit_ends.at_moment(min(times, default=pots.EVER_MS))
 
 
 def _is_drained(client: redis.Redis, shard: int, now: datetime) -> bool:
@@ -95,7 +95,9 @@ def _close(tenant: Tenant, *, until: datetime, now: datetime) -> list[CreditGran
 def _written(tenant: Tenant, pot: pots.Pot, now: datetime) -> Sequence[CreditGrant]:
     grant = pot.grant
     if used := int(grant.amount_pico) - pot.left_pico:
-        GrantUse.objects.create(grant=grant, amount_pico=used, until=ends.at_moment(pot.ends_ms))
+        GrantUse.objects.create(
+            grant=grant, amount_pico=used, until=credit_ends.at_moment(pot.ends_ms)
+        )
     if not pot.left_pico:
         return ()
     lost = credit.grant(

@@ -16,8 +16,8 @@ from django.db import connection
 from django.db.models import QuerySet, Sum
 
 from billing import registers
-from billing.credit import ends
-from billing.credit.ends import Ending
+from billing.credit import credit_ends
+from billing.credit.credit_ends import Ending
 from billing.models import CreditGrant, GrantUse, Tenant
 from billing.money import PICO_PER_NANO, REGISTER_NANO_MAX
 
@@ -25,7 +25,7 @@ GrantKind = CreditGrant.Kind
 # Of one tenant, granted and not closed yet: each is in a register that every hold reads.
 ENDING_MAX: Final = 64
 # Later than any request.
-EVER_MS: Final = ends.moment_ms(datetime(9999, 12, 31, tzinfo=UTC))
+EVER_MS: Final = credit_ends.moment_ms(datetime(9999, 12, 31, tzinfo=UTC))
 
 # What requests of before some moments were debited, at one instant: whole days by their sums, and
 # the day of the moment by its events.
@@ -60,12 +60,12 @@ class Pot:
 
     @property
     def from_ms(self) -> int:
-        return ends.moment_ms(self.grant.created_at)
+        return credit_ends.moment_ms(self.grant.created_at)
 
     @property
     def ends_ms(self) -> int:
         end = self.grant.expires_at
-        return EVER_MS if end is None else ends.moment_ms(end)
+        return EVER_MS if end is None else credit_ends.moment_ms(end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def shown(tenant: Tenant, *, debited_pico: int, now: datetime) -> Shown:
     """For people: what is left of each grant once `debited_pico`, all that Redis has debited, is
     paid for. What open requests hold counts as left."""
     pots, debited = ending(tenant)
-    now_ms = ends.moment_ms(now)
+    now_ms = credit_ends.moment_ms(now)
     live = [pot for pot in pots if pot.from_ms <= now_ms < pot.ends_ms]
     known = debited[EVER_MS] if pots else 0
     # What is not posted yet was admitted just now.
@@ -156,7 +156,7 @@ def _take(rest: list[Pot], tenant: Tenant, used_pico: int) -> int:
 
 def debited_before(tenant: Tenant, moments_ms: Sequence[int]) -> dict[int, int]:
     """Pico-dollars that requests of before each moment were debited, all at one instant."""
-    days = [ends.at_moment(at).date() for at in moments_ms]
+    days = [credit_ends.at_moment(at).date() for at in moments_ms]
     arguments: dict[str, Any] = {
         "tenant": tenant.pk,
         "moments": list(moments_ms),

@@ -12,12 +12,12 @@ import redis
 from django.db import transaction
 
 from billing import apart, audit, registers
-from billing.credit import ends
+from billing.credit import credit_ends
 from billing.errors import LimitRefused
 from billing.models import AlertChannel, AlertDelivery, CreditAlert, CreditThreshold, Tenant
 from billing.money import PICO_PER_NANO, PICO_PER_USD
 
-REGISTER: Final = ("credit", "version", "spent", "pico", "held", *ends.FIELDS)
+REGISTER: Final = ("credit", "version", "spent", "pico", "held", *credit_ends.FIELDS)
 BELOW_PICO_MAX: Final = 1_000_000 * PICO_PER_USD
 Register = Sequence[bytes | None] | Exception
 
@@ -74,7 +74,9 @@ def notice(client: redis.Redis, *, now: datetime) -> int:
 def _judge(threshold: CreditThreshold, register: Sequence[bytes | None], now: datetime) -> bool:
     """Whether the credit fell just now."""
     credit, version, spent, pico, held = (int(value or 0) for value in register[:5])
-    ended = ends.ended_nano(*register[5:], used_nano=spent + held, now_ms=ends.moment_ms(now))
+    ended = credit_ends.ended_nano(
+        *register[5:], used_nano=spent + held, now_ms=credit_ends.moment_ms(now)
+    )
     left_pico = (credit - ended - spent) * PICO_PER_NANO - pico
     told = threshold.told_version
     if left_pico >= threshold.below_pico:

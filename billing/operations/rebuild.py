@@ -21,7 +21,7 @@ from django.db.models import F
 
 from billing import apart, locks, registers
 from billing.credit import balances as credit
-from billing.credit import ends, pots
+from billing.credit import credit_ends, pots
 from billing.drain import metering
 from billing.holding import holds, quota_registers, sessions
 from billing.models import RevokedKey, ShardEpoch, Tenant
@@ -234,7 +234,7 @@ def _add_ends(
 ) -> None:
     """What ends of a tenant's credit; where it has ended, what requests of before spent and hold:
     all that they spent is posted."""
-    now_ms = ends.moment_ms(now)
+    now_ms = credit_ends.moment_ms(now)
     having = set(pots.unclosed().filter(tenant__in=tenants).values_list("tenant", flat=True))
     for tenant in (tenant for tenant in tenants if tenant.pk in having):
         key = registers.tenant_key(registers.shard_tag(tenant.pk), tenant.pk)
@@ -245,8 +245,12 @@ def _add_ends(
             for at_ms, nano in posted.items()
             if at_ms <= now_ms
         }
-        told = (ends.pack(ending), ends.pack_moments(posted), ends.pack_moments(past))
-        rows[key] |= dict(zip(ends.FIELDS, told, strict=True))
+        told = (
+            credit_ends.pack(ending),
+            credit_ends.pack_moments(posted),
+            credit_ends.pack_moments(past),
+        )
+        rows[key] |= dict(zip(credit_ends.FIELDS, told, strict=True))
 
 
 def _revoked(shard: int, tenants: Sequence[Tenant]) -> dict[str, dict[str, str]]:

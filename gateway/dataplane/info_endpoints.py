@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from billing import registers
-from billing.credit import ends
+from billing.credit import credit_ends
 from billing.holding import holds
 from billing.holding.scopes import SpendScope
 from billing.money import PICO_PER_NANO, usd_json
@@ -142,10 +142,10 @@ def _remains(plane: Plane, cap: SpendScope, row: Mapping[str, int]) -> tuple[int
 async def _nanos(plane: Plane, key: str) -> dict[str, int]:
     """The amounts of one register; credit without what has ended."""
     names = ("credit", "spent", "held")
-    found = await plane.pipe.command("HMGET", key, *names, *ends.FIELDS)
+    found = await plane.pipe.command("HMGET", key, *names, *credit_ends.FIELDS)
     nanos = {name: int(value or 0) for name, value in zip(names, found, strict=False)}
     used = nanos["spent"] + nanos["held"]
-    nanos["credit"] -= ends.ended_nano(
+    nanos["credit"] -= credit_ends.ended_nano(
         *found[len(names) :], used_nano=used, now_ms=plane.clock.now_ms()
     )
     return nanos

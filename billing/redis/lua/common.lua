@@ -79,7 +79,7 @@ end
 
 -- Credit that has ended and is not taken back yet: what of it requests of before its end neither
 -- spend nor hold. `ends`: per credit from when and until when it pays, and what was left; `posted`:
--- per moment the debits that this was reckoned with. `billing/credit/ends.py` has the same arithmetic.
+-- per moment the debits that this was reckoned with. `billing/credit/credit_ends.py` has the same arithmetic.
 local function ended(ends, posted, before, used, now)
   local parts, pots, lost = split(ends), {}, 0
   if #parts == 0 then return 0 end

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from billing import registers, tasks
 from billing.books.ledger import Kind
 from billing.credit import balances as credit
-from billing.credit import burning, ends, pots
-from billing.credit.ends import Ending
+from billing.credit import burning, credit_ends, pots
+from billing.credit.credit_ends import Ending
 from billing.credit.pots import Pot
 from billing.errors import CreditRefused
 from billing.holding.holds import Refused
@@ -32,7 +32,7 @@ LATER = timedelta(minutes=1)
 def books(books: Books) -> Books:
     """At a moment after the fixture's dollar, which never ends, was granted."""
     start = CreditGrant.objects.get().created_at + timedelta(milliseconds=5)
-    books.desk.now_ms = ends.moment_ms(start)
+    books.desk.now_ms = credit_ends.moment_ms(start)
     return books
 
 
@@ -412,9 +412,11 @@ def test_the_script_and_its_twin_agree(
     ending = [Ending(begins, begins + lasts, left) for begins, lasts, left in spans]
     moments = sorted({at for each in ending for at in (each.from_ms, each.until_ms)})
     packed = [
-        ends.pack(ending),
-        ends.pack_moments({at: sum(posted[:i]) for i, at in enumerate(moments)}),
-        ends.pack_moments({at: sum(noted[: i + 1]) for i, at in enumerate(moments) if i % 3}),
+        credit_ends.pack(ending),
+        credit_ends.pack_moments({at: sum(posted[:i]) for i, at in enumerate(moments)}),
+        credit_ends.pack_moments(
+            {at: sum(noted[: i + 1]) for i, at in enumerate(moments) if i % 3}
+        ),
     ]
     source = (lua_scripts.FOLDER / "common.lua").read_text()
     arguments = "ARGV[1], ARGV[2], noted(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])"
@@ -424,5 +426,5 @@ def test_the_script_and_its_twin_agree(
     )
     # then
     told = [part.encode() for part in packed]
-    assert int(by_script) == ends.ended_nano(*told, used_nano=used, now_ms=now_ms)
+    assert int(by_script) == credit_ends.ended_nano(*told, used_nano=used, now_ms=now_ms)
     assert 0 <= int(by_script) <= sum(each.left_nano for each in ending)
