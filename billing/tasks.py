@@ -9,7 +9,7 @@ from django.db import transaction
 from billing import apart, locks
 from billing.corrections import rebates, true_ups
 from billing.credit import balances as credit
-from billing.credit import burning
+from billing.credit import grant_expiry
 from billing.drain import metering
 from billing.holding import call_profiles, expiry, sessions
 from billing.integrity import invariants
@@ -94,7 +94,7 @@ def expire_credit() -> None:
     """Take back what is left of grants that have expired."""
     with task_runs.recorded(EXPIRE_CREDIT) as now, locks.alone(EXPIRE_CREDIT) as is_alone:
         if is_alone:
-            burning.expire_due(now=now)
+            grant_expiry.expire_due(now=now)
 
 
 @shared_task(name=QUARANTINE)

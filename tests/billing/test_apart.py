@@ -11,7 +11,7 @@ from billing import apart, registers, tasks
 from billing.apart import SomeFailed
 from billing.corrections import rebates
 from billing.credit import balances as credit
-from billing.credit import burning
+from billing.credit import grant_expiry
 from billing.holding import call_profiles, expiry
 from billing.holding.holds import SettledAttempt
 from billing.integrity import invariants
@@ -260,7 +260,7 @@ def test_a_tenant_whose_credit_cannot_expire_keeps_no_other_s(books: Books, firs
     books.desk.client.set(registers.leases_key(registers.shard_tag(first.pk)), "nonsense")
     # when
     with pytest.raises(SomeFailed, match="tenant first: ResponseError"):
-        burning.expire_due(now=now + timedelta(hours=2), client=books.desk.client)
+        grant_expiry.expire_due(now=now + timedelta(hours=2), client=books.desk.client)
     # then
     taken = CreditGrant.objects.get(kind=CreditGrant.Kind.EXPIRY)
     assert (taken.tenant, taken.amount_pico) == (books.tenant, -(10**12))

@@ -12,7 +12,7 @@ from billing.corrections import adjustments, rebates, rerating
 from billing.corrections.rerating import Correction
 from billing.corrections.volume_tiers import Tier
 from billing.credit import balances as credit
-from billing.credit import burning
+from billing.credit import grant_expiry
 from billing.errors import InvoiceRefused, PriceRefused
 from billing.invoicing import calendar_months, documents, receivables, runs
 from billing.limits import quotas
@@ -239,7 +239,7 @@ class House:
         is_early = self.random.random() < 0.5
         if is_early:
             self._end_streams(end)
-        burning.expire_due(now=end, client=self.client)
+        grant_expiry.expire_due(now=end, client=self.client)
         if number == self.months // 2:
             self._profile_all()
         self._issue(end + timedelta(days=3))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from billing import registers, tasks
 from billing.books.ledger import Kind
 from billing.credit import balances as credit
-from billing.credit import burning, credit_ends, pots
+from billing.credit import credit_ends, grant_expiry, pots
 from billing.credit.credit_ends import Ending
 from billing.credit.pots import Pot
 from billing.errors import CreditRefused
@@ -67,7 +67,7 @@ def use(books: Books, dollars: int) -> None:
 
 
 def sweep(books: Books) -> list[tuple[int, int | None]]:
-    made = burning.expire_due(now=now(books) + LATER, client=books.desk.client)
+    made = grant_expiry.expire_due(now=now(books) + LATER, client=books.desk.client)
     return [(int(grant.amount_pico) // USD, grant.expires_id) for grant in made]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from billing.credit import balances as credit
-from billing.credit import burning, credit_ends
+from billing.credit import credit_ends, grant_expiry
 from billing.holding.holds import Placed, Refused
 from billing.models import CreditGrant, GrantUse
 from billing.operations import rebuild
@@ -116,7 +116,7 @@ class Walk:
         self.books.drain()
 
     def sweep(self) -> None:
-        burning.expire_due(now=desks.at(self.books.desk.now_ms), client=self.books.desk.client)
+        grant_expiry.expire_due(now=desks.at(self.books.desk.now_ms), client=self.books.desk.client)
 
     def rebuild(self) -> None:
         desk = self.books.desk
