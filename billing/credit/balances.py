@@ -17,7 +17,7 @@ from django.utils import timezone
 from billing import apart, audit, registers
 from billing.books import ledger
 from billing.books.ledger import AccountKey, Code, Draft, Kind, Leg
-from billing.credit import credit_ends, pots
+from billing.credit import attribution, credit_ends
 from billing.errors import CreditRefused
 from billing.models import AccountSum, CreditGrant, Tenant, UsageEvent
 from billing.money import PICO_PER_NANO, PICO_PER_USD, REGISTER_NANO_MAX, nano_floor
@@ -125,8 +125,10 @@ def _check_end(tenant: Tenant, amount_pico: int, expires_at: datetime, now: date
         raise CreditRefused("what is taken back does not end")
     if expires_at <= now:
         raise CreditRefused("the end lies in the past")
-    if pots.unclosed().filter(tenant=tenant).count() >= pots.ENDING_MAX:
-        raise CreditRefused(f"a tenant has at most {pots.ENDING_MAX} credits that end at a time")
+    if attribution.unclosed().filter(tenant=tenant).count() >= attribution.ENDING_MAX:
+        raise CreditRefused(
+            f"a tenant has at most {attribution.ENDING_MAX} credits that end at a time"
+        )
 
 
 def _against(kind: str, expires: CreditGrant | None) -> str:
@@ -189,7 +191,7 @@ def push(client: redis.Redis, tenant_id: int, now: datetime | None = None) -> No
     with transaction.atomic():
         # Version and sum must be of one moment.
         tenant = Tenant.objects.select_for_update().get(pk=tenant_id)
-        credit, (ending, posted) = credit_pico(tenant), pots.ends_of(tenant)
+        credit, (ending, posted) = credit_pico(tenant), attribution.ends_of(tenant)
     key = registers.tenant_key(registers.shard_tag(tenant_id), tenant_id)
     told: list[Argument] = [as_register(credit), tenant.credit_version, tenant.status]
     now_ms = credit_ends.moment_ms(now or timezone.now())
@@ -254,10 +256,10 @@ def _posted(tenants: list[Tenant], known: Mapping[int, _Register]) -> dict[int, 
     if not tenants:
         return {}
     debited = debited_pico(tenant.pk for tenant in tenants)
-    having = set(pots.unclosed().filter(tenant__in=tenants).values_list("tenant", flat=True))
+    having = set(attribution.unclosed().filter(tenant__in=tenants).values_list("tenant", flat=True))
     registered: dict[int, _Register] = {}
     for tenant in tenants:
-        ending, posted = pots.ends_of(tenant) if tenant.pk in having else ([], {})
+        ending, posted = attribution.ends_of(tenant) if tenant.pk in having else ([], {})
         spent, pico = divmod(debited[tenant.pk], PICO_PER_NANO)
         told = (credit_ends.pack(ending), credit_ends.pack_moments(posted))
         registered[tenant.pk] = [
@@ -302,13 +304,13 @@ def _balance(tenant: Tenant, row: _Register, granted_pico: int, now_ms: int) -> 
     )
 
 
-def parts(tenant: Tenant, *, now: datetime) -> pots.Shown:
+def parts(tenant: Tenant, *, now: datetime) -> attribution.Shown:
     """What is left of each grant, and what is owed; while Redis is away by what is posted."""
     try:
         debited = balance(tenant, now=now).spent_pico
     except redis.RedisError:
         debited = debited_pico([tenant.pk])[tenant.pk]
-    return pots.shown(tenant, debited_pico=debited, now=now)
+    return attribution.shown(tenant, debited_pico=debited, now=now)
 
 
 def debited_pico(tenant_ids: Iterable[int]) -> dict[int, int]:

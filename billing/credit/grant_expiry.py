@@ -13,8 +13,8 @@ import redis
 from django.db import transaction
 
 from billing import apart, locks, registers
+from billing.credit import attribution, credit_ends
 from billing.credit import balances as credit
-from billing.credit import credit_ends, pots
 from billing.drain import metering
 from billing.errors import LockTimeout
 from billing.models import CreditGrant, GrantUse, Tenant
@@ -31,7 +31,7 @@ def expire_due(*, now: datetime, client: redis.Redis | None = None) -> list[Cred
     """Take back what is left of every grant whose time is over; run again, it takes nothing more.
     A tenant that cannot be served keeps no other waiting."""
     client = client or connection()
-    due = pots.unclosed().filter(expires_at__lte=now - PLACED_WITHIN)
+    due = attribution.unclosed().filter(expires_at__lte=now - PLACED_WITHIN)
     tenants = Tenant.objects.filter(pk__in=due.values("tenant")).order_by("pk")
     made = apart.each(
         tenants,
@@ -67,7 +67,7 @@ def _first_open(client: redis.Redis, tenant: Tenant) -> datetime:
         for request, hold in zip(requests, found, strict=True)
         if hold == own
     )
-    return credit_ends.at_moment(min(times, default=pots.EVER_MS))
+    return credit_ends.at_moment(min(times, default=attribution.EVER_MS))
 
 
 def _is_drained(client: redis.Redis, shard: int, now: datetime) -> bool:
@@ -81,9 +81,9 @@ def _close(tenant: Tenant, *, until: datetime, now: datetime) -> list[CreditGran
     """Write down what every grant that ended by then has paid for, and take back what it left."""
     with transaction.atomic():
         Tenant.objects.select_for_update().get(pk=tenant.pk)
-        over = pots.unclosed().filter(tenant=tenant, expires_at__lte=until)
+        over = attribution.unclosed().filter(tenant=tenant, expires_at__lte=until)
         closing = set(over.values_list("pk", flat=True))
-        reckoned, _ = pots.ending(tenant)
+        reckoned, _ = attribution.ending(tenant)
         return [
             made
             for pot in reckoned
@@ -92,7 +92,7 @@ def _close(tenant: Tenant, *, until: datetime, now: datetime) -> list[CreditGran
         ]
 
 
-def _written(tenant: Tenant, pot: pots.Pot, now: datetime) -> Sequence[CreditGrant]:
+def _written(tenant: Tenant, pot: attribution.Pot, now: datetime) -> Sequence[CreditGrant]:
     grant = pot.grant
     if used := int(grant.amount_pico) - pot.left_pico:
         GrantUse.objects.create(

@@ -48,7 +48,7 @@ class Tenant(models.Model):
 class CreditGrant(models.Model):
     """Credit given, bought or taken back. Immutable; its transfer moved the money.
 
-    Which grant pays for what: `billing.credit.pots`.
+    Which grant pays for what: `billing.credit.attribution`.
     """
 
     class Kind(models.TextChoices):

@@ -20,8 +20,8 @@ from django.db import connection
 from django.db.models import F
 
 from billing import apart, locks, registers
+from billing.credit import attribution, credit_ends
 from billing.credit import balances as credit
-from billing.credit import credit_ends, pots
 from billing.drain import metering
 from billing.holding import holds, quota_registers, sessions
 from billing.models import RevokedKey, ShardEpoch, Tenant
@@ -235,11 +235,11 @@ def _add_ends(
     """What ends of a tenant's credit; where it has ended, what requests of before spent and hold:
     all that they spent is posted."""
     now_ms = credit_ends.moment_ms(now)
-    having = set(pots.unclosed().filter(tenant__in=tenants).values_list("tenant", flat=True))
+    having = set(attribution.unclosed().filter(tenant__in=tenants).values_list("tenant", flat=True))
     for tenant in (tenant for tenant in tenants if tenant.pk in having):
         key = registers.tenant_key(registers.shard_tag(tenant.pk), tenant.pk)
         own = [hold for hold in open_holds if hold.tenant_key == key]
-        ending, posted = pots.ends_of(tenant)
+        ending, posted = attribution.ends_of(tenant)
         past = {
             at_ms: nano + sum(hold.nano for hold in own if hold.at_ms < at_ms)
             for at_ms, nano in posted.items()

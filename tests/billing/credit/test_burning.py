@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from billing import registers, tasks
 from billing.books.ledger import Kind
+from billing.credit import attribution, credit_ends, grant_expiry
 from billing.credit import balances as credit
-from billing.credit import credit_ends, grant_expiry, pots
+from billing.credit.attribution import Pot
 from billing.credit.credit_ends import Ending
-from billing.credit.pots import Pot
 from billing.errors import CreditRefused
 from billing.holding.holds import Refused
 from billing.models import CreditGrant, GrantUse
@@ -380,17 +380,17 @@ def test_an_end_in_the_past_is_refused(hours: int, books: Books) -> None:
 def test_ends_are_limited_and_a_withdrawal_has_none(books: Books) -> None:
     with pytest.raises(CreditRefused, match="does not end"):
         granted(books, -1, hours=1)
-    for hours in range(1, pots.ENDING_MAX + 1):
+    for hours in range(1, attribution.ENDING_MAX + 1):
         granted(books, 1, hours=hours)
     with pytest.raises(CreditRefused, match="at most"):
         granted(books, 1, hours=1)
-    assert CreditGrant.objects.count() == 1 + pots.ENDING_MAX
+    assert CreditGrant.objects.count() == 1 + attribution.ENDING_MAX
 
 
 @pytest.mark.parametrize("amount", [0, 1, 7])
 def test_burning_more_than_there_is_leaves_the_rest_owed(amount: int) -> None:
     made = [Pot(CreditGrant(pk=i), 2) for i in range(3)]
-    assert pots.burn(made, amount) == max(amount - 6, 0)
+    assert attribution.burn(made, amount) == max(amount - 6, 0)
     assert sum(pot.left_pico for pot in made) == 6 - min(amount, 6)
 
 
