@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from django.db import connection
 
-from billing.books import written
+from billing.books import commit_order
 from billing.events import AttemptDetail, decode_detail
 from billing.models import UsageEvent
 
@@ -68,7 +68,7 @@ class Attempt(NamedTuple):
 
 def after(position: int, *, most: int) -> list[Attempt]:
     """The attempts behind that id, at most so many; none where they are still being written."""
-    newest = written.upto(UsageEvent._meta.db_table, wait_s=WAIT_S)
+    newest = commit_order.upto(UsageEvent._meta.db_table, wait_s=WAIT_S)
     if newest is None or newest <= position:
         return []
     with connection.cursor() as cursor:

@@ -16,7 +16,7 @@ from typing import Any, Final
 from django.db import connection, transaction
 
 from billing import locks
-from billing.books import written
+from billing.books import commit_order
 from billing.integrity import findings
 from billing.integrity.row_kinds import KINDS, RowKind
 from billing.models import RowSeal
@@ -90,7 +90,7 @@ def _sealed(kind: RowKind, seals: Sequence[RowSeal], so_far: Sum) -> list[RowSea
 
 def _ranges(kind: RowKind, last: RowSeal | None) -> Iterator[tuple[int, int]]:
     """Of ids that are written, behind the last seal."""
-    upto = written.upto(kind.table, wait_s=WAIT_S)
+    upto = commit_order.upto(kind.table, wait_s=WAIT_S)
     first = last.after if last else 0
     for _ in range(SEALS_MAX):
         ((newest,),) = _query(

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 
-from billing.books import written
+from billing.books import commit_order
 from billing.integrity import findings, row_seals, row_versions, seal_merging, seal_statements
 from billing.integrity.findings import AS_SEALED
 from billing.integrity.invariant_statements import OF_EVENTS, OF_TRANSFERS
@@ -78,7 +78,7 @@ def audit_rows(*, now: datetime, everything: bool = False) -> Violations:
             found[name] = []
         sealed = {int(row[0]) for row in _query(f"SELECT DISTINCT block FROM {rows.seals}")}
         newest = _newest(rows)
-        written_upto = written.upto(rows.table, wait_s=WAIT_S)
+        written_upto = commit_order.upto(rows.table, wait_s=WAIT_S)
         full = 0 if written_upto is None else (written_upto + 1) // BLOCK
         for block in range(newest // BLOCK + 1):
             turn = everything or block % AUDITS_PER_ROUND == now.toordinal() % AUDITS_PER_ROUND
