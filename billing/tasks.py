@@ -6,7 +6,7 @@ from celery import shared_task
 from django.conf import settings
 from django.db import transaction
 
-from billing import apart, locks
+from billing import fault_isolation, locks
 from billing.corrections import rebates, true_ups
 from billing.credit import balances as credit
 from billing.credit import grant_expiry
@@ -70,7 +70,7 @@ def check_invariants() -> None:
     """Check the ledger's invariants, and repeat pushes of credit that got lost."""
     with task_runs.recorded(CHECK) as now:
         client = connection()
-        with apart.apart("credit that was not told"):
+        with fault_isolation.apart("credit that was not told"):
             credit.push_stale(client)
         invariants.check_all(client, now=now)
 

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db.models import F
 
-from billing import apart
+from billing import fault_isolation
 from billing.operations import retention
 from billing.operations.retention import Kept
 from gateway.models import Refusal
@@ -32,7 +32,7 @@ def of_gateway() -> list[Kept]:
 
 def forget_old(*, now: datetime) -> None:
     """Everything that is past its time, each kind apart."""
-    with apart.told_at_the_end():
+    with fault_isolation.told_at_the_end():
         retention.forget([*retention.of_billing(), *of_gateway()], now=now)
-        with apart.apart("audit entries"):
+        with fault_isolation.apart("audit entries"):
             retention.forget_audit(now=now)

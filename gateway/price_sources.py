@@ -12,7 +12,7 @@ from typing import Final
 
 from django.db.models import Q
 
-from billing import apart
+from billing import fault_isolation
 from billing.prices import second_source as price_check
 from gateway.clocks.stopwatch import SystemClock
 from providers.chat import UpstreamCall
@@ -44,7 +44,7 @@ def read_due(*, now: datetime) -> int:
     due = PriceSource.objects.filter(
         Q(tried_at=None) | Q(tried_at__lte=now - READ_EVERY), is_on=True
     )
-    return sum(apart.each(due.order_by("pk"), lambda source: read(source, now=now)))
+    return sum(fault_isolation.each(due.order_by("pk"), lambda source: read(source, now=now)))
 
 
 def read(source: PriceSource, *, now: datetime) -> bool:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from celery import shared_task
 from django.conf import settings
 
-from billing import apart
+from billing import fault_isolation
 from billing.limits import budget_alerts, credit_alerts
 from billing.operations import task_runs
 from billing.payments import messages as payment_messages
@@ -32,11 +32,11 @@ def recharge_credit() -> None:
     """Buy credit with saved cards, charged only once what is bought is written down for good; and
     try again the processor's messages that wait for their payment."""
     with task_runs.recorded(RECHARGE) as now:
-        with apart.apart("purchases"):
+        with fault_isolation.apart("purchases"):
             run_alone(RECHARGE, recharging.start_due)
-        with apart.apart("payments"):
+        with fault_isolation.apart("payments"):
             recharging.ask_due(now)
-        with apart.apart("messages"):
+        with fault_isolation.apart("messages"):
             payment_messages.retry_due(seller=settings.INVOICE_SELLER, now=now)
 
 
@@ -53,7 +53,7 @@ def tell_of_budgets() -> None:
     """Notice budgets that fill up and credit that runs low, then deliver what is due."""
     with task_runs.recorded(BUDGETS):
         run_in_turn(BUDGETS, {"budgets": _budgets, "credit": _credit})
-        with apart.apart("deliveries"):
+        with fault_isolation.apart("deliveries"):
             alert_delivery.deliver_due(now=datetime.now(UTC))
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from django.db import transaction
 
-from billing import apart, locks
+from billing import fault_isolation, locks
 from billing.operations import task_runs
 
 Result = TypeVar("Result")
@@ -24,7 +24,7 @@ def run_alone(name: str, job: Callable[[datetime], Result]) -> Result | None:
 def run_in_turn(name: str, jobs: Mapping[str, Callable[[datetime], object]]) -> None:
     """Run each alone, and those behind one that failed as well."""
     with task_runs.recorded(name) as now:
-        apart.each(jobs, lambda each: _alone(name, jobs[each], now))
+        fault_isolation.each(jobs, lambda each: _alone(name, jobs[each], now))
 
 
 def _alone(name: str, job: Callable[[datetime], Result], now: datetime) -> Result | None:

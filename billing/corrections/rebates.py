@@ -11,7 +11,7 @@ from typing import Final
 from django.db import transaction
 from django.db.models import Sum
 
-from billing import apart, audit, locks
+from billing import audit, fault_isolation, locks
 from billing.corrections import adjustments, volume_tiers
 from billing.corrections.volume_tiers import Tier, TiersRefused
 from billing.errors import LockTimeout, PriceRefused
@@ -102,7 +102,7 @@ def post_month(month: date, *, actor: str, now: datetime) -> list[VolumeRebate]:
         its_end = _beginning(_following(month)) - timedelta.resolution
         on_plan = plans.at(min(its_end, now))
         tenants = Tenant.objects.filter(pk__in=on_plan).order_by("pk")
-        posted = apart.each(
+        posted = fault_isolation.each(
             tenants, lambda t: _post(t, on_plan[t.pk], month, actor, now), name=lambda t: t.slug
         )
     return [rebate for rebate in posted if rebate is not None]

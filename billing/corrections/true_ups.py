@@ -14,7 +14,7 @@ import msgspec
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, QuerySet
 
-from billing import apart, basis, rating
+from billing import basis, fault_isolation, rating
 from billing.corrections import adjustments
 from billing.drain import late_counts
 from billing.models import AdjustmentNote, ReRating, Tenant, TrueUp, UsageEvent
@@ -96,7 +96,7 @@ def post_due(*, now: datetime) -> int:
     apart, with one note."""
     waiting = _open().order_by("tenant").values_list("tenant", flat=True).distinct()
     return sum(
-        apart.each(
+        fault_isolation.each(
             list(waiting), lambda tenant: _post(tenant, now), name=lambda tenant: f"tenant {tenant}"
         )
     )

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import Sum
 from django.utils import timezone
 
-from billing import apart, audit, registers
+from billing import audit, fault_isolation, registers
 from billing.books import ledger
 from billing.books.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.credit import attribution, credit_ends
@@ -215,7 +215,9 @@ def push_stale(client: redis.Redis, *, tenants: Iterable[int] | None = None) -> 
             pipe.hget(registers.tenant_key(registers.shard_tag(pk), pk), "version")
         known = pipe.execute()
     stale = [pk for (pk, version), have in zip(versions, known, strict=True) if _old(have, version)]
-    apart.each(stale, lambda pk: push(client, pk), name=lambda pk: f"credit of tenant {pk}")
+    fault_isolation.each(
+        stale, lambda pk: push(client, pk), name=lambda pk: f"credit of tenant {pk}"
+    )
     return len(stale)
 
 

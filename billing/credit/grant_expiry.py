@@ -12,7 +12,7 @@ from typing import Final, cast
 import redis
 from django.db import transaction
 
-from billing import apart, locks, registers
+from billing import fault_isolation, locks, registers
 from billing.credit import attribution, credit_ends
 from billing.credit import balances as credit
 from billing.drain import metering
@@ -33,7 +33,7 @@ def expire_due(*, now: datetime, client: redis.Redis | None = None) -> list[Cred
     client = client or connection()
     due = attribution.unclosed().filter(expires_at__lte=now - PLACED_WITHIN)
     tenants = Tenant.objects.filter(pk__in=due.values("tenant")).order_by("pk")
-    made = apart.each(
+    made = fault_isolation.each(
         tenants,
         lambda tenant: _expire(tenant, client, now),
         name=lambda tenant: f"ended credit of tenant {tenant.slug}",

@@ -15,7 +15,7 @@ from typing import Final
 
 import redis
 
-from billing import apart, locks, registers
+from billing import fault_isolation, locks, registers
 from billing.drain import booking, garbage_collection
 from billing.drain.acknowledgement import acknowledge, epoch_of
 from billing.drain.booking import Booked, Drained
@@ -50,7 +50,7 @@ def drain_all(client: redis.Redis, *, now: datetime) -> Drained:
         shards = _locked(_busy_shards(client), locks_held, releases)
         run = _Run(client, now, thread)
         done = _drain(run, shards, leave=lambda shard: locks_held.pop(shard).close())
-    apart.tell(run.failures)
+    fault_isolation.tell(run.failures)
     return done
 
 
@@ -86,7 +86,7 @@ class _Run:
     now: datetime
     thread: ThreadPoolExecutor
     batch_size: int = BATCH_SIZE
-    failures: list[apart.Failure] = field(default_factory=list)
+    failures: list[fault_isolation.Failure] = field(default_factory=list)
 
     def has_failed(self, shard: int) -> bool:
         return any(failed == _name(shard) for failed, _ in self.failures)
@@ -94,7 +94,7 @@ class _Run:
     def attempt(self, shard: int, act: Callable[[], object]) -> None:
         """Unless the shard has failed before. Called from both threads."""
         if not self.has_failed(shard):
-            with apart.kept(self.failures, _name(shard)):
+            with fault_isolation.kept(self.failures, _name(shard)):
                 act()
 
 
@@ -152,6 +152,8 @@ def _busy_shards(client: redis.Redis) -> list[int]:
 
 def lag_ms(client: redis.Redis, *, now: datetime) -> int:
     """The age of the oldest entry that is not drained; 0 if there is none."""
-    found = apart.each(_busy_shards(client), partial(oldest_unread_ms, client), name=_name)
+    found = fault_isolation.each(
+        _busy_shards(client), partial(oldest_unread_ms, client), name=_name
+    )
     oldest = [entry_ms for entry_ms in found if entry_ms is not None]
     return max(int(now.timestamp() * 1000) - min(oldest), 0) if oldest else 0

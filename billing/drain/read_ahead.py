@@ -8,7 +8,7 @@ from typing import Final
 
 import redis
 
-from billing import apart
+from billing import fault_isolation
 from billing.drain import rated_batches
 from billing.drain.pinned_prices import PinnedPrices
 from billing.drain.rated_batches import Batch
@@ -103,9 +103,9 @@ class ReadAhead:
         return read
 
     def _next_or_failure(self, stream: _Stream) -> Read:
-        failed: list[apart.Failure] = []
+        failed: list[fault_isolation.Failure] = []
         if stream.shard not in self._given_up:
-            with apart.kept(failed, f"reading shard {stream.shard}"):
+            with fault_isolation.kept(failed, f"reading shard {stream.shard}"):
                 return self._next_of(stream)
         nothing = rated_batches.rate_ahead([], self._pinned)
         failure = failed[0][1] if failed else None

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 
-from billing import apart
+from billing import fault_isolation
 from billing.models import CallCount, CallMark, CallProfile, UsageEvent
 
 DAYS_USED: Final = 14
@@ -83,7 +83,7 @@ def refresh(*, now: datetime) -> int:
     with transaction.atomic():
         touched = _count_new()
         since = (now - timedelta(days=DAYS_USED)).date()
-        found = apart.each(touched, lambda of: list(_profiles(*of, since, now)))
+        found = fault_isolation.each(touched, lambda of: list(_profiles(*of, since, now)))
         profiles = [profile for some in found for profile in some]
         CallProfile.objects.bulk_create(
             profiles,

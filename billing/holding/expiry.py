@@ -7,7 +7,7 @@ from typing import Final
 
 import redis
 
-from billing import apart, registers
+from billing import fault_isolation, registers
 from billing.errors import Cold
 from billing.holding import holds
 from billing.models import ShardEpoch
@@ -35,7 +35,7 @@ def expire_due(client: redis.Redis, *, now_ms: int) -> int:
         return _expire(client, shard, requests, epochs.get(shard, ""), now_ms)
 
     due = _due(client, now_ms)
-    return sum(apart.each(due.items(), expire, name=lambda item: f"shard {item[0]}"))
+    return sum(fault_isolation.each(due.items(), expire, name=lambda item: f"shard {item[0]}"))
 
 
 def _expire(
@@ -47,7 +47,7 @@ def _expire(
             shard=shard, request_id=request.decode(), now_ms=now_ms, epoch=epoch
         )
         # One hold that cannot be booked must not keep all others from expiring.
-        with apart.apart(f"hold {request.decode()}"):
+        with fault_isolation.apart(f"hold {request.decode()}"):
             try:
                 expired += holds.read_expire(run(client, call))
             except Cold:

@@ -15,7 +15,7 @@ from typing import Final
 import redis
 from django.db import connection
 
-from billing import apart, locks, registers
+from billing import fault_isolation, locks, registers
 from billing.books import claims
 from billing.credit import balances as credit
 from billing.drain import metering
@@ -72,10 +72,10 @@ def check_all(client: redis.Redis, *, now: datetime) -> bool:
         since = (verified.get(name) or BEGINNING + OVERLAP) - OVERLAP
         return {name: _violations(OF_NEW_ROWS[name], since)}
 
-    with apart.told_at_the_end():
-        found = apart.each(OF_NEW_ROWS, of_new_rows)
+    with fault_isolation.told_at_the_end():
+        found = fault_isolation.each(OF_NEW_ROWS, of_new_rows)
         found.append({claims.WITHIN_ASKED: claims.undecided()})
-        with apart.apart("seals of new rows"):
+        with fault_isolation.apart("seals of new rows"):
             row_seals.seal_new(now=now)
         found.append({findings.AS_SEALED: findings.open_words()})
         return _record([*found, *_check_sums(), *_of_registers(client, now)], now)
@@ -84,20 +84,22 @@ def check_all(client: redis.Redis, *, now: datetime) -> bool:
 def audit(client: redis.Redis, *, now: datetime, everything: bool = False) -> bool:
     """Check the rows and the sums against them, by blocks that `sealing` keeps; `everything`: every
     row there is, at a cost that grows with all of history."""
-    with apart.told_at_the_end():
-        rows = apart.each(["rows"], lambda _: sealing.audit_rows(now=now, everything=everything))
-        with apart.apart("the anchor of the day"):
+    with fault_isolation.told_at_the_end():
+        rows = fault_isolation.each(
+            ["rows"], lambda _: sealing.audit_rows(now=now, everything=everything)
+        )
+        with fault_isolation.apart("the anchor of the day"):
             # A log that is kept elsewhere keeps it outside the database.
             logger.info("%s", anchors.text(anchors.heads(), now=now))
         return _record([*rows, *_check_sums(), *_of_registers(client, now)], now)
 
 
 def _check_sums() -> list[Results]:
-    return apart.each(OF_SUMS, lambda name: {name: _violations(OF_SUMS[name])})
+    return fault_isolation.each(OF_SUMS, lambda name: {name: _violations(OF_SUMS[name])})
 
 
 def _of_registers(client: redis.Redis, now: datetime) -> list[Results]:
-    return apart.each(["registers"], lambda _: check_registers(client, now=now))
+    return fault_isolation.each(["registers"], lambda _: check_registers(client, now=now))
 
 
 def _record(found: Iterable[Results], now: datetime) -> bool:
@@ -145,7 +147,7 @@ def check_registers(client: redis.Redis, *, now: datetime) -> Results:
         return unequal, beyond
 
     known = sorted(tenants.keys() & epochs.keys())
-    looked = apart.each(known, look, name=lambda shard: f"shard {shard}")
+    looked = fault_isolation.each(known, look, name=lambda shard: f"shard {shard}")
     return {
         REGISTERS_EQUAL: [wrong for unequal, _ in looked for wrong in unequal],
         WITHIN_CREDIT: [wrong for _, beyond in looked for wrong in beyond],

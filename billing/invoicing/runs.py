@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from billing import apart
+from billing import fault_isolation
 from billing.errors import BillingError
 from billing.integrity import anchors
 from billing.invoicing import calendar_months, documents
@@ -21,11 +21,11 @@ def draft_due(*, now: datetime) -> list[Invoice]:
             return None
         return documents.draft(tenant=tenant, period=period, created_by=BY_THE_CLOCK, now=now)
 
-    with apart.told_at_the_end():
-        drafted = apart.each(_billed(), draft, name=lambda tenant: tenant.slug)
+    with fault_isolation.told_at_the_end():
+        drafted = fault_isolation.each(_billed(), draft, name=lambda tenant: tenant.slug)
         made = [invoice for invoice in drafted if invoice is not None]
         if made:
-            with apart.apart("the anchor of these drafts"):
+            with fault_isolation.apart("the anchor of these drafts"):
                 anchors.give(now=now, actor=BY_THE_CLOCK)
     return made
 
@@ -36,8 +36,8 @@ def draft_last_month(*, now: datetime, created_by: str) -> tuple[list[Invoice], 
     made: list[Invoice] = []
     refused: Refused = []
     for tenant in _billed():
-        failed: list[apart.Failure] = []
-        with apart.kept(failed, tenant.slug):
+        failed: list[fault_isolation.Failure] = []
+        with fault_isolation.kept(failed, tenant.slug):
             try:
                 period = calendar_months.last_month(now, tenant.time_zone)
                 made.append(

@@ -13,7 +13,7 @@ from typing import Final, cast
 import redis
 from django.db import transaction
 
-from billing import apart, registers
+from billing import fault_isolation, registers
 from billing.credit import credit_ends
 from billing.models import AlertChannel, AlertDelivery, BudgetAlert, Quota, ScopeKind
 from billing.money import PICO_PER_NANO
@@ -37,7 +37,9 @@ def notice(client: redis.Redis, *, now: datetime) -> int:
         Quota.objects.exclude(scope_kind=ScopeKind.SESSION).select_related("tenant").order_by("pk")
     )
     looks = [
-        look for own in apart.each(quotas, lambda q: _looks(q, now), name=_named) for look in own
+        look
+        for own in fault_isolation.each(quotas, lambda q: _looks(q, now), name=_named)
+        for look in own
     ]
     with client.pipeline(transaction=False) as pipe:
         for look in looks:
@@ -50,7 +52,7 @@ def notice(client: redis.Redis, *, now: datetime) -> int:
             raise nano
         return _reached(look, int(nano or 0) * PICO_PER_NANO)
 
-    found = apart.each(
+    found = fault_isolation.each(
         zip(looks, spent, strict=True), reached, name=lambda asked: _named(asked[0].quota)
     )
     return _queue([alert for alerts in found for alert in alerts], now)

@@ -11,7 +11,7 @@ from typing import Final, cast
 import redis
 from django.db import transaction
 
-from billing import apart, audit, registers
+from billing import audit, fault_isolation, registers
 from billing.credit import credit_ends
 from billing.errors import LimitRefused
 from billing.models import AlertChannel, AlertDelivery, CreditAlert, CreditThreshold, Tenant
@@ -68,7 +68,7 @@ def notice(client: redis.Redis, *, now: datetime) -> int:
         return register[0] is not None and _judge(threshold, register, now)
 
     pairs = zip(thresholds, found, strict=True)
-    return sum(apart.each(pairs, judge, name=lambda pair: pair[0].tenant.slug))
+    return sum(fault_isolation.each(pairs, judge, name=lambda pair: pair[0].tenant.slug))
 
 
 def _judge(threshold: CreditThreshold, register: Sequence[bytes | None], now: datetime) -> bool:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import redis
 from django.db import transaction
 
-from billing import apart, audit, registers
+from billing import audit, fault_isolation, registers
 from billing.books import ledger
 from billing.books.ledger import AccountKey, Code, Draft, Kind, Leg
 from billing.errors import CreditRefused, LockTimeout
@@ -64,7 +64,7 @@ def settle_overdue(client: redis.Redis, *, after: timedelta, now: datetime) -> i
 
     waiting = list(overdue.order_by("tenant").values_list("tenant", flat=True).distinct())
     shards = sorted({registers.shard_of(tenant) for tenant in waiting})
-    return sum(apart.each(shards, settle, name=lambda shard: f"shard {shard}"))
+    return sum(fault_isolation.each(shards, settle, name=lambda shard: f"shard {shard}"))
 
 
 def _at_estimate(event: UsageEvent) -> Decision:

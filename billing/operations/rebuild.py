@@ -19,7 +19,7 @@ import redis
 from django.db import connection
 from django.db.models import F
 
-from billing import apart, locks, registers
+from billing import fault_isolation, locks, registers
 from billing.credit import attribution, credit_ends
 from billing.credit import balances as credit
 from billing.drain import metering
@@ -77,7 +77,7 @@ def rebuild_cold(client: redis.Redis, *, now: datetime) -> list[int]:
             return True
 
     in_time = takewhile(lambda _: time.monotonic() < begun_until, cold)
-    done = apart.each(in_time, lambda n: (n, rebuild_one(n)), name=lambda n: f"shard {n}")
+    done = fault_isolation.each(in_time, lambda n: (n, rebuild_one(n)), name=lambda n: f"shard {n}")
     return [shard for shard, is_rebuilt in done if is_rebuilt]
 
 

@@ -16,7 +16,7 @@ from django.db.models import F, QuerySet
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce
 
-from billing import apart, audit, registers
+from billing import audit, fault_isolation, registers
 from billing.models import AlertDelivery, AuditEntry, BudgetAlert, CreditAlert, ProcessorEvent
 
 BATCH: Final = 2_000
@@ -70,7 +70,9 @@ def of_billing() -> list[Kept]:
 
 def forget(kinds: Iterable[Kept], *, now: datetime) -> int:
     """Delete what is past its time of these kinds, each apart; returns how many rows went."""
-    return sum(apart.each(kinds, lambda kept: _forget(kept, now), name=lambda kept: kept.name))
+    return sum(
+        fault_isolation.each(kinds, lambda kept: _forget(kept, now), name=lambda kept: kept.name)
+    )
 
 
 def _forget(kept: Kept, now: datetime) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from billing import apart
+from billing import fault_isolation
 from billing.models import TaskRun
 
 
@@ -14,7 +14,7 @@ def recorded(name: str) -> Iterator[datetime]:
     single tenants, shards or sellers once all others were served."""
     started_at = datetime.now(UTC)
     try:
-        with apart.told_at_the_end():
+        with fault_isolation.told_at_the_end():
             yield started_at
     except Exception as problem:
         finished_at = datetime.now(UTC)

@@ -14,7 +14,7 @@ from typing import Final
 
 from django.db import transaction
 
-from billing import apart, audit
+from billing import audit, fault_isolation
 from billing.errors import CreditRefused, PaymentDoubted, PaymentUnknown
 from billing.models import ProcessorEvent
 from billing.payments import facts as payment_facts
@@ -111,7 +111,7 @@ def resolve(ids: Collection[int], *, note: str, actor: str, now: datetime) -> in
 def retry_due(*, seller: dict[str, str], now: datetime) -> int:
     """Try what waits and is due; returns how many have found their payment."""
     due = ProcessorEvent.objects.filter(due_at__lte=now).order_by("due_at", "pk")
-    found = apart.each(
+    found = fault_isolation.each(
         due.values_list("pk")[:PER_RUN_MAX],
         lambda pk: _try_again(pk, seller=seller, now=now),
         name=lambda pk: f"processor event {pk[0]}",

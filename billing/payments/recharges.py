@@ -13,7 +13,7 @@ from typing import Final
 from django.db import IntegrityError, transaction
 from django.db.models import Q, Sum
 
-from billing import apart, audit
+from billing import audit, fault_isolation
 from billing.credit import balances as credit
 from billing.invoicing import calendar_months
 from billing.models import Recharge, Refund, Tenant, TopUp
@@ -58,7 +58,7 @@ def start_due(*, now: datetime) -> int:
     """Write down the purchases that are due; RedisError while no balance is known."""
     wanted = Recharge.objects.filter(is_on=True, tenant__status=Tenant.Status.ACTIVE)
     found = wanted.exclude(card_reference="").select_related("tenant").order_by("pk")
-    started = apart.each(
+    started = fault_isolation.each(
         found, lambda r: _is_due(r, now) and _start(r, now), name=lambda r: r.tenant.slug
     )
     return sum(started)

@@ -23,7 +23,7 @@ from django.core.exceptions import ValidationError
 from django.core.mail import send_mail
 from django.core.validators import validate_email
 
-from billing import apart
+from billing import fault_isolation
 from billing.errors import LimitRefused
 from billing.limits import alert_queue
 from billing.models import AlertChannel, AlertDelivery
@@ -82,7 +82,7 @@ def deliver_due(*, now: datetime) -> int:
     told = async_to_sync(_deliver_all)(channels, now) if channels else []
     delivered = 0
     for channel, result in zip(channels, told, strict=True):
-        with apart.apart(str(channel)):
+        with fault_isolation.apart(str(channel)):
             if isinstance(result, BaseException):
                 raise result
             delivered += result

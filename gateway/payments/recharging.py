@@ -8,7 +8,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from billing import apart
+from billing import fault_isolation
 from billing.models import TopUp
 from billing.payments import recharges
 from gateway.payments import processor
@@ -42,7 +42,7 @@ def ask_due(now: datetime, *, monotonic: Callable[[], float] = time.monotonic) -
         topup = recharges.claim_due(now=now)
         if topup is None:
             break
-        with apart.apart(f"recharge of tenant {topup.tenant_id}"):
+        with fault_isolation.apart(f"recharge of tenant {topup.tenant_id}"):
             known += _ask(topup, now)
     return known
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from billing import apart
+from billing import fault_isolation
 from billing.prices import list_prices as price_queries
 from billing.prices.list_prices import ListPrice
 from providers.boards import histograms, weights
@@ -121,7 +121,7 @@ def compute(*, now: datetime) -> list[HomeRow]:
     for offer in found:
         if offer.sku in in_force:
             by_model[offer.model_id].append(offer)
-    made = apart.each(
+    made = fault_isolation.each(
         by_model.values(),
         lambda group: (_traffic(group, facts), _row(group, facts)),
         name=lambda group: group[0].model.slug,

@@ -13,7 +13,7 @@ from typing import Any
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from billing import apart
+from billing import fault_isolation
 from billing.prices import list_prices as price_queries
 from providers.boards import home as home_board
 from providers.boards import price_moves
@@ -145,9 +145,9 @@ def refresh(*, now: datetime) -> int:
         windows = sorted(window for model_id, window in due if model_id == model.pk)
         return _keep([compute(model, WINDOWS[window], now=now) for window in windows])
 
-    with apart.told_at_the_end():
-        made = sum(apart.each(found, make, name=lambda model: model.slug))
-        with apart.apart("the home board"):
+    with fault_isolation.told_at_the_end():
+        made = sum(fault_isolation.each(found, make, name=lambda model: model.slug))
+        with fault_isolation.apart("the home board"):
             home_board.refresh(now=now, is_stale=bool(touched))
         return made
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from billing import apart
+from billing import fault_isolation
 from providers.boards import histograms
 from providers.boards.histograms import Histogram
 from providers.boards.measurements import COUNTED
@@ -56,7 +56,7 @@ def measured(
     by_offer: dict[int, list[MeasurementRollup]] = {}
     for rollup in rollups:
         by_offer.setdefault(rollup.offer_id, []).append(rollup)
-    sums = apart.each(
+    sums = fault_isolation.each(
         by_offer, lambda offer_id: (offer_id, _sum(by_offer[offer_id])), name=lambda n: f"offer {n}"
     )
     return dict(sums)

@@ -8,7 +8,7 @@ no heartbeats and are only asked.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from billing import apart
+from billing import fault_isolation
 from providers.errors import AuthFailed
 from providers.machines import pool_metrics
 from providers.market import credentials, offers
@@ -47,11 +47,15 @@ def check_all(*, now: datetime) -> int:
         worker = workers.get(answer.offer_id)
         return _judge_worker(worker, answer, now) if worker else _judge_pool(answer, now)
 
-    with apart.told_at_the_end():
-        targets = apart.each(workers.values(), _worker_target, name=lambda w: f"worker {w.pk}")
+    with fault_isolation.told_at_the_end():
+        targets = fault_isolation.each(
+            workers.values(), _worker_target, name=lambda w: f"worker {w.pk}"
+        )
         targets += _pool_targets()
         answers = _ask([target for target in targets if target is not None])
-        return sum(apart.each(answers, judge, name=lambda answer: f"offer {answer.offer_id}"))
+        return sum(
+            fault_isolation.each(answers, judge, name=lambda answer: f"offer {answer.offer_id}")
+        )
 
 
 def _worker_target(worker: Worker) -> Target | None:
@@ -76,7 +80,9 @@ def _pool_targets() -> list[Target | None]:
         url = offer.provider.check_url or offers.models_url(offer.provider)
         return Target(offer.pk, url, headers)
 
-    return apart.each(pools.select_related("provider"), target, name=lambda o: f"offer {o.pk}")
+    return fault_isolation.each(
+        pools.select_related("provider"), target, name=lambda o: f"offer {o.pk}"
+    )
 
 
 def read_loads(*, now: datetime) -> int:
@@ -104,7 +110,7 @@ def read_loads(*, now: datetime) -> int:
         return bool(load)
 
     told = list(zip((pool for pool, _ in asked), replies, strict=True))
-    return sum(apart.each(told, keep, name=lambda pair: pair[0].slug))
+    return sum(fault_isolation.each(told, keep, name=lambda pair: pair[0].slug))
 
 
 def root_of(base_url: str) -> str:
@@ -150,7 +156,7 @@ def settle_doubts(*, now: datetime) -> int:
     that costs nothing, and that no tenant's request has a part in. No answer settles nothing."""
     doubted = Credential.objects.filter(active=True, dead_reason="", doubted_at__isnull=False)
     asked = doubted.select_related("provider")[:DOUBTS_PER_RUN_MAX]
-    buried = apart.each(
+    buried = fault_isolation.each(
         asked, lambda credential: _settle_doubt(credential, now), name=lambda c: c.provider.slug
     )
     return sum(buried)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from billing import apart
+from billing import fault_isolation
 from billing.models import ServiceTier
 from billing.prices import list_prices as price_queries
 from billing.prices import proposals as price_proposals
@@ -80,8 +80,10 @@ def publish_all(*, now: datetime) -> int:
             offer__state__in=(Offer.State.LIVE, Offer.State.DEMOTED)
         )
     )
-    with apart.told_at_the_end():
-        moved = apart.each(workers, lambda worker: _renew(worker, now), name=lambda w: w.offer.sku)
+    with fault_isolation.told_at_the_end():
+        moved = fault_isolation.each(
+            workers, lambda worker: _renew(worker, now), name=lambda w: w.offer.sku
+        )
         _propose_rest(workers, now)
     return sum(moved)
 

@@ -14,7 +14,7 @@ from typing import Final
 import redis
 from django.db.models import QuerySet
 
-from billing import apart, basis
+from billing import basis, fault_isolation
 from billing.corrections import true_ups
 from billing.drain import late_counts
 from billing.models import UsageEvent
@@ -71,7 +71,7 @@ def _for_each(
         counted = counts.get(event.pk)
         return counted is not None and act(event, counted)
 
-    return sum(apart.each(lost, act_on, name=lambda event: f"call {event.request_id}"))
+    return sum(fault_isolation.each(lost, act_on, name=lambda event: f"call {event.request_id}"))
 
 
 def _asked(lost: Sequence[UsageEvent], workers: dict[int, Worker]) -> dict[int, CanonicalUsage]:

@@ -7,11 +7,11 @@ import redis
 from billiard.exceptions import SoftTimeLimitExceeded
 from django.db import IntegrityError, OperationalError, connection, transaction
 
-from billing import apart, registers, tasks
-from billing.apart import SomeFailed
+from billing import fault_isolation, registers, tasks
 from billing.corrections import rebates
 from billing.credit import balances as credit
 from billing.credit import grant_expiry
+from billing.fault_isolation import SomeFailed
 from billing.holding import call_profiles, expiry
 from billing.holding.holds import SettledAttempt
 from billing.integrity import invariants
@@ -63,7 +63,7 @@ def test_everybody_is_served_and_who_failed_is_named_at_the_end() -> None:
 
     # when
     with pytest.raises(SomeFailed) as told:
-        apart.each(range(13), serve, name=lambda number: f"number {number}")
+        fault_isolation.each(range(13), serve, name=lambda number: f"number {number}")
     # then
     assert served == [0, 2, 4, 6, 8, 10, 12]
     assert [name for name, _ in told.value.failures] == [f"number {n}" for n in range(1, 13, 2)]
@@ -76,9 +76,9 @@ def test_within_a_round_results_come_at_once_and_failures_at_its_end() -> None:
     halves = []
 
     def steps() -> None:
-        with apart.told_at_the_end():
-            halves.extend(apart.each([1, 0, 2], lambda number: 2 // number))
-            with apart.apart("the next step"):
+        with fault_isolation.told_at_the_end():
+            halves.extend(fault_isolation.each([1, 0, 2], lambda number: 2 // number))
+            with fault_isolation.apart("the next step"):
                 raise KeyError("gone")
 
     # when
@@ -103,7 +103,7 @@ def test_what_fails_for_everybody_ends_the_round_at_once(problem: Exception) -> 
 
     # when
     with pytest.raises(type(problem)):
-        apart.each([1, 2], serve)
+        fault_isolation.each([1, 2], serve)
     # then
     assert asked == [1]
 
@@ -121,8 +121,8 @@ def test_a_statement_that_fails_is_undone_to_its_savepoint_and_the_rest_is_kept(
                 cursor.execute("SET LOCAL statement_timeout = 20; SELECT pg_sleep(5)")
 
     # when
-    with pytest.raises(SomeFailed) as told, apart.told_at_the_end(), transaction.atomic():
-        apart.each(["taken", "slow", "good"], serve)
+    with pytest.raises(SomeFailed) as told, fault_isolation.told_at_the_end(), transaction.atomic():
+        fault_isolation.each(["taken", "slow", "good"], serve)
     # then
     assert [type(problem) for _, problem in told.value.failures] == [
         IntegrityError,
@@ -143,7 +143,7 @@ def test_a_postgres_that_is_gone_ends_the_round() -> None:
 
     # when
     with pytest.raises(OperationalError):
-        apart.each([1, 2], serve)
+        fault_isolation.each([1, 2], serve)
     connection.close()
     # then
     assert asked == [1]
@@ -283,7 +283,7 @@ def test_a_plan_whose_tiers_are_none_keeps_no_other_s_rebate(books: Books, first
     books.served()
     books.drain()
     # when
-    with pytest.raises(SomeFailed, match="first: ValueError"), apart.told_at_the_end():
+    with pytest.raises(SomeFailed, match="first: ValueError"), fault_isolation.told_at_the_end():
         rebates.post_due(now=APRIL)
     # then
     assert [r.due_pico for r in VolumeRebate.objects.filter(tenant=books.tenant)] == [28_000_000]

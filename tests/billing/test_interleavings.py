@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from billing import registers
-from billing.apart import SomeFailed
+from billing.fault_isolation import SomeFailed
 from billing.holding import expiry, holds
 from billing.holding.holds import Placed, RateScope, Refused, SpendScope
 from tests.billing import desk as desks

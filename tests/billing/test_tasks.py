@@ -8,9 +8,9 @@ import redis
 from django.db import connection
 
 from billing import registers, tasks
-from billing.apart import SomeFailed
 from billing.books import claims
 from billing.drain import booking, metering
+from billing.fault_isolation import SomeFailed
 from billing.holding import expiry, scopes
 from billing.holding.holds import SpendScope
 from billing.integrity import findings, invariants

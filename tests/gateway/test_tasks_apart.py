@@ -11,8 +11,8 @@ import redis
 from django.core import mail
 
 from billing import registers
-from billing.apart import SomeFailed
 from billing.drain import metering
+from billing.fault_isolation import SomeFailed
 from billing.limits import alert_channels, credit_alerts
 from billing.models import BudgetAlert, CreditAlert, Quota, TaskRun, Tenant
 from gateway import tasks as gateway_tasks

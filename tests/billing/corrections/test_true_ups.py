@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from billing import apart, basis, events
+from billing import basis, events, fault_isolation
 from billing.corrections import rerating, true_ups
 from billing.credit import balances as credit
 from billing.holding.holds import SettledAttempt
@@ -184,7 +184,7 @@ def test_one_tenant_s_failure_keeps_nobody_waiting(books: Books) -> None:
         )
     # when
     try:
-        with pytest.raises(apart.SomeFailed, match=f"tenant {books.tenant.pk}"):
+        with pytest.raises(fault_isolation.SomeFailed, match=f"tenant {books.tenant.pk}"):
             true_ups.post_due(now=NOON)
     finally:
         with connection.cursor() as cursor:

@@ -8,10 +8,10 @@ import redis
 from django.db import connection
 
 from billing import locks, registers
-from billing.apart import SomeFailed
 from billing.credit import balances as credit
 from billing.errors import CreditRefused
 from billing.events import Estimated
+from billing.fault_isolation import SomeFailed
 from billing.holding.holds import SettledAttempt
 from billing.models import Account, Tenant, UsageEvent
 from billing.operations import quarantine, rebuild

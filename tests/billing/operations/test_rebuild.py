@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from billing import registers
-from billing.apart import SomeFailed
 from billing.credit import balances as credit
+from billing.fault_isolation import SomeFailed
 from billing.holding import key_status
 from billing.holding.holds import Cold, Placed, Refused, SpendScope
 from billing.limits import quotas
