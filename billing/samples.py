@@ -15,8 +15,8 @@ SAMPLES_OF_TENANT_MAX: Final = 48
 
 
 class Sample(NamedTuple):
-    """A counted text. `shape` are its features (`gateway.estimates.text_features`); `chunks` is in how
-    many pieces it was streamed, 0 where it was not."""
+    """A counted text. `shape` are its features (`gateway.estimates.text_features`); `chunks` is in
+    how many pieces it was streamed, 0 where it was not."""
 
     shape: tuple[int, ...]
     size: int

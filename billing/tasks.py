@@ -94,7 +94,7 @@ def expire_credit() -> None:
     """Take back what is left of grants that have expired."""
     with task_runs.recorded(EXPIRE_CREDIT) as now, locks.alone(EXPIRE_CREDIT) as is_alone:
         if is_alone:
-            grant_expiry.expire_due(now=now)
+            grant_expiry.expire_grants(now=now)
 
 
 @shared_task(name=QUARANTINE)

@@ -27,7 +27,7 @@ LOCK_WAIT_S: Final = 2.0
 DRAINS_MAX: Final = 20
 
 
-def expire_due(*, now: datetime, client: redis.Redis | None = None) -> list[CreditGrant]:
+def expire_grants(*, now: datetime, client: redis.Redis | None = None) -> list[CreditGrant]:
     """Take back what is left of every grant whose time is over; run again, it takes nothing more.
     A tenant that cannot be served keeps no other waiting."""
     client = client or connection()

@@ -239,7 +239,7 @@ class House:
         is_early = self.random.random() < 0.5
         if is_early:
             self._end_streams(end)
-        grant_expiry.expire_due(now=end, client=self.client)
+        grant_expiry.expire_grants(now=end, client=self.client)
         if number == self.months // 2:
             self._profile_all()
         self._issue(end + timedelta(days=3))

@@ -1,8 +1,8 @@
 """The decoder: one ragged forward over the concatenated tokens of all requests.
 
 A layer is two halves, attention (`attention_heads`) and MLP (`mlp`, `experts`), each given the
-normed tokens and the residual to add to. It owns weights and the KV tensors, and knows nothing of requests. What
-differs between families is read by `families`.
+normed tokens and the residual to add to. It owns weights and the KV tensors, and knows nothing of
+requests. What differs between families is read by `families`.
 """
 
 from collections.abc import Callable

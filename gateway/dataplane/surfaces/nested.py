@@ -28,10 +28,10 @@ class _Object(list[tuple[str, Any]]):
     """A JSON object as its pairs, in order, nothing merged."""
 
 
-def check(body_fields: Mapping[str, Any], *names: str) -> None:
+def check(body: Mapping[str, Any], *names: str) -> None:
     """InvalidRequest where these fields hold names that are there twice, in whatever spelling."""
     for name in names:
-        raw = bytes(body_fields.get(name, b"null"))
+        raw = bytes(body.get(name, b"null"))
         lowered = raw.lower()
         if any(mark in lowered for mark in _ADDRESS_MARKS):
             _walk(json.loads(raw, object_pairs_hook=_Object), name)

@@ -1,7 +1,8 @@
 """OpenAI Chat Completions as clients speak it: validation, what the request needs, errors.
 
 Every field counts as prompt text unless it is known not to be; which of them travel to whom is
-decided in `providers/wires/body_fields.py`. OpenRouter's routing fields are understood, and not sent on.
+decided in `providers/wires/body_fields.py`. OpenRouter's routing fields are understood, and not
+sent on.
 """
 
 from collections.abc import Mapping

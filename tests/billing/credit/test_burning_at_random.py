@@ -116,7 +116,9 @@ class Walk:
         self.books.drain()
 
     def sweep(self) -> None:
-        grant_expiry.expire_due(now=desks.at(self.books.desk.now_ms), client=self.books.desk.client)
+        grant_expiry.expire_grants(
+            now=desks.at(self.books.desk.now_ms), client=self.books.desk.client
+        )
 
     def rebuild(self) -> None:
         desk = self.books.desk

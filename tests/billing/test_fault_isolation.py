@@ -260,7 +260,7 @@ def test_a_tenant_whose_credit_cannot_expire_keeps_no_other_s(books: Books, firs
     books.desk.client.set(registers.leases_key(registers.shard_tag(first.pk)), "nonsense")
     # when
     with pytest.raises(SomeFailed, match="tenant first: ResponseError"):
-        grant_expiry.expire_due(now=now + timedelta(hours=2), client=books.desk.client)
+        grant_expiry.expire_grants(now=now + timedelta(hours=2), client=books.desk.client)
     # then
     taken = CreditGrant.objects.get(kind=CreditGrant.Kind.EXPIRY)
     assert (taken.tenant, taken.amount_pico) == (books.tenant, -(10**12))

@@ -67,7 +67,7 @@ def use(books: Books, dollars: int) -> None:
 
 
 def sweep(books: Books) -> list[tuple[int, int | None]]:
-    made = grant_expiry.expire_due(now=now(books) + LATER, client=books.desk.client)
+    made = grant_expiry.expire_grants(now=now(books) + LATER, client=books.desk.client)
     return [(int(grant.amount_pico) // USD, grant.expires_id) for grant in made]
 
 
@@ -364,7 +364,7 @@ def test_the_task_runs_alone_and_one_sweep_beside_another_takes_nothing(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = []
-    monkeypatch.setattr(tasks.burning, "expire_due", lambda **_: ran.append(1))
+    monkeypatch.setattr(tasks.grant_expiry, "expire_grants", lambda **_: ran.append(1))
     monkeypatch.setattr(tasks.locks, "_run", lambda *_: False)
     tasks.expire_credit()
     assert ran == []
