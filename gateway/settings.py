@@ -12,10 +12,10 @@ from kombu import Queue
 from gateway import env
 from gateway.console import admin_look
 from gateway.database import connections
+from gateway.exposure import operators_need_second_factor
 from gateway.framework_settings import AUTH_PASSWORD_VALIDATORS as AUTH_PASSWORD_VALIDATORS
 from gateway.framework_settings import LOGGING as LOGGING
 from gateway.framework_settings import REST_FRAMEWORK as REST_FRAMEWORK
-from gateway.reach import operators_need_second_factor
 from gateway.version import VERSION
 
 BASE_DIR = Path(__file__).resolve().parent.parent

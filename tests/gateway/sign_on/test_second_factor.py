@@ -20,7 +20,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
 from billing.models import AuditEntry
-from gateway.reach import operators_need_second_factor
+from gateway.exposure import operators_need_second_factor
 from gateway.sign_on import wall
 from gateway.tenants import keys, sign_in_rules
 from tests.people import Person
