@@ -11,7 +11,7 @@ from gateway.clocks.stopwatch import Clock
 from gateway.dataplane.auth import UnknownKeys
 from gateway.dataplane.inbound import descriptors
 from gateway.dataplane.inbound.budget import Budget
-from gateway.dataplane.inbound.door import Door
+from gateway.dataplane.inbound.idle_connections import Door
 from gateway.dataplane.inbound.watchdog import Watchdog
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pipeline import Pipeline
