@@ -10,8 +10,8 @@ from gateway.clocks.pulse import Pulse
 from gateway.clocks.stopwatch import Clock
 from gateway.dataplane.auth import UnknownKeys
 from gateway.dataplane.inbound import descriptors
-from gateway.dataplane.inbound.budget import Budget
 from gateway.dataplane.inbound.idle_connections import Door
+from gateway.dataplane.inbound.memory_budget import Budget
 from gateway.dataplane.inbound.watchdog import Watchdog
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.pipeline import Pipeline

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from gateway.dataplane.inbound import codings, sockets
-from gateway.dataplane.inbound.budget import Budget
+from gateway.dataplane.inbound.memory_budget import Budget
 from gateway.dataplane.inbound.watchdog import ClientLeft, ClientStalled, DeadlinePassed, Watchdog
 from gateway.dataplane.limits import Limits
 from gateway.errors import InvalidRequest, RequestTimeout, Unavailable

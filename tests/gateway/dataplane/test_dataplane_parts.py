@@ -15,8 +15,8 @@ from gateway.clocks.pulse import Pulse
 from gateway.clocks.stopwatch import SystemClock
 from gateway.dataplane.auth import Principal, UnknownKeys, key_hash_of
 from gateway.dataplane.inbound import request_id
-from gateway.dataplane.inbound.budget import Budget
 from gateway.dataplane.inbound.client import Client
+from gateway.dataplane.inbound.memory_budget import Budget
 from gateway.dataplane.inbound.watchdog import ClientLeft, DeadlinePassed, Silent, Watchdog
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.plane import Plane

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.clocks.pulse import Pulse
 from gateway.clocks.stopwatch import SystemClock
-from gateway.dataplane.inbound.budget import Budget
 from gateway.dataplane.inbound.client import Client
+from gateway.dataplane.inbound.memory_budget import Budget
 from gateway.dataplane.inbound.watchdog import Watchdog
 from gateway.dataplane.limits import Limits
 from gateway.errors import InvalidRequest, RequestTimeout, Unavailable
