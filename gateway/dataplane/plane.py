@@ -19,8 +19,8 @@ from gateway.dataplane.redis.pipe import RedisAddress, RedisPipe
 from gateway.dataplane.redis.stale_credit import StaleCredit
 from gateway.dataplane.redis_watch import RedisWatch
 from gateway.dataplane.relay import Relay
-from gateway.dataplane.settling.afterwards import Afterwards
 from gateway.dataplane.settling.leases import Leases
+from gateway.dataplane.settling.lost_counts import Afterwards
 from gateway.dataplane.settling.recounting import Recounting
 from gateway.dataplane.settling.settler import Settler
 from gateway.dataplane.settling.spool import Spool

@@ -33,7 +33,7 @@ from gateway.dataplane.inbound.watchdog import (
     Silent,
 )
 from gateway.dataplane.limits import Limits
-from gateway.dataplane.settling.afterwards import Afterwards
+from gateway.dataplane.settling.lost_counts import Afterwards
 from gateway.dataplane.settling.recounting import Recounting
 from gateway.errors import Unavailable
 from gateway.routing.bounds import BYTES_PER_TOKEN_EXPECTED

@@ -11,7 +11,7 @@ from gateway.clocks.pulse import BEAT_S, STILL_S, Pulse
 from gateway.dataplane.inbound.watchdog import LAST_READ_S, DeadlinePassed, Silent, Watchdog
 from gateway.dataplane.limits import Limits
 from gateway.dataplane.relay import Relay, _own_up
-from gateway.dataplane.settling.afterwards import Afterwards
+from gateway.dataplane.settling.lost_counts import Afterwards
 from gateway.dataplane.settling.recounting import Recounting
 from gateway.routing.breaker import Breaker
 from providers.errors import (
