@@ -23,7 +23,7 @@ from gateway.api.money_fields import usd_text
 from gateway.api.pagination import LIMIT_MAX
 from gateway.console.requests import request_list
 from gateway.months import NoSuchMonth
-from gateway.tenants import chargeback, holding
+from gateway.tenants import chargeback, quarantine_notes
 from gateway.tenants.roles import Action
 
 DAYS = timedelta(days=30)
@@ -223,7 +223,7 @@ def _detail(event: UsageEvent) -> dict[str, Any]:
 
 def _held(event: UsageEvent) -> dict[str, str] | None:
     """What is debited and not charged, why, and what is charged when nobody decides by then."""
-    held = holding.of(event)
+    held = quarantine_notes.of(event)
     if held is None:
         return None
     return {

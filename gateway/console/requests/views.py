@@ -13,7 +13,7 @@ from gateway.console.access import tenant_page
 from gateway.console.page_frame import render_page
 from gateway.console.requests import cost_lines, refusal_queries, request_list, waterfall
 from gateway.models import ApiKey, Member
-from gateway.tenants import holding
+from gateway.tenants import quarantine_notes
 
 FILTERS_LOOK_BACK: Final = timedelta(days=30)
 
@@ -41,7 +41,7 @@ def one_request(request: HttpRequest, member: Member, request_id: UUID) -> HttpR
         "record": record,
         "row": request_list.listed(record.row),
         "last": record.row.last,
-        "held": holding.of(record.row.last),
+        "held": quarantine_notes.of(record.row.last),
         "ranking": request_list.ranking_of(first),
         "waterfall": waterfall.draw(record.row.attempts),
         "bills": [
