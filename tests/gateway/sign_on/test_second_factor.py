@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from billing.models import AuditEntry
 from gateway.exposure import operators_need_second_factor
-from gateway.sign_on import wall
+from gateway.sign_on import second_factor_wall
 from gateway.tenants import keys, sign_in_rules
 from tests.people import Person
 
@@ -217,18 +217,30 @@ def every_address() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("state", ["asked for its factor", "asked to set one up"])
 def test_no_address_is_reached_without_it(state: str, operator: User) -> None:
     # given an operator, whom everything would be open to
-    missing = wall.Missing.PROOF if state == "asked for its factor" else wall.Missing.ENROLMENT
-    if missing == wall.Missing.PROOF:
+    missing = (
+        second_factor_wall.Missing.PROOF
+        if state == "asked for its factor"
+        else second_factor_wall.Missing.ENROLMENT
+    )
+    if missing == second_factor_wall.Missing.PROOF:
         TOTP.activate(operator, SECRET)
     client = signed_in("root")
-    addresses = [(path, name) for path, name in every_address() if name not in wall.OPEN[missing]]
+    addresses = [
+        (path, name)
+        for path, name in every_address()
+        if name not in second_factor_wall.OPEN[missing]
+    ]
 
     # when
     answers = [(path, client.get(path), client.post(path)) for path, _ in addresses]
 
     # then
     assert len(addresses) > 120
-    door = reverse(wall.STEP_UP if missing == wall.Missing.PROOF else wall.ENROL)
+    door = reverse(
+        second_factor_wall.STEP_UP
+        if missing == second_factor_wall.Missing.PROOF
+        else second_factor_wall.ENROL
+    )
     for path, *both in answers:
         for answer in both:
             if path.startswith(("/api/", "/live/")):
@@ -236,7 +248,7 @@ def test_no_address_is_reached_without_it(state: str, operator: User) -> None:
             else:
                 assert answer.status_code == 302, path
                 assert answer["Location"].startswith(door), path
-    if missing == wall.Missing.PROOF:
+    if missing == second_factor_wall.Missing.PROOF:
         # A session without the factor adds none of its own, and takes none away.
         assert client.get(SET_UP)["Location"].startswith(GIVE)
         assert client.post("/account/second-factor/app/remove/")["Location"].startswith(GIVE)
