@@ -6,13 +6,13 @@ import sys
 import time
 from typing import Final
 
-from gateway.runtime import places, roster
+from gateway.runtime import places, running_children
 
 WAIT_S: Final = 120.0
 
 
 def main() -> None:
-    lock = roster.Lock(places.of_clone())
+    lock = running_children.Lock(places.of_clone())
     if lock.is_free():
         sys.stdout.write("Nothing is running here.\n")
         return

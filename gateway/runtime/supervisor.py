@@ -17,7 +17,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from gateway.runtime import child, logs, roster
+from gateway.runtime import child, logs, running_children
 from gateway.runtime.child import Program
 from gateway.runtime.places import Places
 
@@ -166,9 +166,12 @@ class Supervisor:
         ]
 
     def _note(self) -> None:
-        entries = [roster.entry_for(e.service.name, process.pid) for e, process in self._running()]
+        entries = [
+            running_children.entry_for(e.service.name, process.pid)
+            for e, process in self._running()
+        ]
         try:
-            roster.note(self._where, entries)
+            running_children.note(self._where, entries)
         except OSError as problem:
             if self._note_again_s is None:
                 self._report(f"the list of children cannot be written: {problem}")

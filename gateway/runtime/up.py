@@ -16,7 +16,16 @@ from typing import Any, Final
 from django.conf import settings
 
 from gateway import env
-from gateway.runtime import logs, osuser, places, readiness, roster, saved, services, summary
+from gateway.runtime import (
+    logs,
+    osuser,
+    places,
+    readiness,
+    running_children,
+    saved,
+    services,
+    summary,
+)
 from gateway.runtime.display import Display
 from gateway.runtime.embedded.postgres import Postgres, PostgresFailed
 from gateway.runtime.embedded.redis import Redis, RedisFailed
@@ -226,13 +235,18 @@ def choose_environment(where: Places) -> None:
 
 def main() -> None:
     where = places.of_clone()
-    lock = roster.Lock(where)
+    lock = running_children.Lock(where)
     try:
         lock.take()
-        left = roster.sweep(where)
+        left = running_children.sweep(where)
         choose_environment(where)
         readiness.require_free(services.ports())
-    except (roster.AlreadyRunning, readiness.PortTaken, env.EnvironmentRefused, OSError) as problem:
+    except (
+        running_children.AlreadyRunning,
+        readiness.PortTaken,
+        env.EnvironmentRefused,
+        OSError,
+    ) as problem:
         sys.exit(f"tokenhouse: {problem}")
     with Display(time.monotonic) as display:
         if left:

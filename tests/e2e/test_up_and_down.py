@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.runtime import roster
+from gateway.runtime import running_children
 from gateway.runtime.places import Places
 from tests.e2e.stack import Stack
 
@@ -73,7 +73,7 @@ def test_both_signals_leave_no_process_and_keep_the_data(
     # then
     assert code == 0
     assert {pid for pid in running if session(pid) is not None} == set()
-    assert roster.noted(Places(root=stack.root, sockets=stack.root)) == []
+    assert running_children.noted(Places(root=stack.root, sockets=stack.root)) == []
 
     # and when
     start_again(stack)

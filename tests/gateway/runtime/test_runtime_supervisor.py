@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway import env
-from gateway.runtime import child, logs, roster
+from gateway.runtime import child, logs, running_children
 from gateway.runtime.child import Program
 from gateway.runtime.places import CLONE, Places
 from gateway.runtime.supervisor import Service, Stage, Supervisor
@@ -37,7 +37,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 def exists(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists() and roster.entry_for("", pid).started_ticks > 0
+    return Path(f"/proc/{pid}").exists() and running_children.entry_for("", pid).started_ticks > 0
 
 
 def shell(script: str, tmp_path: Path, *, stop_timeout_s: float = 10.0) -> Program:
@@ -125,7 +125,7 @@ def test_a_child_that_was_stable_begins_with_the_first_pause(
     clock.now_s += 1.0
     supervisor.tick()
     clock.now_s += 61.0
-    (entry,) = roster.noted(Places(root=tmp_path, sockets=tmp_path))
+    (entry,) = running_children.noted(Places(root=tmp_path, sockets=tmp_path))
 
     # when
     os.kill(entry.pid, signal.SIGKILL)
@@ -265,10 +265,10 @@ def test_leftovers_of_an_earlier_run_are_ended(
     where: Places, leftover: "subprocess.Popen[bytes]"
 ) -> None:
     # given
-    roster.note(where, [roster.entry_for("console", leftover.pid)])
+    running_children.note(where, [running_children.entry_for("console", leftover.pid)])
 
     # when
-    ended = roster.sweep(where)
+    ended = running_children.sweep(where)
 
     # then
     assert ended == ["console"]
@@ -279,11 +279,11 @@ def test_a_pid_with_a_new_owner_is_left_alone(
     where: Places, leftover: "subprocess.Popen[bytes]"
 ) -> None:
     # given a list that means an earlier owner of the same pid
-    earlier = roster.entry_for("console", leftover.pid).started_ticks - 1
-    roster.note(where, [roster.Entry("console", leftover.pid, earlier)])
+    earlier = running_children.entry_for("console", leftover.pid).started_ticks - 1
+    running_children.note(where, [running_children.Entry("console", leftover.pid, earlier)])
 
     # when
-    ended = roster.sweep(where)
+    ended = running_children.sweep(where)
 
     # then
     assert ended == []
@@ -294,23 +294,25 @@ def test_pids_from_before_a_reboot_are_left_alone(
     where: Places, leftover: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    roster.note(where, [roster.entry_for("console", leftover.pid)])
+    running_children.note(where, [running_children.entry_for("console", leftover.pid)])
     other_boot = where.root / "boot_id"
     other_boot.write_text("another")
-    monkeypatch.setattr(roster, "BOOT_ID", other_boot)
+    monkeypatch.setattr(running_children, "BOOT_ID", other_boot)
 
     # when / then
-    assert roster.sweep(where) == []
+    assert running_children.sweep(where) == []
     assert leftover.poll() is None
 
 
 def test_only_one_supervisor_runs_per_installation(where: Places) -> None:
     # given
-    first, second = roster.Lock(where), roster.Lock(where)
+    first, second = running_children.Lock(where), running_children.Lock(where)
     first.take()
 
     # when / then
-    with pytest.raises(roster.AlreadyRunning, match=f"supervisor {os.getpid()}.*make down"):
+    with pytest.raises(
+        running_children.AlreadyRunning, match=f"supervisor {os.getpid()}.*make down"
+    ):
         second.take()
     assert not second.is_free()
     first.close()
@@ -366,7 +368,7 @@ def test_a_full_disk_ends_neither_the_watch_nor_the_children(
         disk.free()
         clock.now_s += 2.0
         supervisor.tick()
-        noted = {entry.name: entry.pid for entry in roster.noted(where)}
+        noted = {entry.name: entry.pid for entry in running_children.noted(where)}
         assert noted["steady"] == steady.pid
     finally:
         supervisor.stop_all(progress=reports.append)
