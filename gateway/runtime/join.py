@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway import env
-from gateway.runtime import bootstrap, osuser, places, saved
+from gateway.runtime import bootstrap, osuser, places, saved_environment
 
 MODEL: Final = "smollm2-135m-instruct"
 # Not a flag: command lines can be read by every user of the machine.
@@ -33,7 +33,7 @@ def main() -> None:
     osuser.make_enterable(where.root)
     where.secrets.mkdir(mode=0o700, exist_ok=True)
     key_file = where.secrets / f"worker_key-{options.port}"
-    saved.write_private(key_file, worker_key)
+    saved_environment.write_private(key_file, worker_key)
     command = server_command(options, key_file=key_file, root=where.root)
     os.chdir(places.CLONE)
     os.execve(command[0], command, {k: v for k, v in env.inherited().items() if k != KEY_VARIABLE})

@@ -16,7 +16,7 @@ from django.core.management import call_command, get_commands
 from gateway import env
 from gateway.database import schema_check
 from gateway.runtime import places
-from gateway.runtime.saved import write_private
+from gateway.runtime.saved_environment import write_private
 
 STEPS: Final = (
     ("migrate", "--noinput"),

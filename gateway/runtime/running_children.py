@@ -16,7 +16,7 @@ from typing import Final
 
 from gateway.runtime import child, osuser
 from gateway.runtime.places import Places
-from gateway.runtime.saved import write_private
+from gateway.runtime.saved_environment import write_private
 
 LEAVE_BY_ITSELF_S: Final = 15.0
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")

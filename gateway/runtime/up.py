@@ -22,7 +22,7 @@ from gateway.runtime import (
     places,
     readiness,
     running_children,
-    saved,
+    saved_environment,
     services,
     summary,
 )
@@ -211,10 +211,10 @@ class Up:
 def worker_secrets(where: Places, worker_key: str) -> tuple[Path, dict[str, Path]]:
     """The workers' key, and what each asks of its callers; kept, so a restart changes nothing."""
     key_file = where.secrets / "worker_key"
-    saved.write_private(key_file, worker_key)
+    saved_environment.write_private(key_file, worker_key)
     bearers = {name: where.secrets / f"bearer-{name}" for name in services.SPECULATION}
     for path in bearers.values():
-        saved.keep(path, secrets.token_urlsafe(32))
+        saved_environment.keep(path, secrets.token_urlsafe(32))
     return key_file, bearers
 
 
@@ -226,11 +226,11 @@ def choose_environment(where: Places) -> None:
         "TOKENHOUSE_DATA_DIR": str(where.root),
         "DATABASE_URL": Postgres(places=where, user=user).url,
         "REDIS_URL": Redis(places=where, user=user).url,
-        **saved.secret_environment(where),
+        **saved_environment.secret_environment(where),
     }
     env.apply_defaults(chosen)
     kept = {name: env.inherited()[name] for name in chosen if name in env.inherited()}
-    saved.save_environment(where, kept)
+    saved_environment.save_environment(where, kept)
 
 
 def main() -> None:

@@ -12,7 +12,15 @@ import pytest
 from django.test import override_settings
 
 from gateway import env
-from gateway.runtime import bootstrap, join, prepare, readiness, saved, services, summary
+from gateway.runtime import (
+    bootstrap,
+    join,
+    prepare,
+    readiness,
+    saved_environment,
+    services,
+    summary,
+)
 from gateway.runtime.places import CLONE, Places
 from providers.machines import workers
 
@@ -128,7 +136,10 @@ def test_secrets_are_made_once_and_private(tmp_path: Path) -> None:
     where = Places(root=tmp_path, sockets=tmp_path)
 
     # when
-    first, second = saved.secret_environment(where), saved.secret_environment(where)
+    first, second = (
+        saved_environment.secret_environment(where),
+        saved_environment.secret_environment(where),
+    )
 
     # then
     assert first == second
