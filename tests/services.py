@@ -22,11 +22,11 @@ import redis
 from django.conf import settings
 
 from gateway import env
-from gateway.runtime import child, osuser, places
+from gateway.runtime import child, data_folders, osuser
 from gateway.runtime.child import Program
+from gateway.runtime.data_folders import Places
 from gateway.runtime.embedded.postgres import Postgres
 from gateway.runtime.embedded.redis import Redis
-from gateway.runtime.places import Places
 
 
 class Services:
@@ -70,7 +70,7 @@ SESSION: Final = Services()
 
 def share_binaries(root: Path) -> None:
     """All sessions of a clone use one copy of the servers' binaries; only data are their own."""
-    installed = places.of_clone().install
+    installed = data_folders.of_clone().install
     osuser.make_enterable(installed)
     (root / "services").symlink_to(installed)
 

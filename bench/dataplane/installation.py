@@ -17,10 +17,10 @@ import redis
 
 from bench.dataplane.bed import PROJECT, Bed, BenchFailed, child_environment, free_port
 from billing import registers
-from gateway.runtime import osuser, places
+from gateway.runtime import data_folders, osuser
+from gateway.runtime.data_folders import Places
 from gateway.runtime.embedded.postgres import Postgres
 from gateway.runtime.embedded.redis import Redis
-from gateway.runtime.places import Places
 
 SEED_TIMEOUT_S: Final = 120.0
 DJANGO_VIEW: Final = "bench.dataplane.django_view:application"
@@ -98,7 +98,7 @@ def start_django_view(bed: Bed, like: Installation, *, upstream_port: int) -> tu
 
 def share_binaries(where: Places) -> None:
     """The clone's own copy of the servers' binaries serves the bench too."""
-    installed = places.of_clone().install
+    installed = data_folders.of_clone().install
     installed.mkdir(parents=True, exist_ok=True)
     where.install.symlink_to(installed)
 

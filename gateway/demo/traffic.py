@@ -26,7 +26,7 @@ from rich.table import Table
 from gateway import env
 from gateway.demo.prompts import KINDS, PROMPTS, body
 from gateway.runtime import readiness
-from gateway.runtime.places import of_clone
+from gateway.runtime.data_folders import of_clone
 
 MODEL = "smollm2-135m-instruct"
 UNDER_WAY_MAX = 4

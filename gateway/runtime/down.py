@@ -6,13 +6,13 @@ import sys
 import time
 from typing import Final
 
-from gateway.runtime import places, running_children
+from gateway.runtime import data_folders, running_children
 
 WAIT_S: Final = 120.0
 
 
 def main() -> None:
-    lock = running_children.Lock(places.of_clone())
+    lock = running_children.Lock(data_folders.of_clone())
     if lock.is_free():
         sys.stdout.write("Nothing is running here.\n")
         return

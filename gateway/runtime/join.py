@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway import env
-from gateway.runtime import bootstrap, osuser, places, saved_environment
+from gateway.runtime import bootstrap, data_folders, osuser, saved_environment
 
 MODEL: Final = "smollm2-135m-instruct"
 # Not a flag: command lines can be read by every user of the machine.
@@ -29,13 +29,13 @@ def main() -> None:
         bootstrap.install("worker")
     except bootstrap.InstallFailed as problem:
         sys.exit(str(problem))
-    where = places.of_clone()
+    where = data_folders.of_clone()
     osuser.make_enterable(where.root)
     where.secrets.mkdir(mode=0o700, exist_ok=True)
     key_file = where.secrets / f"worker_key-{options.port}"
     saved_environment.write_private(key_file, worker_key)
     command = server_command(options, key_file=key_file, root=where.root)
-    os.chdir(places.CLONE)
+    os.chdir(data_folders.CLONE)
     os.execve(command[0], command, {k: v for k, v in env.inherited().items() if k != KEY_VARIABLE})
 
 
@@ -74,7 +74,7 @@ def server_command(options: argparse.Namespace, *, key_file: Path, root: Path) -
     }
     flags |= {"--name": options.name} if options.name else {}
     flags |= {"--usd-per-hour": options.usd_per_hour} if options.usd_per_hour else {}
-    python = places.CLONE / bootstrap.TARGETS["worker"].folder / "bin" / "python"
+    python = data_folders.CLONE / bootstrap.TARGETS["worker"].folder / "bin" / "python"
     return (str(python), "-m", "workers.server", *(part for pair in flags.items() for part in pair))
 
 

@@ -15,7 +15,7 @@ from django.core.management import call_command, get_commands
 
 from gateway import env
 from gateway.database import schema_check
-from gateway.runtime import places
+from gateway.runtime import data_folders
 from gateway.runtime.saved_environment import write_private
 
 STEPS: Final = (
@@ -39,7 +39,7 @@ def main() -> None:
         output = io.StringIO()
         call_command(name, *options, stdout=output)
         if name == "seed_demo":
-            keep_demo(places.of_clone().secrets / "demo.json", output.getvalue())
+            keep_demo(data_folders.of_clone().secrets / "demo.json", output.getvalue())
 
 
 def keep_demo(path: Path, printed: str) -> None:

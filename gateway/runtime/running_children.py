@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.runtime import child, osuser
-from gateway.runtime.places import Places
+from gateway.runtime.data_folders import Places
 from gateway.runtime.saved_environment import write_private
 
 LEAVE_BY_ITSELF_S: Final = 15.0

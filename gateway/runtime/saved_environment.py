@@ -11,8 +11,8 @@ import secrets as random_source
 from pathlib import Path
 from typing import Final
 
-from gateway.runtime import places
-from gateway.runtime.places import Places
+from gateway.runtime import data_folders
+from gateway.runtime.data_folders import Places
 
 ENVIRONMENT_FILE: Final = "environment.json"
 
@@ -37,7 +37,7 @@ def save_environment(where: Places, variables: dict[str, str]) -> None:
 
 def environment_of_clone() -> dict[str, str]:
     """What `make up` last wrote for this clone; empty before the first one, or for another user."""
-    path = places.of_clone().secrets / ENVIRONMENT_FILE
+    path = data_folders.of_clone().secrets / ENVIRONMENT_FILE
     try:
         loaded: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, PermissionError):

@@ -13,7 +13,7 @@ from django.conf import settings
 from gateway import env
 from gateway.dataplane.inbound import descriptors
 from gateway.runtime.child import Program
-from gateway.runtime.places import CLONE, Places
+from gateway.runtime.data_folders import CLONE, Places
 from gateway.runtime.supervisor import Service, Stage
 
 MODEL: Final = "smollm2-135m-instruct"

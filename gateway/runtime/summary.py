@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.runtime import services
-from gateway.runtime.places import Places
+from gateway.runtime.data_folders import Places
 
 RULE: Final = "─" * 78
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from gateway.runtime import child, logs, running_children
 from gateway.runtime.child import Program
-from gateway.runtime.places import Places
+from gateway.runtime.data_folders import Places
 
 PAUSE_FIRST_S: Final = 0.5
 PAUSE_MAX_S: Final = 30.0

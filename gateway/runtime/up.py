@@ -17,19 +17,19 @@ from django.conf import settings
 
 from gateway import env
 from gateway.runtime import (
+    data_folders,
     logs,
     osuser,
-    places,
     readiness,
     running_children,
     saved_environment,
     services,
     summary,
 )
+from gateway.runtime.data_folders import Places
 from gateway.runtime.display import Display
 from gateway.runtime.embedded.postgres import Postgres, PostgresFailed
 from gateway.runtime.embedded.redis import Redis, RedisFailed
-from gateway.runtime.places import Places
 from gateway.runtime.supervisor import Service, Stage, Supervisor
 
 TICK_S: Final = 0.15
@@ -234,7 +234,7 @@ def choose_environment(where: Places) -> None:
 
 
 def main() -> None:
-    where = places.of_clone()
+    where = data_folders.of_clone()
     lock = running_children.Lock(where)
     try:
         lock.take()

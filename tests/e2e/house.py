@@ -18,7 +18,7 @@ import psycopg
 from billing import registers
 from billing.holding import usage_stream
 from billing.money import PICO_PER_NANO
-from gateway.runtime.places import CLONE
+from gateway.runtime.data_folders import CLONE
 from tests.e2e.stack import Stack
 from tests.fakes.upstream import FakeUpstream
 

@@ -24,10 +24,10 @@ import httpx
 import psycopg
 import redis
 
-from gateway.runtime import osuser, places
+from gateway.runtime import data_folders, osuser
+from gateway.runtime.data_folders import CLONE
 from gateway.runtime.embedded.postgres import Postgres
 from gateway.runtime.embedded.redis import Redis
-from gateway.runtime.places import CLONE
 
 T = TypeVar("T")
 MODEL: Final = "smollm2-135m-instruct"
@@ -61,7 +61,7 @@ class Stack:
         self._share_what_takes_long()
 
     def _share_what_takes_long(self) -> None:
-        clone = places.natural_root()
+        clone = data_folders.natural_root()
         for name in ("models", "kernels", "services"):
             (clone / name).mkdir(parents=True, exist_ok=True)
             (self.root / name).symlink_to(clone / name)
@@ -148,14 +148,14 @@ class Stack:
     # --- asking ----------------------------------------------------------------------------------
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        where = places.in_folder(self.root)
+        where = data_folders.in_folder(self.root)
         url = Postgres(places=where, user=osuser.for_services()).url
         with psycopg.connect(url, autocommit=True) as connection:
             return connection.execute(query, values).fetchall()  # type: ignore[arg-type]
 
     @contextmanager
     def redis(self) -> Iterator["redis.Redis"]:
-        where = places.in_folder(self.root)
+        where = data_folders.in_folder(self.root)
         url = Redis(places=where, user=osuser.for_services()).url
         with redis.Redis.from_url(url) as client:
             yield client

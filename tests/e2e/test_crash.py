@@ -14,7 +14,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from gateway.runtime.places import CLONE
+from gateway.runtime.data_folders import CLONE
 from tests.e2e.stack import Stack, sse_events
 from tests.fakes.upstream import STREAM_HEAD, Exchange, FakeUpstream, short_trickle
 

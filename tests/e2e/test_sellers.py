@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.runtime.places import CLONE
+from gateway.runtime.data_folders import CLONE
 from tests.e2e.house import INPUT_PICO, OPENAI, OUTPUT_PICO, Customer, House, question
 from tests.e2e.stack import MODEL
 from tests.fakes.pool import selling

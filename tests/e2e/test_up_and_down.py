@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.runtime import running_children
-from gateway.runtime.places import Places
+from gateway.runtime.data_folders import Places
 from tests.e2e.stack import Stack
 
 WAIT_S = 60.0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway import env
-from gateway.runtime.places import CLONE
+from gateway.runtime.data_folders import CLONE
 
 NAME = "TOKENHOUSE_TEST_ONLY"
 

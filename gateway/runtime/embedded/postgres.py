@@ -22,8 +22,8 @@ import psycopg
 from gateway import env
 from gateway.runtime import osuser
 from gateway.runtime.child import Program
+from gateway.runtime.data_folders import Places
 from gateway.runtime.osuser import OsUser
-from gateway.runtime.places import Places
 
 SUPERUSER: Final = "postgres"
 ROLE: Final = "tokenhouse"

@@ -16,8 +16,8 @@ import redis
 
 from gateway.runtime import osuser
 from gateway.runtime.child import Program
+from gateway.runtime.data_folders import Places
 from gateway.runtime.osuser import OsUser
-from gateway.runtime.places import Places
 
 START_TIMEOUT_S: Final = 60.0
 REWRITE_PERCENT: Final = 50

@@ -11,7 +11,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from gateway.database import schema_check
 from gateway.database.schema_check import SchemaNewer
-from gateway.runtime.places import CLONE
+from gateway.runtime.data_folders import CLONE
 from tests.gateway.world import environment
 
 LATER = "9999_of_a_later_release"

@@ -13,7 +13,7 @@ from gateway import errors
 from gateway.dataplane import refusal_log
 from gateway.dataplane.surfaces.registry import SURFACES, Surface
 from gateway.routing.rejections import OWN_FAULTS
-from gateway.runtime.places import CLONE
+from gateway.runtime.data_folders import CLONE
 from providers import errors as of_providers
 
 PAGE: Final = (CLONE / "docs" / "refusals.md").read_text(encoding="utf-8")

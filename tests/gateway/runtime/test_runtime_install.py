@@ -21,7 +21,7 @@ from gateway.runtime import (
     services,
     summary,
 )
-from gateway.runtime.places import CLONE, Places
+from gateway.runtime.data_folders import CLONE, Places
 from providers.machines import workers
 
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-worker.lock")

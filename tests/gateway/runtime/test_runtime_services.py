@@ -14,9 +14,9 @@ import redis
 from django.db import connection
 
 from gateway.runtime import child, osuser
+from gateway.runtime.data_folders import Places, in_folder
 from gateway.runtime.embedded.postgres import Postgres
 from gateway.runtime.embedded.redis import Redis
-from gateway.runtime.places import Places, in_folder
 from tests.gateway.world import eventually
 from tests.services import Services, share_binaries
 

@@ -13,7 +13,7 @@ import pytest
 from gateway import env
 from gateway.runtime import child, logs, running_children
 from gateway.runtime.child import Program
-from gateway.runtime.places import CLONE, Places
+from gateway.runtime.data_folders import CLONE, Places
 from gateway.runtime.supervisor import Service, Stage, Supervisor
 from tests.fakes.small_disk import SmallDisk, small_disk
 
