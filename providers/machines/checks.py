@@ -13,8 +13,8 @@ from providers.errors import AuthFailed
 from providers.machines import pool_metrics
 from providers.market import credentials, offers
 from providers.models import Credential, Offer, Provider, Worker
-from providers.outbound import asking
-from providers.outbound.asking import Question, Reply
+from providers.outbound import small_requests
+from providers.outbound.small_requests import Question, Reply
 from providers.wires.error_answers import failure
 
 HEARTBEAT_GAP = timedelta(seconds=15)
@@ -134,7 +134,7 @@ def _headers(provider: Provider, credential: Credential | None) -> dict[str, str
 
 def ask(questions: list[Question]) -> list[Reply]:
     """What these servers say, each within the limits of a check."""
-    return asking.ask(questions, timeout_s=CHECK_TIMEOUT_S, bytes_max=PAGE_BYTES_MAX)
+    return small_requests.ask(questions, timeout_s=CHECK_TIMEOUT_S, bytes_max=PAGE_BYTES_MAX)
 
 
 def _ask(targets: list[Target]) -> list[Answer]:

@@ -21,8 +21,8 @@ from billing.models import UsageEvent
 from billing.usage import CanonicalUsage
 from providers.market import credentials, offers
 from providers.models import Provider, Worker
-from providers.outbound import asking
-from providers.outbound.asking import Question, Reply
+from providers.outbound import small_requests
+from providers.outbound.small_requests import Question, Reply
 from providers.wires import worker_counts
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,9 @@ def _for_each(
 def _asked(lost: Sequence[UsageEvent], workers: dict[int, Worker]) -> dict[int, CanonicalUsage]:
     questions = {event: _question(event, workers[event.offer_id or 0]) for event in lost}
     asked = {event: question for event, question in questions.items() if question is not None}
-    replies = asking.ask(list(asked.values()), timeout_s=TIMEOUT_S, bytes_max=ANSWER_BYTES_MAX)
+    replies = small_requests.ask(
+        list(asked.values()), timeout_s=TIMEOUT_S, bytes_max=ANSWER_BYTES_MAX
+    )
     counts = {event.pk: _counts(event, reply) for event, reply in zip(asked, replies, strict=True)}
     return {pk: usage for pk, usage in counts.items() if usage is not None}
 

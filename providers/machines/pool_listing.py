@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from providers.machines.checks import ask, root_of
-from providers.outbound.asking import Question, Reply
+from providers.outbound.small_requests import Question, Reply
 
 # What a server may call its models: it becomes part of skus, pages and a response header.
 SERVED_ID: Final = re.compile(

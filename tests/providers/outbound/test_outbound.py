@@ -14,9 +14,9 @@ import pytest
 from gateway.clocks.stopwatch import SystemClock
 from providers.chat import UpstreamCall
 from providers.errors import ConnectFailed, OwnTrouble, ProviderError, StreamBroken
-from providers.outbound import asking, egress
-from providers.outbound.asking import Question, Reply
+from providers.outbound import egress, small_requests
 from providers.outbound.egress import EgressRefused
+from providers.outbound.small_requests import Question, Reply
 from providers.outbound.upstream import RESOLVE_EVERY_S, Answer, Upstream
 from tests.fakes.certificate import self_signed
 
@@ -324,7 +324,9 @@ def test_a_byte_a_moment_is_no_answer(head: bytes) -> None:
 
     # when
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/models"
-    reply = asking.ask_one(Question(url, {}, approved=True), timeout_s=0.4, bytes_max=10_000)
+    reply = small_requests.ask_one(
+        Question(url, {}, approved=True), timeout_s=0.4, bytes_max=10_000
+    )
 
     # then
     assert reply.body == b""
@@ -339,7 +341,7 @@ async def test_an_answer_that_is_too_long_is_none() -> None:
     server = await serve(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5000)
     question = Question(f"http://{address_of(server)}/", {}, approved=True)
 
-    reply = await asyncio.to_thread(asking.ask_one, question, timeout_s=2, bytes_max=4999)
+    reply = await asyncio.to_thread(small_requests.ask_one, question, timeout_s=2, bytes_max=4999)
 
     assert reply == Reply(problem="it answered with more than 4,999 bytes")
     server.close()
