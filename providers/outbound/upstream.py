@@ -20,7 +20,7 @@ from providers.errors import ConnectFailed, OwnTrouble, ProviderError, StreamBro
 from providers.outbound import egress, http1
 from providers.outbound.egress import EgressRefused, Origin
 from providers.outbound.http1 import Broken, Connection, Pool
-from providers.outbound.own_trouble import is_own
+from providers.outbound.local_errors import is_own
 from providers.outbound.standstill import once_more_if_still
 
 RESOLVE_EVERY_S = 60.0

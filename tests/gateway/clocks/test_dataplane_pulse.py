@@ -23,7 +23,7 @@ from providers.errors import (
     Timeout,
     UpstreamFailed,
 )
-from providers.outbound.own_trouble import is_own
+from providers.outbound.local_errors import is_own
 from tests.gateway.dataplane.settling.test_dataplane_charges import (
     OFFER,
     PRINCIPAL,
