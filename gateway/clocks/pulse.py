@@ -7,7 +7,7 @@ nothing was read here, and which nobody else may be blamed for. Time limits are 
 import asyncio
 
 from gateway.clocks.stopwatch import Clock
-from providers.outbound.standstill import STILL_S
+from providers.outbound.process_pauses import STILL_S
 
 BEAT_S = 0.1
 

@@ -21,7 +21,7 @@ from providers.outbound import egress, http1
 from providers.outbound.egress import EgressRefused, Origin
 from providers.outbound.http1 import Broken, Connection, Pool
 from providers.outbound.local_errors import is_own
-from providers.outbound.standstill import once_more_if_still
+from providers.outbound.process_pauses import once_more_if_still
 
 RESOLVE_EVERY_S = 60.0
 # Where our resolver did not answer: until then the address that it named last is called.

@@ -19,7 +19,7 @@ from gateway.dataplane.redis.pipe import NO_ANSWER, RedisPipe
 from gateway.errors import Unavailable
 from gateway.routing.names import OffersByModel
 from gateway.routing.policies import Speeds
-from providers.outbound.standstill import once_more_if_still
+from providers.outbound.process_pauses import once_more_if_still
 
 logger = logging.getLogger(__name__)
 
