@@ -13,9 +13,9 @@ from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
 from providers.wires import error_answers, finishes, loose_json, service_tiers, sums, usage
+from providers.wires.exact_shapes import is_usual_anthropic
 from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
-from providers.wires.usual import is_usual_anthropic
 from providers.wires.whole import Body, read_as_stream
 
 DIALECT = "anthropic"

@@ -16,12 +16,12 @@ from billing.usage import CanonicalUsage, UsageError
 from providers.chat import NO_CHOICE, Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
 from providers.wires import error_answers, finishes, loose_json, service_tiers, sums, usage
+from providers.wires.exact_shapes import is_usual_openai, plain_openai
 from providers.wires.openai import tool_calls
 from providers.wires.openai.deltas import Delta, spoken
 from providers.wires.openai.tool_calls import Numbering
 from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
-from providers.wires.usual import is_usual_openai, plain_openai
 from providers.wires.whole import Body, read_as_stream
 
 DIALECT = "openai"

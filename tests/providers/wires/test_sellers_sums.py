@@ -7,7 +7,7 @@ import pytest
 
 from billing.usage import CanonicalUsage
 from providers.chat import Chunk, ResponseReader
-from providers.wires import sums, usual
+from providers.wires import exact_shapes, sums
 from providers.wires.registry import wire_for
 from tests.factories import offer_view, openai_request
 
@@ -130,24 +130,26 @@ def test_a_stream_in_anthropics_dialect_says_no_sum() -> None:
 def test_usual_events_are_known_at_a_glance_and_others_looked_into() -> None:
     usual_event = {"id": "u1", "choices": [{"index": 0, "delta": {"content": "x"}}], "usage": None}
 
-    assert usual.is_usual_openai(json.dumps(usual_event).encode())
-    assert not usual.is_usual_openai(json.dumps({**usual_event, "cost": 1}).encode())
-    assert not usual.is_usual_openai(json.dumps({**usual_event, "usage": {"cost": 1}}).encode())
+    assert exact_shapes.is_usual_openai(json.dumps(usual_event).encode())
+    assert not exact_shapes.is_usual_openai(json.dumps({**usual_event, "cost": 1}).encode())
+    assert not exact_shapes.is_usual_openai(
+        json.dumps({**usual_event, "usage": {"cost": 1}}).encode()
+    )
     for name in ("id", "created", "provider", "system_fingerprint"):
         hidden = json.dumps({**usual_event, name: {"cost": 1}}).encode()
-        assert not usual.is_usual_openai(hidden)
-        assert usual.plain_openai(hidden) is None
+        assert not exact_shapes.is_usual_openai(hidden)
+        assert exact_shapes.plain_openai(hidden) is None
     whole = {
         "id": "u1",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}}],
         "usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 0}},
     }
-    assert usual.is_usual_openai(json.dumps(whole).encode())
+    assert exact_shapes.is_usual_openai(json.dumps(whole).encode())
     whole["usage"] = {"prompt_tokens": 1, "prompt_tokens_details": {"cost": 0}}
-    assert not usual.is_usual_openai(json.dumps(whole).encode())
+    assert not exact_shapes.is_usual_openai(json.dumps(whole).encode())
     deltas = anthropic_stream({})
-    assert usual.is_usual_anthropic(deltas[2].partition(b"data: ")[2])
-    assert not usual.is_usual_anthropic(deltas[4].partition(b"data: ")[2])
+    assert exact_shapes.is_usual_anthropic(deltas[2].partition(b"data: ")[2])
+    assert not exact_shapes.is_usual_anthropic(deltas[4].partition(b"data: ")[2])
 
 
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -157,17 +159,17 @@ CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "a
 def test_nothing_hides_in_what_a_delta_names(name: str) -> None:
     delta = {"content": "x", name: "usual"}
     event: dict[str, Any] = {"choices": [{"delta": delta}]}
-    assert usual.is_usual_openai(json.dumps(event).encode())
+    assert exact_shapes.is_usual_openai(json.dumps(event).encode())
     delta[name] = {"cost": PLANTED}  # type: ignore[assignment]
     hidden = json.dumps(event).encode()
-    assert not usual.is_usual_openai(hidden)
-    assert usual.plain_openai(hidden) is None
+    assert not exact_shapes.is_usual_openai(hidden)
+    assert exact_shapes.plain_openai(hidden) is None
 
 
 def test_nothing_hides_beside_what_a_tool_call_says() -> None:
     for usual_part in ({"tool_calls": [CALL]}, {"function_call": CALL["function"]}):
         event = {"choices": [{"delta": usual_part}]}
-        assert usual.is_usual_openai(json.dumps(event).encode())
+        assert exact_shapes.is_usual_openai(json.dumps(event).encode())
     function = {"name": "f", "arguments": "{}", "cost": PLANTED}
     for part in (
         {"tool_calls": [{**CALL, "cost": PLANTED}]},
@@ -183,6 +185,6 @@ def test_nothing_hides_beside_what_a_tool_call_says() -> None:
 def test_nothing_hides_in_what_an_anthropic_delta_names(name: str) -> None:
     delta = {"type": "text_delta", "text": "x", name: "usual"}
     event: dict[str, Any] = {"type": "content_block_delta", "index": 0, "delta": delta}
-    assert usual.is_usual_anthropic(json.dumps(event).encode())
+    assert exact_shapes.is_usual_anthropic(json.dumps(event).encode())
     delta[name] = {"cost": PLANTED}  # type: ignore[assignment]
-    assert not usual.is_usual_anthropic(json.dumps(event).encode())
+    assert not exact_shapes.is_usual_anthropic(json.dumps(event).encode())
