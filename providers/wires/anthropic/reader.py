@@ -16,7 +16,7 @@ from providers.wires import error_answers, finishes, loose_json, service_tiers, 
 from providers.wires.exact_shapes import is_usual_anthropic
 from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
-from providers.wires.whole import Body, read_as_stream
+from providers.wires.whole_answers import Body, read_as_stream
 
 DIALECT = "anthropic"
 

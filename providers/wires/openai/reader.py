@@ -22,7 +22,7 @@ from providers.wires.openai.deltas import Delta, spoken
 from providers.wires.openai.tool_calls import Numbering
 from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
-from providers.wires.whole import Body, read_as_stream
+from providers.wires.whole_answers import Body, read_as_stream
 
 DIALECT = "openai"
 UNDECODED = frozenset({"usage", "error"})

@@ -8,7 +8,7 @@ import pytest
 from billing.usage import CanonicalUsage
 from providers import errors
 from providers.chat import Chunk, ResponseReader
-from providers.wires import whole
+from providers.wires import whole_answers
 from providers.wires.anthropic import reader as anthropic_reader
 from providers.wires.openai import reader as openai_reader
 from providers.wires.registry import wire_for
@@ -317,7 +317,7 @@ def test_a_whole_answer_without_a_finish_reason_is_not_finished() -> None:
 def test_an_endless_answer_is_refused_at_the_bound(
     monkeypatch: pytest.MonkeyPatch, reader: Any
 ) -> None:
-    monkeypatch.setattr(whole, "WHOLE_BYTES_MAX", 1_000)
+    monkeypatch.setattr(whole_answers, "WHOLE_BYTES_MAX", 1_000)
 
     reader.feed(b"x" * 1_001)
 
