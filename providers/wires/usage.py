@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
-from providers.wires import sums
+from providers.wires import seller_costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +298,7 @@ _COUNTED = (
 
 def extra(usage: Mapping[str, Any]) -> dict[str, Any]:
     """What a vendor says in its usage beside the counts and beside what it charges us."""
-    told: dict[str, Any] = sums.kept_of(
+    told: dict[str, Any] = seller_costs.kept_of(
         {name: value for name, value in usage.items() if name not in _COUNTED}
     )
     return told

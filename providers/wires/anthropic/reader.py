@@ -12,7 +12,7 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import error_answers, finishes, loose_json, service_tiers, sums, usage
+from providers.wires import error_answers, finishes, loose_json, seller_costs, service_tiers, usage
 from providers.wires.exact_shapes import is_usual_anthropic
 from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
@@ -323,7 +323,7 @@ class WholeReader(_Reader):
 
     def _shown(self, body: bytes, answer: _Whole, finish_reason: str) -> bytes:
         """The document as the caller may see it."""
-        shown = with_model_name(sums.without(body), answer.model, self._model)
+        shown = with_model_name(seller_costs.without(body), answer.model, self._model)
         own = finishes.anthropic_word(answer.stop_reason, finish_reason)
         if own == answer.stop_reason:
             return shown
@@ -341,7 +341,7 @@ def _shown(event: Event) -> bytes:
     """The event as the caller may see it."""
     if is_usual_anthropic(event.data):
         return event.raw
-    data = sums.without(event.data)
+    data = seller_costs.without(event.data)
     if data is event.data:
         return event.raw
     return b"event: " + event.name + b"\ndata: " + data + b"\n\n"

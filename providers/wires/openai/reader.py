@@ -15,7 +15,7 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import NO_CHOICE, Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import error_answers, finishes, loose_json, service_tiers, sums, usage
+from providers.wires import error_answers, finishes, loose_json, seller_costs, service_tiers, usage
 from providers.wires.exact_shapes import is_usual_openai, plain_openai
 from providers.wires.openai import tool_calls
 from providers.wires.openai.deltas import Delta, spoken
@@ -273,7 +273,7 @@ class StreamReader(_Reader):
         if answer.service_tier is not None:
             self.served_tier = service_tiers.stated(answer.service_tier)
         has_usage = self._read_usage(answer.usage)
-        data = event.data if is_usual_openai(event.data) else sums.without(event.data)
+        data = event.data if is_usual_openai(event.data) else seller_costs.without(event.data)
         raw = event.raw if data is event.data else _framed(data)
         if has_usage:
             if not answer.choices:
@@ -334,7 +334,7 @@ class WholeReader(_Reader):
             self._read_usage(answer.usage)
             if self._fail(answer.error):
                 return []
-            shown = body if is_usual_openai(body) else sums.without(body)
+            shown = body if is_usual_openai(body) else seller_costs.without(body)
             chunks = self._chunks(answer, shown, shown)
         except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
             self.failure = ProtocolError(f"the answer is not a chat completion: {wrong}")

@@ -7,7 +7,7 @@ import pytest
 
 from billing.usage import CanonicalUsage
 from providers.chat import Chunk, ResponseReader
-from providers.wires import exact_shapes, sums
+from providers.wires import exact_shapes, seller_costs
 from providers.wires.registry import wire_for
 from tests.factories import offer_view, openai_request
 
@@ -83,7 +83,7 @@ def test_a_whole_answer_in_openais_dialect_says_no_sum(place: str) -> None:
 def test_what_is_no_sum_passes_as_it_came() -> None:
     data = b'{"id": "u1", "choices":[{"index":0, "delta":{"content":"costs $5"}}], "x":{"n":1.0}}'
 
-    assert sums.without(data) is data
+    assert seller_costs.without(data) is data
 
 
 def test_a_tools_own_arguments_are_not_touched() -> None:
@@ -91,7 +91,7 @@ def test_a_tools_own_arguments_are_not_touched() -> None:
         {"content": [{"type": "tool_use", "input": {"price": 5, "cost": 6}}], "cost": PLANTED}
     ).encode()
 
-    assert json.loads(sums.without(data)) == {
+    assert json.loads(seller_costs.without(data)) == {
         "content": [{"type": "tool_use", "input": {"price": 5, "cost": 6}}]
     }
 
