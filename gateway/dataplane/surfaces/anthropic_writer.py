@@ -15,7 +15,7 @@ from gateway.dataplane.surfaces import sse, usage_block
 from gateway.dataplane.surfaces.openai_writer import join_tool_calls
 from gateway.routing import bounds
 from providers.chat import ChatRequest, Chunk, Receipt
-from providers.wires import finishes, loose_json
+from providers.wires import finish_reasons, loose_json
 
 
 class _EventHead(msgspec.Struct):
@@ -207,7 +207,7 @@ def _stops_of(request: ChatRequest) -> frozenset[str]:
 
 
 def _ending(finish_reason: str, stop_sequence: str | None) -> dict[str, str | None]:
-    reason = finishes.TO_ANTHROPIC.get(finish_reason, "end_turn")
+    reason = finish_reasons.TO_ANTHROPIC.get(finish_reason, "end_turn")
     if stop_sequence is not None and finish_reason == "stop":
         reason = "stop_sequence"
     else:

@@ -12,7 +12,14 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import error_answers, finishes, loose_json, seller_costs, service_tiers, usage
+from providers.wires import (
+    error_answers,
+    finish_reasons,
+    loose_json,
+    seller_costs,
+    service_tiers,
+    usage,
+)
 from providers.wires.exact_shapes import is_usual_anthropic
 from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
@@ -111,18 +118,18 @@ class _Reader:
 
     def _stop(self, reason: Any) -> str:
         """The canonical finish reason; empty where there is none yet, or was one before."""
-        word = finishes.canonical(reason)
+        word = finish_reasons.canonical(reason)
         if not word or self.finished:
             return ""
-        if word in finishes.BROKEN:
+        if word in finish_reasons.BROKEN:
             self.failure = StreamBroken(
                 f"the upstream ended with stop_reason {word}", after_first_byte=True
             )
             return ""
-        if word not in finishes.OPENAI_WORDS:
-            word = finishes.STOP
-        if word == finishes.STOP and self._called:
-            word = finishes.TOOL_CALLS
+        if word not in finish_reasons.OPENAI_WORDS:
+            word = finish_reasons.STOP
+        if word == finish_reasons.STOP and self._called:
+            word = finish_reasons.TOOL_CALLS
         self.finish_reason = word
         self.finished = True
         return word
@@ -237,7 +244,7 @@ class StreamReader(_Reader):
         if event.delta is not None:
             reason = event.delta.stop_reason
             chunk.finish_reason = self._stop(reason)
-            own = finishes.anthropic_word(reason, chunk.finish_reason)
+            own = finish_reasons.anthropic_word(reason, chunk.finish_reason)
             if own != reason:
                 chunk.raw = _with_stop_reason(chunk.raw, own)
         chunk.hidden = True
@@ -324,7 +331,7 @@ class WholeReader(_Reader):
     def _shown(self, body: bytes, answer: _Whole, finish_reason: str) -> bytes:
         """The document as the caller may see it."""
         shown = with_model_name(seller_costs.without(body), answer.model, self._model)
-        own = finishes.anthropic_word(answer.stop_reason, finish_reason)
+        own = finish_reasons.anthropic_word(answer.stop_reason, finish_reason)
         if own == answer.stop_reason:
             return shown
         return msgspec.json.encode({**loose_json.fields(shown), "stop_reason": own})

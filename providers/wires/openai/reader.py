@@ -15,7 +15,14 @@ import msgspec
 from billing.usage import CanonicalUsage, UsageError
 from providers.chat import NO_CHOICE, Chunk
 from providers.errors import ProtocolError, ProviderError, StreamBroken
-from providers.wires import error_answers, finishes, loose_json, seller_costs, service_tiers, usage
+from providers.wires import (
+    error_answers,
+    finish_reasons,
+    loose_json,
+    seller_costs,
+    service_tiers,
+    usage,
+)
 from providers.wires.exact_shapes import is_usual_openai, plain_openai
 from providers.wires.openai import tool_calls
 from providers.wires.openai.deltas import Delta, spoken
@@ -159,17 +166,17 @@ class _Reader:
         return self._numbering.setdefault(index, Numbering()).renumbered(calls)
 
     def _finish(self, chunk: Chunk, reason: Any) -> None:
-        word = finishes.canonical(reason)
+        word = finish_reasons.canonical(reason)
         if not word:
             return
         self._foreign = self._foreign or _is_foreign(reason)
-        if word in finishes.BROKEN:
+        if word in finish_reasons.BROKEN:
             self.failure = StreamBroken(
                 f"the upstream ended with finish_reason {word}", after_first_byte=True
             )
             return
-        if word == finishes.STOP and chunk.index in self._called:
-            word = finishes.TOOL_CALLS
+        if word == finish_reasons.STOP and chunk.index in self._called:
+            word = finish_reasons.TOOL_CALLS
         self.finish_reason = chunk.finish_reason = word
 
     def _read_usage(self, raw: msgspec.Raw) -> bool:
@@ -350,7 +357,7 @@ class WholeReader(_Reader):
 
 
 def _is_foreign(reason: Any) -> bool:
-    return isinstance(reason, str) and reason != "" and reason not in finishes.OPENAI_WORDS
+    return isinstance(reason, str) and reason != "" and reason not in finish_reasons.OPENAI_WORDS
 
 
 def _text_of(value: Any) -> str:
@@ -383,8 +390,11 @@ def _with_own_words(data: bytes, *, is_event: bool) -> bytes:
     """With finish reasons in this dialect's words where a server said the other's."""
     document = json.loads(data)
     for choice in document["choices"]:
-        word = finishes.canonical(choice.get("finish_reason"))
-        if word in finishes.OPENAI_WORDS and choice["finish_reason"] not in finishes.OPENAI_WORDS:
+        word = finish_reasons.canonical(choice.get("finish_reason"))
+        if (
+            word in finish_reasons.OPENAI_WORDS
+            and choice["finish_reason"] not in finish_reasons.OPENAI_WORDS
+        ):
             choice["finish_reason"] = word
     written = json.dumps(document, separators=(",", ":")).encode()
     return _framed(written) if is_event else written
