@@ -15,7 +15,7 @@ from gateway.dataplane.surfaces import sse, usage_block
 from gateway.dataplane.surfaces.openai_writer import join_tool_calls
 from gateway.routing import bounds
 from providers.chat import ChatRequest, Chunk, Receipt
-from providers.wires import finish_reasons, loose_json
+from providers.wires import finish_reasons, lenient_json
 
 
 class _EventHead(msgspec.Struct):
@@ -82,7 +82,7 @@ class AnthropicWriter:
         if chunk.finish_reason:
             self._stopped = True
             data = chunk.raw.partition(b"data:")[2]
-            self._delta = dict(loose_json.fields(data))
+            self._delta = dict(lenient_json.fields(data))
         return b""
 
     def _start(self) -> bytes:
@@ -177,12 +177,12 @@ class AnthropicWriter:
     def whole(self, chunks: list[Chunk], receipt: Receipt) -> bytes:
         """The complete answer: the upstream's own body with our usage, or one made of chunks."""
         if chunks and chunks[0].dialect == "anthropic":
-            body: dict[str, Any] = dict(loose_json.fields(chunks[0].raw))
+            body: dict[str, Any] = dict(lenient_json.fields(chunks[0].raw))
         else:
             body = self._body(chunks, receipt)
         body["usage"] = usage_block.anthropic_usage(receipt)
         body.update(usage_block.own_fields(receipt))
-        return loose_json.encode(body)
+        return lenient_json.encode(body)
 
     def _body(self, chunks: list[Chunk], receipt: Receipt) -> dict[str, Any]:
         first = [chunk for chunk in chunks if chunk.index == 0]

@@ -11,7 +11,7 @@ import msgspec
 
 from gateway.dataplane.surfaces import sse, usage_block
 from providers.chat import NO_CHOICE, ChatRequest, Chunk, Receipt
-from providers.wires import loose_json
+from providers.wires import lenient_json
 
 
 class _Head(msgspec.Struct):
@@ -112,13 +112,13 @@ class OpenAIWriter:
     def whole(self, chunks: list[Chunk], receipt: Receipt) -> bytes:
         """The complete answer: the upstream's own body with our usage, or one made of chunks."""
         if chunks and chunks[0].dialect == "openai":
-            body: dict[str, Any] = dict(loose_json.fields(chunks[0].raw))
+            body: dict[str, Any] = dict(lenient_json.fields(chunks[0].raw))
         else:
             body = self._event(_choices(chunks))
             body.update(object="chat.completion", model=receipt.model or self.model)
         body["usage"] = usage_block.openai_usage(receipt)
         body.update(usage_block.own_fields(receipt))
-        return loose_json.encode(body)
+        return lenient_json.encode(body)
 
 
 def _delta(chunk: Chunk) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from providers.errors import ProtocolError, ProviderError, StreamBroken
 from providers.wires import (
     error_answers,
     finish_reasons,
-    loose_json,
+    lenient_json,
     seller_costs,
     service_tiers,
     usage,
@@ -151,7 +151,7 @@ class StreamReader(_Reader):
         self._splitter = Splitter()
         self._malformed = 0
         self._begun = False
-        self._halves = loose_json.Halves()
+        self._halves = lenient_json.Halves()
         self._tools: dict[int, int] = {}  # content block -> number of the tool call
         # What a call began with, until a piece of its input comes: some servers send all of it so,
         # and of a call without arguments nothing else comes.
@@ -188,7 +188,7 @@ class StreamReader(_Reader):
 
     def _chunk(self, event: Event) -> Chunk | None:
         try:
-            typed = loose_json.decode(event.data, _event, undecoded=UNDECODED)
+            typed = lenient_json.decode(event.data, _event, undecoded=UNDECODED)
         except (msgspec.DecodeError, ValueError, RecursionError):
             self._skip(event)
             return None
@@ -298,7 +298,7 @@ class WholeReader(_Reader):
             return []
         body = self._body.whole()
         try:
-            answer = loose_json.decode(body, _whole, undecoded=UNDECODED)
+            answer = lenient_json.decode(body, _whole, undecoded=UNDECODED)
         except (msgspec.DecodeError, ValueError, RecursionError) as wrong:
             self.failure = ProtocolError(f"the answer is not a message: {wrong}")
             return []
@@ -334,7 +334,7 @@ class WholeReader(_Reader):
         own = finish_reasons.anthropic_word(answer.stop_reason, finish_reason)
         if own == answer.stop_reason:
             return shown
-        return msgspec.json.encode({**loose_json.fields(shown), "stop_reason": own})
+        return msgspec.json.encode({**lenient_json.fields(shown), "stop_reason": own})
 
 
 def _with_stop_reason(raw: bytes, reason: Any) -> bytes:

@@ -18,7 +18,7 @@ from providers.errors import ProtocolError, ProviderError, StreamBroken
 from providers.wires import (
     error_answers,
     finish_reasons,
-    loose_json,
+    lenient_json,
     seller_costs,
     service_tiers,
     usage,
@@ -90,7 +90,7 @@ class _Reader:
         self._seen: set[int] = set()
         self._finished: set[int] = set()
         self._called: set[int] = set()  # choices that hold a tool call
-        self._halves = loose_json.Halves()
+        self._halves = lenient_json.Halves()
         self._begun = False
         self._numbering: dict[int, Numbering] = {}
         self._foreign = False  # whether a finish reason is in no word of this dialect
@@ -260,7 +260,7 @@ class StreamReader(_Reader):
             self.finished = bool(self._finished)
             return [Chunk(event.raw, DIALECT, hidden=True, last=True)]
         try:
-            answer = loose_json.decode(event.data, _answer, undecoded=UNDECODED)
+            answer = lenient_json.decode(event.data, _answer, undecoded=UNDECODED)
             if self._is_failure(answer, event):
                 return []
             return self._answered(answer, event)
@@ -337,7 +337,7 @@ class WholeReader(_Reader):
             return []
         body = self._body.whole()
         try:
-            answer = loose_json.decode(body, _answer, undecoded=UNDECODED)
+            answer = lenient_json.decode(body, _answer, undecoded=UNDECODED)
             self._read_usage(answer.usage)
             if self._fail(answer.error):
                 return []
@@ -402,7 +402,7 @@ def _with_own_words(data: bytes, *, is_event: bool) -> bytes:
 
 def _without_usage(data: bytes) -> bytes:
     """An event that carries usage beside content, without the usage: that is told at the end."""
-    fields = loose_json.fields(data)
+    fields = lenient_json.fields(data)
     fields.pop("usage", None)
     return msgspec.json.encode(fields)
 
