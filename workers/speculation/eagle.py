@@ -16,7 +16,6 @@ from torch import Tensor
 from workers.model.batch import Part, build_batch
 from workers.model.decoder import Model
 from workers.model.families import ModelConfig
-from workers.speculation.certainty import best_guesses
 from workers.speculation.draft_heads import (
     EAGLE_HEAD_DIM,
     NORM_EPS,
@@ -25,6 +24,7 @@ from workers.speculation.draft_heads import (
     eagle_input,
     eagle_rope,
 )
+from workers.speculation.network_confidence import best_guesses
 from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
 
 NAME = "eagle"

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from workers.model.decoder import Model
-from workers.speculation.certainty import best_guesses
 from workers.speculation.draft_heads import MedusaHead, TrainedHead
+from workers.speculation.network_confidence import best_guesses
 from workers.speculation.protocol import Ask, Draft, Evidence
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from workers.cache.kv import BlockPool, BlockTable, KVCache
 from workers.model.batch import Part, build_batch
 from workers.model.decoder import Model
-from workers.speculation.certainty import best_guesses
+from workers.speculation.network_confidence import best_guesses
 from workers.speculation.protocol import NO_DRAFT, Ask, Draft, Evidence
 
 READ_MAX = 128

@@ -6,8 +6,8 @@ prompts. For proposers that run a model: what they say themselves.
 """
 
 from workers.config import LOOKUPS
-from workers.speculation.certainty import CERTAINTIES
 from workers.speculation.matching import AGREED, DEPTHS, SHARES
+from workers.speculation.network_confidence import CERTAINTIES
 from workers.speculation.phrases import NAME as PHRASES
 from workers.speculation.policy import PRIOR_ACCEPTANCE, Kind
 from workers.speculation.protocol import Evidence
