@@ -15,6 +15,7 @@ from billing.operations import rebuild
 from gateway.models import ApiKey, Member, RoutingPolicy, Team
 from gateway.tenants import keys
 from tests.gateway.console_rows import measured, offer, refused, served
+from tests.gateway.pages import said
 from tests.people import Person, _join
 
 PAGES = ("overview", "requests", "keys", "budgets", "routing", "start", "playground")
@@ -342,7 +343,7 @@ def test_the_balance_stands_in_the_frame(
     with django_capture_on_commit_callbacks(execute=True):
         credit.grant(tenant=alice.tenant, amount_pico=5 * 10**12, reason="test", created_by="tests")
 
-    assert "$5.00 left" in alice_client.get("/keys/").content.decode()
+    assert "$5.00 left" in said(alice_client.get("/keys/"))
 
 
 def test_people_without_a_tenant_are_told(client: Client, admin_user: Any) -> None:
@@ -364,7 +365,7 @@ def test_the_board_needs_no_account_and_says_why_an_offer_is_not_routable(
 
     # when
     home = client.get("/").content.decode()
-    board = client.get("/models/small/").content.decode()
+    board = said(client.get("/models/small/"))
 
     # then
     assert 'href="/models/small/"' in home

@@ -9,6 +9,7 @@ from django.test import Client
 from billing.models import UsageEvent
 from gateway.console.figures import usd_exact
 from tests.gateway.console_rows import offer, request_id_at, served
+from tests.gateway.pages import said
 from tests.people import Person
 
 NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
@@ -79,7 +80,7 @@ def test_the_basis_of_a_charge_and_how_sure_it_is_stand_on_page_and_api(
     event = served(alice.tenant, offer(), at=NOW, usage_source=source)
     # when
     attempt = attempt_of(alice_client, alice, event)
-    page = alice_client.get(f"/requests/{event.request_id}/").content.decode()
+    page = said(alice_client.get(f"/requests/{event.request_id}/"))
     # then
     assert (attempt["state"], attempt["held"]) == ("posted", None)
     assert (attempt["usage_source"], attempt["confidence"]) == (source, confidence)
@@ -93,7 +94,7 @@ def test_the_page_says_what_is_held_and_what_happens_when_nobody_decides(
     # given
     event = held(alice)
     # when
-    page = alice_client.get(f"/requests/{event.request_id}/").content.decode()
+    page = said(alice_client.get(f"/requests/{event.request_id}/"))
     # then
     assert f"{usd_exact(1_600_000_000)} held, in review" in page
     assert REASON in page

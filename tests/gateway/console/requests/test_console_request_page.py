@@ -15,6 +15,7 @@ from gateway.console.figures import usd_exact
 from gateway.console.requests import cost_lines, request_list, waterfall
 from gateway.models import Refusal
 from tests.gateway.console_rows import offer, refused, request_id_at, served
+from tests.gateway.pages import said
 from tests.people import Person
 
 NOW = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
@@ -257,7 +258,7 @@ def test_a_count_that_came_after_the_charge_stands_on_the_page_and_in_the_api(
     page = alice_client.get(f"/requests/{event.request_id}/")
     told = alice_client.get(f"/api/v1/tenants/{alice.tenant.slug}/requests/{event.request_id}/")
     # then
-    text = re.sub(r"<[^>]+>", "", page.content.decode())
+    text = re.sub(r"<[^>]+>", "", said(page))
     assert "Counted later by our engine: 1,150 tokens in, 300 out." in text
     assert f"{usd_exact(12_600_000)} given back with the next notes" in text
     assert told.json()["trued_up"] == [
