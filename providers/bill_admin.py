@@ -20,7 +20,7 @@ from unfold.widgets import (
 )
 
 from billing.admin.base_admin import ReadOnlyAdmin
-from billing.books import bill_rows, reconciling
+from billing.books import bill_comparison, bill_rows, reconciling
 from billing.books.bill_rows import Part
 from billing.books.reconciling import Stated
 from billing.errors import BillingError
@@ -177,7 +177,7 @@ class ProviderBillAdmin(ReadOnlyAdmin):
         return TemplateResponse(request, "admin/reconciliation.html", context)
 
     def _context(self, request: HttpRequest, bill: ProviderBill) -> dict[str, Any]:
-        cells = reconciling.compare(bill)
+        cells = bill_comparison.compare(bill)
         account = bill_rows.account(bill)
         not_used = bill_rows.not_used(bill)
         return {
@@ -188,7 +188,7 @@ class ProviderBillAdmin(ReadOnlyAdmin):
             "equal": sum(not cell.reasons for cell in cells),
             "total": len(cells),
             "ours_pico": sum(cell.ours.cost_pico for cell in cells),
-            "difference_pico": reconciling.difference_pico(cells, account["carried"].cost_pico),
+            "difference_pico": bill_comparison.difference_pico(cells, account["carried"].cost_pico),
             "has_again": bill.rows.filter(why__regex=rf"^{bill_rows.AGAIN.pattern}$").exists(),
             "account": [part for part in account.values() if part.rows],
             "rows": not_used[:ROWS_SHOWN_MAX],

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from billing.books import bill_rows, reconciling
+from billing.books import bill_comparison, bill_rows, reconciling
 from billing.books.ledger import Kind
 from billing.books.reconciling import Stated
 from billing.errors import InvoiceRefused
@@ -129,7 +129,7 @@ def test_what_no_request_of_ours_asked_for_is_a_difference_with_a_name(
     # given
     made = bill(SOLD, row)
     # when
-    cells = {cell.model: cell for cell in reconciling.compare(made)}
+    cells = {cell.model: cell for cell in bill_comparison.compare(made)}
     # then
     other = cells[row.split(",")[1]]
     assert [why.startswith(reason) for why in other.reasons] == [True]

@@ -8,9 +8,10 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.books import reconciling
+from billing.books import bill_comparison, reconciling
+from billing.books.bill_comparison import Booked, Comparison
 from billing.books.ledger import Kind
-from billing.books.reconciling import Booked, Comparison, Stated
+from billing.books.reconciling import Stated
 from billing.errors import InvoiceRefused
 from billing.models import ProviderBill, ProviderBillRow, Transfer
 from billing.money import usd
@@ -60,7 +61,7 @@ def test_what_agrees_needs_no_look(books: Books) -> None:
     # given
     serve(books)
     # when
-    (cell,) = reconciling.compare(bill(line()))
+    (cell,) = bill_comparison.compare(bill(line()))
     # then
     assert (cell.more_tokens, cell.more_pico, cell.reasons) == (0, 0, [])
 
@@ -69,7 +70,7 @@ def test_a_difference_is_split_into_tokens_and_price(books: Books) -> None:
     # given
     serve(books)
     # when
-    (cell,) = reconciling.compare(bill(line(outward=21, cost=400_000_000)))
+    (cell,) = bill_comparison.compare(bill(line(outward=21, cost=400_000_000)))
     # then: 11 output tokens more at the 8,000,000 that one costs us
     assert (cell.more_tokens, cell.more_pico) == (11, 120_000_000)
     assert (cell.by_tokens_pico, cell.by_price_pico) == (88_000_000, 32_000_000)
@@ -79,7 +80,7 @@ def test_each_side_may_know_what_the_other_does_not(books: Books) -> None:
     # given
     serve(books)
     # when
-    cells = {c.model: c for c in reconciling.compare(bill(line(model="other")))}
+    cells = {c.model: c for c in bill_comparison.compare(bill(line(model="other")))}
     # then
     assert cells["other"].reasons == ["nothing of it went through this gateway"]
     assert cells["swift-1"].reasons == ["the bill does not know it"]
@@ -88,7 +89,7 @@ def test_each_side_may_know_what_the_other_does_not(books: Books) -> None:
 
 def test_the_same_tokens_at_another_price_say_so(books: Books) -> None:
     serve(books)
-    (cell,) = reconciling.compare(bill(line(cost=COST + 1)))
+    (cell,) = bill_comparison.compare(bill(line(cost=COST + 1)))
     assert cell.reasons == ["same tokens, another price"]
     assert (cell.by_tokens_pico, cell.by_price_pico) == (0, 1)
 
@@ -114,7 +115,7 @@ def test_accepting_makes_us_owe_what_the_bill_says_once(books: Books) -> None:
 def test_a_bill_without_sums_is_compared_and_not_accepted(books: Books) -> None:
     serve(books)
     uploaded = bill(line(cost=None))
-    (cell,) = reconciling.compare(uploaded)
+    (cell,) = bill_comparison.compare(uploaded)
     assert (cell.more_pico, cell.more_tokens, cell.reasons) == (None, 0, [])
     with pytest.raises(InvoiceRefused, match="names no sums"):
         reconciling.accept(bill_id=uploaded.pk, accepted_by="ada", now=NOW)
