@@ -1,1 +1,1 @@
-from billing.admin import tenants as tenants
+from billing.admin import registered as registered

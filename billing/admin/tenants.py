@@ -1,4 +1,4 @@
-"""Billing in the admin console: tenants and credit, prices, limits, ledger, events, health."""
+"""Tenants in the admin console: terms, plan, what is left to spend, and credit granted by hand."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,85 +13,20 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from redis.exceptions import RedisError
-from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidget
 
 from billing import audit
 from billing.admin import plan_page
-from billing.admin.adjustments import AdjustmentNoteAdmin
-from billing.admin.base_admin import (
-    Growing,
-    HistoryAdmin,
-    ReadOnlyAdmin,
-    ServiceAdmin,
-    months,
-    occurring,
-    two_lines,
-)
-from billing.admin.invoices import (
-    BillingProfileAdmin,
-    CreditNoteAdmin,
-    InvoiceAdmin,
-    PaymentAdmin,
-    PayoutAdmin,
-)
-from billing.admin.ledger import AccountAdmin, EntryAdmin, TransferAdmin
-from billing.admin.limits import CreditAlertAdmin
-from billing.admin.plans import OnPlan, PlanAssignmentAdmin
-from billing.admin.price_lists import (
-    PriceDisagreementAdmin,
-    PriceListAdmin,
-    PriceProposalAdmin,
-    PriceRuleAdmin,
-)
-from billing.admin.prices import PriceVersionAdmin, ReRatingAdmin
-from billing.admin.processor import DisputeAdmin, ProcessorEventAdmin
-from billing.admin.purchases import TopUpAdmin
-from billing.admin.rebates import RebateScaleAdmin, VolumeRebateAdmin
-from billing.admin.reviews import quarantine as quarantine_page
-from billing.admin.reviews.claims import ClaimAdmin
-from billing.admin.reviews.findings import FindingAdmin
-from billing.admin.reviews.refused_settles import RefusedSettleAdmin
+from billing.admin.base_admin import Growing, ServiceAdmin, months
+from billing.admin.plans import OnPlan
 from billing.admin.units import dollars
 from billing.credit import balances as credit
 from billing.errors import BillingError
 from billing.holding import hold_modes
 from billing.holding import open_holds as hold_queries
 from billing.limits import quotas
-from billing.models import (
-    Account,
-    AdjustmentNote,
-    BillingProfile,
-    Claim,
-    CreditAlert,
-    CreditGrant,
-    CreditNote,
-    Dispute,
-    Entry,
-    Finding,
-    InvariantCheck,
-    Invoice,
-    Payment,
-    Payout,
-    PlanAssignment,
-    PriceDisagreement,
-    PriceList,
-    PriceProposal,
-    PriceRule,
-    PriceVersion,
-    ProcessorEvent,
-    RebateScale,
-    RefusedSettle,
-    ReRating,
-    TaskRun,
-    Tenant,
-    TopUp,
-    Transfer,
-    UsageEvent,
-    VolumeRebate,
-)
+from billing.models import CreditGrant, Tenant
 from billing.money import pico_from_usd, usd
-from billing.outcomes import OUTCOMES
 from billing.prices import plans
 
 
@@ -142,7 +77,6 @@ class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
         return stated
 
 
-@admin.register(Tenant)
 class TenantAdmin(ServiceAdmin):
     form = TenantForm
     refusals = (BillingError,)
@@ -272,7 +206,6 @@ class GrantForm(forms.ModelForm):  # type: ignore[type-arg]
         fields = ("tenant", "reason", "expires_at")
 
 
-@admin.register(CreditGrant)
 class CreditGrantAdmin(Growing, ServiceAdmin):  # type: ignore[misc]
     form = GrantForm
     refusals = (BillingError,)
@@ -298,115 +231,3 @@ class CreditGrantAdmin(Growing, ServiceAdmin):  # type: ignore[misc]
     @admin.display(description="Amount", ordering="amount_pico")
     def amount(self, grant: CreditGrant) -> str:
         return dollars(int(grant.amount_pico))
-
-
-admin.site.register(PriceVersion, PriceVersionAdmin)
-admin.site.register(PriceList, PriceListAdmin)
-admin.site.register(PriceRule, PriceRuleAdmin)
-admin.site.register(ReRating, ReRatingAdmin)
-admin.site.register(PriceProposal, PriceProposalAdmin)
-admin.site.register(PlanAssignment, PlanAssignmentAdmin)
-admin.site.register(RebateScale, RebateScaleAdmin)
-admin.site.register(VolumeRebate, VolumeRebateAdmin)
-admin.site.register(CreditAlert, CreditAlertAdmin)
-admin.site.register(RefusedSettle, RefusedSettleAdmin)
-admin.site.register(PriceDisagreement, PriceDisagreementAdmin)
-
-
-admin.site.register(Claim, ClaimAdmin)
-admin.site.register(Finding, FindingAdmin)
-admin.site.register(Account, AccountAdmin)
-admin.site.register(Transfer, TransferAdmin)
-admin.site.register(Entry, EntryAdmin)
-
-
-class OutcomeFilter(admin.SimpleListFilter):
-    title = parameter_name = "outcome"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(outcome, outcome.replace("_", " ")) for outcome in OUTCOMES]
-
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[UsageEvent]
-    ) -> QuerySet[UsageEvent]:
-        return queryset.filter(outcome=self.value()) if self.value() else queryset
-
-
-@admin.register(UsageEvent)
-class UsageEventAdmin(HistoryAdmin):
-    list_display = ("when", "what", "tokens", "cost", "verdict")
-    list_filter = ("state", OutcomeFilter, "tenant", occurring("supplier"))
-    search_fields = ("request_id",)
-    search_help_text = "The id of a request, or its beginning"
-    id_column = "request_id"
-    list_select_related = ("tenant",)
-    actions = ("resolve",)
-
-    def has_resolve_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("billing.change_usageevent")
-
-    @admin.action(description="Resolve quarantined events…", permissions=["resolve"])
-    def resolve(self, request: HttpRequest, chosen: QuerySet[UsageEvent]) -> HttpResponse | None:
-        return quarantine_page.resolve(self, request, chosen)
-
-    # Two lines a cell: all of it is read without scrolling sideways at 1280 pixels.
-    @admin.display(description="When, whose")
-    def when(self, event: UsageEvent) -> str:
-        return two_lines(f"{event.occurred_at:%d %b %Y, %H:%M:%S}", event.tenant.name)
-
-    @admin.display(description="What, outcome")
-    def what(self, event: UsageEvent) -> str:
-        return two_lines(event.sku, event.outcome.replace("_", " "))
-
-    @admin.display(description="Tokens in / out")
-    def tokens(self, event: UsageEvent) -> str:
-        return f"{event.input_tokens:,} / {event.output_tokens:,}"
-
-    @admin.display(description="Charged, supplier cost")
-    def cost(self, event: UsageEvent) -> str:
-        return two_lines(dollars(event.tenant_cost_pico), dollars(event.supplier_cost_pico))
-
-    @display(description="State", label={"posted": "success", "quarantined": "danger"})
-    def verdict(self, event: UsageEvent) -> tuple[str, str]:
-        return event.state, event.quarantine_reason or event.state
-
-
-@admin.register(InvariantCheck)
-class InvariantCheckAdmin(ReadOnlyAdmin):
-    list_display = ("name", "verdict", "detail", "checked_at")
-    ordering = ("holds", "name")
-
-    @display(description="Result", label={"holds": "success", "BROKEN": "danger"})
-    def verdict(self, check: InvariantCheck) -> str:
-        return "holds" if check.holds else "BROKEN"
-
-
-@admin.register(TaskRun)
-class TaskRunAdmin(ReadOnlyAdmin):
-    list_display = ("name", "started_at", "took", "lag", "last_failure")
-    ordering = ("name",)
-
-    @admin.display(description="Took")
-    def took(self, run: TaskRun) -> str:
-        if run.finished_at is None:
-            return "running"
-        return f"{(run.finished_at - run.started_at).total_seconds() * 1000:,.0f} ms"
-
-    @admin.display(description="Late by", ordering="lag_ms")
-    def lag(self, run: TaskRun) -> str:
-        return f"{run.lag_ms:,} ms"
-
-    @admin.display(description="Last failure")
-    def last_failure(self, run: TaskRun) -> str:
-        return f"{run.failed_at:%Y-%m-%d %H:%M:%S}: {run.failure}" if run.failed_at else "none"
-
-
-admin.site.register(Invoice, InvoiceAdmin)
-admin.site.register(BillingProfile, BillingProfileAdmin)
-admin.site.register(AdjustmentNote, AdjustmentNoteAdmin)
-admin.site.register(CreditNote, CreditNoteAdmin)
-admin.site.register(Payment, PaymentAdmin)
-admin.site.register(TopUp, TopUpAdmin)
-admin.site.register(Payout, PayoutAdmin)
-admin.site.register(Dispute, DisputeAdmin)
-admin.site.register(ProcessorEvent, ProcessorEventAdmin)
