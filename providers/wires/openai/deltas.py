@@ -19,6 +19,17 @@ class Delta(msgspec.Struct):
     function_call: dict[str, Any] | None = None  # what tool_calls were before
 
 
+class Choice(msgspec.Struct):
+    index: Any = None
+    delta: Delta | None = None
+    message: Delta | None = None
+    text: str | None = None  # as the older kind of completions says it
+    finish_reason: Any = None
+    # What ended it, a text or a token's number: vLLM's and SGLang's words for it.
+    stop_reason: Any = None
+    matched_stop: Any = None
+
+
 def spoken(delta: Delta) -> tuple[str, str, list[dict[str, Any]] | None]:
     """Text, reasoning and calls; ValueError where something stands in the place of content that is
     none."""

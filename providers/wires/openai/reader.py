@@ -25,7 +25,15 @@ from providers.wires import (
 )
 from providers.wires.exact_shapes import is_usual_openai, plain_openai
 from providers.wires.openai import tool_calls
-from providers.wires.openai.deltas import Delta, spoken
+from providers.wires.openai.deltas import Choice, Delta, spoken
+from providers.wires.openai.rewriting import (
+    framed,
+    in_own_words,
+    is_foreign,
+    is_renumbered,
+    with_calls,
+    without_usage,
+)
 from providers.wires.openai.tool_calls import Numbering
 from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
@@ -37,19 +45,8 @@ UNDECODED = frozenset({"usage", "error"})
 ODD_MAX = 8
 
 
-class _Choice(msgspec.Struct):
-    index: Any = None
-    delta: Delta | None = None
-    message: Delta | None = None
-    text: str | None = None  # as the older kind of completions says it
-    finish_reason: Any = None
-    # What ended it, a text or a token's number: vLLM's and SGLang's words for it.
-    stop_reason: Any = None
-    matched_stop: Any = None
-
-
 class _Answer(msgspec.Struct):
-    choices: list[_Choice] | None = None
+    choices: list[Choice] | None = None
     # Of any type: a vendor's nonsense here must not make its content unreadable.
     id: Any = None
     object: Any = None
@@ -110,11 +107,11 @@ class _Reader:
         chunks = [self._chunk(choice, at) for at, choice in enumerate(choices)]
         if self._foreign:
             self._foreign = False
-            raw = _with_own_words(data, is_event=is_event)
+            raw = in_own_words(data, is_event=is_event)
         if any(chunk.tool_calls for chunk in chunks):
-            renumbered = map(_is_renumbered, choices, chunks)
+            renumbered = map(is_renumbered, choices, chunks)
             if any(renumbered):
-                raw = _with_calls(raw, chunks, is_event=is_event)
+                raw = with_calls(raw, chunks, is_event=is_event)
         if answer.model != self._said:
             self._said = answer.model
             self._is_path = isinstance(self._said, str) and error_answers.is_internal(self._said)
@@ -134,7 +131,7 @@ class _Reader:
         is_empty = not (chunk.text or chunk.reasoning or chunk.tool_calls)
         return is_empty and chunk.index in self._finished
 
-    def _chunk(self, choice: _Choice, at: int) -> Chunk:
+    def _chunk(self, choice: Choice, at: int) -> Chunk:
         index = choice.index
         if type(index) is not int:
             index = at if index is None else int(index)
@@ -158,7 +155,7 @@ class _Reader:
         return chunk
 
     def _numbered(
-        self, choice: _Choice, index: int, calls: list[dict[str, Any]]
+        self, choice: Choice, index: int, calls: list[dict[str, Any]]
     ) -> list[dict[str, Any]]:
         """Those of a whole answer by their place, those of a stream by what each says."""
         if choice.delta is None:
@@ -169,8 +166,8 @@ class _Reader:
         word = finish_reasons.canonical(reason)
         if not word:
             return
-        self._foreign = self._foreign or _is_foreign(reason)
-        if word in finish_reasons.BROKEN:
+        self._foreign = self._foreign or is_foreign(reason)
+        if word in finishes.BROKEN:
             self.failure = StreamBroken(
                 f"the upstream ended with finish_reason {word}", after_first_byte=True
             )
@@ -280,13 +277,13 @@ class StreamReader(_Reader):
         if answer.service_tier is not None:
             self.served_tier = service_tiers.stated(answer.service_tier)
         has_usage = self._read_usage(answer.usage)
-        data = event.data if is_usual_openai(event.data) else seller_costs.without(event.data)
-        raw = event.raw if data is event.data else _framed(data)
+        data = event.data if is_usual_openai(event.data) else sums.without(event.data)
+        raw = event.raw if data is event.data else framed(data)
         if has_usage:
             if not answer.choices:
                 return [Chunk(raw, DIALECT, usage=self.usage, hidden=True)]
-            data = _without_usage(data)
-            raw = _framed(data)
+            data = without_usage(data)
+            raw = framed(data)
         chunks = self._chunks(answer, data, raw)
         if has_usage:
             chunks[0].usage = self.usage
@@ -356,56 +353,5 @@ class WholeReader(_Reader):
         return chunks
 
 
-def _is_foreign(reason: Any) -> bool:
-    return isinstance(reason, str) and reason != "" and reason not in finish_reasons.OPENAI_WORDS
-
-
 def _text_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _is_renumbered(choice: _Choice, chunk: Chunk) -> bool:
-    """Whether its calls are read otherwise than they came: numbers in a stream, empty arguments."""
-    said = choice.delta or choice.message
-    if chunk.tool_calls is None or said is None or said.function_call:
-        return False
-    came = said.tool_calls if isinstance(said.tool_calls, list) else []
-    if choice.delta is not None:
-        return [call.get("index") for call in came] != [c["index"] for c in chunk.tool_calls]
-    mine = [call.get("function") for call in chunk.tool_calls]
-    return bool(came) and [call.get("function") for call in came] != mine
-
-
-def _with_calls(raw: bytes, chunks: list[Chunk], *, is_event: bool) -> bytes:
-    """With its calls as they are read here: SDKs join them by number, and read their JSON."""
-    document = json.loads(raw.partition(b"data:")[2] if is_event else raw)
-    for choice, chunk in zip(document["choices"], chunks, strict=True):
-        if chunk.tool_calls:
-            tool_calls.put_into(choice, chunk.tool_calls)
-    written = json.dumps(document, separators=(",", ":")).encode()
-    return _framed(written) if is_event else written
-
-
-def _with_own_words(data: bytes, *, is_event: bool) -> bytes:
-    """With finish reasons in this dialect's words where a server said the other's."""
-    document = json.loads(data)
-    for choice in document["choices"]:
-        word = finish_reasons.canonical(choice.get("finish_reason"))
-        if (
-            word in finish_reasons.OPENAI_WORDS
-            and choice["finish_reason"] not in finish_reasons.OPENAI_WORDS
-        ):
-            choice["finish_reason"] = word
-    written = json.dumps(document, separators=(",", ":")).encode()
-    return _framed(written) if is_event else written
-
-
-def _without_usage(data: bytes) -> bytes:
-    """An event that carries usage beside content, without the usage: that is told at the end."""
-    fields = lenient_json.fields(data)
-    fields.pop("usage", None)
-    return msgspec.json.encode(fields)
-
-
-def _framed(data: bytes) -> bytes:
-    return b"data: " + data + b"\n\n"
