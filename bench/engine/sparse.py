@@ -23,9 +23,9 @@ from bench.engine.wire import Settings
 from workers.cache.attention import Bucket, Span
 from workers.model.decoder import Batch, Model
 from workers.model.experts import SparseMLP
-from workers.model.families import ModelConfig, Sparse
 from workers.model.mlp import GatedMLP
 from workers.model.rotary import Rope
+from workers.model.shape import ModelConfig, Sparse
 from workers.weights.linear import PlainLinear
 
 BATCHES = (1, 8, 32)

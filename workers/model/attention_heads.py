@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workers.cache.kv import KVCache
-from workers.model.families import LATENT_NORM_EPS, ModelConfig
 from workers.model.rotary import rotate
+from workers.model.shape import LATENT_NORM_EPS, ModelConfig
 from workers.weights.checkpoint import ReadWeights, read_linear
 from workers.weights.linear import Linear, MakeLinear
 

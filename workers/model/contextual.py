@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workers.model.decoder import MLP, BuildModel, Model
-from workers.model.families import ModelConfig, UnsupportedModel
 from workers.model.mlp import ReluMLP
+from workers.model.shape import ModelConfig, UnsupportedModel
 from workers.weights.checkpoint import BadWeights, ReadWeights
 
 PREDICTORS = "contextual.safetensors"

@@ -20,10 +20,12 @@ from workers.cache.kv import KVCache
 from workers.cache.paged import Kernel, Paged, gathered
 from workers.model.attention_heads import Attend, GroupedHeads, LatentHeads, Step
 from workers.model.experts import ExpertUse, SparseMLP
-from workers.model.families import ModelConfig, read_config
+from workers.model.families import read_config
+from workers.model.attention_heads import Attend, GroupedHeads, LatentHeads, Step
 from workers.model.mlp import ReluMLP, read_gated_mlp
 from workers.model.rotary import rotations
 from workers.model.sampler import TORCH_SOFTMAX, Peak, Softmax, find_peaks
+from workers.model.shape import ModelConfig
 from workers.model.torchao_linear import WeightOnlyMaker
 from workers.weights.checkpoint import BadWeights, ReadWeights, Weights, read_linear
 from workers.weights.linear import KernelMaker, MakeLinear, Weighed, choose_linear

@@ -15,7 +15,8 @@ from torch import Tensor
 from workers.cache.kv import KVCache
 from workers.model.attention_heads import GroupedHeads
 from workers.model.decoder import Batch, BuildModel, Model
-from workers.model.families import ModelConfig, UnsupportedModel
+from workers.model.attention_heads import GroupedHeads
+from workers.model.shape import ModelConfig, UnsupportedModel
 from workers.weights.checkpoint import ReadWeights
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workers.device import HOPPER
-from workers.model.families import ModelConfig, Sparse
 from workers.model.mlp import GatedMLP, read_gated_mlp
+from workers.model.shape import ModelConfig, Sparse
 from workers.weights.checkpoint import ReadWeights
 from workers.weights.linear import MakeLinear, PlainLinear
 

@@ -16,9 +16,10 @@ from workers.kernels import library
 from workers.kernels.library import Kernels
 from workers.model.attention_heads import GroupedHeads
 from workers.model.decoder import Batch, Layer, Model, RMSNorm
-from workers.model.families import ModelConfig
+from workers.model.attention_heads import GroupedHeads
 from workers.model.mlp import GatedMLP
 from workers.model.sampler import Peak, Softmax
+from workers.model.shape import ModelConfig
 from workers.weights.checkpoint import ReadWeights
 from workers.weights.linear import KernelLinear, KernelMaker
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from workers.model.families import GATED_PARTS
+from workers.model.shape import GATED_PARTS
 from workers.weights.checkpoint import ReadWeights, read_linear
 from workers.weights.linear import Linear, MakeLinear
 

@@ -18,8 +18,8 @@ from workers.kernels.build import CannotBuild, built_library
 from workers.kernels.library import Kernels, Unusable
 from workers.model.decoder import Model, load_model
 from workers.model.dynamic import build_for
-from workers.model.families import ModelConfig
 from workers.model.fused import FusedModel, unfit
+from workers.model.shape import ModelConfig
 from workers.model.torchao_linear import WeightOnlyMaker
 from workers.weights.checkpoint import ReadWeights
 from workers.weights.linear import KernelMaker, MakeLinear, PlainLinear

@@ -27,7 +27,7 @@ from workers.convert import ConversionFailed, convert
 from workers.device import DeviceUnavailable
 from workers.engine.engine import Engine
 from workers.memory import NotEnoughMemory
-from workers.model.families import UnsupportedModel
+from workers.model.shape import UnsupportedModel
 from workers.server.app import App, ServerConfig
 from workers.server.bridge import EngineBridge
 from workers.server.calibration import stored_or_measured

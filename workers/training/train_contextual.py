@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from workers.model.contextual import PREDICTORS
-from workers.model.families import UnsupportedModel
+from workers.model.shape import UnsupportedModel
 from workers.text.tokenizer import Tokenizer
 from workers.training.finetune import read_documents, windows
 

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, zeros
 
 from workers.config import DEFAULT_MODEL_DIR
-from workers.model.families import UnsupportedModel, read_config
+from workers.model.families import read_config
+from workers.model.shape import UnsupportedModel
 from workers.weights.checkpoint import INDEX, SINGLE, BadWeights, Weights
 
 # Sums of more equal parts are no longer exact in whatever order they are added.

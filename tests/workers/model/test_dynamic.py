@@ -13,7 +13,7 @@ from tests.workers.model.test_families import text
 from workers.config import EngineConfig
 from workers.engine.engine import Engine
 from workers.model.contextual import PREDICTORS, TOKENS_MAX
-from workers.model.families import UnsupportedModel
+from workers.model.shape import UnsupportedModel
 from workers.server.__main__ import main
 from workers.training.train_contextual import Training
 from workers.weights.checkpoint import BadWeights

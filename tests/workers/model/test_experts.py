@@ -10,7 +10,7 @@ from bench.engine.sparse import Shape, flops_per_token
 from tests.workers.checkpoints import write_checkpoint
 from tests.workers.engines import make_engine, request, run
 from workers.model.experts import Gate
-from workers.model.families import Sparse, UnsupportedModel
+from workers.model.shape import Sparse, UnsupportedModel
 
 
 def sparse(**changes: object) -> Sparse:

@@ -14,7 +14,8 @@ from tests.workers.engines import make_engine, request, run
 from workers.cache.attention import Bucket, Span
 from workers.engine.engine import Engine
 from workers.model.decoder import Batch, Model, load_model
-from workers.model.families import UnsupportedModel, read_config
+from workers.model.families import read_config
+from workers.model.shape import UnsupportedModel
 from workers.speculation.policy import CostCurve
 from workers.weights.checkpoint import BadWeights
 
