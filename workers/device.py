@@ -18,6 +18,8 @@ from workers.memory import available_bytes
 from workers.weights.checkpoint import ReadWeights
 
 CPU = torch.device("cpu")
+# Seconds that only grow.
+Clock = Callable[[], float]
 # Compute capabilities, before the point.
 AMPERE, HOPPER = 8, 9
 
@@ -93,7 +95,7 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def work_clock(device: torch.device) -> Callable[[], float]:
+def work_clock(device: torch.device) -> Clock:
     """Seconds, for the time between two readings, of which the second follows a result.
 
     On a processor the thread's own: it spins while its team works, and what other programs take is

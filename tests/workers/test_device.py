@@ -42,7 +42,7 @@ def decoding_parts(engine: Engine, lengths: list[int]) -> list[Part]:
         first_block = blocks[-1] + 1
         if length > 1:
             whole = Part(tokens[:-1], blocks, first=0, wanted=1)
-            engine.model.forward(engine._layout([whole]).batch, engine._cache)
+            engine.model.forward(engine.forward.layout([whole]).batch, engine.forward.cache)
         parts.append(Part(tokens[-1:], blocks, first=length - 1, wanted=1))
     return parts
 
@@ -126,8 +126,8 @@ def test_bf16_is_near_fp32(tmp_path: Path, name: str):
     tokens = random_tokens(30)
 
     def logits_of(engine: Engine) -> torch.Tensor:
-        layout = engine._layout([Part(tokens, [1, 2, 3, 4], 0, len(tokens))])
-        return engine.model.forward(layout.batch, engine._cache).float()
+        layout = engine.forward.layout([Part(tokens, [1, 2, 3, 4], 0, len(tokens))])
+        return engine.model.forward(layout.batch, engine.forward.cache).float()
 
     # when
     wanted, got = logits_of(exact), logits_of(rounded)
@@ -154,11 +154,11 @@ def test_a_bf16_engine_serves(tiny_model_dir: Path):
 def test_padded_decoding_steps_are_those_of_the_engine(tmp_path: Path, name: str):
     # given: steps of every size, over tables that are short and long
     engine = make_engine(write_checkpoint(tmp_path, name), kv_blocks=60)
-    model, cache = engine.model, engine._cache
+    model, cache = engine.model, engine.forward.cache
     graphs = DecodeGraphs(model, cache, eagerly, requests_max=6, keys_max=200)
     for lengths in ([9], [1, 30, 8], [70, 3, 100, 65], [5] * 6):
         parts = decoding_parts(engine, lengths)
-        layout = engine._layout(parts)
+        layout = engine.forward.layout(parts)
         hidden = model.hidden_states(layout.batch, cache)
         wanted = torch.empty_like(model.logits(hidden))
         wanted[layout.order] = model.logits(hidden)
@@ -179,7 +179,7 @@ def test_padded_decoding_steps_are_those_of_the_engine(tmp_path: Path, name: str
 def test_sizes_are_powers_of_two_and_the_smallest_that_fits_runs(tiny_model_dir: Path):
     # given
     engine = make_engine(tiny_model_dir)
-    graphs = DecodeGraphs(engine.model, engine._cache, eagerly, requests_max=6, keys_max=200)
+    graphs = DecodeGraphs(engine.model, engine.forward.cache, eagerly, requests_max=6, keys_max=200)
 
     def decoding(count: int, position: int) -> list[Part]:
         return [Part([1], list(range(1, 30)), position, 1)] * count
@@ -200,8 +200,12 @@ def test_sizes_are_powers_of_two_and_the_smallest_that_fits_runs(tiny_model_dir:
 def test_an_engine_with_recorded_steps_writes_the_same_texts(tiny_model_dir: Path):
     # given
     plain, recorded = make_engine(tiny_model_dir), make_engine(tiny_model_dir)
-    recorded._graphs = DecodeGraphs(
-        recorded.model, recorded._cache, eagerly, requests_max=8, keys_max=recorded.context_length
+    recorded.forward.graphs = DecodeGraphs(
+        recorded.model,
+        recorded.forward.cache,
+        eagerly,
+        requests_max=8,
+        keys_max=recorded.context_length,
     )
 
     def requests():

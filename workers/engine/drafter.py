@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from workers.device import Clock
 from workers.engine.scheduler import Scheduled
 from workers.engine.sequence import Sequence
 from workers.speculation.constrained import constrained
@@ -38,7 +39,6 @@ from workers.speculation.protocol import (
 PROBE_SHARE = 0.005
 
 Grow = Callable[[Sequence, int], int]
-Clock = Callable[[], float]
 
 
 @dataclass(slots=True)

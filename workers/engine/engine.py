@@ -6,39 +6,33 @@ a cancelled request's blocks are free before the next step.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
-from workers.cache.kv import BlockPool, BlockTable
+from workers.cache.kv import BlockPool
 from workers.config import EngineConfig
-from workers.device import board_name, synchronise, work_clock
+from workers.device import Clock, board_name, synchronise, work_clock
 from workers.engine.draft_audit import Auditor
+from workers.engine.token_choice import choose
 from workers.engine.drafter import Drafter
 from workers.engine.energy import meter_for
+from workers.engine.forward import Computed, Forward
 from workers.engine.metrics import Load, Metrics, RequestUsage
 from workers.engine.progress import Progress
-from workers.engine.scheduler import CacheStats, Scheduled, Scheduler
+from workers.engine.scheduler import CacheStats, Scheduler
 from workers.engine.sequence import FinishReason, GenerationRequest, Sequence, new_sequence
 from workers.engine.token_choice import choose
 from workers.memory import resident_growth
 from workers.model import quantisation
-from workers.model.batch import Layout, Part, build_batch
-from workers.model.cuda_graphs import recorded_steps
 from workers.model.decoder import Model
-from workers.model.sampler import NonFiniteLogits, Peak, TokenLogprobs, check_finite, token_logprobs
+from workers.model.sampler import NonFiniteLogits, TokenLogprobs, check_finite, token_logprobs
 from workers.speculation.policy import CostCurve
 from workers.speculation.proposers import make_proposers
 from workers.text.detokenizer import TextStream
 from workers.text.structured import GrammarFailed
 from workers.text.tokenizer import BadTokenizer, Tokenizer
 
-# Costs of steps are measured behind so many tokens, within about this time.
-COST_CONTEXT = 256
-COST_SECONDS = 1.5
-
-Clock = Callable[[], float]
 # Called with a sequence that is about to advance and the hidden states of those tokens.
 Watch = Callable[[Sequence, Tensor], None]
 
@@ -50,16 +44,6 @@ class PromptTooLong(ValueError):
         super().__init__(f"{prompt_tokens} prompt tokens do not fit into {context_length}")
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What a step computed for one request; the logits begin at its last known token."""
-
-    item: Scheduled
-    logits: Tensor  # [1 + draft, vocab], or none while the prompt is not complete
-    peaks: list[Peak]
-    hidden: Tensor  # [item.total, hidden], before the final norm
 
 
 class Engine:
@@ -86,19 +70,12 @@ class Engine:
         # What tokens cost is engine time: what other programs take of the machine is none of it.
         self._work_clock = work_clock(model.device) if work is None else work
         self.watchers: list[Watch] = []
-        self._cache = model.new_cache(num_blocks=config.kv_blocks, block_size=config.block_size)
+        self.forward = Forward(config, model, context_length=self.context_length)
         self.reset()
-        self._graphs = recorded_steps(
-            model,
-            self._cache,
-            wanted=config.cuda_graphs,
-            requests_max=config.max_running_requests,
-            keys_max=self.context_length,
-        )
         self._drafter: Drafter | None = None
         self.draft_bytes: int | None = None
         if config.proposers:
-            make = partial(make_proposers, config, model, self._cache, tokenizer)
+            make = partial(make_proposers, config, model, self.forward.cache, tokenizer)
             proposers, self.draft_bytes = resident_growth(make)
             self._drafter = Drafter(
                 proposers,
@@ -191,7 +168,7 @@ class Engine:
         live_tokens = sum(item.total for item in live)
         total_tokens = sum(item.total for item in plan)
         progress: list[Progress] = []
-        for computed in self._forward(plan):
+        for computed in self.forward.over(plan):
             told = self._update(computed)
             if not computed.item.sequence.is_replay:
                 progress.extend(told)
@@ -231,67 +208,13 @@ class Engine:
         metrics.observe_energy(self.meter.joules())
 
     def measure_costs(self) -> CostCurve:
-        """Time steps of growing size behind a context, on scratch blocks that are zeroed again."""
-        room = min(self.config.kv_capacity, self.context_length)
-        limit = min(self.config.token_budget, room)
-        context = min(COST_CONTEXT, room - limit)
-        scratch = BlockTable(root=b"")
-        if not self.pool.grow(scratch, context + limit):
-            raise RuntimeError("costs are measured before the first request")
-        touched = list(scratch.block_ids)
-        # Memory that was never written is read faster than a cache that is in use.
-        self._cache.scrub(touched)
-        clock = self._work_clock
-
-        def time_step(tokens: int) -> float:
-            part = Part([0] * tokens, scratch.block_ids, first=context, wanted=tokens)
-            # The whole step, with the choice of every row's best token, for which it waits.
-            started = clock()
-            self._compute([part])
-            return clock() - started
-
-        curve = CostCurve.measured(time_step, limit=limit, seconds=COST_SECONDS)
-        self.pool.release(scratch)
-        self._cache.scrub(touched)
-        self.model.take_expert_use()
-        return curve
-
-    def _layout(self, parts: list[Part]) -> Layout:
-        model = self.model
-        return build_batch(
-            parts,
-            block_size=self.config.block_size,
-            group=model.config.group,
-            device=model.device,
-            paged=model.kernel is not None,
+        """What steps of growing size cost, measured before the first request."""
+        return self.forward.costs(
+            self.config,
+            self.pool,
+            room=min(self.config.kv_capacity, self.context_length),
+            clock=self._work_clock,
         )
-
-    def _compute(self, parts: list[Part]) -> tuple[Tensor, Tensor, list[Peak], list[int]]:
-        """Hidden states [tokens, hidden]; where they are wanted, logits and their peaks; and in
-        what order the parts lie there."""
-        recorded = None if self._graphs is None else self._graphs.run(parts)
-        if recorded is not None:
-            hidden, logits = recorded
-            return hidden, logits, self.model.peaks(logits), list(range(len(parts)))
-        layout = self._layout(parts)
-        hidden = self.model.hidden_states(layout.batch, self._cache)
-        logits = self.model.logits(hidden.index_select(0, layout.batch.logit_rows))
-        return hidden, logits, self.model.peaks(logits), layout.order
-
-    def _forward(self, plan: list[Scheduled]) -> list[Computed]:
-        """One step of the model over the plan."""
-        hidden, logits, peaks, order = self._compute([_part(item) for item in plan])
-        if not all(item.sequence.request.is_plainly_greedy for item in plan):
-            # Draws, edits and grammars are the host's; greedy steps leave logits where they are.
-            logits = logits.cpu()
-        computed: list[Computed] = []
-        row = wanted = 0
-        for item in (plan[index] for index in order):
-            part = slice(wanted, wanted + _wanted(item))
-            rows = slice(row, row + item.total)
-            computed.append(Computed(item, logits[part], peaks[part], hidden[rows]))
-            row, wanted = rows.stop, part.stop
-        return computed
 
     def _advance(self, sequence: Sequence, count: int, hidden: Tensor) -> None:
         """Note that `count` more tokens of the sequence are computed, and show their states."""
@@ -407,7 +330,7 @@ class Engine:
         touched = list(sequence.table.block_ids)
         progress = self._finish(sequence, FinishReason.ERROR)
         progress.failure = failure
-        self._cache.scrub(self.pool.forget(touched))
+        self.forward.cache.scrub(self.pool.forget(touched))
         return progress
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> Progress:
@@ -450,14 +373,3 @@ class Engine:
             prefill_ms=(first_token - admitted) * 1e3,
             decode_ms=(now - first_token) * 1e3,
         )
-
-
-def _wanted(item: Scheduled) -> int:
-    """After how many tokens of this step the next one is wanted."""
-    return 1 + len(item.sequence.draft) if item.reaches_end else 0
-
-
-def _part(item: Scheduled) -> Part:
-    sequence, first = item.sequence, item.sequence.num_computed
-    tokens = sequence.tokens[first : first + item.count] + sequence.draft
-    return Part(tokens, sequence.table.block_ids, first=first, wanted=_wanted(item))

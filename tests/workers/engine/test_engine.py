@@ -223,7 +223,7 @@ def test_nan_leaves_nothing_behind_in_the_cache(
 
     # then
     assert after.tokens == expected.tokens
-    assert torch.isfinite(engine._cache.blocks).all()
+    assert torch.isfinite(engine.forward.cache.blocks).all()
 
 
 def test_all_requests_can_be_aborted(engine: Engine):

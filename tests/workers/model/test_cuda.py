@@ -52,8 +52,8 @@ def texts(engine: Engine, **changes) -> list[str]:
 @torch.inference_mode()
 def logits_of(engine: Engine, tokens: list[int]) -> torch.Tensor:
     blocks = list(range(1, engine.pool.blocks_for(len(tokens)) + 1))
-    layout = engine._layout([Part(tokens, blocks, 0, len(tokens))])
-    return engine.model.forward(layout.batch, engine._cache).float().cpu()
+    layout = engine.forward.layout([Part(tokens, blocks, 0, len(tokens))])
+    return engine.model.forward(layout.batch, engine.forward.cache).float().cpu()
 
 
 def nearly(got: torch.Tensor, wanted: torch.Tensor, least: float) -> bool:
@@ -84,15 +84,15 @@ def test_recorded_steps_write_what_eager_ones_write(tmp_path: Path, name: str, d
     folder = write_checkpoint(tmp_path, name)
     eager = make_engine(folder, device="cuda", dtype=dtype, cuda_graphs=False)
     recorded = make_engine(folder, device="cuda", dtype=dtype)
-    assert recorded._graphs is not None
+    assert recorded.forward.graphs is not None
 
     # when: the same tokens behind the same text, one step each way
     part = Part([7], [1, 2], first=9, wanted=1)
     for engine in (eager, recorded):
         whole = Part(list(range(5, 14)), [1, 2], first=0, wanted=1)
-        engine.model.forward(engine._layout([whole]).batch, engine._cache)
-    wanted = eager._compute([part])[1].float()
-    got = recorded._compute([part])[1].float()
+        engine.model.forward(engine.forward.layout([whole]).batch, engine.forward.cache)
+    wanted = eager.forward.compute([part])[1].float()
+    got = recorded.forward.compute([part])[1].float()
 
     # then
     tolerance = 1e-4 if dtype == "float32" else 5e-2
@@ -143,9 +143,9 @@ def test_grouped_experts_are_recorded_and_near_the_listed_ones(tmp_path: Path):
 
     # then
     assert not grouped.model.waits_for_counts
-    assert grouped._graphs is not None
+    assert grouped.forward.graphs is not None
     assert exact.model.waits_for_counts
-    assert exact._graphs is None
+    assert exact.forward.graphs is None
     tokens = prompts()[-1]
     assert nearly(logits_of(grouped, tokens), logits_of(exact, tokens), 0.98)
     run(grouped, requests())
@@ -173,7 +173,7 @@ def test_nan_fails_its_request_only(tiny_model_dir: Path):
     first = next(s for s in engine.scheduler.waiting if s.request.request_id == "0")
     for _ in range(8):
         engine.step()
-    engine._cache.blocks[:, first.table.block_ids[0]] = float("nan")
+    engine.forward.cache.blocks[:, first.table.block_ids[0]] = float("nan")
 
     # when
     ended = {}

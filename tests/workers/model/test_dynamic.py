@@ -149,7 +149,9 @@ def test_skipped_layers_get_keys_and_values(shallow_dir: Path):
         answers_of(each)
 
     # then
-    torch.testing.assert_close(engine._cache.blocks, whole._cache.blocks, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        engine.forward.cache.blocks, whole.forward.cache.blocks, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_an_unsure_exit_is_not_taken(tiny_model_dir: Path):

@@ -197,7 +197,7 @@ def test_nan_fails_its_request_only(tiny_model_dir: Path, kernel_dir: Path):
     sequences = list(engine.scheduler.waiting)
     engine.step()
     poisoned = next(s for s in sequences if s.request.request_id == "a")
-    engine._cache.blocks[:, poisoned.table.block_ids[0]] = float("nan")
+    engine.forward.cache.blocks[:, poisoned.table.block_ids[0]] = float("nan")
 
     # when
     ended: dict[str, object] = {}
