@@ -7,7 +7,7 @@ interrupted: it is bounded by Redis' own time limit, and an unheard answer is vo
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hiredis import ReplyError
@@ -16,30 +16,31 @@ from billing import rating, registers
 from billing.errors import Cold, HoldNotOpen
 from billing.holding import holds
 from billing.holding.holds import HoldRequest, Placed, Refused, SpendScope
-from billing.money import REGISTER_NANO_MAX, nano_ceil, nano_floor, usd_json
+from billing.money import PICO_PER_NANO, REGISTER_NANO_MAX, nano_ceil, nano_floor
 from billing.registers import shard_of
-from gateway.dataplane import unserved
+from gateway.clocks.stopwatch import Clock
+from gateway.dataplane import narrowing, rate_headers, refusal_log, refused_holds, unserved
 from gateway.dataplane.auth import Principal
-from gateway.dataplane.exchange import Exchange, Hold
+from gateway.dataplane.exchange import Call, Exchange, Hold
+from gateway.dataplane.limits import Limits
 from gateway.dataplane.redis.pipe import RedisAway, RedisPipe
+from gateway.dataplane.redis.stale_credit import StaleCredit
+from gateway.dataplane.relay import new_attempt
 from gateway.dataplane.settling import charges
 from gateway.dataplane.settling.charges import Charge
 from gateway.dataplane.settling.settler import Settler
 from gateway.dataplane.snapshots.snapshot import Snapshots
-from gateway.errors import (
-    GatewayError,
-    InvalidApiKey,
-    NeverFits,
-    OverBudget,
-    PermissionDenied,
-    RateLimited,
-    Unavailable,
-)
+from gateway.dataplane.verdicts import session_header
+from gateway.errors import Unavailable
+from gateway.estimates.ratios import Ratios
 from gateway.routing import names
 from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest
 
 THOUSAND: Final = 1000
+# Each cap that refuses may be met by other offers or a shorter answer; a race for the rest of a
+# budget comes to an end.
+NARROWINGS_MAX: Final = 8
 
 
 def plan(
@@ -137,48 +138,122 @@ def _session_scope(request: ChatRequest, principal: Principal) -> SpendScope:
     )
 
 
-async def place(
-    exchange: Exchange, *, pipe: RedisPipe, snapshots: Snapshots, settler: Settler
-) -> Placed | Refused:
-    """Place the hold, or say which scope refuses it; raises where neither can be known."""
-    request = _hold_request(exchange)
-    try:
-        outcome = await _place_once(request, pipe=pipe, snapshots=snapshots)
-        if outcome is None:
-            await snapshots.reload()
-            outcome = await _place_once(request, pipe=pipe, snapshots=snapshots)
-    except RedisAway as away:
-        if away.sent:
-            await settler.void(exchange)
-        raise Unavailable(
-            "Requests cannot be admitted: the register of holds does not answer. "
-            "Try again shortly.",
-            code="registers_unavailable",
-        ) from away
-    except HoldNotOpen as gone:
-        raise Unavailable("The hold was lost on its way. Try again.") from gone
-    except ReplyError as problem:
-        raise Unavailable("Admission failed. Try again shortly.") from problem
-    if outcome is None:
-        raise Unavailable(
-            "The books of this tenant are being rebuilt. Try again shortly.",
-            code="registers_cold",
+@dataclass(frozen=True, slots=True)
+class Admission:
+    pipe: RedisPipe
+    snapshots: Snapshots
+    settler: Settler
+    ratios: Ratios
+    limits: Limits
+    clock: Clock
+    stale_credit: StaleCredit
+
+    async def admit(self, call: Call, ranking: Ranking) -> Exchange:
+        """Plan and place the hold; where a cap refuses it, again by what that cap leaves."""
+        for narrowings_left in range(NARROWINGS_MAX, -1, -1):
+            exchange = self._plan(call, ranking)
+            outcome = await self._place_and_tell(exchange)
+            if isinstance(outcome, Placed):
+                self._note_placed(exchange, outcome)
+                return exchange
+            narrower = narrowing.narrowed(exchange, outcome) if narrowings_left else None
+            if narrower is None:
+                await self.stale_credit.check(call.principal.tenant_id, outcome)
+                raise refused_holds.error_of(outcome, call.principal, exchange.hold)
+            ranking = narrower
+        raise AssertionError("the last round returns or raises")
+
+    def _plan(self, call: Call, ranking: Ranking) -> Exchange:
+        """The candidates that may be tried, and what to hold for the dearest of them."""
+        principal, request, now_ms = call.principal, call.request, self.clock.now_ms()
+        candidates = plan(
+            ranking,
+            self.snapshots.current.offers_by_model,
+            principal,
+            attempts_max=self.limits.attempts_max,
         )
-    return outcome
+        exchange = Exchange(
+            request_id=call.request_id,
+            started_ms=now_ms,
+            deadline_ms=now_ms + int(self.limits.deadline_s * 1000),
+            principal=principal,
+            request=request,
+            client=call.client,
+            writer=call.surface.writer(
+                request, request_id=call.request_id, created_s=now_ms // 1000
+            ),
+            ranking=ranking,
+            candidates=candidates,
+            hold=hold_of(candidates, request, principal),
+            session=registers.session_of(principal.tenant_id, request.session_id)
+            if request.session_id
+            else "",
+            ratios=self.ratios,
+        )
+        exchange.attempts.append(new_attempt(exchange, candidates[0], number=1, clock=self.clock))
+        return exchange
 
+    async def _place_and_tell(self, exchange: Exchange) -> Placed | Refused:
+        """The hold, and beside it what the caller is told of its minute."""
+        rates, tenant = exchange.principal.rates, exchange.principal.tenant_id
+        now_ms = exchange.started_ms
+        asked = rate_headers.ask(self.pipe, tenant=tenant, rates=rates, now_ms=now_ms)
+        outcome = await self.place(exchange)
+        exchange.client.rates = await rate_headers.told(
+            asked,
+            rates=rates,
+            own=(1, exchange.hold.tokens) if isinstance(outcome, Placed) else (0, 0),
+            now_ms=now_ms,
+            dialect=exchange.request.dialect,
+        )
+        return outcome
 
-async def _place_once(
-    request: HoldRequest, *, pipe: RedisPipe, snapshots: Snapshots
-) -> Placed | Refused | None:
-    """None where the shard is cold: its epoch is not the one of our snapshot."""
-    epoch = snapshots.current.epochs.get(shard_of(request.tenant))
-    if epoch is None:
-        return None
-    reply = await pipe.run(holds.place_call(request, epoch=epoch), repeatable=True)
-    try:
-        return holds.read_place(reply)
-    except Cold:
-        return None
+    def _note_placed(self, exchange: Exchange, placed: Placed) -> None:
+        """What the hold script told beside its yes: the session's cost, and who would have said
+        no."""
+        if placed.session_nano is not None:
+            exchange.session_nano = placed.session_nano
+            exchange.client.head.append(session_header(placed.session_nano * PICO_PER_NANO))
+        if placed.shadows:
+            refusal_log.note_shadows(self.pipe, exchange, placed.shadows, at_ms=self.clock.now_ms())
+
+    async def place(self, exchange: Exchange) -> Placed | Refused:
+        """Place the hold, or say which scope refuses it; raises where neither can be known."""
+        request = _hold_request(exchange)
+        try:
+            outcome = await self._place_once(request)
+            if outcome is None:
+                await self.snapshots.reload()
+                outcome = await self._place_once(request)
+        except RedisAway as away:
+            if away.sent:
+                await self.settler.void(exchange)
+            raise Unavailable(
+                "Requests cannot be admitted: the register of holds does not answer. "
+                "Try again shortly.",
+                code="registers_unavailable",
+            ) from away
+        except HoldNotOpen as gone:
+            raise Unavailable("The hold was lost on its way. Try again.") from gone
+        except ReplyError as problem:
+            raise Unavailable("Admission failed. Try again shortly.") from problem
+        if outcome is None:
+            raise Unavailable(
+                "The books of this tenant are being rebuilt. Try again shortly.",
+                code="registers_cold",
+            )
+        return outcome
+
+    async def _place_once(self, request: HoldRequest) -> Placed | Refused | None:
+        """None where the shard is cold: its epoch is not the one of our snapshot."""
+        epoch = self.snapshots.current.epochs.get(shard_of(request.tenant))
+        if epoch is None:
+            return None
+        reply = await self.pipe.run(holds.place_call(request, epoch=epoch), repeatable=True)
+        try:
+            return holds.read_place(reply)
+        except Cold:
+            return None
 
 
 def _hold_request(exchange: Exchange) -> HoldRequest:
@@ -200,85 +275,3 @@ def _hold_request(exchange: Exchange) -> HoldRequest:
         ceiling_nano=exchange.hold.ceiling_nano,
         overdraft_nano=exchange.hold.overdraft_nano,
     )
-
-
-def refusal(refused: Refused, principal: Principal, hold: Hold | None = None) -> GatewayError:
-    """A refused hold as the error that the caller sees, with the scope and what is left."""
-    scope = principal.called(refused.scope_kind, refused.scope_id)
-    detail = {
-        "scope": refused.scope_kind,
-        "scope_id": refused.scope_id,
-        "window": refused.window,
-    }
-    if refused.code == "key_revoked":
-        return InvalidApiKey("This API key was revoked.", code="revoked_api_key")
-    if refused.code == "tenant_suspended":
-        return PermissionDenied("This tenant is suspended.", code="tenant_suspended")
-    if refused.code == "over_budget":
-        return _over_budget(refused, scope, 0 if hold is None else hold.nano, detail)
-    if refused.code == "too_many_sessions":
-        return RateLimited(
-            f"{refused.limit_nano} sessions of this tenant are open. One is over when nobody has "
-            "called in it for a day; send no session id, or that of an open one.",
-            code="too_many_sessions",
-            detail=detail,
-            retryable=False,
-        )
-    return _over_rate(refused, scope, hold, detail)
-
-
-def _over_rate(
-    refused: Refused, scope: str, hold: Hold | None, detail: dict[str, str]
-) -> GatewayError:
-    """Too much for now; where it would be too much at any time, waiting is not asked for."""
-    limit, left = refused.limit_nano, refused.left_nano
-    wanted = hold.tokens if hold is not None and refused.window == "tpm" else 1
-    numbers = {**detail, "limit": limit, "left": left, "wanted": wanted}
-    if wanted > limit:
-        return NeverFits(_never_fits(refused, scope, hold), detail=numbers)
-    retry_after_s = max(1, -(-refused.retry_after_ms // 1000))
-    words = {
-        "rpm": f"{limit} requests per minute",
-        "tpm": f"{limit} tokens per minute, {left} left; this request may take {wanted}",
-        "concurrency": f"{limit} requests at the same time",
-    }.get(refused.window, "its rate limit")
-    return RateLimited(
-        f"Rate limit of {scope}: {words}. Try again in {retry_after_s} s.",
-        code="concurrency_exceeded" if refused.code == "concurrency" else "rate_limit_exceeded",
-        retry_after_s=retry_after_s,
-        detail=numbers,
-    )
-
-
-def _never_fits(refused: Refused, scope: str, hold: Hold | None) -> str:
-    if hold is None or refused.window != "tpm":
-        return f"The rate limit of {scope} admits no requests at all."
-    return (
-        f"This request may take {hold.tokens} tokens ({hold.input_tokens} of prompt, "
-        f"{hold.output_tokens} of answer), and the rate limit of {scope} is "
-        f"{refused.limit_nano} tokens per minute: it can never be admitted. "
-        "Lower max_tokens, or shorten the prompt."
-    )
-
-
-def _over_budget(
-    refused: Refused, scope: str, hold_nano: int, detail: dict[str, str]
-) -> OverBudget:
-    left, needed = _usd(refused.left_nano), _usd(hold_nano)
-    what = "credit" if refused.window == "credit" else f"limit per {refused.window}"
-    if refused.window == "session":
-        what, scope = "limit", "this session"
-    return OverBudget(
-        f"The {what} of {scope} has ${left} left; this request may cost up to ${needed}. "
-        "Lower max_tokens, or ask for more.",
-        detail={
-            **detail,
-            "limit_usd": _usd(refused.limit_nano),
-            "left_usd": left,
-            "needed_usd": needed,
-        },
-    )
-
-
-def _usd(nano: int) -> str:
-    return usd_json(nano * 1000).decode()

@@ -15,6 +15,7 @@ from billing.usage import CanonicalUsage
 from gateway.clocks.stopwatch import Stopwatch
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.inbound.client import Client
+from gateway.dataplane.surfaces.registry import Surface
 from gateway.estimates import text_features
 from gateway.estimates.ratios import Ratios
 from gateway.estimates.text_features import Shape
@@ -149,6 +150,17 @@ class Hold:
         offer = candidate.offer
         of_offer = {"model": offer.model, "provider": offer.provider}
         return tuple(at for at, kind, name in self.named if of_offer[kind] != name)
+
+
+@dataclass(slots=True)
+class Call:
+    """What came in: from whom, in which dialect, what it asks, and who waits for the answer."""
+
+    request_id: str
+    principal: Principal
+    surface: Surface
+    request: ChatRequest
+    client: Client
 
 
 @dataclass(slots=True)

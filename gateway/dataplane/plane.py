@@ -8,6 +8,7 @@ from billing.holding import holds
 from gateway.clocks.house_clock import HouseClock
 from gateway.clocks.pulse import Pulse
 from gateway.clocks.stopwatch import Clock
+from gateway.dataplane.admission import Admission
 from gateway.dataplane.auth import UnknownKeys
 from gateway.dataplane.inbound import descriptors
 from gateway.dataplane.inbound.idle_connections import Door
@@ -68,6 +69,17 @@ class Plane:
             pipe=self.pipe,
             snapshots=self.snapshots,
             unknown_keys=self._unknown_keys,
+            admission=Admission(
+                pipe=self.pipe,
+                snapshots=self.snapshots,
+                settler=self.settler,
+                ratios=self.ratios,
+                limits=limits,
+                clock=clock,
+                stale_credit=StaleCredit(
+                    self.snapshots.credit_version, pipe=self.pipe, monotonic=clock.monotonic
+                ),
+            ),
             settler=self.settler,
             leases=self.leases,
             relay=Relay(
@@ -80,12 +92,8 @@ class Plane:
                 recounting=Recounting(self.upstream, clock.monotonic),
             ),
             breaker=breaker,
-            ratios=self.ratios,
             limits=limits,
             clock=clock,
-            stale_credit=StaleCredit(
-                self.snapshots.credit_version, pipe=self.pipe, monotonic=clock.monotonic
-            ),
             check=self.check,
         )
 

@@ -15,7 +15,7 @@ from billing.holding import holds
 from billing.money import PICO_PER_NANO, nano_ceil, usd_json
 from billing.registers import shard_of
 from billing.usage import CanonicalUsage
-from gateway.dataplane import admission
+from gateway.dataplane import admission, refused_holds
 from gateway.dataplane.auth import CallUse, Principal
 from gateway.dataplane.inbound.client import Client
 from gateway.dataplane.pipeline import Pipeline
@@ -72,7 +72,7 @@ async def _count(pipeline: Pipeline, principal: Principal) -> None:
             code="registers_unavailable",
         ) from None
     if refused is not None:
-        raise admission.refusal(refused, principal)
+        raise refused_holds.error_of(refused, principal)
 
 
 def _document(

@@ -1,16 +1,13 @@
-"""Pumps one answer from a candidate to the client: the attempts, the fallback, the pump.
+"""The attempts of one request: open an answer, pump it, say what came of it, try the next.
 
-Nothing reaches the client before the first content of an answer; until then another candidate
-may take over, after it never. What went wrong is written on the attempt, not raised: only a
-cancellation from outside passes through. An answer without its finish is a broken one, and a
-client is never shown it as a good one.
+Another candidate may take over until the client was shown something, after it never. What went
+wrong is written on the attempt, not raised: only a cancellation from outside passes through.
 """
 
 import asyncio
 import logging
 from dataclasses import dataclass
 
-from billing.money import PICO_PER_NANO, usd_json
 from billing.outcomes import (
     CLIENT_CANCELLED,
     CLIENT_STALLED,
@@ -33,12 +30,12 @@ from gateway.dataplane.inbound.watchdog import (
     Silent,
 )
 from gateway.dataplane.limits import Limits
+from gateway.dataplane.pump import Pump, drain, error_body
 from gateway.dataplane.settling.lost_counts import Afterwards
 from gateway.dataplane.settling.recounting import Recounting
 from gateway.errors import Unavailable
-from gateway.routing.bounds import BYTES_PER_TOKEN_EXPECTED
 from gateway.routing.breaker import Breaker
-from providers.chat import Candidate, Chunk
+from providers.chat import Candidate
 from providers.errors import (
     BadRequest,
     ConnectFailed,
@@ -49,15 +46,12 @@ from providers.errors import (
     Timeout,
 )
 from providers.outbound.upstream import Answer, Upstream
-from providers.wires import registry
+from providers.wires.worker_counts import call_id
 from providers.wires.error_answers import failure
 from providers.wires.registry import wire_for
 from providers.wires.worker_counts import call_id
 
 logger = logging.getLogger(__name__)
-
-ERROR_BODY_BYTES_MAX = 64 * 1024
-LEFT_OUT_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +93,7 @@ class Relay:
         lost_s = self.pulse.lost_s()
         try:
             answer = await self._open(exchange, attempt)
-            await self._pump(exchange, attempt, answer)
+            await Pump(exchange, attempt, answer, self.limits).run()
             self._succeed(exchange, attempt)
         except ProviderError as problem:
             if problem.detail:
@@ -161,95 +155,13 @@ class Relay:
         if answer.status == 200:
             return answer
         try:
-            body = await self._error_body(exchange, answer)
+            limit_s = limits.error_body_timeout_s
+            body = await error_body(exchange, answer, limit_s=limit_s, clock=self.clock)
         finally:
             answer.close()
         if 300 <= answer.status < 400:
             raise ProtocolError(f"a redirect was not followed ({answer.status})")
         raise failure(answer.status, answer.headers(), body, offer.wire)
-
-    async def _error_body(self, exchange: Exchange, answer: Answer) -> bytes:
-        """What came of it in time; the client that waits for it is not kept by single bytes."""
-        body = b""
-        until = self.clock.monotonic() + self.limits.error_body_timeout_s
-        while len(body) < ERROR_BODY_BYTES_MAX:
-            left_s = until - self.clock.monotonic()
-            if left_s <= 0:
-                break
-            try:
-                # It has refused: a client that leaves meanwhile owes nothing for it.
-                data = await self._read_alone(exchange, answer, limit_s=left_s)
-            except (StreamBroken, Silent):
-                break
-            if data is None:
-                break
-            body += data
-        return body
-
-    async def _pump(self, exchange: Exchange, attempt: Attempt, answer: Answer) -> None:
-        """Read to the end, handing on what is for the client; StreamBroken without a finish. An
-        upstream that does not keep to the limit of the caller's ceiling is stopped there."""
-        reader = attempt.reader
-        exchange.writer.model = attempt.candidate.offer.model
-        exchange.chunks.clear()  # what an earlier attempt left unfinished is not this answer
-        held: list[Chunk] = []
-        held_bytes = read_bytes = 0
-        while True:
-            data = await self._read(exchange, attempt, answer)
-            chunks = reader.end() if data is None else reader.feed(data)
-            _count(attempt, chunks)
-            if reader.failure is not None:
-                raise reader.failure
-            if not exchange.request.stream:
-                exchange.chunks += chunks
-                exchange.client.hold(len(data or b""))
-                read_bytes += len(data or b"")
-                if read_bytes > self.limits.answer_bytes_max:
-                    raise ProtocolError("the answer is larger than allowed")
-            else:
-                held += chunks
-                held_bytes += len(data or b"")
-                too_much = held_bytes > self.limits.stream_bytes_max
-                if held and (attempt.read.chunks or reader.finished or too_much):
-                    await self._show(exchange, attempt, held)
-                    held, held_bytes = [], 0
-            if data is None:
-                break
-            if _is_past_ceiling(exchange, attempt):
-                attempt.outcome = STOPPED
-                return
-        if not reader.finished:
-            raise StreamBroken(
-                "the answer ended before its finish", after_first_byte=bool(attempt.read.chunks)
-            )
-
-    async def _read(self, exchange: Exchange, attempt: Attempt, answer: Answer) -> bytes | None:
-        """The next bytes. After a finish reason silence or a cut is an end like any other."""
-        limits = self.limits
-        is_started = attempt.stopwatch.first is not None
-        limit_s = limits.token_gap_timeout_s if is_started else limits.first_token_timeout_s
-        try:
-            return await exchange.client.watchdog.wait(
-                answer.read(),
-                limit_s=limit_s if exchange.request.stream else limits.deadline_s,
-                reason=Silent,
-                client_matters=attempt.candidate.offer.cancel_stops_billing,
-            )
-        except (StreamBroken, Silent):
-            if attempt.reader.finished:
-                return None
-            raise
-
-    async def _show(self, exchange: Exchange, attempt: Attempt, chunks: list[Chunk]) -> None:
-        """Write chunks to the client; what its transport took is shown, and will be billed."""
-        client = exchange.client
-        data = b"".join([exchange.writer.chunk(chunk) for chunk in chunks])
-        if not client.started:
-            await client.start(200, head_of(exchange))
-        if data:
-            await client.write(data)
-        for chunk in chunks:
-            attempt.show(chunk)
 
     async def _let_go(
         self, exchange: Exchange, attempt: Attempt, answer: Answer | None, reason: Interrupted
@@ -262,25 +174,7 @@ class Relay:
         if answer is None or attempt.candidate.offer.cancel_stops_billing:
             attempt.cancel_applied = "abort"
             return
-        attempt.cancel_applied = "drain"
-        try:
-            while (data := await self._read_alone(exchange, answer)) is not None:
-                for chunk in attempt.reader.feed(data):
-                    attempt.read.add(chunk)
-            for chunk in attempt.reader.end():
-                attempt.read.add(chunk)
-        except (ProviderError, Interrupted) as problem:
-            attempt.cancel_applied = f"drain: {type(problem).__name__}"
-
-    async def _read_alone(
-        self, exchange: Exchange, answer: Answer, *, limit_s: float | None = None
-    ) -> bytes | None:
-        return await exchange.client.watchdog.wait(
-            answer.read(),
-            limit_s=self.limits.token_gap_timeout_s if limit_s is None else limit_s,
-            reason=Silent,
-            client_matters=False,
-        )
+        await drain(exchange, attempt, answer, gap_s=self.limits.token_gap_timeout_s)
 
     def _report(self, exchange: Exchange, attempt: Attempt) -> None:
         """Tell the breaker how the offer did; the client's own doings do not count, nor ours."""
@@ -305,51 +199,10 @@ class Relay:
             )
 
 
-def _count(attempt: Attempt, chunks: list[Chunk]) -> None:
-    before = attempt.read.chunks
-    for chunk in chunks:
-        attempt.read.add(chunk)
-    if attempt.read.chunks != before:
-        attempt.stopwatch.token()
-
-
-def _is_past_ceiling(exchange: Exchange, attempt: Attempt) -> bool:
-    """Whether a stream that was cut to the caller's ceiling goes on beyond it: by its chunks, each
-    of which holds a token, and by its bytes, for some send every letter on its own."""
-    candidate = attempt.candidate
-    if not candidate.cut_by or not exchange.request.stream or attempt.reader.finished:
-        return False
-    limit, shown = candidate.output_bound, attempt.shown
-    return shown.chunks > limit and shown.size > BYTES_PER_TOKEN_EXPECTED * limit
-
-
 def new_attempt(exchange: Exchange, candidate: Candidate, *, number: int, clock: Clock) -> Attempt:
     offer = candidate.offer
     reader = wire_for(offer.wire).reader(exchange.request, offer)
     return Attempt(number, candidate, reader, Stopwatch(clock))
-
-
-def head_of(exchange: Exchange) -> list[tuple[bytes, bytes]]:
-    """The answer's headers; the offer is the one that serves. A session's cost is as it was when
-    the request was admitted."""
-    head = [
-        (b"content-type", exchange.writer.content_type),
-        (b"cache-control", b"no-store"),
-        (b"x-tokenhouse-offer", exchange.last.candidate.offer.sku.encode()),
-    ]
-    candidate = exchange.last.candidate
-    if by := candidate.cut_by or candidate.limited_by:
-        limit = f"{candidate.max_output_tokens}; by={by}"
-        head.append((b"x-tokenhouse-max-tokens", limit.encode()))
-    if unsaid := registry.left_out(exchange.request, candidate.offer):
-        head.append((b"x-tokenhouse-left-out", ", ".join(unsaid)[:LEFT_OUT_MAX].encode()))
-    if exchange.session_nano is not None and exchange.request.stream:
-        head.append(session_header(exchange.session_nano * PICO_PER_NANO))
-    return head
-
-
-def session_header(cost_pico: int) -> tuple[bytes, bytes]:
-    return (b"x-session-cost", usd_json(cost_pico))
 
 
 def _own_up(attempt: Attempt, *, still_s: float) -> None:

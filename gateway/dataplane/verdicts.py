@@ -1,10 +1,13 @@
-"""How an exchange ends for the client: the whole answer, an error, or an error event. Pure."""
+"""How an answer begins and ends for the client: its headers; the receipt, an error, or an error
+event. All but `tell` is pure.
+"""
 
-from billing.money import usd_json
-from billing.outcomes import DEADLINE
+from billing.money import PICO_PER_NANO, usd_json
+from billing.outcomes import DEADLINE, OK, STOPPED
 from gateway.dataplane.exchange import Exchange
-from gateway.dataplane.relay import head_of, session_header
+from gateway.dataplane.inbound.watchdog import ClientLeft, ClientStalled
 from gateway.errors import AllAttemptsFailed, DeadlineExceeded, GatewayError, InvalidRequest
+from gateway.routing.breaker import Breaker
 from providers.chat import Receipt
 from providers.errors import (
     AccountDoubted,
@@ -15,8 +18,60 @@ from providers.errors import (
     RateLimited,
     Timeout,
 )
+from providers.wires import registry
 
 Head = list[tuple[bytes, bytes]]
+LEFT_OUT_MAX = 500
+
+
+def head_of(exchange: Exchange) -> Head:
+    """The answer's headers; the offer is the one that serves. A session's cost is as it was when
+    the request was admitted."""
+    head = [
+        (b"content-type", exchange.writer.content_type),
+        (b"cache-control", b"no-store"),
+        (b"x-tokenhouse-offer", exchange.last.candidate.offer.sku.encode()),
+    ]
+    candidate = exchange.last.candidate
+    if by := candidate.cut_by or candidate.limited_by:
+        limit = f"{candidate.max_output_tokens}; by={by}"
+        head.append((b"x-tokenhouse-max-tokens", limit.encode()))
+    if unsaid := registry.left_out(exchange.request, candidate.offer):
+        head.append((b"x-tokenhouse-left-out", ", ".join(unsaid)[:LEFT_OUT_MAX].encode()))
+    if exchange.session_nano is not None and exchange.request.stream:
+        head.append(session_header(exchange.session_nano * PICO_PER_NANO))
+    return head
+
+
+def session_header(cost_pico: int) -> tuple[bytes, bytes]:
+    return (b"x-session-cost", usd_json(cost_pico))
+
+
+async def tell(
+    exchange: Exchange, receipt: Receipt, *, breaker: Breaker, now_ms: int, stall_s: float
+) -> None:
+    """The last bytes: what it cost is booked by now, and the client may know."""
+    client, attempt = exchange.client, exchange.last
+    if client.watchdog.client_left:
+        return
+    client.watchdog.grant(stall_s)
+    try:
+        if attempt.outcome in (OK, STOPPED) and exchange.request.stream:
+            if not client.started:
+                await client.start(200, head_of(exchange))
+            await client.end(exchange.writer.end(receipt))
+        elif attempt.outcome == OK:
+            await client.answer(200, *whole(exchange, receipt))
+        elif not client.started:
+            # How long the offer that failed last will be left alone.
+            access, caller = attempt.candidate.offer.access, exchange.principal.tenant_id
+            raise error_of(exchange, rest_ms=breaker.retry_after_ms(access, caller, now_ms))
+        elif not client.cut_off:
+            await client.end(broken(exchange, receipt))
+    except ClientLeft:
+        return
+    except ClientStalled:
+        client.cut()
 
 
 def whole(exchange: Exchange, receipt: Receipt) -> tuple[Head, bytes]:
