@@ -8,14 +8,13 @@ from django.conf import settings
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from billing.admin.audited import AuditedAdmin
-from billing.admin.base_admin import AsksOnce, ReadOnlyAdmin, ServiceAdmin
+from billing.admin.base_admin import AsksOnce, ReadOnlyAdmin, ServiceAdmin, own_page
 from billing.admin.units import dollars
 from billing.models import ProviderBill
 from billing.operations import recount
@@ -63,14 +62,15 @@ class ProviderAdmin(CatalogueAdmin):
         found = recount.drifts(
             trusted=set(trusted.values_list("slug", flat=True)), now=timezone.now()
         )
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Token drift",
-            "rows": [(row, row.drift_ppm / PPM_PER_PERCENT) for row in found],
-            "events_max": recount.EVENTS_MAX,
-            "requests_least": recount.REQUESTS_LEAST,
-        }
-        return TemplateResponse(request, "admin/drift.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/drift.html",
+            title="Token drift",
+            rows=[(row, row.drift_ppm / PPM_PER_PERCENT) for row in found],
+            events_max=recount.EVENTS_MAX,
+            requests_least=recount.REQUESTS_LEAST,
+        )
 
     def ask_once(self, rows: Sequence[Any]) -> None:
         known = credentials.active()

@@ -7,7 +7,6 @@ from django import forms
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from unfold.decorators import display
@@ -19,7 +18,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from billing.admin.base_admin import ReadOnlyAdmin
+from billing.admin.base_admin import ReadOnlyAdmin, own_page
 from billing.books import bill_comparison, bill_rows, reconciling
 from billing.books.bill_rows import Part
 from billing.books.reconciling import Stated
@@ -119,13 +118,13 @@ class ProviderBillAdmin(ReadOnlyAdmin):
             bill = self._stored(request, form)
             if bill is not None:
                 return HttpResponseRedirect(self._address(bill))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Upload a provider's bill",
-            "form": form,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/upload_bill.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/upload_bill.html",
+            title="Upload a provider's bill",
+            form=form,
+        )
 
     def _stored(self, request: HttpRequest, form: BillForm) -> ProviderBill | None:
         provider, file = form.cleaned_data["provider"], form.cleaned_data["file"]
@@ -173,16 +172,15 @@ class ProviderBillAdmin(ReadOnlyAdmin):
         )
         if request.method == "POST" and self._done(request, bill, rate_form):
             return HttpResponseRedirect(self._address(bill))
-        context = self._context(request, bill) | {"rate_form": rate_form}
-        return TemplateResponse(request, "admin/reconciliation.html", context)
+        title, shown = f"Bill of {bill}", self._shown(request, bill)
+        template = "admin/reconciliation.html"
+        return own_page(self, request, template, title=title, rate_form=rate_form, **shown)
 
-    def _context(self, request: HttpRequest, bill: ProviderBill) -> dict[str, Any]:
+    def _shown(self, request: HttpRequest, bill: ProviderBill) -> dict[str, Any]:
         cells = bill_comparison.compare(bill)
         account = bill_rows.account(bill)
         not_used = bill_rows.not_used(bill)
         return {
-            **self.admin_site.each_context(request),
-            "title": f"Bill of {bill}",
             "bill": bill,
             "cells": cells[:CELLS_SHOWN_MAX],
             "equal": sum(not cell.reasons for cell in cells),
@@ -200,7 +198,6 @@ class ProviderBillAdmin(ReadOnlyAdmin):
             "rates": bill.rates.order_by("currency"),
             "without_rate": bill_rows.without_rate(bill),
             "may_accept": request.user.has_perm("billing.change_providerbill"),
-            "opts": self.opts,
         }
 
     def _way_on(self, bill: ProviderBill, account: dict[str, Part]) -> dict[str, Any]:

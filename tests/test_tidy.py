@@ -15,8 +15,12 @@ import pytest
 
 CLONE: Final = Path(__file__).resolve().parents[1]
 SOURCE_PACKAGES: Final = ("gateway", "billing", "providers", "workers", "bench")
+PRODUCT: Final = ("gateway", "billing", "providers", "workers")
 FILE_LINES_MAX: Final = 500
-FUNCTION_LINES_MAX: Final = 70
+PRODUCT_FILE_LINES_MAX: Final = 400
+FUNCTION_LINES_MAX: Final = 67
+# Of a hundred functions one may be longer.
+FUNCTION_LINES_P99: Final = 40
 PARAMETERS_MAX: Final = 8
 BANNED_STEMS: Final = {"utils", "util", "helpers", "helper", "manager", "handler", "data", "misc"}
 BANNED_WORDS: Final = ("TO" + "DO", "FIX" + "ME", "X" * 3)
@@ -27,6 +31,7 @@ FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 # (rule, path relative to the clone, what) -> why it may stay
 ALLOWED: Final[dict[tuple[str, str, str], str]] = {
+    ("product file", "gateway/settings.py", ""): "a table",
     ("parameters", "billing/prices/versions.py", "publish"): "a price has as many parts, all named",
     ("local import", "bench/drain/__main__.py", "measure"): "it starts Postgres before Django",
     ("local import", "bench/drain/__main__.py", "boards_refreshed"): "the same",
@@ -51,6 +56,10 @@ def functions(tree: ast.AST) -> Iterator[FunctionNode]:
     return (node for node in ast.walk(tree) if isinstance(node, FunctionNode))
 
 
+def lines_of(node: FunctionNode) -> int:
+    return (node.end_lineno or 0) - node.lineno + 1
+
+
 def without_allowed(rule: str, found: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(path, what) for path, what in found if (rule, path, what) not in ALLOWED]
 
@@ -64,12 +73,22 @@ def test_files_are_short() -> None:
     assert without_allowed("file", found) == []
 
 
+def test_files_of_the_product_are_shorter_still() -> None:
+    long = [(p, "") for p, _, text in parsed(*PRODUCT) if text.count("\n") > PRODUCT_FILE_LINES_MAX]
+    assert without_allowed("product file", long) == []
+
+
+def test_all_but_a_hundredth_of_the_functions_fit_on_a_screen() -> None:
+    lengths = sorted(lines_of(node) for _, tree, _ in parsed(*PRODUCT) for node in functions(tree))
+    assert lengths[len(lengths) * 99 // 100] <= FUNCTION_LINES_P99
+
+
 def test_functions_are_short() -> None:
     found = [
         (path, node.name)
         for path, tree, _ in parsed(*SOURCE_PACKAGES, "tests")
         for node in functions(tree)
-        if (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES_MAX
+        if lines_of(node) > FUNCTION_LINES_MAX
     ]
     assert without_allowed("function", found) == []
 

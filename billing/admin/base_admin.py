@@ -7,7 +7,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.contrib import messages
+from django.contrib.admin import ModelAdmin as DjangoAdmin
 from django.contrib.admin import SimpleListFilter
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.paginator import Page, Paginator
 from django.db import connection
 from django.db.models import Max, Min, Model, QuerySet
@@ -31,6 +33,19 @@ MONTHS_MAX: Final = 60
 def two_lines(first: str, second: str) -> str:
     """A cell with its figure and, smaller, what belongs to it."""
     return format_html("{}<br><small>{}</small>", first, second)
+
+
+def own_page(
+    site: "DjangoAdmin[Any]", request: HttpRequest, template: str, *, title: str, **context: Any
+) -> TemplateResponse:
+    """A page beside the list and the form, inside the console's frame. One that confirms an action
+    names its rows under `checkbox`, as the list did."""
+    frame = site.admin_site.each_context(request) | {
+        "title": title,
+        "checkbox": ACTION_CHECKBOX_NAME,
+        "opts": site.opts,
+    }
+    return TemplateResponse(request, template, frame | context)
 
 
 class NewestRows(Paginator):  # type: ignore[type-arg]
@@ -271,13 +286,7 @@ class ServiceAdmin(InUnits):
         self, request: HttpRequest, *, title: str, secret: str, hint: str
     ) -> HttpResponse:
         """A page with a secret that is nowhere kept."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "secret": secret,
-            "hint": hint,
-            "opts": self.opts,
-        }
-        response = TemplateResponse(request, "admin/shown_once.html", context)
+        template = "admin/shown_once.html"
+        response = own_page(self, request, template, title=title, secret=secret, hint=hint)
         response["Cache-Control"] = "no-store"
         return response

@@ -13,7 +13,6 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from unfold.decorators import action, display
@@ -24,7 +23,7 @@ from unfold.widgets import (
 )
 
 from billing.admin.audited import AuditedAdmin
-from billing.admin.base_admin import HistoryAdmin, months, occurring
+from billing.admin.base_admin import HistoryAdmin, months, occurring, own_page
 from billing.admin.units import dollars
 from billing.credit import tax
 from billing.dollar_field import DollarField
@@ -124,14 +123,14 @@ class InvoiceAdmin(HistoryAdmin):
         return HttpResponseRedirect(reverse("admin:billing_invoice_changelist"))
 
     def _ask_draft(self, request: HttpRequest) -> HttpResponse:
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Draft last month's invoices",
-            "profiles": BillingProfile.objects.count(),
-            "without": Tenant.objects.filter(billing_profile=None).order_by("name")[:50],
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/draft_invoices.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/draft_invoices.html",
+            title="Draft last month's invoices",
+            profiles=BillingProfile.objects.count(),
+            without=Tenant.objects.filter(billing_profile=None).order_by("name")[:50],
+        )
 
     def has_draft_month_permission(self, request: HttpRequest) -> bool:
         return self.has_write_permission(request)
@@ -238,20 +237,20 @@ class InvoiceAdmin(HistoryAdmin):
     def _page(
         self, request: HttpRequest, invoice: Invoice, bound: dict[str, forms.Form]
     ) -> HttpResponse:
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Invoice {invoice.number}" if invoice.number else "Draft invoice",
-            "invoice": invoice,
-            "lines": invoice.lines.all().order_by("position")[:LINES_SHOWN_MAX],
-            "payments": invoice.payments.order_by("pk"),
-            "credit_notes": invoice.credit_notes.order_by("pk"),
-            "open_cents": receivables.open_cents(invoice),
-            "profile": BillingProfile.objects.filter(tenant=invoice.tenant).first(),
-            "forms": {name: bound.get(name) or made() for name, made in FORMS.items()},
-            "may_write": self.has_write_permission(request),
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/invoice.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/invoice.html",
+            title=f"Invoice {invoice.number}" if invoice.number else "Draft invoice",
+            invoice=invoice,
+            lines=invoice.lines.all().order_by("position")[:LINES_SHOWN_MAX],
+            payments=invoice.payments.order_by("pk"),
+            credit_notes=invoice.credit_notes.order_by("pk"),
+            open_cents=settling.open_cents(invoice),
+            profile=BillingProfile.objects.filter(tenant=invoice.tenant).first(),
+            forms={name: bound.get(name) or made() for name, made in FORMS.items()},
+            may_write=self.has_write_permission(request),
+        )
 
 
 FORMS: Final[dict[str, type[forms.Form]]] = {

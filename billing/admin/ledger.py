@@ -13,7 +13,7 @@ from django.template.response import TemplateResponse
 from unfold.admin import TabularInline
 from unfold.decorators import display
 
-from billing.admin.base_admin import HistoryAdmin, ReadOnlyAdmin
+from billing.admin.base_admin import HistoryAdmin, ReadOnlyAdmin, own_page
 from billing.admin.units import dollars
 from billing.books import ledger, statements
 from billing.models import Account, AccountSum, Entry, Transfer
@@ -79,16 +79,16 @@ class AccountAdmin(ReadOnlyAdmin):
         account = Account.objects.select_related("tenant").filter(pk=object_id).first()
         if account is None:
             raise Http404
-        context = {
-            **self.admin_site.each_context(request),
-            "title": name_of(account),
-            "account": account,
-            "meaning": statements.MEANINGS[account.kind],
-            "statement": statements.statement(account),
-            "shown_max": statements.ENTRIES_SHOWN_MAX,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/account_statement.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/account_statement.html",
+            title=name_of(account),
+            account=account,
+            meaning=statements.MEANINGS[account.kind],
+            statement=statements.statement(account),
+            shown_max=statements.ENTRIES_SHOWN_MAX,
+        )
 
 
 class EntryInline(TabularInline):

@@ -9,11 +9,9 @@ from datetime import datetime
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from unfold.widgets import (
     UnfoldAdminDateWidget,
@@ -21,6 +19,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
+from billing.admin.pages import own_page
 from billing.errors import PriceRefused
 from billing.models import PriceList, PriceRule, Tenant
 from billing.prices import plans
@@ -70,16 +69,15 @@ def put_on_plan(
     shown = plans.texts(tenants, now)
     offered = list(PLANS.all())
     texts = rules_texts(offered)
-    context = {
-        **site.admin_site.each_context(request),
-        "title": "Put tenants on a plan",
-        "form": form,
-        "tenants": [(tenant, shown[tenant.pk]) for tenant in tenants],
-        "plans": [(plan, texts[plan.pk]) for plan in offered],
-        "checkbox": ACTION_CHECKBOX_NAME,
-        "opts": site.opts,
-    }
-    return TemplateResponse(request, "admin/put_on_plan.html", context)
+    return own_page(
+        site,
+        request,
+        "admin/put_on_plan.html",
+        title="Put tenants on a plan",
+        form=form,
+        tenants=[(tenant, shown[tenant.pk]) for tenant in tenants],
+        plans=[(plan, texts[plan.pk]) for plan in offered],
+    )
 
 
 def _put(tenants: list[Tenant], form: PlanForm, *, actor: str, now: datetime) -> None:

@@ -9,13 +9,12 @@ from django.contrib.admin import EmptyFieldListFilter, action
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from billing.admin import units as admin_units
-from billing.admin.base_admin import ReadOnlyAdmin, ServiceAdmin
+from billing.admin.base_admin import ReadOnlyAdmin, ServiceAdmin, own_page
 from billing.admin.plan_page import rules_texts
 from billing.admin.prices import terms_of
 from billing.admin.units import dollars_per_million
@@ -116,14 +115,14 @@ class PriceRuleAdmin(ServiceAdmin):
             return super().add_view(request, form_url, extra_context)
         else:
             form = PriceRuleForm()
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Set a discount or margin",
-            "form": form,
-            "preview": shown,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/set_rule.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/set_rule.html",
+            title="Set a discount or margin",
+            form=form,
+            preview=shown,
+        )
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         change_ppm = _change_ppm(form)

@@ -8,14 +8,13 @@ from django.contrib.admin import action
 from django.db import transaction
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from redis.exceptions import RedisError
 from unfold.admin import TabularInline
 from unfold.decorators import display
 
-from billing.admin.base_admin import HistoryAdmin, ReadOnlyAdmin, occurring
+from billing.admin.base_admin import HistoryAdmin, ReadOnlyAdmin, occurring, own_page
 from billing.admin.price_form import CorrectionForm, PriceForm
 from billing.admin.units import dollars, dollars_per_million
 from billing.books import usage_sums
@@ -79,14 +78,14 @@ class PriceVersionAdmin(HistoryAdmin):
                 return self.publish(request, form)
             sku, slot, rates = form.cleaned_data["sku"], form.slot(), form.rates()
             shown = preview(sku, slot, rates, now=timezone.now())
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Publish a price",
-            "form": form,
-            "preview": shown,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/publish_price.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/publish_price.html",
+            title="Publish a price",
+            form=form,
+            preview=shown,
+        )
 
     def publish(self, request: HttpRequest, form: PriceForm) -> HttpResponse:
         slot, asked, now = form.slot(), form.cleaned_data, timezone.now()
@@ -195,21 +194,17 @@ class ReRatingAdmin(ReadOnlyAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         form = CorrectionForm(request.POST or None)
-        context: dict[str, Any] = {
-            **self.admin_site.each_context(request),
-            "title": "Correct a period's price",
-            "form": form,
-            "opts": self.opts,
-        }
+        shown: dict[str, Any] = {}
         if request.method == "POST" and form.is_valid():
             correction = _correction(form)
             try:
                 if "_post" in request.POST:
                     return self._post(request, form, correction)
-                context |= _shown(correction)
+                shown = _shown(correction)
             except (BillingError, RedisError) as refusal:
                 self.message_user(request, f"Nothing was posted: {refusal}", messages.ERROR)
-        return TemplateResponse(request, "admin/correct_prices.html", context)
+        title = "Correct a period's price"
+        return own_page(self, request, "admin/correct_prices.html", title=title, form=form, **shown)
 
     def _post(
         self, request: HttpRequest, form: CorrectionForm, correction: Correction

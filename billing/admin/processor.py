@@ -1,19 +1,18 @@
 """What the payment processor told, in the admin console: disputes and messages."""
 
-from typing import Any, Final
+from typing import Final
 
 from django import forms
 from django.contrib import admin
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.admin.base_admin import HistoryAdmin, occurring
 from billing.admin.invoices import cents_shown
+from billing.admin.base_admin import HistoryAdmin, occurring, own_page
 from billing.models import Dispute, ProcessorEvent
 from billing.payments import messages as payment_messages
 
@@ -79,15 +78,14 @@ class ProcessorEventAdmin(HistoryAdmin):
             )
             self.message_user(request, f"{done} messages are resolved.")
             return None
-        context: dict[str, Any] = {
-            **self.admin_site.each_context(request),
-            "title": "Resolve messages",
-            "form": form,
-            "rows": rows,
-            "checkbox": ACTION_CHECKBOX_NAME,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/resolve_messages.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/resolve_messages.html",
+            title="Resolve messages",
+            form=form,
+            rows=rows,
+        )
 
     @display(
         description="State",

@@ -7,10 +7,8 @@ from typing import Any, Final
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html_join
@@ -23,6 +21,7 @@ from unfold.widgets import (
 
 from billing.admin.base_admin import HistoryAdmin
 from billing.admin.invoices import cents_shown
+from billing.admin.base_admin import HistoryAdmin, own_page
 from billing.errors import BillingError
 from billing.models import TopUp
 from billing.payments import topup_reviews
@@ -98,15 +97,14 @@ class TopUpAdmin(HistoryAdmin):
         form = EndForm(request.POST if "_confirm" in request.POST else None, initial=initial)
         if form.is_valid() and self._ended(request, topup, form.cleaned_data):
             return None
-        context: dict[str, Any] = {
-            **self.admin_site.each_context(request),
-            "title": "End the review of a purchase",
-            "form": form,
-            "topup": topup,
-            "checkbox": ACTION_CHECKBOX_NAME,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/end_review.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/end_review.html",
+            title="End the review of a purchase",
+            form=form,
+            topup=topup,
+        )
 
     def _ended(self, request: HttpRequest, topup: TopUp, asked: Mapping[str, Any]) -> bool:
         actor, now = request.user.get_username(), timezone.now()

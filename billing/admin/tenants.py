@@ -8,7 +8,6 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -17,7 +16,7 @@ from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminSelectWidge
 
 from billing import audit
 from billing.admin import plan_page
-from billing.admin.base_admin import Growing, ServiceAdmin, months
+from billing.admin.base_admin import Growing, ServiceAdmin, months, own_page
 from billing.admin.plans import OnPlan
 from billing.admin.units import dollars
 from billing.credit import balances as credit
@@ -182,14 +181,15 @@ class TenantAdmin(ServiceAdmin):
             found, problem = hold_queries.open_holds(), ""
         except RedisError as error:
             found, problem = None, str(error)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Open holds",
-            "holds": found,
-            "problem": problem,
-            "names": dict(Tenant.objects.values_list("pk", "name")),
-        }
-        return TemplateResponse(request, "admin/open_holds.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/open_holds.html",
+            title="Open holds",
+            holds=found,
+            problem=problem,
+            names=dict(Tenant.objects.values_list("pk", "name")),
+        )
 
 
 class GrantForm(forms.ModelForm):  # type: ignore[type-arg]

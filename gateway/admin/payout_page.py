@@ -6,13 +6,12 @@ Nothing is booked before the form was confirmed; what is booked is `billing.book
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminTextInputWidget
 
+from billing.admin.pages import own_page
 from billing.books import payouts
 from billing.dollar_field import DollarField
 from billing.errors import BillingError
@@ -47,17 +46,16 @@ def record(
     if form.is_valid() and _booked(site, request, seller, form):
         return None
     supplier = seller.provider.slug
-    context = {
-        **site.admin_site.each_context(request),
-        "title": f"Record a payout: {seller}",
-        "form": form,
-        "seller": seller,
-        "owed_pico": payouts.owed_pico(supplier),
-        "payouts": payouts.of(supplier, limit=SHOWN_MAX),
-        "checkbox": ACTION_CHECKBOX_NAME,
-        "opts": site.opts,
-    }
-    return TemplateResponse(request, "admin/record_payout.html", context)
+    return own_page(
+        site,
+        request,
+        "admin/record_payout.html",
+        title=f"Record a payout: {seller}",
+        form=form,
+        seller=seller,
+        owed_pico=payouts.owed_pico(supplier),
+        payouts=payouts.of(supplier, limit=SHOWN_MAX),
+    )
 
 
 def _booked(

@@ -4,15 +4,13 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
-from billing.admin.base_admin import HistoryAdmin, occurring
+from billing.admin.base_admin import HistoryAdmin, occurring, own_page
 from billing.books import claims
 from billing.errors import BillingError
 from billing.models import Claim
@@ -53,15 +51,14 @@ class ClaimAdmin(HistoryAdmin):
         form = DecideForm(request.POST if "_confirm" in request.POST else None)
         if form.is_valid() and self._decided(request, found, form.cleaned_data):
             return None
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Claims beyond what was asked",
-            "form": form,
-            "claims": found,
-            "checkbox": ACTION_CHECKBOX_NAME,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/decide_claims.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/decide_claims.html",
+            title="Claims beyond what was asked",
+            form=form,
+            claims=found,
+        )
 
     def _decided(self, request: HttpRequest, found: list[Claim], asked: dict[str, Any]) -> bool:
         try:

@@ -1,18 +1,14 @@
 """The operators' page of rows that were altered since they were sealed: what it was, says who."""
 
-from typing import Any
-
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from billing.admin.base_admin import HistoryAdmin, occurring
+from billing.admin.base_admin import HistoryAdmin, occurring, own_page
 from billing.errors import BillingError
 from billing.integrity import anchors, sealing
 from billing.models import Finding
@@ -57,15 +53,14 @@ class FindingAdmin(HistoryAdmin):
         form = ResolveForm(request.POST if "_confirm" in request.POST else None)
         if form.is_valid() and self._resolved(request, rows, form.cleaned_data["reason"]):
             return None
-        context: dict[str, Any] = {
-            **self.admin_site.each_context(request),
-            "title": "Altered rows",
-            "form": form,
-            "rows": rows,
-            "checkbox": ACTION_CHECKBOX_NAME,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/resolve_findings.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/resolve_findings.html",
+            title="Altered rows",
+            form=form,
+            rows=rows,
+        )
 
     def _resolved(self, request: HttpRequest, rows: list[Finding], reason: str) -> bool:
         try:

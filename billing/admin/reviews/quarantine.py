@@ -10,14 +10,13 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from redis.exceptions import RedisError
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
+from billing.admin.pages import own_page
 from billing.errors import BillingError
 from billing.models import UsageEvent
 from billing.money import PICO_PER_NANO, pico_from_usd
@@ -62,18 +61,17 @@ def resolve(
     form = ResolveForm(request.POST if "_confirm" in request.POST else None)
     if form.is_valid() and _posted(site, request, events, form.cleaned_data):
         return None
-    context = {
-        **site.admin_site.each_context(request),
-        "title": "Resolve quarantined events",
-        "form": form,
-        "rows": [
+    return own_page(
+        site,
+        request,
+        "admin/resolve_quarantine.html",
+        title="Resolve quarantined events",
+        form=form,
+        rows=[
             (event, event.charged_nano * PICO_PER_NANO, recount.suggestion(event))
             for event in events
         ],
-        "checkbox": ACTION_CHECKBOX_NAME,
-        "opts": site.opts,
-    }
-    return TemplateResponse(request, "admin/resolve_quarantine.html", context)
+    )
 
 
 def _posted(

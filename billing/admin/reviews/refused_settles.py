@@ -1,19 +1,15 @@
 """The admin page of settles that Redis refused for good: told again, or let go with a reason."""
 
-from typing import Any
-
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from redis.exceptions import RedisError
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from billing.admin.base_admin import HistoryAdmin
+from billing.admin.base_admin import HistoryAdmin, own_page
 from billing.admin.units import dollars
 from billing.models import RefusedSettle
 from billing.operations import refused_settles
@@ -69,15 +65,14 @@ class RefusedSettleAdmin(HistoryAdmin):
             )
             self.message_user(request, f"{done} settles are let go; nobody is charged for them.")
             return None
-        context: dict[str, Any] = {
-            **self.admin_site.each_context(request),
-            "title": "Let refused settles go",
-            "form": form,
-            "rows": rows,
-            "checkbox": ACTION_CHECKBOX_NAME,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/let_go.html", context)
+        return own_page(
+            self,
+            request,
+            "admin/let_go.html",
+            title="Let refused settles go",
+            form=form,
+            rows=rows,
+        )
 
     @admin.display(description="Charge", ordering="charge_pico")
     def charge(self, row: RefusedSettle) -> str:

@@ -21,6 +21,7 @@ from gateway.console.forms import (
     ScopeForm,
 )
 from gateway.console.page_frame import render_page
+from gateway.console.saying import saying
 from gateway.models import Member
 from gateway.tenants.roles import Action, require
 from providers.snapshot_signal import bump
@@ -58,18 +59,14 @@ def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def remove_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResponse:
     require(member, Action.SET_LIMITS)
-    try:
+    with saying(request, "The budget is lifted."):
         quotas.remove_quota(
             tenant=member.tenant,
             quota_id=quota_id,
             actor=member.user.get_username(),
             now=timezone.now(),
         )
-    except BillingError as refused:
-        messages.error(request, f"Nothing was changed: {refused}.")
-        return redirect("budgets")
-    bump()
-    messages.success(request, "The budget is lifted.")
+        bump()
     return redirect("budgets")
 
 
@@ -81,7 +78,7 @@ def raise_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResp
     if not form.is_valid():
         messages.error(request, "Nothing was changed: say how high, and for how many days.")
         return redirect("budgets")
-    try:
+    with saying(request, "Raised. The old limit holds again when the time is over."):
         quotas.raise_quota(
             tenant=member.tenant,
             quota_id=quota_id,
@@ -91,11 +88,7 @@ def raise_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResp
             actor=member.user.get_username(),
             now=now,
         )
-    except BillingError as refused:
-        messages.error(request, f"Nothing was changed: {refused}.")
-        return redirect("budgets")
-    bump()
-    messages.success(request, "Raised. The old limit holds again when the time is over.")
+        bump()
     return redirect("budgets")
 
 
@@ -108,7 +101,7 @@ def add_channel(request: HttpRequest, member: Member) -> HttpResponse:
         messages.error(request, "Nothing was changed: say a mail address or an https URL.")
         return redirect("budgets")
     stated = form.cleaned_data
-    try:
+    with saying(request, "Saved. It is told of every budget, and of low credit."):
         alert_delivery.check_target(stated["kind"], stated["target"])
         alert_channels.add(
             tenant=member.tenant,
@@ -117,10 +110,6 @@ def add_channel(request: HttpRequest, member: Member) -> HttpResponse:
             actor=member.user.get_username(),
             now=timezone.now(),
         )
-    except BillingError as refused:
-        messages.error(request, f"Nothing was changed: {refused}.")
-        return redirect("budgets")
-    messages.success(request, "Saved. It is told of every budget, and of low credit.")
     return redirect("budgets")
 
 
@@ -146,17 +135,13 @@ def set_low_credit(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def remove_channel(request: HttpRequest, member: Member, channel_id: int) -> HttpResponse:
     require(member, Action.SET_ALERTS)
-    try:
-        alert_channels.remove(
+    with saying(request, "Nobody is told there any more."):
+        budget_alerts.remove_channel(
             tenant=member.tenant,
             channel_id=channel_id,
             actor=member.user.get_username(),
             now=timezone.now(),
         )
-    except BillingError as refused:
-        messages.error(request, f"Nothing was changed: {refused}.")
-        return redirect("budgets")
-    messages.success(request, "Nobody is told there any more.")
     return redirect("budgets")
 
 

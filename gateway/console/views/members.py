@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from gateway.console.access import SESSION_TENANT, tenant_page
 from gateway.console.forms import PlainForm
 from gateway.console.page_frame import render_page
+from gateway.console.saying import saying
 from gateway.models import Invitation, Member, Team
 from gateway.sign_on import second_factor
 from gateway.tenants import keys, members, roles, sign_in_rules
@@ -102,7 +103,7 @@ def change(request: HttpRequest, member: Member, member_id: int) -> HttpResponse
     if not form.is_valid():
         messages.error(request, "Choose a role, and a team of this tenant.")
         return redirect("members")
-    try:
+    with saying(request, "Saved."):
         members.change(
             tenant=member.tenant,
             by=member.user.get_username(),
@@ -111,10 +112,6 @@ def change(request: HttpRequest, member: Member, member_id: int) -> HttpResponse
             now=timezone.now(),
             **form.cleaned_data,
         )
-    except MemberRefused as refusal:
-        messages.error(request, f"Nothing was changed: {refusal}.")
-    else:
-        messages.success(request, "Saved.")
     return redirect("members")
 
 
@@ -122,7 +119,7 @@ def change(request: HttpRequest, member: Member, member_id: int) -> HttpResponse
 @tenant_page
 def remove(request: HttpRequest, member: Member, member_id: int) -> HttpResponse:
     require(member, Action.MANAGE_PEOPLE)
-    try:
+    with saying(request, "The membership has ended. Their keys go on until revoked."):
         members.remove(
             tenant=member.tenant,
             by=member.user.get_username(),
@@ -130,10 +127,6 @@ def remove(request: HttpRequest, member: Member, member_id: int) -> HttpResponse
             member_id=member_id,
             now=timezone.now(),
         )
-    except MemberRefused as refusal:
-        messages.error(request, f"Nothing was changed: {refusal}.")
-    else:
-        messages.success(request, "The membership has ended. Their keys go on until revoked.")
     return redirect("members")
 
 
