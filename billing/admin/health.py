@@ -3,7 +3,7 @@
 from django.contrib import admin
 from unfold.decorators import display
 
-from billing.admin.pages import ReadOnlyAdmin
+from billing.admin.base_admin import ReadOnlyAdmin
 from billing.models import InvariantCheck, TaskRun
 
 

@@ -246,7 +246,7 @@ class InvoiceAdmin(HistoryAdmin):
             lines=invoice.lines.all().order_by("position")[:LINES_SHOWN_MAX],
             payments=invoice.payments.order_by("pk"),
             credit_notes=invoice.credit_notes.order_by("pk"),
-            open_cents=settling.open_cents(invoice),
+            open_cents=receivables.open_cents(invoice),
             profile=BillingProfile.objects.filter(tenant=invoice.tenant).first(),
             forms={name: bound.get(name) or made() for name, made in FORMS.items()},
             may_write=self.has_write_permission(request),

@@ -19,7 +19,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from billing.admin.pages import own_page
+from billing.admin.base_admin import own_page
 from billing.errors import PriceRefused
 from billing.models import PriceList, PriceRule, Tenant
 from billing.prices import plans

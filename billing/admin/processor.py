@@ -10,9 +10,8 @@ from django.utils import timezone
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from billing.admin.base_admin import HistoryAdmin, occurring
-from billing.admin.invoices import cents_shown
 from billing.admin.base_admin import HistoryAdmin, occurring, own_page
+from billing.admin.invoices import cents_shown
 from billing.models import Dispute, ProcessorEvent
 from billing.payments import messages as payment_messages
 

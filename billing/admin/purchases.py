@@ -19,9 +19,8 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
-from billing.admin.base_admin import HistoryAdmin
-from billing.admin.invoices import cents_shown
 from billing.admin.base_admin import HistoryAdmin, own_page
+from billing.admin.invoices import cents_shown
 from billing.errors import BillingError
 from billing.models import TopUp
 from billing.payments import topup_reviews

@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from unfold.decorators import display
 
-from billing.admin.pages import HistoryAdmin, occurring, two_lines
+from billing.admin.base_admin import HistoryAdmin, occurring, two_lines
 from billing.admin.reviews import quarantine as quarantine_page
 from billing.admin.units import dollars
 from billing.models import UsageEvent

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminDateWidget, UnfoldAdminTextInputWidget
 
-from billing.admin.pages import own_page
+from billing.admin.base_admin import own_page
 from billing.books import payouts
 from billing.dollar_field import DollarField
 from billing.errors import BillingError

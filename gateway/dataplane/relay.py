@@ -46,7 +46,6 @@ from providers.errors import (
     Timeout,
 )
 from providers.outbound.upstream import Answer, Upstream
-from providers.wires.worker_counts import call_id
 from providers.wires.error_answers import failure
 from providers.wires.registry import wire_for
 from providers.wires.worker_counts import call_id

@@ -14,7 +14,6 @@ from workers.cache.kv import BlockPool
 from workers.config import EngineConfig
 from workers.device import Clock, board_name, synchronise, work_clock
 from workers.engine.draft_audit import Auditor
-from workers.engine.token_choice import choose
 from workers.engine.drafter import Drafter
 from workers.engine.energy import meter_for
 from workers.engine.forward import Computed, Forward

@@ -21,7 +21,6 @@ from workers.cache.paged import Kernel, Paged, gathered
 from workers.model.attention_heads import Attend, GroupedHeads, LatentHeads, Step
 from workers.model.experts import ExpertUse, SparseMLP
 from workers.model.families import read_config
-from workers.model.attention_heads import Attend, GroupedHeads, LatentHeads, Step
 from workers.model.mlp import ReluMLP, read_gated_mlp
 from workers.model.rotary import rotations
 from workers.model.sampler import TORCH_SOFTMAX, Peak, Softmax, find_peaks

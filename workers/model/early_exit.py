@@ -15,7 +15,6 @@ from torch import Tensor
 from workers.cache.kv import KVCache
 from workers.model.attention_heads import GroupedHeads
 from workers.model.decoder import Batch, BuildModel, Model
-from workers.model.attention_heads import GroupedHeads
 from workers.model.shape import ModelConfig, UnsupportedModel
 from workers.weights.checkpoint import ReadWeights
 

@@ -16,7 +16,6 @@ from workers.kernels import library
 from workers.kernels.library import Kernels
 from workers.model.attention_heads import GroupedHeads
 from workers.model.decoder import Batch, Layer, Model, RMSNorm
-from workers.model.attention_heads import GroupedHeads
 from workers.model.mlp import GatedMLP
 from workers.model.sampler import Peak, Softmax
 from workers.model.shape import ModelConfig

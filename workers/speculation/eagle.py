@@ -16,7 +16,6 @@ from torch import Tensor
 from workers.model.batch import Part, build_batch
 from workers.model.decoder import Model
 from workers.model.shape import ModelConfig
-from workers.speculation.network_confidence import best_guesses
 from workers.speculation.draft_heads import (
     EAGLE_HEAD_DIM,
     NORM_EPS,

@@ -16,7 +16,7 @@ from django.utils import timezone
 from redis.exceptions import RedisError
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldAdminTextInputWidget
 
-from billing.admin.pages import own_page
+from billing.admin.base_admin import own_page
 from billing.errors import BillingError
 from billing.models import UsageEvent
 from billing.money import PICO_PER_NANO, pico_from_usd

@@ -136,7 +136,7 @@ def set_low_credit(request: HttpRequest, member: Member) -> HttpResponse:
 def remove_channel(request: HttpRequest, member: Member, channel_id: int) -> HttpResponse:
     require(member, Action.SET_ALERTS)
     with saying(request, "Nobody is told there any more."):
-        budget_alerts.remove_channel(
+        alert_channels.remove(
             tenant=member.tenant,
             channel_id=channel_id,
             actor=member.user.get_username(),

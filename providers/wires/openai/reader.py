@@ -167,7 +167,7 @@ class _Reader:
         if not word:
             return
         self._foreign = self._foreign or is_foreign(reason)
-        if word in finishes.BROKEN:
+        if word in finish_reasons.BROKEN:
             self.failure = StreamBroken(
                 f"the upstream ended with finish_reason {word}", after_first_byte=True
             )
@@ -277,7 +277,7 @@ class StreamReader(_Reader):
         if answer.service_tier is not None:
             self.served_tier = service_tiers.stated(answer.service_tier)
         has_usage = self._read_usage(answer.usage)
-        data = event.data if is_usual_openai(event.data) else sums.without(event.data)
+        data = event.data if is_usual_openai(event.data) else seller_costs.without(event.data)
         raw = event.raw if data is event.data else framed(data)
         if has_usage:
             if not answer.choices:

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from providers.chat import Chunk
-from providers.wires import finishes, loose_json
+from providers.wires import finish_reasons, lenient_json
 from providers.wires.openai import tool_calls
 from providers.wires.openai.deltas import Choice
 
 
 def is_foreign(reason: Any) -> bool:
-    return isinstance(reason, str) and reason != "" and reason not in finishes.OPENAI_WORDS
+    return isinstance(reason, str) and reason != "" and reason not in finish_reasons.OPENAI_WORDS
 
 
 def is_renumbered(choice: Choice, chunk: Chunk) -> bool:
@@ -45,8 +45,8 @@ def in_own_words(data: bytes, *, is_event: bool) -> bytes:
     """With finish reasons in this dialect's words where a server said the other's."""
     document = json.loads(data)
     for choice in document["choices"]:
-        word = finishes.canonical(choice.get("finish_reason"))
-        if word in finishes.OPENAI_WORDS and choice["finish_reason"] not in finishes.OPENAI_WORDS:
+        word = finish_reasons.canonical(choice.get("finish_reason"))
+        if word in finish_reasons.OPENAI_WORDS and is_foreign(choice["finish_reason"]):
             choice["finish_reason"] = word
     written = json.dumps(document, separators=(",", ":")).encode()
     return framed(written) if is_event else written
@@ -54,7 +54,7 @@ def in_own_words(data: bytes, *, is_event: bool) -> bytes:
 
 def without_usage(data: bytes) -> bytes:
     """An event that carries usage beside content, without the usage: that is told at the end."""
-    fields = loose_json.fields(data)
+    fields = lenient_json.fields(data)
     fields.pop("usage", None)
     return msgspec.json.encode(fields)
 
