@@ -4,7 +4,7 @@ Pure. Formatting for people and for JSON lives here too, so that no float ever h
 """
 
 import re
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal, Inexact
 
 PICO_PER_USD = 10**12
 PICO_PER_NANO = 1000
@@ -15,6 +15,8 @@ PLAIN_DIGITS = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,30})?")
 USD_MAX = 10**20
 # A pico-dollar per token is a micro-dollar per million tokens.
 PICO_PER_TOKEN_PER_USD_PER_MILLION = 10**6
+# More digits than any amount has: Python's own 28 would round the largest and the finest.
+EXACT = Context(prec=80, traps=[Inexact])
 # Redis scripts compute in doubles: every register stays below this, asserted there.
 REGISTER_NANO_MAX = 2**52
 
@@ -43,7 +45,7 @@ def cents(pico: int) -> int:
 
 def usd(pico: int | Decimal) -> Decimal:
     """Exact dollars."""
-    return Decimal(int(pico)).scaleb(-12)
+    return Decimal(int(pico)).scaleb(-12, EXACT)
 
 
 def pico_from_usd(amount: Decimal | str | int) -> int:
@@ -56,7 +58,7 @@ def pico_from_usd(amount: Decimal | str | int) -> int:
     value = Decimal(amount)
     if not value.is_finite() or abs(value) >= USD_MAX:
         raise ValueError("not an amount of money")
-    pico = value.scaleb(12)
+    pico = value.scaleb(12, EXACT)
     if pico != pico.to_integral_value():
         raise ValueError(f"finer than a pico-dollar: {amount}")
     return int(pico)

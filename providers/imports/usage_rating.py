@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import genai_prices
@@ -28,6 +28,8 @@ from providers.market import catalogue
 from providers.wires import usage_surfaces
 
 FILE_BYTES_MAX: Final = 256 * 1024 * 1024
+# A file names what it likes.
+REMEMBERED_MAX: Final = 4_096
 SAME: Final = "same"
 REFUSED: Final = "not billed"
 DIFFERENT: Final = "different"
@@ -175,7 +177,7 @@ def _theirs(row: BodyRow, provider: str, flavor: str, model: str, when: datetime
     return found.total_price
 
 
-@cache
+@lru_cache(maxsize=REMEMBERED_MAX)
 def _published(provider: str) -> PublishedProvider | None:
     return next((each for each in published if each.id == provider), None)
 
@@ -200,7 +202,7 @@ def _price(provider: str, model: str, usage: CanonicalUsage, when: datetime) -> 
     )
 
 
-@cache
+@lru_cache(maxsize=REMEMBERED_MAX)
 def _in_force(provider: str, model_id: str, when: datetime) -> tuple[Price, ...]:
     sku, versions = _listed()[provider, model_id]
     rows = [
