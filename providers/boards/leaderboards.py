@@ -1,7 +1,8 @@
 """The boards: kept up to date from rollups, read by pages and by the public API.
 
 A refresh computes again only the boards that can have changed: new rollups, new prices, an offer
-that moved, or a window that slid over traffic. A board without traffic is computed when it is read.
+that moved, or a window that slid over traffic. A board without traffic is computed when it is read,
+and so is one that may not know yet what an offer has become.
 What the figures mean is in docs/leaderboards.md, how rows look in docs/leaderboards-api.md.
 """
 
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Max, Q
+from django.db.models import Exists, Max, OuterRef, Q
 from django.utils import timezone
 
 from billing import fault_isolation
@@ -66,8 +67,7 @@ def board(
     model = Model.objects.filter(slug=model_slug).first()
     if model is None or window not in WINDOWS:
         return None
-    kept = Leaderboard.objects.filter(model=model, window=window)
-    stored = kept.first() if mix is None else None
+    stored = _kept(model, window) if mix is None else None
     if stored is None:
         stored = compute(model, WINDOWS[window], now=now or timezone.now(), mix=mix)
     return Board(
@@ -80,6 +80,15 @@ def board(
         facts=stored.facts,
         rows=stored.rows,
     )
+
+
+def _kept(model: Model, window: str) -> Leaderboard | None:
+    """The stored board, unless an offer moved since: a refresh stores what it read some time ago,
+    and who has seen a new offer must not miss it at the next look."""
+    moved = Offer.objects.filter(
+        model=OuterRef("model"), state_changed_at__gte=OuterRef("computed_at") - OVERLAP
+    )
+    return Leaderboard.objects.filter(~Exists(moved), model=model, window=window).first()
 
 
 def home(*, now: datetime | None = None) -> list[HomeRow]:

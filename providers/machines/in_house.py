@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from billing import fault_isolation
-from billing.kinds import ServiceTier
+from billing.models import ServiceTier
 from billing.prices import list_prices as price_queries
 from billing.prices import proposals as price_proposals
 from billing.prices import versions as prices
@@ -30,6 +30,7 @@ from providers.machines.engine_cost import (
     work_since,
 )
 from providers.models import Offer, Provider, Worker
+from providers.snapshot_signal import bump
 
 PUBLISH_EVERY = timedelta(minutes=5)
 CHANGE_LEAST = Decimal("0.02")
@@ -213,3 +214,4 @@ def _publish(
         note=f"{wanted.why}{held}",
         recorded_by=RECORDED_BY,
     )
+    bump()

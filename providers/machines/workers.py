@@ -25,6 +25,7 @@ from providers.machines.engine_cost import calibrated_work
 from providers.market import credentials, offers
 from providers.market.model_names import creator_of, title_of
 from providers.models import Model, Offer, Provider, Worker, WorkerKey
+from providers.snapshot_signal import bump
 
 HEARTBEAT_S = 5
 IN_HOUSE = "in-house"
@@ -149,7 +150,7 @@ def register(*, key: WorkerKey, registration: Registration, now: datetime) -> Wo
     worker = Worker.objects.select_for_update().filter(name=registration.name).first()
     if worker is not None and worker.key_id != key.pk:
         raise WorkerRefused(f"the name {registration.name} belongs to another worker key")
-    offer = _offer(registration, worker)
+    offer = _offer(registration, worker, now)
     reprice = worker is None or worker.offer != offer or _cost_changed(worker, registration)
     worker = worker or Worker(name=registration.name, key=key)
     worker.offer = offer
@@ -158,6 +159,7 @@ def register(*, key: WorkerKey, registration: Registration, now: datetime) -> Wo
     if reprice:
         in_house.publish_calibrated(worker=worker, now=now)
     offers.set_state(offer_id=offer.pk, state=Offer.State.LIVE, reason="", now=now)
+    bump()
     return worker
 
 
@@ -198,7 +200,7 @@ def _usd_per_hour_pico(registration: Registration) -> int:
     return int(registration.usd_per_hour * PICO_PER_USD)
 
 
-def _offer(registration: Registration, worker: Worker | None) -> Offer:
+def _offer(registration: Registration, worker: Worker | None, now: datetime) -> Offer:
     """The offer it sells from now on: its own, unless its variant has become another."""
     model, _ = Model.objects.get_or_create(
         slug=registration.model,
@@ -215,7 +217,7 @@ def _offer(registration: Registration, worker: Worker | None) -> Offer:
     if worker is not None and variant_of(tuple(worker.techniques)) == variant:
         offer = worker.offer
     else:
-        offer = _free_offer(model, variant) or _new_offer(registration, model)
+        offer = _free_offer(model, variant) or _new_offer(registration, model, now)
     offer.context_length = registration.context_length
     offer.max_output_tokens = registration.max_output_tokens
     offer.techniques = list(registration.techniques)
@@ -234,7 +236,7 @@ def _free_offer(model: Model, variant: str) -> Offer | None:
     ).first()
 
 
-def _new_offer(registration: Registration, model: Model) -> Offer:
+def _new_offer(registration: Registration, model: Model, now: datetime) -> Offer:
     provider, _ = Provider.objects.get_or_create(
         slug=IN_HOUSE,
         defaults={
@@ -251,6 +253,7 @@ def _new_offer(registration: Registration, model: Model) -> Offer:
         model=model,
         variant=variant,
         sku=f"{IN_HOUSE}/{model.slug}/{variant}",
+        state_changed_at=now,
     )
 
 

@@ -16,7 +16,7 @@ from genai_prices.data import providers as published_providers
 from genai_prices.types import ModelInfo
 from genai_prices.types import Provider as PublishedProvider
 
-from billing.kinds import ServiceTier
+from billing.models import ServiceTier
 from billing.prices import imports as price_import
 from billing.prices import proposals as price_proposals
 from billing.prices.imports import DatedRates
@@ -25,6 +25,7 @@ from providers.market.offers import CHAT
 from providers.market.price_schedule import schedule
 from providers.market.seller_terms import terms_of
 from providers.models import Model, Offer, Provider
+from providers.snapshot_signal import bump
 
 FAMILY = "genai-prices"
 SOURCE = f"{FAMILY} {genai_prices.__version__}"
@@ -76,6 +77,7 @@ def seed(*, recorded_by: str, now: datetime) -> Seeded:
         imported = price_import.import_history(history, source=SOURCE, recorded_by=recorded_by)
         done.prices = imported.added
     done.unpriced = [listing.sku for listing in found if not listing.versions]
+    bump()
     return done
 
 

@@ -2,13 +2,9 @@
 
 from django.db import models
 
-from billing.snapshot_rows import SnapshotRow
 
-
-class Provider(SnapshotRow):
+class Provider(models.Model):
     """A seller. In-house workers and attached pools are sellers like any other."""
-
-    not_in_snapshot = frozenset({"website", "check_url", "load"})
 
     class Kind(models.TextChoices):
         EXTERNAL = "external"
@@ -41,7 +37,7 @@ class Provider(SnapshotRow):
         return self.name
 
 
-class Model(SnapshotRow):
+class Model(models.Model):
     """A weights family that several providers may sell."""
 
     slug = models.CharField(max_length=160, unique=True)
@@ -53,7 +49,7 @@ class Model(SnapshotRow):
         return self.slug
 
 
-class Offer(SnapshotRow):
+class Offer(models.Model):
     """A provider selling a model on terms. `sku` is all that billing knows of it."""
 
     class State(models.TextChoices):

@@ -2,12 +2,8 @@
 
 from django.db import models
 
-from billing.snapshot_rows import SnapshotRow
 
-
-class Credential(SnapshotRow):
-    not_in_snapshot = frozenset({"label", "last_four", "doubted_at"})
-
+class Credential(models.Model):
     provider = models.ForeignKey(
         "providers.Provider", on_delete=models.CASCADE, related_name="credentials"
     )

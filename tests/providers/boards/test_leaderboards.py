@@ -228,6 +228,44 @@ def test_a_board_without_traffic_is_computed_when_it_is_read() -> None:
     assert leaderboards.board("small", "2y", now=NOW) is None
 
 
+@pytest.mark.parametrize(("late_s", "skus"), [(-16, 1), (-15, 2), (0, 2), (1, 2)])
+def test_a_board_that_was_read_before_an_offer_came_is_not_shown_after_it(
+    late_s: int, skus: int
+) -> None:
+    # given: a board stored by a refresh that began so many seconds before an offer was attached, or
+    # after, for whoever attaches it may commit later than that
+    a, b = _two_sellers()
+    b.delete()
+    _serve(a, 20)
+    leaderboards.refresh(now=NOW)
+    make_offer("beta/small", state_changed_at=NOW + timedelta(seconds=late_s))
+
+    # when
+    board = leaderboards.board("small", "24h", now=NOW + timedelta(seconds=2))
+
+    # then
+    assert board is not None
+    assert len(board.rows) == skus
+    assert board.computed_at == (NOW if skus == 1 else NOW + timedelta(seconds=2))
+
+
+def test_a_machine_that_registers_is_on_the_board_at_once() -> None:
+    # given: the board of a model that somebody else sells as well
+    other = make_offer("acme/smollm", model="smollm2-135m-instruct")
+    publish(other.sku, ("1", "1", "1"))
+    _serve(other, 20)
+    leaderboards.refresh(now=NOW)
+    key, _ = worker_key()
+
+    # when
+    worker = workers.register(key=key, registration=registration(), now=NOW)
+
+    # then
+    board = leaderboards.board("smollm2-135m-instruct", "24h", now=NOW)
+    assert board is not None
+    assert {row["sku"] for row in board.rows} == {other.sku, worker.offer.sku}
+
+
 def test_price_history_is_steps() -> None:
     # given
     make_offer("acme/small")
