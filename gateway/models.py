@@ -4,13 +4,8 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 
-from billing.snapshot_rows import SnapshotRow
-from gateway.kinds import Role
-from gateway.routing import policies
-from gateway.routing.policies import PolicyKind
 
-
-class Team(SnapshotRow):
+class Team(models.Model):
     """A group of a tenant's members with keys, limits and a policy of its own."""
 
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="teams")
@@ -31,12 +26,18 @@ class Team(SnapshotRow):
 class Member(models.Model):
     """A person in a tenant, with a role."""
 
+    class Role(models.TextChoices):
+        OWNER = "owner"
+        ADMIN = "admin"
+        DEVELOPER = "developer"
+        VIEWER = "viewer"
+
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
     )
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="members")
     team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True, blank=True)
-    role = models.CharField(max_length=16, choices=Role.choices(), default=Role.DEVELOPER.value)
+    role = models.CharField(max_length=16, choices=Role, default=Role.DEVELOPER)
     # Came from a group at the identity provider, and goes with it.
     by_sign_on = models.BooleanField(default=False, editable=False)
 
@@ -86,7 +87,7 @@ class GroupMapping(models.Model):
     group = models.CharField(max_length=255)
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
     team = models.ForeignKey(Team, on_delete=models.CASCADE, null=True, blank=True)
-    role = models.CharField(max_length=16, choices=Role.choices(), default=Role.DEVELOPER.value)
+    role = models.CharField(max_length=16, choices=Member.Role, default=Member.Role.DEVELOPER)
 
     class Meta:
         verbose_name_plural = "groups of the sign-on"
@@ -107,7 +108,7 @@ class Invitation(models.Model):
 
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
     email = models.EmailField()
-    role = models.CharField(max_length=16, choices=Role.choices())
+    role = models.CharField(max_length=16, choices=Member.Role)
     team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True)
     token_hash = models.BinaryField(max_length=32, unique=True)
     created_by = models.CharField(max_length=150)
@@ -147,7 +148,7 @@ class IdempotentCall(models.Model):
         return f"{self.caller} {self.status}"
 
 
-class ApiKey(SnapshotRow):
+class ApiKey(models.Model):
     """A credential `tk-<public id>-<secret>`. The secret is shown once and kept as a hash."""
 
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="api_keys")
@@ -172,14 +173,18 @@ class ApiKey(SnapshotRow):
         return f"{self.name} (tk-{self.public_id})"
 
 
-class RoutingPolicy(SnapshotRow):
+class RoutingPolicy(models.Model):
     """How a tenant's requests choose among offers; a team's own policy wins over the tenant's."""
+
+    class Kind(models.TextChoices):
+        CHEAPEST = "cheapest"
+        FASTEST = "fastest"
+        IN_HOUSE_FIRST = "in_house_first"
+        PINNED = "pinned"
 
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, null=True, blank=True)
-    kind = models.CharField(
-        max_length=24, choices=policies.CHOICES, default=PolicyKind.CHEAPEST.value
-    )
+    kind = models.CharField(max_length=24, choices=Kind, default=Kind.CHEAPEST)
     # For `pinned`: the offers' skus in order. Otherwise an allow-list of provider slugs.
     pinned_skus = models.JSONField(default=list, blank=True)
     providers_allowed = models.JSONField(default=list, blank=True)

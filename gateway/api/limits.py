@@ -21,6 +21,7 @@ from gateway.api.serializers import (
 from gateway.models import Team
 from gateway.tenants import policies
 from gateway.tenants.roles import Action
+from providers.snapshot_signal import bump
 
 NAMED_SCOPES = (ScopeKind.MODEL, ScopeKind.PROVIDER)
 
@@ -103,6 +104,7 @@ class QuotaListView(TenantView):
             actor=self.access.caller,
             now=timezone.now(),
         )
+        bump()
         return Response(QuotaSerializer(stated | _stated(quota)).data)
 
 
@@ -120,6 +122,7 @@ class QuotaView(TenantView):
             actor=self.access.caller,
             now=timezone.now(),
         )
+        bump()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -140,6 +143,7 @@ class QuotaRaiseView(TenantView):
             now=timezone.now(),
             **body.validated_data,
         )
+        bump()
         answer = _named(quota, scope_names(self.access)) | _stated(quota)
         return Response(QuotaSerializer(answer).data)
 
@@ -180,6 +184,7 @@ class RateLimitListView(TenantView):
             quotas.tighten_rate_limit(scope=(kind, limited), rates=rates, **by)
         else:
             quotas.set_rate_limit(scope_kind=kind, scope_id=limited, **rates, **by)
+        bump()
         return Response(RateLimitSerializer(stated).data)
 
 

@@ -4,19 +4,17 @@ Unknown fields are refused, so that a slip of the pen does not silently do nothi
 in dollars, exact.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from billing.kinds import Window
 from billing.money import pico_from_usd
-from gateway.kinds import KeyScope, Role
-from gateway.routing.policies import PolicyKind
 
 Slug = Annotated[str, msgspec.Meta(pattern=r"^[-a-zA-Z0-9_]{1,64}$")]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2_000_000_000)]
 FILE_BYTES_MAX = 2_000_000
+Role = Literal["owner", "admin", "developer", "viewer"]
 
 
 class DocumentRefused(ValueError):
@@ -39,7 +37,7 @@ class DeclaredQuota(Part, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """`scope`: `tenant`, `session`, `team <slug>`, `model <name>` or `provider <slug>`."""
 
     scope: Text
-    window: Window
+    window: Literal["day", "week", "month", "lifetime", "session"]
     limit_usd: str
     shadow: bool = False
 
@@ -54,7 +52,7 @@ class DeclaredRateLimit(Part, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DeclaredPolicy(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kind: PolicyKind = PolicyKind.CHEAPEST
+    kind: Literal["cheapest", "fastest", "in_house_first", "pinned"] = "cheapest"
     pinned_skus: tuple[str, ...] = ()
     providers_allowed: tuple[str, ...] = ()
     allow_fallbacks: bool = True
@@ -64,7 +62,7 @@ class DeclaredGroup(Part, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A group at the identity provider."""
 
     group: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-    role: Role = Role.DEVELOPER
+    role: Role = "developer"
     team: Slug | None = None
 
 
@@ -73,7 +71,7 @@ class DeclaredKey(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
     team: Slug | None = None
-    scopes: tuple[KeyScope, ...] = (KeyScope.INFERENCE,)
+    scopes: tuple[Literal["inference", "management"], ...] = ("inference",)
     models: tuple[str, ...] = ()
 
 

@@ -19,8 +19,14 @@ from billing import audit
 from billing.holding import key_makers, key_status
 from billing.models import Tenant
 from billing.redis.connection import connection
-from gateway.kinds import INFERENCE, MANAGEMENT, OPERATOR, SCOPES
 from gateway.models import ApiKey, Team
+from providers.snapshot_signal import bump
+
+INFERENCE = "inference"
+MANAGEMENT = "management"
+SCOPES = (INFERENCE, MANAGEMENT)
+# Of the house, beyond any tenant: given by operators alone, and by nothing that asks for SCOPES.
+OPERATOR = "operator"
 
 
 def is_managing(scopes: Sequence[str]) -> bool:
@@ -154,6 +160,7 @@ def _make(key: ApiKey, now: datetime, maker: ApiKey | None = None) -> IssuedKey:
             },
             now=now,
         )
+        bump()
     return IssuedKey(key=key, plain=plain)
 
 
@@ -200,6 +207,7 @@ def revoke(*, key: ApiKey, actor: str, now: datetime) -> None:
                 now=now,
             )
         key_status.revoke(connection(), tenant_id=locked.tenant_id, api_key_id=locked.pk)
+        bump()
     key.revoked_at = locked.revoked_at
 
 

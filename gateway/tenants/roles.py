@@ -14,9 +14,10 @@ from typing import Final, Protocol
 
 from django.core.exceptions import PermissionDenied
 
-from gateway.kinds import Role
-from gateway.models import ApiKey, Seller
+from gateway.models import ApiKey, Member, Seller
 from gateway.tenants import keys
+
+Role = Member.Role
 
 
 class Action(StrEnum):
@@ -34,7 +35,7 @@ class Action(StrEnum):
     MANAGE_PEOPLE = "manage_people"
 
 
-EVERYBODY: Final = frozenset(Role.values())
+EVERYBODY: Final = frozenset(Role.values)
 MANAGERS: Final = frozenset({Role.OWNER, Role.ADMIN})
 BUILDERS: Final = MANAGERS | {Role.DEVELOPER}
 ALLOWED: Final[Mapping[Action, frozenset[str]]] = {

@@ -11,8 +11,7 @@ from typing import Final
 from django.db import transaction
 
 from billing import audit
-from billing.kinds import ServiceTier
-from billing.models import PriceVersion
+from billing.models import PriceVersion, ServiceTier
 from billing.prices import lists as price_lists
 from billing.prices import versions as prices
 from billing.prices.proposals import slot_of
@@ -20,6 +19,7 @@ from billing.prices.versions import Slot
 from billing.rates import PPM, Rates, Window
 from gateway.models import Seller, Team
 from providers.models import Offer, Provider
+from providers.snapshot_signal import bump
 
 MARGIN_PPM_MAX: Final = 10 * PPM
 
@@ -70,6 +70,7 @@ def set_share(*, seller: Seller, house_share_ppm: int, actor: str, now: datetime
             now=now,
             note="share kept by the house",
         )
+        bump()
 
 
 def ask(
@@ -106,6 +107,7 @@ def ask(
             **dict(asked.items()),  # type: ignore[arg-type]
         )
         prices.record_set(made, actor=actor, now=now)
+        bump()
     return made
 
 

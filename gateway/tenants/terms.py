@@ -16,6 +16,7 @@ from billing.limits import credit_alerts, quotas
 from billing.models import Tenant
 from billing.prices import plans
 from gateway.tenants import sign_in_rules
+from providers.snapshot_signal import bump
 
 
 class Wanted(TypedDict, total=False):
@@ -62,6 +63,7 @@ def change(
             sign_in_rules.set_second_factor(
                 tenant=locked, is_demanded=wanted["second_factor_demanded"], actor=actor, now=now
             )
+        bump()
     return Tenant.objects.get(pk=tenant.pk)
 
 

@@ -24,6 +24,7 @@ from gateway.console.page_frame import render_page
 from gateway.console.saying import saying
 from gateway.models import Member
 from gateway.tenants.roles import Action, require
+from providers.snapshot_signal import bump
 
 
 @require_safe
@@ -49,6 +50,7 @@ def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
     except (BillingError, RedisError) as refused:
         form.add_error(None, f"Not saved: {refused}")
         return _page(request, member, quota_form=form)
+    bump()
     messages.success(request, "Saved. It holds from the next request on.")
     return redirect("budgets")
 
@@ -64,6 +66,7 @@ def remove_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpRes
             actor=member.user.get_username(),
             now=timezone.now(),
         )
+        bump()
     return redirect("budgets")
 
 
@@ -85,6 +88,7 @@ def raise_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResp
             actor=member.user.get_username(),
             now=now,
         )
+        bump()
     return redirect("budgets")
 
 
@@ -159,6 +163,7 @@ def set_rate_limit(request: HttpRequest, member: Member) -> HttpResponse:
         actor=member.user.get_username(),
         now=timezone.now(),
     )
+    bump()
     messages.success(request, "Saved. It holds from the next request on.")
     return redirect("budgets")
 

@@ -14,12 +14,13 @@ from typing import Any, Final
 from billing.books.usage_sums import OfferUsage, used_by_offer
 from gateway.console import own_prices
 from gateway.console.own_prices import OwnPrices
-from gateway.routing.policies import PolicyKind
+from gateway.models import RoutingPolicy
 from providers.boards import leaderboards
 
 LOOKED_BACK: Final = timedelta(days=7)
 WINDOW: Final = "7d"
 Row = Mapping[str, Any]
+Kind = RoutingPolicy.Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +125,12 @@ def effect(uses: Sequence[ModelUse], *, kind: str, pinned_skus: Sequence[str] = 
 
 def _cost_under(use: ModelUse, kind: str, pinned_skus: Sequence[str]) -> int:
     rows = use.callable_rows
-    if kind == PolicyKind.IN_HOUSE_FIRST:
+    if kind == Kind.IN_HOUSE_FIRST:
         rows = [row for row in rows if row["kind"] != "external"] or rows
-    if kind == PolicyKind.PINNED:
+    if kind == Kind.PINNED:
         by_sku = {row["sku"]: row for row in rows}
         rows = [by_sku[sku] for sku in pinned_skus if sku in by_sku][:1]
-    if kind == PolicyKind.FASTEST:
+    if kind == Kind.FASTEST:
         measured = [row for row in rows if row["output_tps"]]
         rows = [max(measured, key=lambda r: float(r["output_tps"]["p50"]))] if measured else rows
     best = use.cheapest_of(rows)

@@ -19,7 +19,6 @@ from gateway.console.access import SESSION_TENANT, tenant_page
 from gateway.console.forms import PlainForm
 from gateway.console.page_frame import render_page
 from gateway.console.saying import saying
-from gateway.kinds import Role
 from gateway.models import Invitation, Member, Team
 from gateway.sign_on import second_factor
 from gateway.tenants import keys, members, roles, sign_in_rules
@@ -30,7 +29,7 @@ BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
 class MemberForm(PlainForm):
-    role = forms.ChoiceField(choices=Role.choices(), initial=Role.DEVELOPER)
+    role = forms.ChoiceField(choices=Member.Role.choices, initial=Member.Role.DEVELOPER)
     team = forms.ModelChoiceField(Team.objects.none(), required=False, empty_label="No team")
 
     def __init__(self, *args: object, member: Member, **kwargs: object) -> None:
@@ -215,7 +214,7 @@ def _page(
     context = {
         "people": found.order_by("user__username"),
         # Once for the page, however many people choose among them.
-        "roles": Role.choices(),
+        "roles": Member.Role.choices,
         "teams": list(Team.objects.filter(tenant=member.tenant).order_by("name")),
         "waiting": waiting.select_related("team").order_by("email"),
         "form": form,

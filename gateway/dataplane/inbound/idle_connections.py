@@ -3,16 +3,21 @@
 The server offers no say in which connections it keeps, so their sockets are looked at from
 outside: first their bare number, several times a second, and each of them only where that is high.
 Of those in no request, the ones that have been silent for longest are closed: beyond a share of
-what one address may have, and beyond half of what there is room for. Requests beyond what there
-are descriptors for are told so.
+what one address may have, and beyond half of what there is room for. What the server has read may
+not have begun here yet where the machine is slow, so they are closed at the look after the one that
+chose them, if they are still silent and in no request. Requests beyond what there are descriptors
+for are told so.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import socket
 import struct
+import termios
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -27,6 +32,8 @@ LOOK_EVERY_S: Final = 0.25
 GRACE_MS: Final = 1_000
 GRACE_IN_NEED_MS: Final = 100
 ADDRESS_SHARE: Final = 8
+# By how much two looks may differ over when a connection was last heard.
+SAME_MOMENT_MS: Final = 50
 # struct tcp_info: eight bytes, then 32-bit words; the times are milliseconds ago.
 _TCP_INFO_BYTES: Final = 104
 _SENT_WORD, _HEARD_WORD = 8 + 4 * 9, 8 + 4 * 11
@@ -35,11 +42,14 @@ Peer = tuple[str, int]
 
 
 class _Inbound(NamedTuple):
-    """A connection: its descriptor, its other end, and for how long nothing was heard or said."""
+    """A connection: its descriptor, its other end, for how long nothing was heard or said, since
+    which moment that is, and how many bytes nobody has read yet."""
 
     descriptor: int
     peer: Peer
     silent_ms: int
+    since_ms: int
+    unread: int
 
 
 class Door:
@@ -50,6 +60,7 @@ class Door:
         self._quiet = room.connections_max // 2
         self._per_address = max(room.connections_max // ADDRESS_SHARE, 1)
         self._busy: Counter[Peer] = Counter()
+        self._chosen_before: dict[Peer, int] = {}  # since when each was silent
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -83,18 +94,28 @@ class Door:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             if len(os.listdir("/proc/self/fd")) > min(self._per_address, self._quiet):
-                busy = frozenset(self._busy)
-                closed = await asyncio.to_thread(self._make_room, busy)
+                closed = await asyncio.to_thread(self.make_room)
                 if closed:
                     logger.warning("closed %d connections without a request", closed)
+            else:
+                self._chosen_before = {}
 
-    def _make_room(self, busy: frozenset[Peer]) -> int:
+    def make_room(self) -> int:
+        """One look; returns how many it closed."""
         found = _inbound()
         idle = sorted(
-            (each for each in found if each.peer not in busy), key=lambda each: -each.silent_ms
+            (each for each in found if each.peer not in self._busy and not each.unread),
+            key=lambda each: -each.silent_ms,
         )
         chosen = self._chosen(idle, beyond=len(found) - self._quiet)
-        return sum(_shut(each) for each in chosen)
+        due = [each for each in chosen if self._was_chosen(each)]
+        self._chosen_before = {each.peer: each.since_ms for each in chosen}
+        return sum(_shut(each) for each in due if each.peer not in self._busy)
+
+    def _was_chosen(self, each: _Inbound) -> bool:
+        """Also at the last look, and nothing was heard of it since."""
+        before_ms = self._chosen_before.get(each.peer)
+        return before_ms is not None and abs(each.since_ms - before_ms) <= SAME_MOMENT_MS
 
     def _chosen(self, idle: list[_Inbound], *, beyond: int) -> list[_Inbound]:
         """The longest silent, as many as are too many: of one address, and of all."""
@@ -126,9 +147,15 @@ def _inbound() -> list[_Inbound]:
             if candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 ports.add(port)
             else:
-                peer = _named(candidate.getpeername())
-                accepted.append((port, _Inbound(int(name), peer, _silent_ms(candidate))))
+                accepted.append((port, _looked_at(int(name), candidate)))
     return [each for port, each in accepted if port in ports]
+
+
+def _looked_at(descriptor: int, candidate: socket.socket) -> _Inbound:
+    peer, silent_ms = _named(candidate.getpeername()), _silent_ms(candidate)
+    since_ms = time.monotonic_ns() // 1_000_000 - silent_ms
+    (unread,) = struct.unpack("i", fcntl.ioctl(candidate, termios.FIONREAD, b"\0" * 4))
+    return _Inbound(descriptor, peer, silent_ms, since_ms, unread)
 
 
 @contextlib.contextmanager
