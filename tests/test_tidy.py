@@ -27,6 +27,10 @@ BANNED_WORDS: Final = ("TO" + "DO", "FIX" + "ME", "X" * 3)
 TIME_UNITS: Final = ("_ms", "_s", "_tps")
 # Django looks for an app's models and admin pages in these, so they import theirs.
 FOUND_BY_DJANGO: Final = ("/models/__init__.py", "/admin/__init__.py")
+HTTPX_CALLS: Final = {
+    f"httpx.{name}"
+    for name in ("get", "post", "put", "delete", "options", "request", "stream", "Client")
+} | {"httpx.AsyncClient"}
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
 # (rule, path relative to the clone, what) -> why it may stay
@@ -199,6 +203,19 @@ def is_float(node: ast.AST) -> bool:
     if isinstance(node, ast.AugAssign):
         return isinstance(node.op, ast.Div)
     return isinstance(node, ast.Name) and node.id == "float"
+
+
+def test_clients_of_tests_are_patient() -> None:
+    """httpx gives up after five seconds where nobody says for how long: no promise of ours."""
+    found = [
+        (path, f"line {node.lineno}")
+        for path, tree, _ in parsed("tests")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in HTTPX_CALLS
+        and not {"timeout", None} & {keyword.arg for keyword in node.keywords}
+    ]
+    assert without_allowed("patience", found) == []
 
 
 def test_no_global_statement() -> None:

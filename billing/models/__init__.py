@@ -31,6 +31,7 @@ from billing.models.prices.versions import (
     PriceList,
     PriceRule,
     PriceVersion,
+    ServiceTier,
     Sku,
 )
 from billing.models.provider_bills import BillRate, ProviderBill, ProviderBillRow
@@ -93,6 +94,7 @@ __all__ = [
     "RefusedSettle",
     "RevokedKey",
     "ScopeKind",
+    "ServiceTier",
     "RowSeal",
     "RowVersion",
     "ShardEpoch",

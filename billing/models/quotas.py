@@ -4,9 +4,6 @@ from datetime import datetime
 
 from django.db import models
 
-from billing.kinds import Window
-from billing.snapshot_rows import SnapshotRow
-
 
 class ScopeKind(models.TextChoices):
     """`model` and `provider` are a tenant's spending on one of them; `session` is each of its
@@ -24,16 +21,23 @@ class ScopeKind(models.TextChoices):
 RATED_SCOPES = [(kind.value, kind.label) for kind in list(ScopeKind)[:3]]
 
 
-class Quota(SnapshotRow):
+class Quota(models.Model):
     """A spend cap per window, by the tenant's calendar and clock; a hold keeps the window it was
     admitted in. `scope_id` is an id as text, a model's or a supplier's name, or for sessions the
     tenant's id. In shadow it is counted and told of, and refuses nothing. The limit is
     `raised_pico` until `raised_until`."""
 
+    class Window(models.TextChoices):
+        DAY = "day"
+        WEEK = "week"
+        MONTH = "month"
+        LIFETIME = "lifetime"
+        SESSION = "session"
+
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="quotas")
     scope_kind = models.CharField(max_length=8, choices=ScopeKind)
     scope_id = models.CharField(max_length=200)
-    window = models.CharField(max_length=8, choices=Window.choices())
+    window = models.CharField(max_length=8, choices=Window)
     limit_pico = models.DecimalField(max_digits=38, decimal_places=0)
     raised_pico = models.DecimalField(max_digits=38, decimal_places=0, null=True, blank=True)
     raised_until = models.DateTimeField(null=True, blank=True)
@@ -71,7 +75,7 @@ class Quota(SnapshotRow):
         return int(self.limit_pico)
 
 
-class RateLimit(SnapshotRow):
+class RateLimit(models.Model):
     """Requests and tokens per minute, and open requests at once; null means no limit."""
 
     tenant = models.ForeignKey(
@@ -102,7 +106,7 @@ class RevokedKey(models.Model):
         return f"key {self.api_key_id}"
 
 
-class MadeKey(SnapshotRow):
+class MadeKey(models.Model):
     """An API key that another key made, once for each key in its maker's line: what it uses counts
     at their limits too."""
 

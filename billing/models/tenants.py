@@ -3,19 +3,21 @@
 from django.db import models
 from django.utils import timezone
 
-from billing.kinds import HoldMode
 from billing.registers import SHARDS
-from billing.snapshot_rows import SnapshotRow
 
 
-class Tenant(SnapshotRow):
+class Tenant(models.Model):
     """One paying party. Its registers, holds and usage stream live in one Redis shard."""
-
-    not_in_snapshot = frozenset({"status", "credit_limit_pico", "credit_version"})
 
     class Status(models.TextChoices):
         ACTIVE = "active"
         SUSPENDED = "suspended"
+
+    class HoldMode(models.TextChoices):
+        """What a request sets aside: the most it can cost, or the p99 of the key's own past."""
+
+        STRICT = "strict"
+        EXPECTED = "expected"
 
     slug = models.SlugField(max_length=64, unique=True)
     name = models.CharField(max_length=120)
@@ -23,9 +25,7 @@ class Tenant(SnapshotRow):
     time_zone = models.CharField(max_length=64, default="UTC")
     # How far below zero the balance may go; zero for prepaid tenants.
     credit_limit_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
-    hold_mode = models.CharField(
-        max_length=8, choices=HoldMode.choices(), default=HoldMode.STRICT.value
-    )
+    hold_mode = models.CharField(max_length=8, choices=HoldMode, default=HoldMode.STRICT)
     # Where holds are what is expected: by how much spending may pass each limit at most.
     overdraft_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
     # Raised with every change of credit, so that Redis can refuse an older figure.

@@ -11,8 +11,7 @@ from typing import Final
 from django.db import transaction
 
 from billing.invariant_results import report
-from billing.kinds import ServiceTier
-from billing.models import PriceDisagreement
+from billing.models import PriceDisagreement, ServiceTier
 from billing.prices import versions as prices
 from billing.rates import PPM
 from billing.rating import Price

@@ -5,10 +5,8 @@ own. A page that logs an error, or breaks the content policy, fails its test.
 """
 
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,16 +19,17 @@ from django.conf import settings
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from gateway import env
 from tests.browser.market import make_market
 from tests.gateway.console_rows import Priced
+from tests.patience import PATIENCE_S, eventually
 from tests.people import Person, owner
+from tests.ports import free_port
 
-START_TIMEOUT_S: Final = 30.0
-STOP_TIMEOUT_S: Final = 20.0
-POLL_S: Final = 0.1
+PATIENCE_MS: Final = PATIENCE_S * 1000
+expect.set_options(timeout=PATIENCE_MS)
 CHROMIUM_FLAGS: Final = (
     "--no-sandbox",
     "--disable-gpu",
@@ -47,7 +46,7 @@ PHONE: Final = {"width": 360, "height": 780}
 @pytest.fixture(scope="session")
 def console_url(django_db_setup: None) -> Iterator[str]:
     """The console's own server over the test database; ended before the database goes."""
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = {
         **env.inherited(),
@@ -60,12 +59,12 @@ def console_url(django_db_setup: None) -> Iterator[str]:
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        _wait_until_up(url, process)
+        eventually(lambda: _is_up(url, process))
         yield url
     finally:
         # Politely, so that its worker gives back its connections before the database is dropped.
         process.terminate()
-        process.wait(timeout=STOP_TIMEOUT_S)
+        process.wait(timeout=PATIENCE_S)
 
 
 def _test_database_url() -> str:
@@ -75,21 +74,13 @@ def _test_database_url() -> str:
     return urlunsplit((parts.scheme, parts.netloc, f"/{name}", parts.query, ""))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_until_up(url: str, process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urlopen(f"{url}/health", timeout=1):
-                return
-        except OSError:
-            time.sleep(POLL_S)
-    raise AssertionError("the console did not start")
+def _is_up(url: str, process: "subprocess.Popen[bytes]") -> bool:
+    assert process.poll() is None, "the console did not start"
+    try:
+        with urlopen(f"{url}/health", timeout=PATIENCE_S):
+            return True
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +89,9 @@ def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     assert chromium, "browser tests need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
+        started = playwright.chromium.launch(
+            executable_path=chromium, args=list(CHROMIUM_FLAGS), timeout=PATIENCE_MS
+        )
         yield started
         started.close()
 
@@ -137,6 +130,7 @@ def visit(
             base_url=console_url,
             **options,
         )
+        context.set_default_timeout(PATIENCE_MS)
         if person is not None:
             _sign_in(context, person, console_url)
         made = Visit(context=context, page=context.new_page(), url=console_url)

@@ -15,7 +15,6 @@ from tests.gateway.console_rows import Priced, measured, offer, refused, served
 from tests.people import Person
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=20_000)
 LIVE = "[data-live][data-state=live]"
 
 

@@ -45,7 +45,6 @@ def test_an_app_is_set_up_and_asked_for_at_the_next_sign_in(
 ) -> None:
     # given
     window = visit()
-    window.page.set_default_timeout(8000)
     page = window.page
     sign_in(page, window.url, then="/account/")
 
@@ -84,7 +83,6 @@ def test_an_app_is_set_up_and_asked_for_at_the_next_sign_in(
 def test_a_passkey_is_added_and_given(alice: Person, visit: Callable[..., Visit]) -> None:
     # given a browser with an authenticator, at a name: addresses have no passkeys
     window = visit()
-    window.page.set_default_timeout(8000)
     page, url = window.page, window.url.replace("127.0.0.1", "localhost")
     devtools = window.context.new_cdp_session(page)
     devtools.send("WebAuthn.enable")

@@ -7,6 +7,7 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,8 +20,10 @@ from billing import registers
 from billing.holding import usage_stream
 from billing.money import PICO_PER_NANO
 from gateway.runtime.data_folders import CLONE
+from providers.snapshot_signal import VERSION_KEY
 from tests.e2e.stack import Stack
 from tests.fakes.upstream import FakeUpstream
+from tests.patience import PATIENCE_S
 
 INPUT_PICO: Final = 1_000_000
 CACHED_PICO: Final = 500_000
@@ -89,6 +92,14 @@ class Books:
         kept = {k: v for k, v in self.registers.items() if not k.startswith(RENEWED)}
         return replace(self, registers=kept)
 
+    def but_forgotten(self, later: "Books") -> "Books":
+        """Without the outcomes that Redis has forgotten since, as it does some minutes after the
+        deadline of their requests."""
+        gone = self.registers.keys() - later.registers.keys()
+        forgotten = {key for key in gone if key.startswith(b"hold:")}
+        kept = {k: v for k, v in self.registers.items() if k not in forgotten}
+        return replace(self, registers=kept)
+
 
 @dataclass
 class House:
@@ -98,11 +109,12 @@ class House:
     def __post_init__(self) -> None:
         self._serial = itertools.count(1)
 
-    def open(self) -> None:
+    def open(self, *, model: str = FOX, **fields: Any) -> None:
+        """Starts it, and returns when it has sold one of the upstream's models."""
         self.stack.start()
         self.attach("story", self.upstream.url)
         key = self.stack.api_keys[0]
-        self.stack.eventually(lambda: self.stack.serves(key=key, model=FOX), timeout_s=20)
+        self.stack.eventually(lambda: self.stack.serves(key=key, model=model, **fields))
 
     def planes(self) -> list[int]:
         """The worker processes of the data plane's server."""
@@ -110,8 +122,10 @@ class House:
         listed = Path(f"/proc/{server}/task/{server}/children").read_text().split()
         return [int(pid) for pid in listed]
 
-    def attach(self, name: str, url: str) -> str:
-        return self.manage("attach_pool", name, url, "--input-usd", "1", "--output-usd", "2")
+    def attach(self, name: str, url: str) -> None:
+        """A server as a seller, known to every data plane."""
+        self.manage("attach_pool", name, url, "--input-usd", "1", "--output-usd", "2")
+        self.until_known()
 
     def manage(self, *words: str, said: str = "") -> str:
         """A command of `manage.py` on this installation, and what it printed."""
@@ -150,7 +164,7 @@ class House:
         body: bytes | Mapping[str, Any],
         headers: Mapping[str, str],
         *,
-        timeout_s: float = 60,
+        timeout_s: float = PATIENCE_S,
     ) -> httpx.Response:
         """One call on a connection of its own, so that any process may get it."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -159,14 +173,14 @@ class House:
 
     def board(self, model: str) -> list[dict[str, Any]]:
         """The public board's rows of this model; none where it has no board."""
-        url = f"{self.stack.console}/api/v1/leaderboards/{model}/?window=1h"
-        answer = httpx.get(url, trust_env=False, timeout=20)
+        # Of a day, so that no request slides out of it while the stories go on.
+        answer = self.stack.get(f"/api/v1/leaderboards/{model}/?window=24h")
         rows: list[dict[str, Any]] = answer.json()["rows"] if answer.is_success else []
         return rows
 
     def page(self, path: str) -> str:
         """A public page of the console."""
-        answer = httpx.get(f"{self.stack.console}{path}", trust_env=False, timeout=20)
+        answer = self.stack.get(path)
         assert answer.status_code == 200
         return answer.text
 
@@ -206,12 +220,19 @@ class House:
             return int(redis.zcard(registers.leases_key(_tag(customer))))
 
     def is_drained(self, customer: Customer) -> bool:
-        """Whether all of the shard's usage stream is posted and acknowledged."""
+        """Whether all of the shard's usage stream is posted and acknowledged. Asked in the order in
+        which an event moves, or one that moves meanwhile would be in neither place."""
         shard = registers.shard_of(customer.tenant)
         with self.stack.redis() as redis:
-            return not usage_stream.has_pending(redis, shard) and (
-                usage_stream.oldest_unread_ms(redis, shard) is None
-            )
+            is_read = usage_stream.oldest_unread_ms(redis, shard) is None
+            return is_read and not usage_stream.has_pending(redis, shard)
+
+    def until_booked(self, customer: Customer, *, events: int) -> None:
+        """So many events are posted, and the registers have heard of it: the drain acknowledges
+        what it posted, which corrects them, a moment later."""
+        self.stack.eventually(
+            lambda: len(self.posted(customer)) == events and self.is_drained(customer)
+        )
 
     def posted(self, customer: Customer) -> list[tuple[str, int, int]]:
         """Outcome, cost and overage of every event of the tenant."""
@@ -269,17 +290,33 @@ class House:
         except psycopg.OperationalError:
             return False
 
-    def snapshots_are_newer(self, than_ms: float, *, processes: int) -> bool:
-        """In all data planes: who accepts a connection is not for us to choose, so they are told
-        apart by what they answer. One that was never asked is not known to be ready."""
+    def until_known(self) -> None:
+        """Each data plane has loaded what is in PostgreSQL now: told once more, for they may have
+        heard of a change while it was made."""
+        changed_ms = time.time() * 1000
+        with self.stack.redis() as redis:
+            redis.incr(VERSION_KEY)
+        self.stack.eventually(lambda: self._are_loaded_since(changed_ms))
+
+    def until_ready(self) -> None:
+        """Each data plane admits requests."""
+        self.stack.eventually(lambda: self._are_loaded_since(0))
+
+    def _are_loaded_since(self, changed_ms: float) -> bool:
+        """Who accepts a connection is not for us to choose, so the processes are told apart by what
+        they answer. One that was never asked is not known to be ready."""
+        processes = int(self.stack.variables().get("TOKENHOUSE_DATAPLANE_PROCESSES", "1"))
         urls = [f"{self.stack.api}/ready"] * (12 * processes)
-        answers = [httpx.get(url, trust_env=False) for url in urls]
-        newer = {
+        try:
+            answers = [httpx.get(url, trust_env=False, timeout=PATIENCE_S) for url in urls]
+        except httpx.TransportError:
+            return False  # One of them is being started again.
+        loaded = {
             answer.json()["process"]
             for answer in answers
-            if answer.status_code == 200 and answer.json()["snapshot_ms"] > than_ms
+            if answer.status_code == 200 and answer.json()["snapshot_ms"] > changed_ms
         }
-        return len(newer) == processes
+        return len(loaded) == processes
 
 
 def _tag(customer: Customer) -> str:

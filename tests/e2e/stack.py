@@ -9,11 +9,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -28,11 +26,14 @@ from gateway.runtime import data_folders, osuser
 from gateway.runtime.data_folders import CLONE
 from gateway.runtime.embedded.postgres import Postgres
 from gateway.runtime.embedded.redis import Redis
+from tests import patience
+from tests.patience import PATIENCE_S
+from tests.ports import free_ports
 
 T = TypeVar("T")
 MODEL: Final = "smollm2-135m-instruct"
 START_TIMEOUT_S: Final = 600.0
-STOP_TIMEOUT_S: Final = 90.0
+STOP_TIMEOUT_S: Final = 180.0
 POLL_S: Final = 0.1
 OURS: Final = ("DATABASE_URL", "REDIS_URL", "TOKENHOUSE_", "DJANGO_")
 
@@ -44,7 +45,7 @@ class Stack:
     def __init__(self, *, root: Path | None = None, **variables: str) -> None:
         self.root = root or Path(tempfile.mkdtemp(prefix="tokenhouse-e2e-"))
         self.root.chmod(0o711)
-        api, console, worker, _ = _free_ports()
+        api, console, worker, _ = free_ports(4)  # each worker has one, the second the next
         self.api = f"http://127.0.0.1:{api}"
         self.console = f"http://127.0.0.1:{console}"
         self.worker_port = worker
@@ -84,7 +85,7 @@ class Stack:
 
     def _is_up(self) -> bool:
         assert self._process is not None
-        said = self.log.read_text(encoding="utf-8", errors="replace")
+        said = self._said()
         assert self._process.poll() is None, said[-4000:]
         return "Ctrl-C stops everything" in said
 
@@ -172,12 +173,16 @@ class Stack:
         if explain:
             headers["x-tokenhouse-explain"] = "1"
         url = f"{self.api}/v1/chat/completions"
-        return httpx.post(url, json=body, headers=headers, timeout=120, trust_env=False)
+        return httpx.post(url, json=body, headers=headers, timeout=PATIENCE_S, trust_env=False)
+
+    def get(self, path: str) -> httpx.Response:
+        """A page of the console, as a visitor sees it."""
+        return httpx.get(f"{self.console}{path}", trust_env=False, timeout=PATIENCE_S)
 
     def answers(self, path: str) -> bool:
         """Whether the console shows this page."""
         try:
-            return httpx.get(f"{self.console}{path}", trust_env=False, timeout=5).is_success
+            return self.get(path).is_success
         except httpx.TransportError:
             return False
 
@@ -191,7 +196,9 @@ class Stack:
     @contextmanager
     def sign_in(self, prefix: str = "demo") -> Iterator[httpx.Client]:
         """A browser's session: cookies kept, CSRF token sent."""
-        client = httpx.Client(base_url=self.console, trust_env=False, follow_redirects=True)
+        client = httpx.Client(
+            base_url=self.console, trust_env=False, follow_redirects=True, timeout=PATIENCE_S
+        )
         with client:
             client.get("/login/")
             answer = client.post(
@@ -207,17 +214,16 @@ class Stack:
             assert "sessionid" in client.cookies
             yield client
 
-    def eventually(self, ask: Callable[[], T], *, timeout_s: float = 10.0) -> T:
+    def eventually(self, ask: Callable[[], T], *, timeout_s: float = PATIENCE_S) -> T:
         """The first true answer; what other processes do cannot be clocked from here."""
-        deadline = time.monotonic() + timeout_s
-        while not (answer := ask()):
-            if time.monotonic() > deadline:
-                said = self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
-                raise AssertionError(
-                    f"did not happen in {timeout_s} s; the supervisor said:\n{said}"
-                )
-            time.sleep(POLL_S)
-        return answer
+
+        def said() -> str:
+            return f"the supervisor said:\n{self._said()[-3000:]}"
+
+        return patience.eventually(ask, timeout_s=timeout_s, poll_s=POLL_S, said=said)
+
+    def _said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
 
 def sse_events(answer: httpx.Response) -> list[dict[str, Any]]:
@@ -229,17 +235,3 @@ def sse_events(answer: httpx.Response) -> list[dict[str, Any]]:
 def worker_of(sku: str) -> str:
     """The child of the supervisor that serves this offer."""
     return f"worker-{sku.rpartition('/')[2].partition('-')[0]}"
-
-
-def _free_ports() -> tuple[int, int, int, int]:
-    """Two ports anywhere and two neighbours, free a moment ago."""
-    while True:
-        with socket.socket() as a, socket.socket() as b, socket.socket() as c, socket.socket() as d:
-            for probe in (a, b, c):
-                probe.bind(("127.0.0.1", 0))
-            first = c.getsockname()[1]
-            try:
-                d.bind(("127.0.0.1", first + 1))
-            except (OSError, OverflowError):
-                continue
-            return a.getsockname()[1], b.getsockname()[1], first, first + 1

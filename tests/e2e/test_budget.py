@@ -19,6 +19,7 @@ from tests.e2e.house import (
     question,
 )
 from tests.fakes.upstream import CACHED_TOKENS, INPUT_TOKENS, TOKENS
+from tests.patience import PATIENCE_S
 
 CALLERS = 200
 HOLDS = 50
@@ -78,7 +79,7 @@ def test_credit_for_fifty_admits_fifty_of_two_hundred_and_is_never_passed(house:
 
 async def _all_at_once(house: House, customer: Customer, hold_nano: int) -> list[httpx.Response]:
     limits = httpx.Limits(max_connections=2 * CALLERS)
-    async with httpx.AsyncClient(limits=limits, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(limits=limits, timeout=PATIENCE_S, trust_env=False) as client:
 
         def asked() -> "asyncio.Task[httpx.Response]":
             url = f"{house.stack.api}{OPENAI}"
@@ -101,7 +102,7 @@ async def _all_at_once(house: House, customer: Customer, hold_nano: int) -> list
 
 async def _decided(house: House, running: "list[asyncio.Task[httpx.Response]]") -> None:
     """Until everyone was refused or has reached the upstream."""
-    async with asyncio.timeout(25):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             refused = sum(task.done() for task in running)
             if refused + len(house.upstream.calls("fox-gated")) >= CALLERS:
@@ -111,7 +112,7 @@ async def _decided(house: House, running: "list[asyncio.Task[httpx.Response]]") 
 
 def _spend_one_by_one(house: House, customer: Customer, hold_nano: int) -> int:
     served = 0
-    with httpx.Client(trust_env=False, timeout=30) as client:
+    with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
         while True:
             free_nano = _free_nano(house, customer)
             url = f"{house.stack.api}{OPENAI}"
@@ -176,9 +177,8 @@ def _left_pico(house: House, customer: Customer) -> int:
 
 def _check_all_is_posted(house: House, customer: Customer, *, events: int) -> None:
     """Events in Postgres, entries of the ledger and the register in Redis agree to the pico."""
-    house.stack.eventually(lambda: len(house.posted(customer)) == events, timeout_s=20)
+    house.until_booked(customer, events=events)
     costs = sum(cost for _, cost, _ in house.posted(customer))
-    house.stack.eventually(lambda: house.spent_pico(customer) == costs)
-    assert house.debited_pico(customer) == costs
+    assert house.spent_pico(customer) == house.debited_pico(customer) == costs
     assert house.register(customer)["held"] == 0
     assert house.open_requests(customer) == 0

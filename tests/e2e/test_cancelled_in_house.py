@@ -13,6 +13,7 @@ from typing import Final
 import httpx
 
 from tests.e2e.stack import MODEL, Stack, worker_of
+from tests.patience import PATIENCE_S
 
 REQUESTS: Final = int(os.environ.get("TOKENHOUSE_CHARGES_REQUESTS", "8"))
 PROMPTS: Final = (
@@ -60,7 +61,7 @@ def _read(stack: Stack, key: str, prompt: str, *, pieces: int, cut: bool) -> tup
     headers = {"authorization": f"Bearer {key}"}
     url = f"{stack.api}/v1/chat/completions"
     read: list[str] = []
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=120) as answer:
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=PATIENCE_S) as answer:
         for line in answer.iter_lines():
             if line.startswith("data: {") and (choices := json.loads(line[6:])["choices"]):
                 read += [text] if (text := choices[0]["delta"].get("content")) else []
@@ -76,7 +77,7 @@ def _charged(stack: Stack, key: str, prompt: str, *, pieces: int, cut: bool = Fa
     request_id, read = _read(stack, key, prompt, pieces=pieces, cut=cut)
     query = f"SELECT {COLUMNS} FROM billing_usageevent WHERE request_id = %s"
     ((outcome, source, input_tokens, output_tokens),) = stack.eventually(
-        lambda: stack.sql(query, request_id), timeout_s=30
+        lambda: stack.sql(query, request_id)
     )
     messages = [{"role": "user", "content": prompt}]
     whole = stack.chat(key=key, messages=messages, max_tokens=output_tokens).json()

@@ -8,7 +8,6 @@ installation.
 import asyncio
 import os
 import signal
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from tests.e2e.house import INPUT_PICO, OPENAI, OUTPUT_PICO, Customer, House, qu
 from tests.e2e.stack import Stack, sse_events
 from tests.fakes.pool import selling
 from tests.fakes.upstream import FakeUpstream, Seen, two_second_trickle
+from tests.patience import PATIENCE_S
 
 ROUNDS = int(os.environ.get("CAP_ROUNDS", "1"))
 CLIENTS = 500
@@ -36,9 +36,7 @@ TOKENS_MAX = 40  # what the provider makes
 MODEL = "fox-trickle"
 TRIES_MAX = 12
 AGAIN_AFTER_S = 0.5
-SETTLED_WITHIN_S = 120.0
-RECOVERED_WITHIN_S = 60.0
-UNDER_WAY_WITHIN_S = 30.0
+SETTLED_WITHIN_S = 300.0  # leases run out, and much is booked
 PICO = Decimal(10) ** 12
 CHECK = "from billing import tasks; tasks.check_invariants(); tasks.audit_ledger()"
 
@@ -82,12 +80,7 @@ def trio(upstream: FakeUpstream) -> Iterator[House]:
     )
     try:
         opened = House(running, upstream)
-        running.start()
-        opened.attach("story", upstream.url)
-        key = running.api_keys[0]
-        running.eventually(
-            lambda: running.serves(key=key, model=MODEL, max_tokens=TOKENS_MAX), timeout_s=30
-        )
+        opened.open(model=MODEL, max_tokens=TOKENS_MAX)
         yield opened
     finally:
         running.close()
@@ -143,7 +136,7 @@ def _told(status: int, request_id: str, read: bytes) -> Told:
 
 async def _round(house: House, customer: Customer, marker: str) -> list[Told]:
     limits = httpx.Limits(max_connections=CLIENTS)
-    async with httpx.AsyncClient(limits=limits, timeout=60, trust_env=False) as client:
+    async with httpx.AsyncClient(limits=limits, timeout=PATIENCE_S, trust_env=False) as client:
         running = [
             asyncio.create_task(_ask(client, house, customer, marker)) for _ in range(CLIENTS)
         ]
@@ -159,9 +152,7 @@ async def _round(house: House, customer: Customer, marker: str) -> list[Told]:
 
 
 def _until_under_way(house: House, marker: str) -> None:
-    house.stack.eventually(
-        lambda: len(_open_answers(house, marker)) >= 10, timeout_s=UNDER_WAY_WITHIN_S
-    )
+    house.stack.eventually(lambda: len(_open_answers(house, marker)) >= 10)
 
 
 def _open_answers(house: House, marker: str) -> list[Seen]:
@@ -207,7 +198,9 @@ def test_no_failure_passes_the_cap_or_loses_an_attempt(
     events = _events(house, customer)
     # The expiry of attempt n is stored as attempt -(n + 1).
     attempts = {(e.request_id, max(e.attempt, -e.attempt - 1)) for e in events}
-    assert len(attempts) == len(_dispatched(house, marker))
+    # A process that died between its hold and its call is taken for one that called.
+    free = {e.request_id for e in events if e.outcome == "unknown" and not e.cost_pico}
+    assert 0 <= len(attempts) - len(_dispatched(house, marker)) <= len(free)
     assert {state for state, *_ in outcomes.values()} <= {"settled", "expired", "voided"}
 
     # and what Redis acknowledged is posted, each exactly once and with exactly what it debited
@@ -238,8 +231,7 @@ def test_no_failure_passes_the_cap_or_loses_an_attempt(
     spent = sum(e.cost_pico for e in events)
     assert spent <= HOLDS * hold_pico
     assert house.register(customer)["held"] == 0
-    house.stack.eventually(lambda: house.spent_pico(customer) == spent, timeout_s=30)
-    assert house.debited_pico(customer) == spent
+    assert house.spent_pico(customer) == house.debited_pico(customer) == spent
     assert house.broken_sums() == []
     assert _broken_invariants(house) == []
 
@@ -247,12 +239,9 @@ def test_no_failure_passes_the_cap_or_loses_an_attempt(
 def _new_customer(house: House, credit_pico: int) -> Customer:
     """Made once PostgreSQL is back from the round before, and known to every data plane without
     asking it."""
-    house.stack.eventually(house.is_reachable, timeout_s=RECOVERED_WITHIN_S)
+    house.stack.eventually(house.is_reachable)
     made = house.customer(credit_pico=credit_pico)
-    made_ms = time.time() * 1000
-    house.stack.eventually(
-        lambda: house.snapshots_are_newer(made_ms, processes=PLANES), timeout_s=RECOVERED_WITHIN_S
-    )
+    house.until_known()
     return made
 
 
@@ -293,5 +282,5 @@ def _broken_invariants(house: House) -> list[str]:
         fresh = {name for name, _, is_fresh in rows if is_fresh}
         return rows if fresh >= {name for name, *_ in rows} - set(REPORTED) else []
 
-    rows = house.stack.eventually(checked, timeout_s=90)
+    rows = house.stack.eventually(checked)
     return [name for name, holds, _ in rows if not holds]

@@ -2,14 +2,14 @@
 
 import re
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, Queue
 
 import httpx
 
 from tests.e2e.house import FOX, OPENAI, House, question
+from tests.patience import PATIENCE_S, POLL_S, ran_s
 
 # Two seconds are promised on a machine that does nothing else.
 SEEN_WITHIN_S = 4.0
@@ -32,23 +32,22 @@ class Marks:
             return  # The test is over and has hung up.
 
     def first(self) -> None:
-        self.last = self._heard.get(timeout=10)
+        self.last = self._heard.get(timeout=PATIENCE_S)
 
     def has_changed(self, *, within_s: float) -> bool:
-        deadline = time.monotonic() + within_s
-        try:
-            while (mark := self._heard.get(timeout=deadline - time.monotonic())) == self.last:
-                continue
-        except (Empty, ValueError):
-            return False
-        self.last = mark
-        return True
+        deadline = ran_s() + within_s
+        while ran_s() < deadline:
+            with suppress(Empty):
+                if (mark := self._heard.get(timeout=POLL_S)) != self.last:
+                    self.last = mark
+                    return True
+        return False
 
 
 @contextmanager
 def listening(browser: httpx.Client, path: str) -> Iterator[Marks]:
     marks = Marks()
-    with browser.stream("GET", path, timeout=60) as answer:
+    with browser.stream("GET", path, timeout=PATIENCE_S) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "text/event-stream"
         thread = threading.Thread(target=marks.listen, args=(answer,), daemon=True)
@@ -88,7 +87,7 @@ def test_a_request_of_another_tenant_moves_nobody_else_s_page(house: House) -> N
     with house.stack.sign_in() as browser, listening(browser, "/live/requests/") as marks:
         # when
         answer = house.ask(OPENAI, question(), stranger.headers)
-        house.stack.eventually(lambda: len(house.posted(stranger)) == 1)
+        house.until_booked(stranger, events=1)
 
         # then
         assert not marks.has_changed(within_s=1.5)
@@ -106,7 +105,7 @@ def test_the_board_moves_by_itself_when_there_was_traffic(house: House) -> None:
 
     house.stack.eventually(shows_all, timeout_s=BOARD_WITHIN_S)
     with (
-        httpx.Client(base_url=house.stack.console, trust_env=False) as visitor,
+        httpx.Client(base_url=house.stack.console, trust_env=False, timeout=PATIENCE_S) as visitor,
         listening(visitor, "/live/board/") as marks,
     ):
         # when

@@ -2,39 +2,43 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from gateway.runtime import running_children
 from gateway.runtime.data_folders import Places
 from tests.e2e.stack import Stack
+from tests.patience import eventually
 
-WAIT_S = 60.0
+
+class Process(NamedTuple):
+    """One that runs; its start tells it from a later owner of its pid."""
+
+    pid: int
+    started: int
+    session: int
 
 
-def sessions_of(stack: Stack) -> set[int]:
-    """Every process that belongs to a child of the supervisor, grandchildren included."""
-    leaders = set(stack.children().values())
+def running() -> set[Process]:
     pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-    return {pid for pid in pids if session(pid) in leaders}
+    return {process for pid in pids if (process := process_of(pid))}
 
 
-def session(pid: int) -> int | None:
+def process_of(pid: int) -> Process | None:
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] == "Z" else int(fields[3])
+    return None if fields[0] == "Z" else Process(pid, int(fields[19]), int(fields[3]))
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
+def processes_of(stack: Stack) -> set[Process]:
+    """Every process that belongs to a child of the supervisor, grandchildren included."""
+    leaders = set(stack.children().values())
+    return {process for process in running() if process.session in leaders}
 
 
 @pytest.fixture
@@ -63,8 +67,8 @@ def test_both_signals_leave_no_process_and_keep_the_data(
     tenants = stack.sql("SELECT id, slug FROM billing_tenant ORDER BY id")
     with stack.redis() as redis:
         redis.set("noted", "before")
-    running = sessions_of(stack)
-    assert len(running) >= len(stack.children()) == 7
+    before = processes_of(stack)
+    assert len(before) >= len(stack.children()) == 7
 
     # when
     os.kill(supervisor(stack), ending)
@@ -72,7 +76,7 @@ def test_both_signals_leave_no_process_and_keep_the_data(
 
     # then
     assert code == 0
-    assert {pid for pid in running if session(pid) is not None} == set()
+    assert before & running() == set()
     assert running_children.noted(Places(root=stack.root, sockets=stack.root)) == []
 
     # and when
@@ -88,14 +92,14 @@ def test_both_signals_leave_no_process_and_keep_the_data(
 def test_a_killed_supervisor_takes_its_children_along(stack: Stack) -> None:
     # given
     stack.start()
-    running = sessions_of(stack)
+    before = processes_of(stack)
 
     # when
     os.kill(supervisor(stack), signal.SIGKILL)
     stack.wait()
 
     # then
-    eventually(lambda: not {pid for pid in running if session(pid) is not None})
+    eventually(lambda: not before & running())
 
     # and the next one starts
     start_again(stack)
@@ -128,4 +132,4 @@ def test_a_crashed_console_is_started_again(stack: Stack) -> None:
 
     # then
     eventually(lambda: stack.children().get("console", before) != before)
-    stack.eventually(lambda: stack.answers("/login/"), timeout_s=WAIT_S)
+    stack.eventually(lambda: stack.answers("/login/"))

@@ -11,6 +11,8 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 
 @dataclass
 class Cable:
@@ -24,11 +26,11 @@ class Cable:
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
         self._thread.start()
-        assert ready.wait(5)
+        assert ready.wait(PATIENCE_S)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
 
     def cut(self) -> None:
         self._do(self._cut())
@@ -38,7 +40,7 @@ class Cable:
         self._do(self._listen())
 
     def _do(self, work: Coroutine[None, None, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
     def _run(self, ready: threading.Event) -> None:
         asyncio.run(self._serve(ready))

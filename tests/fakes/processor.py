@@ -25,13 +25,13 @@ from urllib.parse import parse_qs
 
 import requests
 
-from tests.gateway.world import free_port
+from tests.patience import PATIENCE_S, eventually
+from tests.ports import free_port
 
 API_KEY = "sk_test_12345"
 WEBHOOK_SECRET = "whsec_of_a_test"
 GOOD_CARD = "4242424242424242"
 DECLINED_LATER = "4000000000000341"
-PATIENCE_S = 20
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Processor:
             f"{self.behind}{path}",
             data=data,
             auth=(API_KEY, ""),
-            timeout=10,
+            timeout=PATIENCE_S,
         )
         answer.raise_for_status()
         found: dict[str, Any] = answer.json() if answer.text.startswith("{") else {}
@@ -134,27 +134,22 @@ def running() -> Iterator[Processor]:
     thread = threading.Thread(target=front.serve_forever, daemon=True)
     thread.start()
     try:
-        _wait(processor)
+        eventually(lambda: _answers(processor))
         yield processor
     finally:
         front.shutdown()
         front.server_close()
         thread.join()
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENCE_S)
 
 
-def _wait(processor: Processor) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            processor.call("/v1/balance")
-        except requests.RequestException:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+def _answers(processor: Processor) -> bool:
+    try:
+        processor.call("/v1/balance")
+    except requests.RequestException:
+        return False
+    return True
 
 
 class _Front(BaseHTTPRequestHandler):
@@ -213,7 +208,11 @@ class _Front(BaseHTTPRequestHandler):
         kept = ("authorization", "content-type", "idempotency-key")
         headers = {name: value for name, value in self.headers.items() if name.lower() in kept}
         answer = requests.request(
-            self.command, self._processor.behind + self.path, data=body, headers=headers, timeout=10
+            self.command,
+            self._processor.behind + self.path,
+            data=body,
+            headers=headers,
+            timeout=PATIENCE_S,
         )
         return answer.status_code, answer.content
 

@@ -10,8 +10,11 @@ import socket
 import struct
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.patience import PATIENCE_S
 
 TOKENS = ["The", " quick", " brown", " fox", " jumps"]
 INPUT_TOKENS = 10
@@ -26,6 +29,7 @@ STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 BIG = "x" * 16_384
+WAITING_MAX = 1_000
 
 
 @dataclass
@@ -136,7 +140,7 @@ async def _start(call: Exchange, tokens: int) -> None:
         await call.token(text)
 
 
-async def _until_hung_up(call: Exchange) -> None:
+async def until_hung_up(call: Exchange) -> None:
     if not await call.reader.read(1):
         call.seen.hung_up = True
 
@@ -166,7 +170,7 @@ async def resets(call: Exchange) -> None:
 
 
 async def silent(call: Exchange) -> None:
-    await _until_hung_up(call)
+    await until_hung_up(call)
 
 
 async def slow_start(call: Exchange) -> None:
@@ -194,7 +198,7 @@ async def ends_early(call: Exchange) -> None:
 
 async def stalls(call: Exchange) -> None:
     await _start(call, 3)
-    await _until_hung_up(call)
+    await until_hung_up(call)
 
 
 async def bad_chunk(call: Exchange) -> None:
@@ -265,6 +269,18 @@ async def trickles(call: Exchange) -> None:
         raise
 
 
+async def trickles_on(call: Exchange) -> None:
+    """A token every 50 ms until the gateway hangs up."""
+    await call.raw(STREAM_HEAD)
+    try:
+        while True:
+            await call.token(TOKENS[0])
+            await asyncio.sleep(0.05)
+    except (ConnectionError, asyncio.CancelledError):
+        call.seen.hung_up = True
+        raise
+
+
 async def short_trickle(call: Exchange) -> None:
     """Twenty tokens over a second."""
     await _trickle(call, 20)
@@ -325,35 +341,53 @@ class FakeUpstream:
     gate: threading.Event = field(default_factory=threading.Event)
     connections: int = 0
 
+    def __post_init__(self) -> None:
+        self._waiting = ThreadPoolExecutor(WAITING_MAX)
+
     def start(self) -> None:
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
         self._thread.start()
-        assert ready.wait(5)
+        assert ready.wait(PATIENCE_S)
 
     def stop(self) -> None:
         self.gate.set()
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(5)
+        self._thread.join(PATIENCE_S)
+        self._waiting.shutdown()
 
     def calls(self, model: str) -> list[Seen]:
         return [seen for seen in self.seen if seen.model == model]
 
+    async def _opened(self) -> None:
+        """However many wait, and for as long as the test likes."""
+        await asyncio.get_running_loop().run_in_executor(self._waiting, self.gate.wait)
+
     async def gated(self, call: Exchange) -> None:
         """Answers once the test has opened the gate."""
-        await asyncio.to_thread(self.gate.wait, 30)
+        await self._opened()
         await good(call)
 
     async def after_first_token(self, call: Exchange) -> None:
         """Says nothing after its first token until the test has opened the gate."""
         await _start(call, 1)
-        await asyncio.to_thread(self.gate.wait, 30)
+        await self._opened()
         for text in TOKENS[1:]:
             await call.token(text)
         await call.event(_delta({}, "stop"))
         await call.event(_usage_chunk())
         await call.event(b"[DONE]")
         await call.raw(b"0\r\n\r\n")
+
+    async def trickles_in_two(self, call: Exchange) -> None:
+        """Two tokens, and eighteen over a second once the test has opened the gate."""
+        await call.raw(STREAM_HEAD)
+        for number in range(20):
+            if number == 2:
+                await self._opened()
+            await call.token(TOKENS[number % len(TOKENS)])
+            await asyncio.sleep(0.05)
+        await _end_trickle(call, 20)
 
     async def trickles_until_released(self, call: Exchange) -> None:
         """A token every 50 ms until the test opens the gate."""

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +37,8 @@ from gateway.runtime.services import DATAPLANE_BUFFER_BYTES
 from providers.models import Model, Offer, Provider
 from tests.fakes.cable import Cable
 from tests.fakes.upstream import FakeUpstream
+from tests.patience import PATIENCE_S, eventually
+from tests.ports import free_port
 
 EPOCH = "epoch-of-the-tests"
 INPUT_PICO = 2_000_000
@@ -97,10 +98,7 @@ class DataPlane:
                 stderr=log,
                 start_new_session=True,
             )
-        try:
-            eventually(self._is_ready, timeout_s=15)
-        except AssertionError:
-            raise AssertionError(self.log.read_text()[-3000:]) from None
+        eventually(self._is_ready, said=lambda: self.log.read_text()[-3000:])
 
     def _is_ready(self) -> bool:
         assert self.process is not None
@@ -113,7 +111,7 @@ class DataPlane:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=PATIENCE_S)
         self.process = None
         return code
 
@@ -121,7 +119,7 @@ class DataPlane:
         """kill -9 of the server and its worker."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE_S)
         self.process = None
 
     def resident_bytes(self) -> int:
@@ -163,13 +161,15 @@ class World:
         return Caller(made, key, plain, team)
 
     def reload_snapshot(self) -> None:
-        """Tell the process that something changed, and wait until it has looked."""
-        before = self.snapshot_ms()
+        """Tell the process that something changed, and wait until it has looked: since now, for a
+        load that was under way may have begun before the change."""
+        changed_ms = time.time() * 1000
         self.redis.incr("snapshot:version")
-        eventually(lambda: self.snapshot_ms() > before)
+        eventually(lambda: self.snapshot_ms() > changed_ms)
 
     def snapshot_ms(self) -> int:
-        return int(httpx.get(f"{self.plane.url}/ready").json()["snapshot_ms"])
+        said = httpx.get(f"{self.plane.url}/ready", timeout=PATIENCE_S).json()
+        return int(said["snapshot_ms"])
 
     def give_credit(self, tenant: Tenant, credit_nano: int) -> None:
         tag = registers.shard_tag(tenant.pk)
@@ -200,7 +200,13 @@ class World:
         return self.events(caller)
 
     def chat(
-        self, caller: Caller, model: str, *, stream: bool = False, timeout: float = 20, **more: Any
+        self,
+        caller: Caller,
+        model: str,
+        *,
+        stream: bool = False,
+        timeout: float = PATIENCE_S,
+        **more: Any,
     ) -> httpx.Response:
         headers = {**caller.headers, **more.pop("headers", {})}
         return httpx.post(
@@ -245,14 +251,6 @@ def cost_pico(input_tokens: int, cached_tokens: int, output_tokens: int) -> int:
 
 def nano(pico: int) -> int:
     return -(-pico // PICO_PER_NANO)
-
-
-def eventually(condition: Callable[[], bool], *, timeout_s: float = 10) -> None:
-    """Poll until true; what another process does cannot be told to hurry."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
 
 
 def add_offer(
@@ -330,12 +328,6 @@ def environment(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:
         "REDIS_URL": f"unix://{folder}/redis.sock",
         **variables,
     }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from django.db import models
 from django.db.models import F, Q
 
 from billing.models.tenants import CreditGrant, Tenant
-from billing.rates import PPM
+
+PPM: int = 1_000_000
 
 
 class BillingProfile(models.Model):

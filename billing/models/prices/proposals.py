@@ -2,8 +2,7 @@
 
 from django.db import models
 
-from billing.kinds import ServiceTier
-from billing.models.prices.versions import PriceVersion
+from billing.models.prices.versions import PriceVersion, ServiceTier
 
 
 class PriceProposal(models.Model):
@@ -21,9 +20,7 @@ class PriceProposal(models.Model):
         SUPERSEDED = "superseded", "superseded by a newer import"
 
     sku = models.CharField(max_length=200)
-    service_tier = models.SmallIntegerField(
-        choices=ServiceTier.choices(), default=ServiceTier.DEFAULT.value
-    )
+    service_tier = models.SmallIntegerField(choices=ServiceTier, default=ServiceTier.DEFAULT)
     context_over = models.IntegerField(default=0)
     from_minute = models.SmallIntegerField(default=0)
     to_minute = models.SmallIntegerField(default=0)

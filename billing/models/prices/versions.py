@@ -9,12 +9,10 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
-from billing.kinds import ServiceTier
 from billing.rates import percent_text
-from billing.snapshot_rows import SnapshotRow
 
 
-class Sku(SnapshotRow):
+class Sku(models.Model):
     """The billing key of an offer. Billing knows nothing else about what is sold."""
 
     code = models.CharField(max_length=200, unique=True)
@@ -23,7 +21,14 @@ class Sku(SnapshotRow):
         return self.code
 
 
-class PriceList(SnapshotRow):
+class ServiceTier(models.IntegerChoices):
+    DEFAULT = 0
+    FLEX = 1
+    PRIORITY = 2
+    BATCH = 3
+
+
+class PriceList(models.Model):
     """Whose prices differ from the list prices: a plan's, one tenant's, or our suppliers'."""
 
     class Kind(models.TextChoices):
@@ -58,7 +63,7 @@ class PriceList(SnapshotRow):
         return self.name
 
 
-class PlanAssignment(SnapshotRow):
+class PlanAssignment(models.Model):
     """A tenant is put on a plan, or on none (the list prices), from a moment on. Append-only, but
     for one that has not begun: it can be withdrawn. What holds when: `billing.prices.plans`."""
 
@@ -156,7 +161,7 @@ def _free_or_paid() -> Q:
     return Q(free=True) | some_rate
 
 
-class PriceVersion(SnapshotRow):
+class PriceVersion(models.Model):
     """Rates in integer pico-dollars per token over `during`; every text leaf is resolved here.
 
     `context_over` is a cliff: the version applies to all tokens of a request whose input is
@@ -167,9 +172,7 @@ class PriceVersion(SnapshotRow):
     """
 
     sku = models.ForeignKey(Sku, on_delete=models.PROTECT, related_name="prices")
-    service_tier = models.SmallIntegerField(
-        choices=ServiceTier.choices(), default=ServiceTier.DEFAULT.value
-    )
+    service_tier = models.SmallIntegerField(choices=ServiceTier, default=ServiceTier.DEFAULT)
     context_over = models.IntegerField(default=0)
     from_minute = models.SmallIntegerField(default=0)
     to_minute = models.SmallIntegerField(default=0)

@@ -20,10 +20,10 @@ from tests.billing import desk as desks
 from tests.billing.desk import Desk
 from tests.billing.drainer import POINTS
 from tests.billing.open_books import Books
+from tests.patience import PATIENCE_S, eventually
 
 COST_PICO = 280_000_000
 SETTLED = 5
-TIMEOUT_S = 60
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def test_a_drain_killed_anywhere_posts_every_settle_once(books: Books, point: st
         books.served(supplier_pico=number)
     # when
     with drainer(point) as process:
-        died_of = process.wait(TIMEOUT_S)
+        died_of = process.wait(PATIENCE_S)
     # then
     assert died_of == -9
     books.drain()
@@ -83,7 +83,7 @@ def test_three_drains_at_once_of_which_one_keeps_dying_post_everything_once(book
                     time.sleep(0.05)
                 # It may find every shard busy, and live.
                 dying.poll()
-        wait_for(settled)
+        eventually(lambda: UsageEvent.objects.count() == settled)
     # then
     books.drain()
     assert UsageEvent.objects.count() == settled
@@ -91,9 +91,3 @@ def test_three_drains_at_once_of_which_one_keeps_dying_post_everything_once(book
     assert paid.aggregate(total=Sum("amount_pico"))["total"] == settled * COST_PICO
     assert UsageDay.objects.aggregate(total=Sum("cost_pico"))["total"] == settled * COST_PICO
     assert books.check() == {}
-
-
-def wait_for(events: int) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while UsageEvent.objects.count() < events and time.monotonic() < deadline:
-        time.sleep(0.05)

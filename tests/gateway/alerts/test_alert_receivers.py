@@ -16,6 +16,7 @@ from django.db import connection
 from billing.limits import alert_channels, alert_queue
 from billing.models import AlertChannel, AlertDelivery, BudgetAlert
 from gateway.alerts import delivery
+from tests.patience import PATIENCE_S, ran_s
 from tests.people import Person
 
 pytestmark = pytest.mark.django_db
@@ -44,7 +45,7 @@ class Receiver:
             self.ids.append(json.loads(body)["id"])
             stamp = headers["x-tokenhouse-signature"].partition(",")[0]
             self.stamps.append(int(stamp.removeprefix("t=")))
-            self.came.append(monotonic())
+            self.came.append(ran_s())
 
     def over(self) -> None:
         with self._lock:
@@ -56,7 +57,7 @@ def listening(receiver: Receiver) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             receiver.took(self.headers, self.rfile.read(int(self.headers["content-length"])))
-            receiver.may_answer.wait(20)
+            receiver.may_answer.wait(PATIENCE_S)
             receiver.over()
             self.send_response(receiver.status)
             self.send_header("content-length", "0")
@@ -107,16 +108,16 @@ def test_a_slow_receiver_delays_nobody(
     alice: Person, charlie: Person, listen: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given: the first in line never answers
-    monkeypatch.setattr(delivery, "TIMEOUT_S", 3.0)
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 6.0)
     slow = listen(charlie, opens_at_once=False)
     good = [listen(alice) for _ in range(3)]
     # when
-    began = monotonic()
+    began = ran_s()
     assert delivery.deliver_due(now=NOON) == 3 * MESSAGES
     # then
-    assert all(max(each.came) - began < 2 for each in good)
+    assert all(max(each.came) - began < 5 for each in good)
     assert [len(each.ids) for each in (slow, *good)] == [1, *[MESSAGES] * 3]
-    assert monotonic() - began < 4
+    assert ran_s() - began < 8
     # and what else it was to get waits for it alone
     waiting = AlertDelivery.objects.filter(channel__tenant=charlie.tenant)
     assert sorted(waiting.values_list("tries", flat=True)) == [0, 0, 1]
@@ -156,11 +157,13 @@ def test_what_waited_for_an_earlier_one_is_signed_when_it_is_sent(
     receiver = listen(alice, opens_at_once=False)
     Thread(target=lambda: (Event().wait(2.1), receiver.may_answer.set()), daemon=True).start()
     # when
+    began = monotonic()
     assert delivery.deliver_due(now=NOON) == MESSAGES
+    took_s = monotonic() - began
     # then
     first, *rest = receiver.stamps
     assert first == int(NOON.timestamp())
-    assert all(2 <= stamp - first <= 4 for stamp in rest)
+    assert all(2 <= stamp - first <= took_s for stamp in rest)
 
 
 @pytest.mark.django_db(transaction=True)

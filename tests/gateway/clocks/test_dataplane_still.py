@@ -14,11 +14,12 @@ import pytest
 from tests.fakes.upstream import TOKENS, FakeUpstream, two_second_trickle
 from tests.gateway.world import World, add_offer, add_provider, eventually, shown_text
 from tests.gateway.world import stream_events as events_of
+from tests.patience import PATIENCE_S
 
 LIMITS = {
-    "TOKENHOUSE_FIRST_BYTE_TIMEOUT_MS": "1000",
-    "TOKENHOUSE_FIRST_TOKEN_TIMEOUT_MS": "1000",
-    "TOKENHOUSE_TOKEN_GAP_TIMEOUT_MS": "1000",
+    "TOKENHOUSE_FIRST_BYTE_TIMEOUT_MS": "3000",
+    "TOKENHOUSE_FIRST_TOKEN_TIMEOUT_MS": "3000",
+    "TOKENHOUSE_TOKEN_GAP_TIMEOUT_MS": "3000",
 }
 STILL_S = 4.0
 STREAMS = 6
@@ -41,10 +42,10 @@ def test_streams_go_on_after_the_process_stood_still(the_world: World) -> None:
     # given: streams under way, and answers that have not begun
     callers = [the_world.caller() for _ in range(STREAMS)]
     with ThreadPoolExecutor(2 * STREAMS) as threads:
-        streams = [threads.submit(the_world.chat, each, "slow", stream=True) for each in callers]
-        waiting = [threads.submit(the_world.chat, each, "later", stream=True) for each in callers]
         calls = the_world.upstream.calls
+        streams = [threads.submit(the_world.chat, each, "slow", stream=True) for each in callers]
         eventually(lambda: sum(seen.sent > 2 for seen in calls("slow")) == STREAMS)
+        waiting = [threads.submit(the_world.chat, each, "later", stream=True) for each in callers]
         eventually(lambda: len(calls("later")) == STREAMS)
         # when: for longer than any limit; the sellers go on meanwhile
         assert the_world.plane.process is not None
@@ -70,7 +71,9 @@ def test_streams_go_on_after_the_process_stood_still(the_world: World) -> None:
 def test_a_lack_of_descriptors_is_told_and_closes_no_offer(the_world: World, model: str) -> None:
     # given: a process that has none left for calls of its own
     caller = the_world.caller()
-    with httpx.Client(base_url=the_world.plane.url, headers=caller.headers) as kept:
+    with httpx.Client(
+        base_url=the_world.plane.url, headers=caller.headers, timeout=PATIENCE_S
+    ) as kept:
         kept.get("/v1/models")
         workers = _take_free_descriptors(the_world)
         # when: through a connection that is open already

@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.shifted_clock import ShiftedClock, shifted_clock
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.world import World, add_offer, add_provider, eventually, warm, world
+from tests.patience import PATIENCE_S
 
 HOUR_S = 3_600
 AGREE_WITHIN_MS = 2_000
@@ -46,7 +47,7 @@ def house(shifted: World, clock: ShiftedClock) -> Iterator[World]:
 
 
 def reason(world: World) -> str:
-    said: str = httpx.get(f"{world.plane.url}/ready").json()["reason"]
+    said: str = httpx.get(f"{world.plane.url}/ready", timeout=PATIENCE_S).json()["reason"]
     return said
 
 
@@ -99,10 +100,12 @@ def test_a_process_that_begins_with_a_wrong_clock_admits_nobody_until_it_is_righ
     started = threading.Thread(target=house.plane.start)
     started.start()
     try:
-        eventually(lambda: _refuses(house), timeout_s=15)
+        eventually(lambda: _refuses(house))
         # when
         answer = house.chat(alice, "good")
-        models = httpx.get(f"{house.plane.url}/v1/models", headers=alice.headers)
+        models = httpx.get(
+            f"{house.plane.url}/v1/models", headers=alice.headers, timeout=PATIENCE_S
+        )
         # then
         for refused in (answer, models):
             assert refused.status_code == 503

@@ -21,6 +21,7 @@ from tests.gateway.world import (
     shown_text,
     stream_events,
 )
+from tests.patience import PATIENCE_S
 
 COST_PICO = cost_pico(INPUT_TOKENS, 4, len(TOKENS))
 COST_USD = "0.000054"
@@ -127,7 +128,7 @@ def test_the_first_token_does_not_wait_for_the_last(the_world: World) -> None:
             f"{the_world.plane.url}/v1/chat/completions",
             headers=alice.headers,
             json=question("fox", stream=True),
-            timeout=10,
+            timeout=PATIENCE_S,
         ) as answer:
             parts = answer.iter_text()
             first = next(parts)
@@ -153,7 +154,7 @@ def test_the_same_key_works_in_the_anthropic_dialect(the_world: World) -> None:
             "max_tokens": 50,
             "messages": [{"role": "user", "content": "What does the fox do?"}],
         },
-        timeout=10,
+        timeout=PATIENCE_S,
     )
     # then
     body = answer.json()
@@ -222,7 +223,9 @@ def test_models_are_listed_for_every_client(the_world: World) -> None:
     # given
     alice = the_world.caller()
     # when
-    answer = httpx.get(f"{the_world.plane.url}/v1/models", headers=alice.headers)
+    answer = httpx.get(
+        f"{the_world.plane.url}/v1/models", headers=alice.headers, timeout=PATIENCE_S
+    )
     # then
     rows = {row["id"]: row for row in answer.json()["data"]}
     assert rows["fox"]["pricing"] == {
@@ -245,7 +248,7 @@ def test_a_key_can_ask_for_its_own_state(the_world: World) -> None:
     )
     the_world.chat(alice, "fox")
     # when
-    answer = httpx.get(f"{the_world.plane.url}/v1/key", headers=alice.headers)
+    answer = httpx.get(f"{the_world.plane.url}/v1/key", headers=alice.headers, timeout=PATIENCE_S)
     # then
     data = json.loads(answer.content, parse_float=Decimal)["data"]
     assert (data["label"], data["usage"]) == (alice.key.name, Decimal(COST_USD))
@@ -257,16 +260,21 @@ def test_a_key_can_ask_for_its_own_state(the_world: World) -> None:
 def test_a_revoked_key_reads_nothing_more_at_once(path: str, the_world: World) -> None:
     # given a process that knows the key
     alice = the_world.caller()
-    assert httpx.get(f"{the_world.plane.url}{path}", headers=alice.headers).status_code == 200
+    assert (
+        httpx.get(
+            f"{the_world.plane.url}{path}", headers=alice.headers, timeout=PATIENCE_S
+        ).status_code
+        == 200
+    )
 
     # when it is revoked, and no snapshot was made since
     holds.set_key_status(the_world.redis, alice.tenant.pk, alice.key.pk, holds.REVOKED)
 
     # then
-    answer = httpx.get(f"{the_world.plane.url}{path}", headers=alice.headers)
+    answer = httpx.get(f"{the_world.plane.url}{path}", headers=alice.headers, timeout=PATIENCE_S)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "revoked_api_key")
 
 
 def test_health_and_readiness_need_no_key(the_world: World) -> None:
-    assert httpx.get(f"{the_world.plane.url}/health").status_code == 200
-    assert httpx.get(f"{the_world.plane.url}/ready").json()["ready"] is True
+    assert httpx.get(f"{the_world.plane.url}/health", timeout=PATIENCE_S).status_code == 200
+    assert httpx.get(f"{the_world.plane.url}/ready", timeout=PATIENCE_S).json()["ready"] is True

@@ -24,6 +24,7 @@ from tests.gateway.world import (
     shown_text,
     stream_events,
 )
+from tests.patience import PATIENCE_S
 
 COST_PICO = cost_pico(INPUT_TOKENS, 4, len(TOKENS))
 COST_USD = "0.000054"
@@ -110,7 +111,7 @@ def test_a_ceiling_of_another_kind_of_json_is_400(the_world: World, raw: bytes) 
     alice = the_world.caller()
     body = json.dumps(question("fox"))[:-1].encode() + b', "max_cost": ' + raw + b"}"
     url = f"{the_world.plane.url}/v1/chat/completions"
-    answer = httpx.post(url, content=body, headers=alice.headers)
+    answer = httpx.post(url, content=body, headers=alice.headers, timeout=PATIENCE_S)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == "max_cost"
 
@@ -154,7 +155,7 @@ def test_an_anthropic_stream_that_is_stopped_says_so_in_its_last_delta(the_world
     }  # fmt: skip
     # when
     url = f"{the_world.plane.url}/v1/messages"
-    answer = httpx.post(url, json=body, headers=alice.headers, timeout=20)
+    answer = httpx.post(url, json=body, headers=alice.headers, timeout=PATIENCE_S)
     # then
     events = stream_events(answer.text)
     kinds = [event["type"] for event in events]

@@ -14,6 +14,7 @@ from billing.models import Quota, RateLimit
 from gateway.dataplane.inbound import cors
 from tests.fakes.upstream import Exchange, FakeUpstream
 from tests.gateway.world import World, add_offer, add_provider, question
+from tests.patience import PATIENCE_S
 
 PAGE, OTHER = "https://app.example", "https://evil.example"
 LIMITS = {"TOKENHOUSE_CORS_ORIGINS": f"{PAGE},http://localhost:5173"}
@@ -85,7 +86,7 @@ def test_budgets_are_called_by_their_names(
 def test_errors_have_the_caller_s_shape_at_every_path(
     the_world: World, path: str, headers: dict[str, str], is_anthropic: bool
 ) -> None:
-    body = httpx.get(f"{the_world.plane.url}{path}", headers=headers).json()
+    body = httpx.get(f"{the_world.plane.url}{path}", headers=headers, timeout=PATIENCE_S).json()
 
     assert ("request_id" in body) is is_anthropic
     assert (body.get("type") == "error") is is_anthropic
@@ -110,7 +111,7 @@ def test_sdks_find_the_request_id_in_answers_and_refusals(the_world: World) -> N
     assert None not in ids
     booked = {event["request_id"] for event in the_world.settled(alice, 2)}
     assert booked == {whole._request_id, message._request_id}
-    models = httpx.get(f"{url}/v1/models", headers=alice.headers)
+    models = httpx.get(f"{url}/v1/models", headers=alice.headers, timeout=PATIENCE_S)
     assert models.headers["request-id"] == models.headers["x-request-id"]
 
 
@@ -129,7 +130,10 @@ def test_the_rest_of_the_minute_is_told_in_the_headers_of_both_vendors(the_world
         pair for pair in pairs if pair[0].headers["x-ratelimit-remaining-requests"] > "00"
     )
     message = httpx.post(
-        f"{the_world.plane.url}{ANTHROPIC}", json=question("fox"), headers=alice.headers
+        f"{the_world.plane.url}{ANTHROPIC}",
+        json=question("fox"),
+        headers=alice.headers,
+        timeout=PATIENCE_S,
     )
 
     # then of each unit the tighter limit is told, with this call's own share taken off
@@ -170,9 +174,13 @@ def test_a_page_of_a_listed_origin_may_call(the_world: World) -> None:
         "access-control-request-headers": "authorization, content-type, x-stainless-lang",
     }
 
-    asked = httpx.options(url, headers=ask)
-    called = httpx.post(url, json=question("fox"), headers={**alice.headers, "origin": PAGE})
-    refused = httpx.post(url, json=question("no-fox"), headers={**alice.headers, "origin": PAGE})
+    asked = httpx.options(url, headers=ask, timeout=PATIENCE_S)
+    called = httpx.post(
+        url, json=question("fox"), headers={**alice.headers, "origin": PAGE}, timeout=PATIENCE_S
+    )
+    refused = httpx.post(
+        url, json=question("no-fox"), headers={**alice.headers, "origin": PAGE}, timeout=PATIENCE_S
+    )
 
     assert asked.status_code == 204
     assert asked.headers["access-control-allow-headers"] == ask["access-control-request-headers"]
@@ -187,7 +195,8 @@ def test_a_page_of_another_origin_may_not(the_world: World) -> None:
     url = f"{the_world.plane.url}{OPENAI}"
     for origin in (OTHER, f"{PAGE}.evil.example", "null"):
         ask = {"origin": origin, "access-control-request-method": "POST"}
-        assert "access-control-allow-origin" not in httpx.options(url, headers=ask).headers
+        answer = httpx.options(url, headers=ask, timeout=PATIENCE_S)
+        assert "access-control-allow-origin" not in answer.headers
 
 
 def test_without_a_list_nothing_is_said_of_origins() -> None:
@@ -211,7 +220,9 @@ def test_a_caller_that_is_still_sending_hears_why_it_is_refused(
     the_world: World, path: str, key: str, status: bytes, size: int
 ) -> None:
     head = f"POST {path} HTTP/1.1\r\nhost: t\r\nauthorization: Bearer {key}\r\n"
-    with socket.create_connection(("127.0.0.1", the_world.plane.port), timeout=10) as client:
+    with socket.create_connection(
+        ("127.0.0.1", the_world.plane.port), timeout=PATIENCE_S
+    ) as client:
         client.sendall(f"{head}content-length: {size}\r\n\r\n".encode())
         client.sendall(b" " * size)
         answer = client.recv(4096)
@@ -223,7 +234,9 @@ def test_a_body_above_the_limit_is_refused_with_words(the_world: World) -> None:
     alice = the_world.caller()
     head = f"POST {OPENAI} HTTP/1.1\r\nhost: t\r\nauthorization: Bearer {alice.plain}\r\n"
     size = 40 * 1024 * 1024
-    with socket.create_connection(("127.0.0.1", the_world.plane.port), timeout=20) as client:
+    with socket.create_connection(
+        ("127.0.0.1", the_world.plane.port), timeout=PATIENCE_S
+    ) as client:
         client.sendall(f"{head}content-length: {size}\r\n\r\n".encode())
         client.sendall(b" " * size)
         answer = client.recv(4096)
@@ -234,10 +247,14 @@ def test_a_body_above_the_limit_is_refused_with_words(the_world: World) -> None:
 def test_who_sends_nothing_more_is_answered_all_the_same(the_world: World) -> None:
     # given a caller that promises a body and waits for the answer instead
     head = f"POST {OPENAI} HTTP/1.1\r\nhost: t\r\ncontent-length: 50000\r\n"
-    with socket.create_connection(("127.0.0.1", the_world.plane.port), timeout=10) as client:
+    with socket.create_connection(
+        ("127.0.0.1", the_world.plane.port), timeout=PATIENCE_S
+    ) as client:
         client.sendall(f"{head}expect: 100-continue\r\n\r\n".encode())
         asked_first = client.recv(4096)
-    with socket.create_connection(("127.0.0.1", the_world.plane.port), timeout=10) as client:
+    with socket.create_connection(
+        ("127.0.0.1", the_world.plane.port), timeout=PATIENCE_S
+    ) as client:
         client.sendall(f"{head}\r\n".encode())
         waited = client.recv(4096)
 

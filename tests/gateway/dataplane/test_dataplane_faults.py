@@ -25,10 +25,11 @@ from tests.gateway.world import (
 )
 
 LIMITS = {
-    "TOKENHOUSE_FIRST_BYTE_TIMEOUT_MS": "600",
-    "TOKENHOUSE_FIRST_TOKEN_TIMEOUT_MS": "1200",
-    "TOKENHOUSE_TOKEN_GAP_TIMEOUT_MS": "600",
-    "TOKENHOUSE_DEADLINE_MS": "4000",
+    # The sellers of these tests are slow where the machine is.
+    "TOKENHOUSE_FIRST_BYTE_TIMEOUT_MS": "2500",
+    "TOKENHOUSE_FIRST_TOKEN_TIMEOUT_MS": "3000",
+    "TOKENHOUSE_TOKEN_GAP_TIMEOUT_MS": "2500",
+    "TOKENHOUSE_DEADLINE_MS": "8000",
 }
 GOOD_PICO = cost_pico(INPUT_TOKENS, 4, len(TOKENS))
 FAULTS = {
@@ -51,7 +52,7 @@ FAULTS = {
     "early-cut": fake.cut_before_content,
     "error-inside": fake.error_in_stream,
     "overrun": fake.too_many_tokens,
-    "endless": fake.trickles,
+    "endless": fake.trickles_on,
 }
 # Nobody listens there.
 NOBODY = "http://127.0.0.1:9"
@@ -293,7 +294,7 @@ def test_a_missing_terminator_after_the_finish_is_a_success(the_world: World, en
 
 
 def test_the_deadline_ends_every_request_and_bills_what_was_shown(the_world: World) -> None:
-    # given: a stream of six seconds where four are allowed
+    # given: a stream without end
     alice = the_world.caller()
     # when
     answer = the_world.chat(alice, "endless-alone-stream", stream=True)

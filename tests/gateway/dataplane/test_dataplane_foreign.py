@@ -9,6 +9,7 @@ import pytest
 from tests.fakes import upstream as fake
 from tests.fakes.upstream import STREAM_HEAD, TOKENS, USAGE, Exchange, FakeUpstream, _delta
 from tests.gateway.world import World, add_offer, add_provider, shown_text, stream_events
+from tests.patience import PATIENCE_S
 
 PATH = "/srv/weights/smol/q4.gguf"
 
@@ -142,4 +143,4 @@ def test_one_name_of_the_model_streamed_and_whole(the_world: World, path: str) -
 
 
 def post(url: str, headers: dict[str, str], body: dict[str, Any]) -> str:
-    return httpx.post(url, headers=headers, json=body, timeout=20).text
+    return httpx.post(url, headers=headers, json=body, timeout=PATIENCE_S).text

@@ -17,6 +17,7 @@ from gateway.models import ApiKey, Team
 from gateway.tenants import keys
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.world import Caller, World, add_offer, add_provider, question
+from tests.patience import PATIENCE_S
 
 PICO = 10**12
 
@@ -99,7 +100,10 @@ def test_a_raise_of_the_maker_reaches_what_it_made(the_world: World, maker: Call
 def test_what_the_made_key_spends_is_spent_of_its_maker(the_world: World, maker: Caller) -> None:
     # given a cap that one call's hold fills
     asked = httpx.post(
-        f"{the_world.plane.url}/v1/quote", json=question("fox"), headers=maker.headers
+        f"{the_world.plane.url}/v1/quote",
+        json=question("fox"),
+        headers=maker.headers,
+        timeout=PATIENCE_S,
     )
     cap(maker, pico_from_usd(str(json.loads(asked.text, parse_float=Decimal)["hold_usd"])))
     child = made_by(maker)
@@ -210,6 +214,8 @@ def test_the_key_page_says_the_tightest_of_the_line(the_world: World, maker: Cal
     cap(child, PICO)
     the_world.reload_snapshot()
     # when
-    said = httpx.get(f"{the_world.plane.url}/v1/key", headers=child.headers).json()["data"]
+    said = httpx.get(
+        f"{the_world.plane.url}/v1/key", headers=child.headers, timeout=PATIENCE_S
+    ).json()["data"]
     # then
     assert (said["limit"], said["limit_remaining"], said["usage"]) == (0.01, 0.01, 0)

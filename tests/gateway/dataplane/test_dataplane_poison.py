@@ -58,6 +58,7 @@ def test_two_hundred_tenants_and_one_poisoner(the_world: World) -> None:
     # given
     poisoner = the_world.caller()
     others = [the_world.caller() for _ in range(TENANTS)]
+    the_world.reload_snapshot()  # What a key's first look-up takes is not what this is about.
     done: list[int] = []
     # when: it never stops, with whatever closes an offer, while everybody else calls once
     with ThreadPoolExecutor(9) as threads:
@@ -73,7 +74,7 @@ def test_two_hundred_tenants_and_one_poisoner(the_world: World) -> None:
         hammering = threads.submit(hammer)
         statuses = list(healthy)
         done.append(1)
-        hammering.result(timeout=30)
+        hammering.result()
     # then
     assert statuses == [200] * (TENANTS - 1)
     # and who comes when the poisoner was the last who called is served as well

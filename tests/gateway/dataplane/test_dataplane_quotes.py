@@ -18,6 +18,7 @@ from tests.gateway.world import (
     eventually,
     question,
 )
+from tests.patience import PATIENCE_S
 
 NANO = Decimal(10) ** 9
 
@@ -32,7 +33,7 @@ def catalogue(upstream: FakeUpstream) -> None:
 def quote(world: World, caller: Caller, **more: Any) -> httpx.Response:
     headers = {**caller.headers, **more.pop("headers", {})}
     body = question("fox", **more)
-    return httpx.post(f"{world.plane.url}/v1/quote", json=body, headers=headers)
+    return httpx.post(f"{world.plane.url}/v1/quote", json=body, headers=headers, timeout=PATIENCE_S)
 
 
 def exact(answer: httpx.Response) -> dict[str, Any]:
@@ -128,7 +129,12 @@ def test_who_may_not_call_gets_no_quote(the_world: World) -> None:
     alice = the_world.caller()
     stranger = {"authorization": f"Bearer tk-{'9' * 12}-{'z' * 43}"}
     assert quote(the_world, alice, headers=stranger).status_code == 401
-    assert httpx.get(f"{the_world.plane.url}/v1/quote", headers=alice.headers).status_code == 405
+    assert (
+        httpx.get(
+            f"{the_world.plane.url}/v1/quote", headers=alice.headers, timeout=PATIENCE_S
+        ).status_code
+        == 405
+    )
     the_world.redis.hset(
         f"keys:{{s{alice.tenant.shard:02d}}}:{alice.tenant.pk}", str(alice.key.pk), "revoked"
     )
@@ -147,8 +153,10 @@ def test_anthropic_s_body_is_quoted_and_refused_in_its_dialect(the_world: World)
     url, headers = f"{the_world.plane.url}/v1/quote", {"anthropic-version": "2023-06-01"}
     body = {"model": "fox", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
     # when
-    good = httpx.post(url, json=body, headers={**alice.headers, **headers})
-    bad = httpx.post(url, json={"model": "fox"}, headers={**alice.headers, **headers})
+    good = httpx.post(url, json=body, headers={**alice.headers, **headers}, timeout=PATIENCE_S)
+    bad = httpx.post(
+        url, json={"model": "fox"}, headers={**alice.headers, **headers}, timeout=PATIENCE_S
+    )
     # then
     assert good.json()["offers"][0]["output_tokens_max"] == 9
     assert (bad.status_code, bad.json()["type"]) == (400, "error")

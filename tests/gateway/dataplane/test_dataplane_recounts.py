@@ -20,6 +20,7 @@ from tests.gateway.world import (
     question,
     stream_events,
 )
+from tests.patience import ran_s
 
 LIMITS = {"TOKENHOUSE_DEADLINE_MS": "30000"}
 PROMPT_TOKENS, ANSWER_TOKENS = 29, 11
@@ -181,11 +182,13 @@ def test_a_worker_that_does_not_count_leaves_the_estimate(
     the_world: World, alice: Caller, model: str
 ) -> None:
     # when
+    began = ran_s()
     answer = the_world.chat(alice, model)
+    took_s = ran_s() - began
     # then: within the limit of what a receipt waits for
     (event,) = the_world.settled(alice)
     assert (answer.status_code, event["outcome"]) == (200, "ok")
-    assert answer.elapsed.total_seconds() < 5
+    assert took_s < 5
     assert event["detail"]["basis"] == [basis.BYTES, basis.BYTES]
     assert event["usage"] == {"input_tokens": 13, "output_tokens": 7}
 

@@ -22,6 +22,7 @@ from tests.gateway.world import (
     eventually,
     question,
 )
+from tests.patience import PATIENCE_S
 
 BODY_BYTES_MAX = 100_000
 LIMITS = {"TOKENHOUSE_BODY_BYTES_MAX": str(BODY_BYTES_MAX)}
@@ -45,7 +46,9 @@ def send(
     world: World, path: str, body: bytes | dict[str, Any], headers: dict[str, str]
 ) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(f"{world.plane.url}{path}", content=content, headers=headers, timeout=10)
+    return httpx.post(
+        f"{world.plane.url}{path}", content=content, headers=headers, timeout=PATIENCE_S
+    )
 
 
 def error_of(answer: httpx.Response, path: str) -> dict[str, Any]:
@@ -291,9 +294,9 @@ def test_a_body_without_a_declared_length_is_cut_off_at_the_limit(the_world: Wor
 
 
 def test_wrong_paths_and_methods_are_404_and_405(the_world: World) -> None:
-    assert httpx.get(f"{the_world.plane.url}/admin/").status_code == 404
-    assert httpx.get(f"{the_world.plane.url}{OPENAI}").status_code == 405
-    assert httpx.post(f"{the_world.plane.url}/v1/models").status_code == 405
+    assert httpx.get(f"{the_world.plane.url}/admin/", timeout=PATIENCE_S).status_code == 404
+    assert httpx.get(f"{the_world.plane.url}{OPENAI}", timeout=PATIENCE_S).status_code == 405
+    assert httpx.post(f"{the_world.plane.url}/v1/models", timeout=PATIENCE_S).status_code == 405
 
 
 def test_a_refusal_is_noted_for_the_console(the_world: World) -> None:

@@ -16,7 +16,8 @@ from providers.models import CountedTexts
 from tests.fakes import upstream as fake
 from tests.fakes.upstream import STREAM_HEAD, TOKENS, Exchange, FakeUpstream
 from tests.gateway.dataplane.inbound.test_dataplane_clients import leaving
-from tests.gateway.world import DataPlane, World, add_offer, add_provider, free_port
+from tests.gateway.world import DataPlane, World, add_offer, add_provider
+from tests.ports import free_port
 
 PER_WORD = 3
 WORDS = "what does the quick brown fox do all day in these silent northern woods".split()

@@ -14,6 +14,7 @@ from providers import tasks as provider_tasks
 from tests.fakes.upstream import FakeUpstream
 from tests.gateway.walks import CLONE, walking, written_at
 from tests.gateway.world import World, add_offer, add_provider, eventually, question
+from tests.patience import PATIENCE_S
 
 PAGE: Final = (CLONE / "docs" / "architecture.md").read_text(encoding="utf-8")
 STOP: Final = re.compile(r"^(\d+)\. `([\w./]+)`, `(\w+)`(.*)$", re.MULTILINE)
@@ -39,7 +40,9 @@ def walks(the_world: World) -> list[list[Entered]]:
 def walk_of(world: World, path: str, *, stream: bool) -> list[Entered]:
     caller = world.caller()
     body = question("fox", stream=stream)
-    answer = httpx.post(f"{world.plane.url}{path}", json=body, headers=caller.headers)
+    answer = httpx.post(
+        f"{world.plane.url}{path}", json=body, headers=caller.headers, timeout=PATIENCE_S
+    )
     assert answer.status_code == 200, answer.text
     assert world.settled(caller)[0]["outcome"] == "ok"
     written = written_at(world.plane.environment["TOKENHOUSE_DATA_DIR"], path)

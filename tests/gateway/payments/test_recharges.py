@@ -20,6 +20,7 @@ from gateway.payments import processor as stripe_calls
 from gateway.payments import recharging
 from tests.fakes import processor as fakes
 from tests.fakes.processor import Processor
+from tests.patience import PATIENCE_S
 from tests.people import Person
 
 USD = 10**12
@@ -155,7 +156,7 @@ def test_a_process_that_is_killed_between_sending_and_storing_has_bought_once(
     stalled = fork.Event()
     child = fork.Process(target=_charge_and_stall, args=(START, stalled))
     child.start()
-    assert stalled.wait(20)
+    assert stalled.wait(PATIENCE_S)
     assert child.pid is not None
     # when
     os.kill(child.pid, signal.SIGKILL)

@@ -1,7 +1,6 @@
 """Buying credit: against localstripe, by the official SDK, with messages told twice and forged."""
 
 import re
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -27,13 +26,13 @@ from billing.models import (
 )
 from billing.payments import topups
 from billing.payments.facts import Paid
-from gateway.kinds import Role
 from gateway.models import Member
 from gateway.payments import recharging
 from gateway.payments import stripe_messages as payments
 from tests.billing.invoicing.test_invoice_pdf import text_of
 from tests.fakes import processor as fakes
 from tests.fakes.processor import Processor
+from tests.patience import eventually
 from tests.people import Person
 
 USD = 10**12
@@ -200,12 +199,12 @@ def test_pages_that_nobody_pays_are_limited(alice: Person, processor: Processor)
 def test_only_managers_buy_and_only_where_it_is_set_up(
     client: Client, alice: Person, processor: Processor, settings: Any
 ) -> None:
-    Member.objects.filter(user=alice.user).update(role=Role.DEVELOPER)
+    Member.objects.filter(user=alice.user).update(role=Member.Role.DEVELOPER)
     client.force_login(alice.user)
     assert client.post("/billing/buy/", {"amount_usd": "20"}).status_code == 403
     settings.STRIPE_API_KEY = ""
     assert Client().post(WEBHOOK, b"{}", content_type="application/json").status_code == 404
-    Member.objects.filter(user=alice.user).update(role=Role.OWNER)
+    Member.objects.filter(user=alice.user).update(role=Member.Role.OWNER)
     assert client.post("/billing/buy/", {"amount_usd": "20"}).status_code == 404
 
 
@@ -301,16 +300,9 @@ def test_a_saved_card_and_the_processor_s_own_message_complete_a_purchase(
     # when
     run(datetime.now(UTC))
     # then: the answer and the message say the same, and it counts once
-    _until(lambda: ProcessorEvent.objects.filter(kind=payments.CARD_PAID).exists())
+    eventually(lambda: ProcessorEvent.objects.filter(kind=payments.CARD_PAID).exists())
     assert [t.state for t in TopUp.objects.all()] == [State.PAID, State.PAID]
     assert credit_of(alice) == 40 * USD
-
-
-def _until(holds: Any) -> None:
-    deadline = time.monotonic() + 15
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_a_purchase_has_a_receipt_that_says_who_paid_what(

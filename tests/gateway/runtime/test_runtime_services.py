@@ -17,7 +17,7 @@ from gateway.runtime import child, osuser
 from gateway.runtime.data_folders import Places, in_folder
 from gateway.runtime.embedded.postgres import Postgres
 from gateway.runtime.embedded.redis import Redis
-from tests.gateway.world import eventually
+from tests.patience import PATIENCE_S, eventually
 from tests.services import Services, share_binaries
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to act as another OS user")
@@ -38,7 +38,7 @@ def psql_as(uid: int, services: Services, role: str) -> "subprocess.CompletedPro
         env={},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -104,8 +104,8 @@ def test_redis_rewrites_its_append_only_file_in_time(services: Services) -> None
             for _ in range(80):
                 client.set("one", os.urandom(1024 * 1024))
                 time.sleep(0.02)
-                eventually(lambda: not _is_rewriting(client), timeout_s=60)
-            eventually(lambda: not _is_rewriting(client), timeout_s=60)
+                eventually(lambda: not _is_rewriting(client))
+            eventually(lambda: not _is_rewriting(client))
             # then
             assert _file_bytes(client) < 45_000_000
     finally:

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,7 @@ from gateway.runtime.child import Program
 from gateway.runtime.data_folders import CLONE, Places
 from gateway.runtime.supervisor import Service, Stage, Supervisor
 from tests.fakes.small_disk import SmallDisk, small_disk
-
-WAIT_S = 20.0
+from tests.patience import PATIENCE_S, eventually
 
 
 class Clock:
@@ -26,14 +24,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Waits for another process; the limit only ends a test that has failed."""
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
 
 
 def exists(pid: int) -> bool:
@@ -81,7 +71,7 @@ def test_a_crashed_child_is_started_again_after_growing_pauses(
     # given
     started = tmp_path / "started"
     process = supervisor.start(service("flaky", shell(f"echo x >> {started}; exit 3", tmp_path)))
-    process.wait(WAIT_S)
+    process.wait(PATIENCE_S)
 
     # when
     for starts in range(1, 9):
@@ -100,7 +90,7 @@ def test_a_child_is_not_started_again_before_its_pause_is_over(
 ) -> None:
     # given
     process = supervisor.start(service("flaky", shell("exit 3", tmp_path)))
-    process.wait(WAIT_S)
+    process.wait(PATIENCE_S)
     supervisor.tick()
 
     # when
@@ -119,7 +109,7 @@ def test_a_child_that_was_stable_begins_with_the_first_pause(
     gate = tmp_path / "gate"
     script = f"test -e {gate} && exec sleep 1000; exit 3"
     process = supervisor.start(service("flaky", shell(script, tmp_path)))
-    process.wait(WAIT_S)
+    process.wait(PATIENCE_S)
     supervisor.tick()
     gate.touch()
     clock.now_s += 1.0
@@ -144,7 +134,7 @@ def test_a_one_time_step_is_not_started_again(
     assert supervisor.exit_code("step") is None
 
     # when
-    process.wait(WAIT_S)
+    process.wait(PATIENCE_S)
     supervisor.tick()
 
     # then
@@ -224,7 +214,7 @@ def test_a_child_started_in_the_background_still_hears_ctrl_c(tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
 
     # then
-    assert process.wait(WAIT_S) == -signal.SIGINT
+    assert process.wait(PATIENCE_S) == -signal.SIGINT
 
 
 def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
@@ -246,7 +236,7 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
 
     # when
     parent.kill()
-    parent.wait(WAIT_S)
+    parent.wait(PATIENCE_S)
 
     # then
     eventually(lambda: not exists(orphan))
@@ -258,7 +248,7 @@ def leftover(where: Places) -> Iterator["subprocess.Popen[bytes]"]:
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     yield process
     process.kill()
-    process.wait(WAIT_S)
+    process.wait(PATIENCE_S)
 
 
 def test_leftovers_of_an_earlier_run_are_ended(
@@ -272,7 +262,7 @@ def test_leftovers_of_an_earlier_run_are_ended(
 
     # then
     assert ended == ["console"]
-    assert leftover.wait(WAIT_S) == -signal.SIGTERM
+    assert leftover.wait(PATIENCE_S) == -signal.SIGTERM
 
 
 def test_a_pid_with_a_new_owner_is_left_alone(
@@ -409,7 +399,7 @@ def test_what_cannot_be_started_now_is_tried_again(
     folder = tmp_path / "folder"
     folder.mkdir()
     process = supervisor.start(service("odd", shell("exit 3", folder)))
-    process.wait(WAIT_S)
+    process.wait(PATIENCE_S)
     supervisor.tick()
     folder.rmdir()
     # when

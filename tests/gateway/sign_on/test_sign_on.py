@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +16,11 @@ from django.test import Client
 
 from billing.models import AuditEntry
 from gateway.models import GroupMapping, Identity, Member
-from tests.gateway.world import free_port
+from tests.patience import PATIENCE_S, eventually
 from tests.people import Person
+from tests.ports import free_port
 
 ISSUER_HOST = "http://localhost"
-PATIENCE_S = 20
 
 
 @dataclass
@@ -30,13 +29,13 @@ class IdentityProvider:
 
     def knows(self, subject: str, **claims: Any) -> None:
         """Make or change a person there."""
-        answer = requests.put(f"{self.url}/users/{subject}", json=claims, timeout=10)
+        answer = requests.put(f"{self.url}/users/{subject}", json=claims, timeout=PATIENCE_S)
         answer.raise_for_status()
 
     def vouch(self, authorize_url: str, subject: str) -> str:
         """Sign in there as somebody; the address that the browser is sent back to."""
         answer = requests.post(
-            authorize_url, data={"sub": subject}, allow_redirects=False, timeout=10
+            authorize_url, data={"sub": subject}, allow_redirects=False, timeout=PATIENCE_S
         )
         assert answer.status_code in (302, 303), answer.text
         return answer.headers["Location"]
@@ -49,23 +48,19 @@ def running() -> Iterator[IdentityProvider]:
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     provider = IdentityProvider(f"http://localhost:{port}")
     try:
-        _wait(provider.url)
+        eventually(lambda: _answers(provider.url))
         yield provider
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENCE_S)
 
 
-def _wait(url: str) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            requests.get(f"{url}/.well-known/openid-configuration", timeout=5)
-        except requests.RequestException:
-            assert time.monotonic() < until, "the identity provider did not start"
-            time.sleep(0.1)
-        else:
-            return
+def _answers(url: str) -> bool:
+    try:
+        requests.get(f"{url}/.well-known/openid-configuration", timeout=PATIENCE_S)
+    except requests.RequestException:
+        return False
+    return True
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -25,15 +25,16 @@ from tests.gateway.world import (
     nano,
     question,
 )
+from tests.patience import PATIENCE_S
 
-LIMITS = {"TOKENHOUSE_WRITE_STALL_MS": "700", "TOKENHOUSE_DEADLINE_MS": "30000"}
+LIMITS = {"TOKENHOUSE_WRITE_STALL_MS": "700"}
 GOOD_NANO = nano(cost_pico(INPUT_TOKENS, 4, len(TOKENS)))
 
 
 def catalogue(upstream: FakeUpstream) -> None:
     upstream.behaviours |= {
-        "abort": fake.trickles,
-        "drain": fake.short_trickle,
+        "abort": fake.stalls,
+        "drain": upstream.trickles_in_two,
         "silent": fake.silent,
         "flood": fake.floods,
         "refusing": fake.refuses_slowly,
@@ -76,7 +77,6 @@ def test_leaving_aborts_the_upstream_where_that_stops_its_bill(the_world: World)
     (event,) = the_world.settled(alice)
     assert event["outcome"] == "client_cancelled"
     assert event["detail"]["cancel_applied"] == "abort"
-    assert the_world.upstream.calls("abort")[-1].sent < 100
     eventually(lambda: the_world.upstream.calls("abort")[-1].hung_up)
 
 
@@ -92,7 +92,7 @@ def test_leaving_early_pays_the_input_and_what_was_shown(the_world: World) -> No
     assert event["usage_source"] in ("bytes", "measured_ratio")
     # An estimate, and no bound, which is more than ten times as much.
     assert INPUT_TOKENS / 2 < usage["input_tokens"] < 2 * INPUT_TOKENS
-    assert 2 <= usage["output_tokens"] <= 50
+    assert 2 <= usage["output_tokens"] <= 3
     assert event["tenant_cost_pico"] == (
         usage["input_tokens"] * INPUT_PICO + usage["output_tokens"] * OUTPUT_PICO
     )
@@ -102,9 +102,11 @@ def test_leaving_early_pays_the_input_and_what_was_shown(the_world: World) -> No
 def test_leaving_drains_the_upstream_that_bills_anyway(the_world: World) -> None:
     # given
     alice = the_world.caller()
+    the_world.upstream.gate.clear()
     # when
     with leaving(the_world, alice, "drain") as read_until:
         read_until(b" quick")
+    the_world.upstream.gate.set()
     # then: input by the provider's count, output as shown, the whole as supplier cost
     (event,) = the_world.settled(alice)
     assert event["outcome"] == "client_cancelled"
@@ -136,11 +138,18 @@ def test_leaving_a_provider_that_has_refused_already_costs_nothing(the_world: Wo
     # when
     with leaving(the_world, alice, "refusing"):
         eventually(lambda: [call.sent for call in the_world.upstream.calls("refusing")] == [1])
-        time.sleep(0.1)  # its first line is on its way through the gateway
+        eventually(lambda: _has_read(the_world.upstream.calls("refusing")[0].port))
     # then
     (event,) = the_world.settled(alice)
     assert event["outcome"] == "upstream_error"
     assert event["charged_nano"] == 0
+
+
+def _has_read(port: int) -> bool:
+    """Whether the owner of this end of a connection has read all that came for it."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    [waiting] = [row[4].partition(":")[2] for row in rows if row[1].endswith(f":{port:04X}")]
+    return int(waiting, 16) == 0
 
 
 def test_fifty_clients_that_never_read_are_cut_and_cost_no_memory(the_world: World) -> None:
@@ -159,10 +168,13 @@ def test_fifty_clients_that_never_read_are_cut_and_cost_no_memory(the_world: Wor
     try:
         for client in clients:
             client.sendall(head.encode() + body)
-        deadline = time.monotonic() + 15
-        while len(the_world.events(alice)) < 51 and time.monotonic() < deadline:
+
+        def are_cut() -> bool:
+            nonlocal peak
             peak = max(peak, the_world.plane.resident_bytes())
-            time.sleep(0.05)
+            return len(the_world.events(alice)) == 51
+
+        eventually(are_cut)
         # then
         events = the_world.settled(alice, 51)[1:]
         assert [e["outcome"] for e in events] == ["client_stalled"] * 50
@@ -199,12 +211,12 @@ def test_two_hundred_at_once_on_credit_for_fifty_admit_exactly_fifty(
     hold_nano = round(float(needed) * 10**9)
     alice = the_world.caller(credit_nano=50 * hold_nano)
     # Known before the crowd comes: a key's first look-up may be 503, and is not what this is about.
-    known = httpx.get(f"{the_world.plane.url}/v1/key", headers=alice.headers)
-    assert known.status_code == 200
+    the_world.reload_snapshot()
     decided = threading.Semaphore(0)
+    the_world.upstream.gate.clear()
 
     def ask(_: int) -> int:
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=PATIENCE_S) as client:
             request = client.build_request(
                 "POST",
                 f"{the_world.plane.url}/v1/chat/completions",
@@ -221,7 +233,7 @@ def test_two_hundred_at_once_on_credit_for_fifty_admit_exactly_fifty(
     with ThreadPoolExecutor(200) as pool:
         asked = [pool.submit(ask, number) for number in range(200)]
         for _ in range(150):
-            assert decided.acquire(timeout=30)
+            assert decided.acquire(timeout=PATIENCE_S)
         eventually(lambda: len(the_world.upstream.calls("gated")) == 50)
         held = the_world.register(alice)
         the_world.upstream.gate.set()

@@ -17,6 +17,7 @@ from gateway.errors import InvalidRequest, RequestTooLarge, UnsupportedEncoding
 from providers.models import Provider
 from tests.fakes.upstream import TOKENS, Exchange, FakeUpstream
 from tests.gateway.world import World, add_offer, add_provider, question
+from tests.patience import PATIENCE_S
 
 BODY_BYTES_MAX = 200_000
 LIMITS = {"TOKENHOUSE_BODY_BYTES_MAX": str(BODY_BYTES_MAX)}
@@ -107,7 +108,9 @@ def test_a_compressed_body_is_read(the_world: World, path: str, coding: str) -> 
     body = SENT[coding](MARK + json.dumps(question("fox")).encode())
     headers = {**alice.headers, "content-encoding": coding}
 
-    answer = httpx.post(f"{the_world.plane.url}{path}", content=body, headers=headers)
+    answer = httpx.post(
+        f"{the_world.plane.url}{path}", content=body, headers=headers, timeout=PATIENCE_S
+    )
 
     assert answer.status_code == 200, answer.text
     assert TEXT in answer.text
@@ -134,7 +137,9 @@ def test_what_cannot_be_decoded_is_refused(
     alice = the_world.caller()
     headers = {**alice.headers, "content-encoding": coding}
 
-    answer = httpx.post(f"{the_world.plane.url}{OPENAI}", content=body, headers=headers)
+    answer = httpx.post(
+        f"{the_world.plane.url}{OPENAI}", content=body, headers=headers, timeout=PATIENCE_S
+    )
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     if status == 415:
@@ -183,10 +188,12 @@ def test_paths_may_end_with_a_slash_and_keys_come_in_azure_s_header(the_world: W
     url = the_world.plane.url
     headers = {"api-key": alice.plain}
 
-    chat = httpx.post(f"{url}{OPENAI}/", json=question("fox"), headers=headers)
-    message = httpx.post(f"{url}{ANTHROPIC}/", json=question("fox"), headers=headers)
-    models = httpx.get(f"{url}/v1/models/", headers=headers)
-    one = httpx.get(f"{url}/v1/models/fox/", headers=headers)
+    chat = httpx.post(f"{url}{OPENAI}/", json=question("fox"), headers=headers, timeout=PATIENCE_S)
+    message = httpx.post(
+        f"{url}{ANTHROPIC}/", json=question("fox"), headers=headers, timeout=PATIENCE_S
+    )
+    models = httpx.get(f"{url}/v1/models/", headers=headers, timeout=PATIENCE_S)
+    one = httpx.get(f"{url}/v1/models/fox/", headers=headers, timeout=PATIENCE_S)
 
     assert [a.status_code for a in (chat, message, models, one)] == [200, 200, 200, 200]
 
@@ -195,7 +202,9 @@ def test_two_authorization_headers_are_refused(the_world: World) -> None:
     alice, bob = the_world.caller(), the_world.caller()
     headers = [("authorization", f"Bearer {who.plain}") for who in (alice, bob)]
 
-    answer = httpx.post(f"{the_world.plane.url}{OPENAI}", json=question("fox"), headers=headers)
+    answer = httpx.post(
+        f"{the_world.plane.url}{OPENAI}", json=question("fox"), headers=headers, timeout=PATIENCE_S
+    )
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "several_api_keys")
 

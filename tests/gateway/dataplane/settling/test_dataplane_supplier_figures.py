@@ -23,6 +23,7 @@ from tests.gateway.world import (
     add_provider,
     question,
 )
+from tests.patience import PATIENCE_S
 
 PLANTED = "0.0871300087"
 SUMS: dict[str, Any] = {
@@ -80,7 +81,7 @@ def buyer(the_world: World) -> Iterator[Caller]:
 
 def asked(world: World, caller: Caller) -> dict[str, httpx.Response]:
     headers = {**caller.headers, "x-tokenhouse-explain": "1"}
-    with httpx.Client(base_url=world.plane.url, headers=headers, timeout=20) as client:
+    with httpx.Client(base_url=world.plane.url, headers=headers, timeout=PATIENCE_S) as client:
         found = {
             path: client.get(path) for path in ("/v1/models", "/v1/models/fox", "/v1/key", "/ready")
         }
@@ -125,7 +126,9 @@ def test_models_are_listed_at_what_the_key_pays(the_world: World, buyer: Caller)
     others = the_world.caller()
 
     def pricing(caller: Caller) -> Any:
-        answer = httpx.get(f"{the_world.plane.url}/v1/models/fox", headers=caller.headers)
+        answer = httpx.get(
+            f"{the_world.plane.url}/v1/models/fox", headers=caller.headers, timeout=PATIENCE_S
+        )
         return answer.json()["pricing"]
 
     # then
