@@ -21,6 +21,7 @@ PRODUCT_FILE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 67
 # Of a hundred functions one may be longer.
 FUNCTION_LINES_P99: Final = 40
+TEMPLATE_LINE_MAX: Final = 120
 PARAMETERS_MAX: Final = 8
 BANNED_STEMS: Final = {"utils", "util", "helpers", "helper", "manager", "handler", "data", "misc"}
 BANNED_WORDS: Final = ("TO" + "DO", "FIX" + "ME", "X" * 3)
@@ -42,12 +43,17 @@ ALLOWED: Final[dict[tuple[str, str, str], str]] = {
 }
 
 
-def files(*folders: str) -> list[Path]:
-    """Python files of the repository, those not committed yet included."""
+def listed(*folders: str) -> list[Path]:
+    """Files of the repository, those not committed yet included."""
     command = ["git", "ls-files", "-co", "--exclude-standard", "--", *(f"{f}/" for f in folders)]
-    listed = subprocess.run(command, cwd=CLONE, capture_output=True, text=True, check=True)
-    paths = [CLONE / line for line in listed.stdout.splitlines() if line.endswith(".py")]
-    return [path for path in paths if path.exists() and "migrations" not in path.parts]
+    found = subprocess.run(command, cwd=CLONE, capture_output=True, text=True, check=True)
+    return [path for path in map(CLONE.joinpath, found.stdout.splitlines()) if path.exists()]
+
+
+def files(*folders: str) -> list[Path]:
+    return [
+        path for path in listed(*folders) if path.suffix == ".py" and "migrations" not in path.parts
+    ]
 
 
 @cache
@@ -85,6 +91,18 @@ def test_files_of_the_product_are_shorter_still() -> None:
 def test_all_but_a_hundredth_of_the_functions_fit_on_a_screen() -> None:
     lengths = sorted(lines_of(node) for _, tree, _ in parsed(*PRODUCT) for node in functions(tree))
     assert lengths[len(lengths) * 99 // 100] <= FUNCTION_LINES_P99
+
+
+def test_lines_of_templates_are_short() -> None:
+    """A formatter lays them out, and leaves a line that it may not break; text and mail alike."""
+    found = [
+        (str(path.relative_to(CLONE)), str(number))
+        for path in listed("templates", "gateway", "billing", "providers")
+        if "templates" in path.parts
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if len(line) > TEMPLATE_LINE_MAX
+    ]
+    assert without_allowed("template line", found) == []
 
 
 def test_functions_are_short() -> None:

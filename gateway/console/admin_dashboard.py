@@ -54,7 +54,7 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chart(earned: Margins) -> dict[str, Any]:
-    """What charts.js draws. Dollars as floats here: pixels, not money."""
+    """What js/charts/margin.js draws. Dollars as floats here: pixels, not money."""
     return {
         "days": [f"{day.day} {day:%b}" for day, _ in earned.by_day],
         "revenue": [row.revenue_pico / 1e12 for _, row in earned.by_day],

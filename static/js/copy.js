@@ -12,7 +12,9 @@ async function copy(button) {
     getSelection().selectAllChildren(source);
     button.textContent = "Press Ctrl+C";
   }
-  setTimeout(() => { button.textContent = label; }, SAID_MS);
+  setTimeout(() => {
+    button.textContent = label;
+  }, SAID_MS);
 }
 
 export function startCopying() {

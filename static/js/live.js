@@ -17,9 +17,14 @@ class Feed {
     this.fetched = null;
     this.waiting = null;
     this.restUntil = 0;
+  }
+
+  start() {
     document.addEventListener("visibilitychange", () => this.follow());
     addEventListener("pagehide", () => this.pause());
-    addEventListener("pageshow", (event) => { if (event.persisted) this.follow(); });
+    addEventListener("pageshow", (event) => {
+      if (event.persisted) this.follow();
+    });
     setInterval(() => this.judge(), RECHECK_MS);
     this.follow();
   }
@@ -84,7 +89,12 @@ class Feed {
 function tellAges() {
   for (const time of document.querySelectorAll("time[data-age]")) {
     const seconds = Math.max(0, Math.floor((Date.now() - Date.parse(time.dateTime)) / 1000));
-    const [size, unit] = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]].find(([s]) => seconds >= s) ?? [1, "s"];
+    const [size, unit] = [
+      [86400, "d"],
+      [3600, "h"],
+      [60, "min"],
+      [1, "s"],
+    ].find(([s]) => seconds >= s) ?? [1, "s"];
     time.textContent = `${Math.floor(seconds / size)} ${unit}`;
   }
 }
@@ -118,10 +128,11 @@ export function startLive() {
   });
   document.body.addEventListener("htmx:afterSettle", () => {
     tintNewRows(seen);
-    for (const time of document.querySelectorAll("time[data-refreshed]")) time.dateTime = new Date().toISOString();
+    for (const time of document.querySelectorAll("time[data-refreshed]"))
+      time.dateTime = new Date().toISOString();
     tellAges();
     document.dispatchEvent(new CustomEvent("page-refreshed"));
   });
-  for (const sign of signs) new Feed(sign);
+  for (const sign of signs) new Feed(sign).start();
   setInterval(tellAges, RECHECK_MS);
 }

@@ -30,7 +30,11 @@ async function* events(response) {
       const block = rest.slice(0, end);
       rest = rest.slice(end).replace(/^\r?\n\r?\n/, "");
       const lines = block.split(/\r?\n/);
-      const field = (name) => lines.filter((l) => l.startsWith(`${name}:`)).map((l) => l.slice(name.length + 1).trim()).join("\n");
+      const field = (name) =>
+        lines
+          .filter((l) => l.startsWith(`${name}:`))
+          .map((l) => l.slice(name.length + 1).trim())
+          .join("\n");
       yield { name: field("event") || "message", data: field("data") };
     }
   }
@@ -58,12 +62,16 @@ async function ask(form, talk, signal) {
   const note = document.createElement("p");
   talk.append(said(form.elements.prompt.value, true), answer, note);
   const began = performance.now();
-  let head = {}, usage = null, cost = null, firstMs = null;
+  let head = {},
+    usage = null,
+    cost = null,
+    firstMs = null;
   const body = new FormData(form);
   form.elements.prompt.value = "";
   try {
     const response = await fetch(form.action, { method: "POST", body, signal });
-    if (!response.ok) throw new Error("The console refused the question. Reload the page and sign in again.");
+    if (!response.ok)
+      throw new Error("The console refused the question. Reload the page and sign in again.");
     for await (const { name, data } of events(response)) {
       if (name === "head") head = JSON.parse(data);
       else if (name === "refused") throw new Error(JSON.parse(data).message);
@@ -73,12 +81,18 @@ async function ask(form, talk, signal) {
         const text = chunk.choices?.[0]?.delta?.content ?? "";
         if (text) firstMs ??= performance.now() - began;
         answer.textContent += text;
-        if (chunk.usage) { usage = chunk.usage; cost = costText(data); }
+        if (chunk.usage) {
+          usage = chunk.usage;
+          cost = costText(data);
+        }
       }
     }
   } catch (problem) {
     if (problem.name === "AbortError") answer.textContent += " (stopped)";
-    else { answer.classList.add("alarm"); answer.textContent += problem.message; }
+    else {
+      answer.classList.add("alarm");
+      answer.textContent += problem.message;
+    }
   }
   facts(note, head, usage, cost, firstMs);
 }
@@ -88,12 +102,13 @@ export function startPlayground() {
   const form = panel.querySelector("form");
   const stop = panel.querySelector("[data-stop]");
   const talk = panel.querySelector("[data-talk]");
+  let running = null;
+  stop.addEventListener("click", () => running?.abort());
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const running = new AbortController();
+    running = new AbortController();
     panel.querySelector("[data-empty]")?.remove();
     stop.hidden = false;
-    stop.onclick = () => running.abort();
     form.querySelector("button.primary").disabled = true;
     await ask(form, talk, running.signal);
     form.querySelector("button.primary").disabled = false;

@@ -61,7 +61,7 @@ def _colours(names: Sequence[str]) -> list[int]:
 def chart(
     series: Sequence[Series], *, days: Sequence[date], today: date, forecast: Forecast | None
 ) -> dict[str, Any]:
-    """What charts.js draws. Dollars as floats here: pixels, not money."""
+    """What js/charts/spend.js draws. Dollars as floats here: pixels, not money."""
     total = sum(s.total_pico for s in series)
     return {
         "days": [f"{day.day} {day:%b}" for day in days],
