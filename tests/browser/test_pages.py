@@ -149,6 +149,35 @@ def test_the_theme_can_be_set_and_stays(visit: Callable[..., Visit], alice: Pers
     for address in ("/keys/", "/"):
         page = window.open(address)
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+        # Scroll bars and fields are the browser's own: they follow too.
+        assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "in_house"), [("light", "rgb(10,107,77)"), ("dark", "rgb(66,207,151)")]
+)
+def test_charts_are_drawn_in_the_colours_of_the_theme(
+    scheme: str, in_house: str, visit: Callable[..., Visit], alice: Person, sold: Priced
+) -> None:
+    window = visit(alice, color_scheme=scheme)
+
+    for address in ("/models/small/", "/overview/"):
+        page = window.open(address)
+        page.wait_for_selector("[data-chart] svg")
+        assert in_house in page.locator("[data-chart]").first.inner_html().replace(", ", ",")
+
+
+def test_the_open_page_is_in_sight_in_the_navigation_of_a_phone(
+    visit: Callable[..., Visit], alice: Person
+) -> None:
+    page = visit(alice, phone=True).open("/playground/")
+
+    [left, right] = page.evaluate(
+        "(place => [place.left, place.right])"
+        "(document.querySelector('.nav [aria-current]').getBoundingClientRect())"
+    )
+    assert page.locator(".nav [aria-current]").inner_text() == "Playground"
+    assert 0 <= left < right <= 360
 
 
 def test_a_table_is_sorted_by_keyboard_alone(visit: Callable[..., Visit], sold: Priced) -> None:

@@ -44,14 +44,16 @@ def test_an_app_is_set_up_and_asked_for_at_the_next_sign_in(
     alice: Person, visit: Callable[..., Visit]
 ) -> None:
     # given
-    window = visit()
+    window = visit(color_scheme="dark")
     page = window.page
     sign_in(page, window.url, then="/account/")
 
     # when it is set up
     page.get_by_role("link", name="Set one up").click()
     page.get_by_role("link", name="Set up an app").click()
-    expect(page.get_by_alt_text("QR code of the secret below")).to_be_visible()
+    code = page.get_by_alt_text("QR code of the secret below")
+    expect(code).to_be_visible()
+    expect(code).to_have_css("background-color", "rgb(255, 255, 255)")  # scanners want it light
     secret = page.get_by_label("Secret").input_value()
     page.get_by_label("Code").fill(code_of(secret))
     page.get_by_role("button", name="Turn it on").click()
