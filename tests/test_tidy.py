@@ -18,7 +18,8 @@ SOURCE_PACKAGES: Final = ("gateway", "billing", "providers", "workers", "bench")
 PRODUCT: Final = ("gateway", "billing", "providers", "workers")
 FILE_LINES_MAX: Final = 500
 PRODUCT_FILE_LINES_MAX: Final = 400
-FUNCTION_LINES_MAX: Final = 67
+FUNCTION_LINES_MAX: Final = 70
+PRODUCT_FUNCTION_LINES_MAX: Final = 67
 # Of a hundred functions one may be longer.
 FUNCTION_LINES_P99: Final = 40
 TEMPLATE_LINE_MAX: Final = 120
@@ -91,6 +92,7 @@ def test_files_of_the_product_are_shorter_still() -> None:
 def test_all_but_a_hundredth_of_the_functions_fit_on_a_screen() -> None:
     lengths = sorted(lines_of(node) for _, tree, _ in parsed(*PRODUCT) for node in functions(tree))
     assert lengths[len(lengths) * 99 // 100] <= FUNCTION_LINES_P99
+    assert lengths[-1] <= PRODUCT_FUNCTION_LINES_MAX
 
 
 def test_lines_of_templates_are_short() -> None:
