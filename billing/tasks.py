@@ -48,7 +48,7 @@ def expire_holds() -> None:
     with task_runs.recorded(EXPIRE) as now, transaction.atomic():
         if locks.is_only_run(EXPIRE):
             client = connection()
-            expiry.expire_due(client, now_ms=expiry.surely_past_ms(client, now=now))
+            expiry.expire_holds(client, now_ms=expiry.surely_past_ms(client, now=now))
 
 
 @shared_task(name=PUSH)

@@ -24,7 +24,7 @@ def surely_past_ms(client: redis.Redis, *, now: datetime) -> int:
     return min(int(now.timestamp() * 1000), seconds * 1000 + micros // 1000)
 
 
-def expire_due(client: redis.Redis, *, now_ms: int) -> int:
+def expire_holds(client: redis.Redis, *, now_ms: int) -> int:
     """Expire every hold whose lease ran out; returns how many. Cold shards wait for a rebuild."""
     epochs = dict(ShardEpoch.objects.values_list("shard", "epoch"))
 

@@ -146,7 +146,7 @@ def test_the_sweep_expires_what_is_due_and_nothing_else(books: Books) -> None:
     books.desk.placed(hold_nano=2_000)
     books.desk.now_ms += 1
     # when
-    expired = expiry.expire_due(books.desk.client, now_ms=books.desk.now_ms)
+    expired = expiry.expire_holds(books.desk.client, now_ms=books.desk.now_ms)
     books.drain()
     # then
     assert expired == 1
@@ -167,7 +167,7 @@ def test_a_hold_that_cannot_expire_does_not_keep_the_others(books: Books) -> Non
     # when
     books.desk.now_ms += holds.LEASE_MS
     with pytest.raises(SomeFailed, match=f"hold {damaged}: ResponseError"):
-        expiry.expire_due(books.desk.client, now_ms=books.desk.now_ms)
+        expiry.expire_holds(books.desk.client, now_ms=books.desk.now_ms)
     # then
     assert books.balance().held_pico == 1_000_000
 

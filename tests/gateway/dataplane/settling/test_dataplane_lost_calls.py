@@ -74,7 +74,7 @@ def killed(world: World, caller: Caller) -> datetime:
         read_until(TOKENS[CHUNKS].encode())
         world.plane.kill()
     later = datetime.now(UTC) + timedelta(hours=1)
-    assert expiry.expire_due(world.redis, now_ms=int(later.timestamp() * 1000)) == 1
+    assert expiry.expire_holds(world.redis, now_ms=int(later.timestamp() * 1000)) == 1
     metering.drain_all(world.redis, now=later)
     return later
 
