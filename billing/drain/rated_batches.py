@@ -15,6 +15,7 @@ from billing.drain import assessment, usage_rows
 from billing.drain.assessment import Assessed, Prior
 from billing.drain.pinned_prices import PinnedPrices
 from billing.drain.postings import Posted
+from billing.drain.usage_rows import Packed
 from billing.holding.usage_stream import StreamEntry, Unreadable
 from billing.models import ProviderBill, UsageEvent
 from billing.money import PICO_PER_NANO
@@ -30,7 +31,7 @@ class Rated:
     """Entries with what they are worth, and their rows as `usage_rows.write` takes them."""
 
     items: Sequence[Posted]
-    rows: bytes
+    rows: Sequence[Packed]
 
 
 @dataclass(frozen=True, slots=True)

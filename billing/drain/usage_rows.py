@@ -1,19 +1,22 @@
-"""Writes usage events in bulk: COPY into a temporary table, then one insert in key order.
+"""Writes usage events in bulk: one COPY in key order, which is all where no event is known yet.
 
-What is known already is left as it is; the caller learns which entries are new and how the others
-stand. Rows go in COPY's binary form, because the assembly of text costs more than all else here.
-They are packed without what is known only when they are written: transfer and time.
+What is known already is left as it is: then the rows go into a temporary table and what is new of
+them on into the other. The caller learns which entries are new and how the others stand. Rows go in
+COPY's binary form, because the assembly of text costs more than all else here. They are packed
+before it is known in which transfer and when, which stands at each row's beginning.
 """
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 from typing import Final
 
 import msgspec
-from django.db import DataError, connection
+import psycopg.errors
+from django.db import DataError, IntegrityError, connection, transaction
 
 from billing import registers
 from billing.drain.assessment import BIGINT_MAX, Assessed
@@ -24,8 +27,10 @@ from billing.money import PICO_PER_NANO
 from billing.usage import CanonicalUsage
 
 TOKEN_COLUMNS: Final = CanonicalUsage.__struct_fields__
-# In the order of a row: what has a fixed width first, then what may be missing, then text.
+# In the order of a row: what is told last, then what has a fixed width, what may be missing, text.
 COLUMNS: Final = (
+    "drained_at",
+    "transfer_id",
     "request_id",
     "attempt",
     "day",
@@ -56,40 +61,46 @@ COLUMNS: Final = (
     "detail",
 )
 _NAMES: Final = ", ".join(COLUMNS)
+_TABLE: Final = UsageEvent._meta.db_table
 _TEMPORARY: Final = (
     "CREATE TEMPORARY TABLE IF NOT EXISTS drained ON COMMIT DELETE ROWS AS"
-    f" SELECT {_NAMES} FROM billing_usageevent WITH NO DATA"
+    f" SELECT {_NAMES} FROM {_TABLE} WITH NO DATA"
 )
-_COPY: Final = f"COPY drained ({_NAMES}) FROM STDIN (FORMAT BINARY)"
+_COPY: Final = f"COPY {{}} ({_NAMES}) FROM STDIN (FORMAT BINARY)"
 _INSERT: Final = (
-    f"INSERT INTO billing_usageevent ({_NAMES}, drained_at, transfer_id)"
-    f" SELECT {_NAMES}, %s, posting.transfer_id FROM drained"
-    " LEFT JOIN unnest(%s::bigint[], %s::bigint[]) AS posting (payer_id, transfer_id)"
-    f" ON posting.payer_id = drained.tenant_id AND drained.state = '{UsageEvent.State.POSTED}'"
+    f"INSERT INTO {_TABLE} ({_NAMES}) SELECT {_NAMES} FROM drained"
     " ON CONFLICT (request_id, attempt, day) DO NOTHING RETURNING stream_id"
 )
 _KNOWN: Final = (
     "SELECT drained.stream_id, known.stream_id, known.state, known.tenant_cost_pico,"
     " known.charged_nano, known.body_hash = drained.body_hash"
-    " FROM drained JOIN billing_usageevent known USING (request_id, attempt, day)"
+    f" FROM drained JOIN {_TABLE} known USING (request_id, attempt, day)"
     " WHERE drained.stream_id = ANY(%s)"
 )
 # https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-BINARY-FORMAT
 _HEAD: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TAIL: Final = struct.pack(">h", -1)
 _BIGINTS: Final = COLUMNS.index("team_id") - COLUMNS.index("tenant_id")
-_FIXED: Final = struct.Struct(">h i16s ih ii i32s" + _BIGINTS * " iq")
+_POSTED: Final = struct.Struct(">h iq iq")
+_UNPOSTED: Final = struct.Struct(">h iq i")
+_FIXED: Final = struct.Struct(">i16s ih ii i32s" + _BIGINTS * " iq")
 # Each bigint stands behind its width.
 _WIDTHS: Final = [8] * (2 * _BIGINTS)
 _BIGINT: Final = struct.Struct(">iq")
 _LENGTH: Final = struct.Struct(">i")
-_NULL: Final = _LENGTH.pack(-1)
+_NO_LENGTH: Final = -1
+_NULL: Final = _LENGTH.pack(_NO_LENGTH)
 _JSONB_VERSION: Final = b"\x01"
 # PostgreSQL counts from the year 2000.
+_YEAR_2000: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _DAY_0: Final = 10_957
 _MS_0: Final = _DAY_0 * registers.MS_PER_DAY
 _NO_USAGE: Final = CanonicalUsage(input_tokens=0, output_tokens=0)
 _NO_COUNTS: Final = msgspec.structs.astuple(_NO_USAGE)
+
+
+# A row without its beginning, and whose transfer it belongs to; nobody's while in quarantine.
+Packed = tuple[int | None, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +120,52 @@ class Written:
 
 def write(
     entries: Sequence[StreamEntry],
-    packed: bytes,
+    packed: Sequence[Packed],
     transfer_ids: Mapping[int, int],
     *,
     drained_at: datetime,
 ) -> Written:
-    """Insert what is new of these entries, whose rows `pack` has packed, in the caller's
+    """Write what is new of these entries, whose rows `pack` has packed, in the caller's
     transaction; posted ones name their tenant's transfer."""
-    posting = (drained_at, list(transfer_ids), list(transfer_ids.values()))
+    rows = _rows(packed, transfer_ids, drained_at)
+    try:
+        with transaction.atomic():
+            _copy(rows, _TABLE)
+    except IntegrityError as problem:
+        if not isinstance(problem.__cause__, psycopg.errors.UniqueViolation):
+            raise
+        return _write_new(entries, rows)
+    return Written(new=frozenset(entry.id for entry in entries), known={})
+
+
+def _write_new(entries: Sequence[StreamEntry], rows: bytes) -> Written:
+    """Some are known, as after a drain that died before it could acknowledge them."""
     with connection.cursor() as cursor:
         cursor.execute(_TEMPORARY)
-        with cursor.cursor.copy(_COPY) as copy:
-            copy.write(packed)
-        cursor.execute(_INSERT, posting)
+        _copy(rows, "drained")
+        cursor.execute(_INSERT)
         new = frozenset(row[0] for row in cursor.fetchall())
-        others = [entry.id for entry in entries if entry.id not in new]
-        known: dict[str, Known] = {}
-        if others:
-            cursor.execute(_KNOWN, [others])
-            known = {row[0]: _known(*row) for row in cursor.fetchall()}
-    return Written(new=new, known=known)
+        cursor.execute(_KNOWN, [[entry.id for entry in entries if entry.id not in new]])
+        return Written(new=new, known={row[0]: _known(*row) for row in cursor.fetchall()})
+
+
+def _copy(rows: bytes, table: str) -> None:
+    # psycopg's own errors come out of a COPY otherwise.
+    with connection.wrap_database_errors, connection.cursor() as cursor:
+        with cursor.cursor.copy(_COPY.format(table)) as copy:
+            copy.write(rows)
+
+
+def _rows(packed: Sequence[Packed], transfer_ids: Mapping[int, int], drained_at: datetime) -> bytes:
+    """All of them as one binary COPY."""
+    drained_us = (drained_at - _YEAR_2000) // timedelta(microseconds=1)
+    begun: dict[int | None, bytes] = {
+        tenant: _POSTED.pack(len(COLUMNS), 8, drained_us, 8, transfer)
+        for tenant, transfer in transfer_ids.items()
+    }
+    begun[None] = _UNPOSTED.pack(len(COLUMNS), 8, drained_us, _NO_LENGTH)
+    told = chain.from_iterable((begun[tenant], row) for tenant, row in packed)
+    return b"".join((_HEAD, *told, _TAIL))
 
 
 def _known(
@@ -142,21 +179,19 @@ def _known(
     )
 
 
-def pack(items: Iterable[Posted]) -> bytes:
-    """All rows as one binary COPY, in the order of the unique key; DataError where no column can
-    hold one."""
+def pack(items: Iterable[Posted]) -> list[Packed]:
+    """All rows in the order of the unique key; DataError where no column can hold one."""
     ordered = sorted(items, key=lambda item: (item[0].event.request_id, item[0].attempt))
-    parts: list[bytes | msgspec.Raw] = [_HEAD]
     try:
-        for entry, assessed, _ in ordered:
-            parts += _row(entry, assessed)
+        return [
+            (None if assessed.quarantine_reason else entry.event.tenant, _row(entry, assessed))
+            for entry, assessed, _ in ordered
+        ]
     except struct.error as problem:
         raise DataError(f"not storable: {problem}") from problem
-    parts.append(_TAIL)
-    return b"".join(parts)
 
 
-def _row(entry: StreamEntry, assessed: Assessed) -> tuple[bytes | msgspec.Raw, ...]:
+def _row(entry: StreamEntry, assessed: Assessed) -> bytes:
     event = entry.event
     quarantined = bool(assessed.quarantine_reason)
     settled_ms = entry.appended_ms if entry.expired else event.settled_ms
@@ -177,10 +212,8 @@ def _row(entry: StreamEntry, assessed: Assessed) -> tuple[bytes | msgspec.Raw, .
     )
     day = registers.request_ms(event.request_id) // registers.MS_PER_DAY - _DAY_0
     request = bytes.fromhex(event.request_id.replace("-", ""))
-    fixed = _FIXED.pack(
-        len(COLUMNS), 16, request, 2, entry.attempt, 4, day, 32, entry.body_hash, *numbers
-    )
-    return (
+    fixed = _FIXED.pack(16, request, 2, entry.attempt, 4, day, 32, entry.body_hash, *numbers)
+    parts = (
         fixed,
         _number(event.team),
         _number(assessed.price),
@@ -198,6 +231,7 @@ def _row(entry: StreamEntry, assessed: Assessed) -> tuple[bytes | msgspec.Raw, .
         _JSONB_VERSION,
         event.detail,
     )
+    return b"".join(parts)
 
 
 def _token_counts(usage: CanonicalUsage) -> tuple[int, ...]:

@@ -191,6 +191,24 @@ def test_the_same_settle_from_another_entry_is_given_back(books: Books) -> None:
     assert books.check() == {}
 
 
+def test_a_known_settle_among_new_ones_keeps_none_of_them_out(books: Books) -> None:
+    # given: one batch, of one that is posted already and some that are not
+    request_id = books.served()
+    books.drain()
+    books.desk.client.delete(registers.hold_key(books.desk.tag, request_id))
+    before, after = books.served(), books.settle(request_id) and books.served()
+    # when
+    drained = books.drain()
+    # then: each once, the new ones in the batch's transfer
+    assert drained == Drained(read=3, posted=2, known=1)
+    stored = {str(event.request_id): event.transfer_id for event in books.events()}
+    assert stored.keys() == {request_id, before, after}
+    assert stored[before] == stored[after] != stored[request_id]
+    assert books.account(Kind.REVENUE) == -3 * COST_PICO
+    assert books.balance().spent_pico == 3 * COST_PICO
+    assert books.check() == {}
+
+
 def test_another_body_under_the_same_id_raises_the_alarm(books: Books) -> None:
     # given
     request_id = books.served()
