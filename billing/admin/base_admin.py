@@ -84,7 +84,7 @@ class NewestFirst(ChangeList):
     """In no other order, whatever an address asks for: no index has every column."""
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
-        return ["-pk"]
+        return list(self.model_admin.ordering)
 
     def get_ordering_field_columns(self) -> dict[int, Any]:
         return {}
@@ -207,7 +207,8 @@ class Growing(ModelAdmin):
     list_per_page = 50
     show_full_result_count = False
     paginator = NewestRows
-    ordering = ("-pk",)
+    # By what the indexes of its filters end with.
+    ordering: tuple[str, ...] = ("-pk",)
     sortable_by = ()
     # A column of UUIDs by which rows are found, also by their beginning.
     id_column: str = ""

@@ -32,6 +32,7 @@ class UsageEventAdmin(HistoryAdmin):
     search_fields = ("request_id",)
     search_help_text = "The id of a request, or its beginning"
     id_column = "request_id"
+    ordering = ("-request_id", "-pk")
     list_select_related = ("tenant",)
     actions = ("resolve",)
 

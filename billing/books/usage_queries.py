@@ -183,8 +183,10 @@ def _posted(tenant_id: int, transfer: Transfer) -> PostedTransfer:
     )
 
 
-def newest_event_id(tenant_id: int) -> int:
-    """Grows with every event of the tenant that was drained; 0 before the first."""
-    newest = UsageEvent.objects.filter(tenant_id=tenant_id).order_by("-pk").values_list("pk")
-    found = newest.first()
-    return 0 if found is None else int(found[0])
+def arrival_mark(tenant_id: int) -> str:
+    """Changes with every event of the tenant that was drained: it came with a transfer, or into
+    quarantine."""
+    held = UsageEvent.objects.filter(tenant_id=tenant_id, state=UsageEvent.State.QUARANTINED)
+    found = (Transfer.objects.filter(tenant_id=tenant_id), held)
+    newest = (rows.order_by("-pk").values_list("pk", flat=True).first() or 0 for rows in found)
+    return "-".join(map(str, newest))

@@ -38,6 +38,15 @@ _TRUED_UP_SQL: Final = """
     EXISTS (SELECT FROM billing_trueup t WHERE t.request_id = u.request_id
         AND t.attempt = u.attempt AND t.due_pico < t.charged_pico)
 """
+# Who used the sku then, and requests of which days may have been attempted then: so that the index
+# of each tenant's requests serves.
+_OF_PERIOD_SQL: Final = """
+    u.sku = %(sku)s AND u.occurred_at >= %(since)s AND u.occurred_at < %(until)s
+    AND u.request_id >= billing_first_id_of(%(since)s::date - 1)
+    AND u.request_id < billing_first_id_of(%(until)s::date + 2)
+    AND u.tenant_id = ANY(ARRAY(SELECT tenant_id FROM billing_usageday WHERE sku = %(sku)s
+        AND day BETWEEN %(since)s::date - 1 AND %(until)s::date + 1))
+"""
 _CORRECTED_SQL: Final = f"""
     SELECT tenant_id, month, count(*), sum(charged),
         sum(CASE WHEN charged >= rated_pico
@@ -51,17 +60,15 @@ _CORRECTED_SQL: Final = f"""
         FROM billing_usageevent u
         LEFT JOIN billing_usageevent e ON u.attempt >= 0 AND e.request_id = u.request_id
             AND e.attempt = -u.attempt - 1 AND e.day = u.day AND e.state = 'posted'
-        WHERE u.price_version_id = ANY(%(versions)s)
-            AND u.occurred_at >= %(since)s AND u.occurred_at < %(until)s
+        WHERE u.price_version_id = ANY(%(versions)s) AND {_OF_PERIOD_SQL}
             AND u.state = 'posted' AND u.quarantine_reason = ''
             AND NOT (u.attempt < 0 AND {_SETTLED_SQL}) AND NOT {_TRUED_UP_SQL}
     ) charge
     GROUP BY tenant_id, month
 """
-_UNPRICED_SQL: Final = """
+_UNPRICED_SQL: Final = f"""
     SELECT count(*) FROM billing_usageevent u WHERE u.price_version_id = ANY(%(versions)s)
-        AND u.occurred_at >= %(since)s AND u.occurred_at < %(until)s AND u.state = 'posted'
-        AND ({unpriced})
+        AND {_OF_PERIOD_SQL} AND u.state = 'posted' AND ({{unpriced}})
 """
 # Why an event of the sku and the period stands as it was charged.
 _UNTOUCHED_SQL: Final = f"""
@@ -75,11 +82,7 @@ _UNTOUCHED_SQL: Final = f"""
             WHEN quarantine_reason <> '' THEN 'decided by a person, or at an estimate'
             WHEN {_TRUED_UP_SQL} THEN 'trued up to a later count'
         END AS why
-        FROM billing_usageevent u WHERE sku = %(sku)s
-            AND u.occurred_at >= %(since)s AND u.occurred_at < %(until)s
-            -- Whoever used it then, by the sums: so that the index by tenant and time serves.
-            AND tenant_id = ANY(ARRAY(SELECT tenant_id FROM billing_usageday WHERE sku = %(sku)s
-                AND day BETWEEN %(since)s::date - 1 AND %(until)s::date + 1))
+        FROM billing_usageevent u WHERE {_OF_PERIOD_SQL}
     ) events
     WHERE why IS NOT NULL GROUP BY tenant_id, why ORDER BY 3 DESC, 1, 2
 """
@@ -323,6 +326,7 @@ def _sums(
     parameters: dict[str, Any] = {name: value or 0 for name, value in rates.items()}
     parameters |= {
         "versions": list(versions),
+        "sku": correction.sku,
         "since": correction.since,
         "until": correction.until,
     }

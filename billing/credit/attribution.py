@@ -40,9 +40,8 @@ LEFT JOIN LATERAL (
     SELECT sum(CASE state WHEN 'posted' THEN tenant_cost_pico ELSE charged_nano * 1000::numeric END)
         AS pico
     FROM billing_usageevent
-    WHERE tenant_id = %(tenant)s AND day = m.day AND request_id < m.id
-        AND occurred_at >= m.day::timestamp AT TIME ZONE 'UTC' - interval '1 hour'
-        AND occurred_at < m.day::timestamp AT TIME ZONE 'UTC' + interval '2 days'
+    WHERE tenant_id = %(tenant)s AND request_id >= billing_first_id_of(m.day)
+        AND request_id < m.id
 ) today ON true
 """
 

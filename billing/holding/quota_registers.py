@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.db import connection
@@ -22,24 +22,19 @@ SCOPE_COLUMN: Final = {
     ScopeKind.MODEL: "model",
     ScopeKind.PROVIDER: "supplier",
 }
-# An attempt begins within its request's deadline, which is an hour at most; the request decides
-# the window.
-ATTEMPT_SPAN: Final = timedelta(hours=3)
 
 DAYS: Final = """
     SELECT tenant_id, team_id, api_key_id, model, supplier, debited_pico
     FROM billing_usageday WHERE tenant_id = ANY(%(tenants)s)
 """
 WITHIN: Final = " AND day >= %(first)s AND day < %(after)s"
-# By the time inside the request's id; the wider spans of day and time let indexes serve. A drained
-# event is worth its cost, or what was debited while it is in quarantine.
+# The request decides the window, by the time inside its id. A drained event is worth its cost, or
+# what was debited while it is in quarantine.
 EVENTS: Final = """
     UNION ALL SELECT tenant_id, team_id, api_key_id, model, supplier, CASE state
         WHEN 'quarantined' THEN 1000::numeric * charged_nano ELSE tenant_cost_pico END
     FROM billing_usageevent WHERE tenant_id = ANY(%(tenants)s)
         AND request_id >= %({0}_id)s::uuid AND request_id < %({0}_end)s::uuid
-        AND day BETWEEN %({0}_day)s AND %({0}_last_day)s
-        AND occurred_at >= %({0}_from)s AND occurred_at < %({0}_until)s
 """
 USED: Final = """
     WITH used AS MATERIALIZED (
@@ -183,16 +178,8 @@ def _parts(span: Span) -> tuple[str, dict[str, Any]]:
 
 
 def _between(name: str, begins_ms: int, ends_ms: int) -> dict[str, Any]:
-    begins, ends = _utc(begins_ms), _utc(ends_ms)
     first, after = registers.ids_between(begins_ms, ends_ms)
-    return {
-        f"{name}_id": first,
-        f"{name}_end": after,
-        f"{name}_day": begins.date(),
-        f"{name}_last_day": ends.date(),
-        f"{name}_from": begins - ATTEMPT_SPAN,
-        f"{name}_until": ends + ATTEMPT_SPAN,
-    }
+    return {f"{name}_id": first, f"{name}_end": after}
 
 
 def _utc(at_ms: int) -> datetime:

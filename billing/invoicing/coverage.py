@@ -21,12 +21,19 @@ LOCK_WAIT_S: Final = 5.0
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The charges `u` of one invoice; the parameter's name is `invoice`. A span of everything up to a
-# transfer is read by time; one of what was posted late, which reaches back to the beginning, by the
-# transfers between: so a draft reads what is new, however long the tenant's history is.
+# transfer is read by the days of its requests, which the rollups know of every hour; one of what
+# was posted late, which reaches back to the beginning, by the transfers between: so a draft reads
+# what is new, however long the tenant's history is.
 COVERED_SQL: Final = """
     (SELECT * FROM billing_coveredspan WHERE invoice_id = %(invoice)s) s CROSS JOIN LATERAL (
+        SELECT billing_first_id_of(min(day)) AS first, billing_first_id_of(max(day) + 1) AS after
+        FROM billing_usagehour
+        WHERE s.posted_after = 0 AND tenant_id = s.tenant_id
+            AND hour >= date_trunc('hour', s.occurred_from, 'UTC') AND hour < s.occurred_until
+    ) requests CROSS JOIN LATERAL (
         SELECT e.* FROM billing_usageevent e
         WHERE s.posted_after = 0 AND e.tenant_id = s.tenant_id
+            AND e.request_id >= requests.first AND e.request_id < requests.after
             AND e.occurred_at >= s.occurred_from AND e.occurred_at < s.occurred_until
             AND e.transfer_id <= s.posted_upto AND e.state = 'posted'
         UNION ALL

@@ -80,9 +80,9 @@ class UsageEvent(models.Model):
             ),
         ]
         indexes = [
-            models.Index(fields=["tenant", "-occurred_at"]),
-            # A tenant's requests, newest first, all and by each filter of the list. What is usual
-            # is found by the first; what ended otherwise has an index of its own, and a small one.
+            # A tenant's requests, newest first, all and by each filter of the list, and by when
+            # they were admitted, which their ids begin with. What ended otherwise than usual has an
+            # index of its own, and a small one.
             models.Index(fields=["tenant", "request_id"], name="usage_requests"),
             models.Index(fields=["tenant", "model", "request_id"], name="usage_model_requests"),
             models.Index(
@@ -96,11 +96,11 @@ class UsageEvent(models.Model):
             ),
             # The house's list, by its filters; and what a seller's bill may know better than we.
             models.Index(
-                fields=["outcome", "-id"],
+                fields=["outcome", "request_id"],
                 condition=~models.Q(outcome="ok"),
-                name="usage_outcome",
+                name="usage_by_outcome",
             ),
-            models.Index(fields=["supplier", "-id"], name="usage_supplier"),
+            models.Index(fields=["supplier", "request_id"], name="usage_by_supplier"),
             models.Index(
                 fields=["supplier", "day"],
                 condition=models.Q(outcome="unknown")
@@ -114,16 +114,14 @@ class UsageEvent(models.Model):
                 condition=models.Q(usage_source__in=["recounted", "measured_ratio", "bytes"]),
                 name="usage_estimated",
             ),
-            # The newest event of one tenant, by arrival: what the live pages watch.
-            models.Index(fields=["tenant", "-id"]),
             # What was written lately, for the invariants. Rows come in the order of this time, many
             # of one moment, so it stays small. A BRIN would be smaller, but where rows come fast
             # its summaries come late, and what has none is read whole.
             models.Index(fields=["drained_at"], name="usage_drained"),
             models.Index(
-                fields=["state"],
+                fields=["tenant", "-id"],
                 condition=models.Q(state="quarantined"),
-                name="usage_quarantined",
+                name="usage_in_quarantine",
             ),
             # Sealed one by one, once they are decided.
             models.Index(

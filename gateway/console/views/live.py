@@ -27,7 +27,7 @@ def _home_mark(_: int) -> str:
 
 def _requests_mark(tenant_id: int) -> str:
     newest_refusal = refusal_queries.newest_id(tenant_id)
-    return f"{usage_queries.newest_event_id(tenant_id)}-{newest_refusal}"
+    return f"{usage_queries.arrival_mark(tenant_id)}-{newest_refusal}"
 
 
 BOARDS: Final = Feed(_board_mark, interval_s=1.0)
