@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, takewhile
@@ -90,12 +91,16 @@ def _due(cold: Sequence[int], now: datetime) -> list[int]:
 
 
 def _rebuild_or_note(client: redis.Redis, shard: int, stale: list[bytes], now: datetime) -> None:
-    try:
+    """Whatever ends it early, the task's time too: the shard comes last next time."""
+    with ExitStack() as unfinished:
+        unfinished.callback(_note_failure, shard, now)
         _rebuild(client, shard, stale, now)
-    except Exception:
-        if connection.is_usable():
-            ShardEpoch.objects.update_or_create(shard=shard, defaults={"failed_at": now})
-        raise
+        unfinished.pop_all()
+
+
+def _note_failure(shard: int, now: datetime) -> None:
+    if connection.is_usable():
+        ShardEpoch.objects.update_or_create(shard=shard, defaults={"failed_at": now})
 
 
 def rebuild(client: redis.Redis, shard: int, *, now: datetime) -> None:
