@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from string import hexdigits
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from django.contrib import messages
@@ -84,7 +84,7 @@ class NewestFirst(ChangeList):
     """In no other order, whatever an address asks for: no index has every column."""
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
-        return list(self.model_admin.ordering)
+        return list(self.model_admin.ordering or ())
 
     def get_ordering_field_columns(self) -> dict[int, Any]:
         return {}
@@ -208,7 +208,7 @@ class Growing(ModelAdmin):
     show_full_result_count = False
     paginator = NewestRows
     # By what the indexes of its filters end with.
-    ordering: tuple[str, ...] = ("-pk",)
+    ordering: ClassVar[tuple[str, ...]] = ("-pk",)
     sortable_by = ()
     # A column of UUIDs by which rows are found, also by their beginning.
     id_column: str = ""
