@@ -33,6 +33,12 @@ MS_PER_DAY: Final = 86_400_000
 # A window's register outlives the window, for requests that settle late.
 WINDOW_KEPT_MS: Final = 3 * MS_PER_DAY
 MINUTE_KEPT_MS: Final = 15 * MS_PER_MINUTE
+# A settle may begin the register of a cap that Redis has lost: longer than any window it can be of.
+LOST_CAP_KEPT_MS: Final = 35 * MS_PER_DAY
+# What is set to go has this much at least: none at all would be an error or a deletion.
+LASTS_MS_MIN: Final = 1_000
+# What is refused for open requests may come again then.
+BUSY_RETRY_MS: Final = 1_000
 # A session is over when nobody has called in it for this long.
 SESSION_KEPT_MS: Final = MS_PER_DAY
 SESSION_NAME_LENGTH: Final = 32
@@ -144,7 +150,8 @@ class Span:
     goes_at_ms: int
 
 
-FOR_GOOD: Final = Span(LIFETIME, 0, 0, 0)
+# Windows that no calendar ends.
+ENDLESS: Final = {window: Span(window, 0, 0, 0) for window in (LIFETIME, SESSION)}
 
 
 def span_of(window: str, at_ms: int, zone: str = "UTC") -> Span:
@@ -154,8 +161,8 @@ def span_of(window: str, at_ms: int, zone: str = "UTC") -> Span:
 
 @lru_cache(maxsize=1024)
 def _span_in(window: str, time_slice: int, zone: str) -> Span:
-    if window == LIFETIME:
-        return FOR_GOOD
+    if window in ENDLESS:
+        return ENDLESS[window]
     where = ZoneInfo(zone)
     today = datetime.fromtimestamp(time_slice * MS_PER_SLICE // 1000, tz=where).date()
     first, after = _dates_of(window, today)

@@ -22,7 +22,7 @@ from billing.errors import CreditRefused
 from billing.models import AccountSum, CreditGrant, Tenant, UsageEvent
 from billing.money import PICO_PER_NANO, PICO_PER_USD, REGISTER_NANO_MAX, nano_floor
 from billing.redis.connection import connection, run
-from billing.redis.scripts import CREDIT, Argument, Call
+from billing.redis.scripts import CREDIT
 
 logger = logging.getLogger(__name__)
 
@@ -192,11 +192,19 @@ def push(client: redis.Redis, tenant_id: int, now: datetime | None = None) -> No
         # Version and sum must be of one moment.
         tenant = Tenant.objects.select_for_update().get(pk=tenant_id)
         credit, (ending, posted) = credit_pico(tenant), attribution.ends_of(tenant)
-    key = registers.tenant_key(registers.shard_tag(tenant_id), tenant_id)
-    told: list[Argument] = [as_register(credit), tenant.credit_version, tenant.status]
-    now_ms = credit_ends.moment_ms(now or timezone.now())
-    told += [credit_ends.pack(ending), credit_ends.pack_moments(posted), now_ms, TOLD_WITHIN_MS]
-    run(client, Call(CREDIT, [key], told))
+    call = CREDIT.call(
+        {
+            "tenant_key": registers.tenant_key(registers.shard_tag(tenant_id), tenant_id),
+            "credit_nano": as_register(credit),
+            "version": tenant.credit_version,
+            "status": tenant.status,
+            "ends": credit_ends.pack(ending),
+            "posted": credit_ends.pack_moments(posted),
+            "now_ms": credit_ends.moment_ms(now or timezone.now()),
+            "late_ms": TOLD_WITHIN_MS,
+        }
+    )
+    run(client, call)
 
 
 def as_register(pico: int) -> int:

@@ -4,8 +4,7 @@ The correction is applied by whoever acknowledges, and an entry is acknowledged 
 deliveries correct once.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -16,7 +15,8 @@ from billing import registers
 from billing.models import ShardEpoch
 from billing.money import PICO_PER_NANO
 from billing.redis.connection import run
-from billing.redis.scripts import ACK, Argument, Call
+from billing.redis.declared import EntryRow, GroupRow
+from billing.redis.scripts import ACK, ACKNOWLEDGED, Call
 
 CHUNK: Final = 500
 
@@ -49,33 +49,53 @@ def acknowledge(
     acknowledged = 0
     for start in range(0, len(entries), CHUNK):
         call = _call(tag, epoch, entries[start : start + CHUNK])
-        acknowledged += int(run(client, call)[1])
+        acknowledged += ACKNOWLEDGED.read(run(client, call))["entries"]
     return acknowledged
 
 
 def _call(tag: str, epoch: str, entries: Sequence[Acknowledgement]) -> Call:
     """Entries that count in the same registers name them once; most need no correction at all."""
-    exact: list[Argument] = []
-    groups: dict[tuple[int, tuple[str, ...], tuple[str, ...]], list[Acknowledgement]]
-    groups = defaultdict(list)
+    exact = [entry.entry_id for entry in entries if entry.is_exact]
+    positions: dict[str, int] = {}
+
+    def named(keys: Iterable[str]) -> str:
+        return " ".join(str(positions.setdefault(key, len(positions) + 1)) for key in keys)
+
+    groups: dict[tuple[int, tuple[str, ...], tuple[str, ...]], int] = {}
+    group_rows: list[GroupRow] = []
+    entry_rows: list[EntryRow] = []
     for entry in entries:
         if entry.is_exact:
-            exact.append(entry.entry_id)
-        else:
-            groups[entry.tenant, entry.debited_keys, entry.missed_keys].append(entry)
-    positions: dict[str, int] = {}
-    args = [epoch, registers.GROUP_LEDGER, len(exact), *exact, len(groups)]
-    for (tenant, debited, missed), members in groups.items():
-        parts = [(registers.tenant_key(tag, tenant), *debited)]
-        if missed:
-            parts.append(missed)
-        args.append(len(parts))
-        for keys in parts:
-            args += (len(keys), *(positions.setdefault(key, len(positions) + 1) for key in keys))
-        args.append(len(members))
-        for entry in members:
-            args += (entry.entry_id, *divmod(entry.difference_pico, PICO_PER_NANO))
-            if missed:
-                args += divmod(entry.missed_pico, PICO_PER_NANO)
-    keys_used: list[bytes | str] = [registers.epoch_key(tag), registers.stream_key(tag)]
-    return Call(ACK, [*keys_used, *positions], args)
+            continue
+        group = groups.setdefault(
+            (entry.tenant, entry.debited_keys, entry.missed_keys), len(groups) + 1
+        )
+        if group > len(group_rows):
+            debited = named((registers.tenant_key(tag, entry.tenant), *entry.debited_keys))
+            group_rows.append({"debited": debited, "missed": named(entry.missed_keys)})
+        entry_rows.append(_row(entry, group))
+    return ACK.call(
+        {
+            "epoch_key": registers.epoch_key(tag),
+            "stream_key": registers.stream_key(tag),
+            "epoch": epoch,
+            "drain": registers.GROUP_LEDGER,
+            "exact": " ".join(exact),
+            "registers": [{"key": key} for key in positions],
+            "groups": group_rows,
+            "entries": entry_rows,
+        }
+    )
+
+
+def _row(entry: Acknowledgement, group: int) -> EntryRow:
+    nano, pico = divmod(entry.difference_pico, PICO_PER_NANO)
+    missed_nano, missed_pico = divmod(entry.missed_pico, PICO_PER_NANO)
+    return {
+        "group": group,
+        "id": entry.entry_id,
+        "nano": nano,
+        "pico": pico,
+        "missed_nano": missed_nano,
+        "missed_pico": missed_pico,
+    }

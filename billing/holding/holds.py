@@ -7,7 +7,7 @@ What the scripts promise is written in billing/redis/one-request.md.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from billing import registers
 from billing.errors import Behind, BillingError, Cold, HoldNotOpen
@@ -15,7 +15,8 @@ from billing.holding import scopes
 from billing.holding.scopes import RateScope, SpendScope
 from billing.money import REGISTER_NANO_MAX
 from billing.redis import scripts as lua_scripts
-from billing.redis.scripts import Argument, Call, Script
+from billing.redis.protocol import Reply, text
+from billing.redis.scripts import Call, Script
 from billing.registers import shard_tag
 
 __all__ = [
@@ -136,80 +137,76 @@ class SyncRedis(Protocol):
     def hset(self, name: str, key: str, value: str) -> object: ...
 
 
-def scripts() -> tuple[Script, ...]:
+def scripts() -> tuple[Script[Any], ...]:
     """Every connection loads these when it connects."""
     return lua_scripts.ALL
 
 
 def place_call(request: HoldRequest, *, epoch: str) -> Call:
-    tag = shard_tag(request.tenant)
+    tag, tenant, request_id = shard_tag(request.tenant), request.tenant, request.request_id
     for nano in (request.hold_nano, request.ceiling_nano, request.overdraft_nano):
         if not 0 <= nano < REGISTER_NANO_MAX:
             raise ValueError(f"{nano} nano-dollars fit no register")
-    at_ms = registers.request_ms(request.request_id)
-    spend_keys, spend_args = scopes.spend_part(tag, request.tenant, request.spend, at_ms)
-    minute_keys, minute_args = scopes.minute_part(
-        tag, request.tenant, request.rates, tokens=request.tokens, now_ms=request.now_ms
+    at_ms = registers.request_ms(request_id)
+    return lua_scripts.PLACE.call(
+        {
+            "epoch_key": registers.epoch_key(tag),
+            "clock_key": registers.clock_key(tag),
+            "tenant_key": registers.tenant_key(tag, tenant),
+            "status_key": registers.key_status_key(tag, tenant),
+            "hold_key": registers.hold_key(tag, request_id),
+            "leases_key": registers.leases_key(tag),
+            "stream_key": registers.stream_key(tag),
+            "sessions_key": registers.sessions_key(tag, tenant),
+            "epoch": epoch,
+            "now_ms": request.now_ms,
+            "request": request_id,
+            "key_id": request.key,
+            "hold_nano": request.hold_nano,
+            "ceiling_nano": request.ceiling_nano,
+            "overdraft_nano": request.overdraft_nano,
+            "tokens": request.tokens,
+            "lease_until_ms": min(request.now_ms + LEASE_MS, request.deadline_ms + GRACE_MS),
+            "deadline_ms": request.deadline_ms,
+            "undrained_max": UNDRAINED_MAX,
+            "minute_goes_at_ms": scopes.minute_goes_at_ms(request.now_ms),
+            "in_session": bool(request.spend) and request.spend[-1].window == registers.SESSION,
+            "sessions_max": SESSIONS_MAX,
+            "session_until_ms": request.now_ms + registers.SESSION_KEPT_MS,
+            "spend": scopes.spend_rows(tag, tenant, request.spend, at_ms),
+            "minute": scopes.minute_rows(tag, tenant, request.rates, now_ms=request.now_ms),
+            "open": scopes.open_rows(tag, tenant, request.rates),
+            "event": request.unknown_event,
+        }
     )
-    open_keys, open_args = scopes.open_part(tag, request.tenant, request.rates)
-    in_session = bool(request.spend) and request.spend[-1].window == registers.SESSION
-    keys: list[bytes | str] = [
-        registers.epoch_key(tag),
-        registers.clock_key(tag),
-        registers.tenant_key(tag, request.tenant),
-        registers.key_status_key(tag, request.tenant),
-        registers.hold_key(tag, request.request_id),
-        registers.leases_key(tag),
-        registers.stream_key(tag),
-        *spend_keys,
-        *minute_keys,
-        *open_keys,
-        *((registers.sessions_key(tag, request.tenant),) if in_session else ()),
-    ]
-    args: list[Argument] = [
-        epoch,
-        request.now_ms,
-        request.request_id,
-        request.key,
-        request.hold_nano,
-        request.ceiling_nano,
-        request.overdraft_nano,
-        request.tokens,
-        min(request.now_ms + LEASE_MS, request.deadline_ms + GRACE_MS),
-        request.deadline_ms,
-        request.unknown_event,
-        len(spend_keys),
-        len(minute_keys),
-        len(open_keys),
-        UNDRAINED_MAX,
-        SESSIONS_MAX if in_session else 0,
-        request.now_ms + registers.SESSION_KEPT_MS,
-        *spend_args,
-        *minute_args,
-        *open_args,
-    ]
-    return Call(lua_scripts.PLACE, keys, args)
 
 
-def read_place(reply: Sequence[bytes | str]) -> Placed | Refused:
+def read_place(reply: Reply) -> Placed | Refused:
     """Raises Cold, and HoldNotOpen where this id was placed before and is over."""
-    status, *rest = _texts(reply)
-    if status == "placed":
-        balance, session, *shadows = rest
-        return Placed(
-            balance_nano=int(balance),
-            session_nano=_nano(session),
-            shadows=tuple(scopes.scope_of(key) for key in shadows),
-        )
-    return _refused(status, rest)
+    if not lua_scripts.PLACED.is_said(reply):
+        return _refused(reply)
+    answer = lua_scripts.PLACED.read(reply)
+    return Placed(
+        balance_nano=answer["balance_nano"],
+        session_nano=answer["session_nano"],
+        shadows=tuple(scopes.scope_of(key) for key in answer["shadows"]),
+    )
 
 
-def _refused(status: str, rest: Sequence[str]) -> Refused:
-    if status != "refused":
-        raise _gone(status, rest)
-    code, key, limit, left, retry_after_ms = rest
-    kind, scope, window = scopes.scope_of(key)
-    return Refused(code, kind, scope, window, int(limit), int(left), int(retry_after_ms))
+def _refused(reply: Reply) -> Refused:
+    if not lua_scripts.REFUSED.is_said(reply):
+        raise _gone(reply)
+    answer = lua_scripts.REFUSED.read(reply)
+    kind, scope, window = scopes.scope_of(answer["key"])
+    return Refused(
+        code=answer["code"],
+        scope_kind=kind,
+        scope_id=scope,
+        window=window,
+        limit_nano=answer["limit"],
+        left_nano=answer["left"],
+        retry_after_ms=answer["retry_after_ms"],
+    )
 
 
 def count_call(
@@ -218,25 +215,24 @@ def count_call(
     """Count a request that costs nothing against its requests per minute; no hold is placed."""
     tag = shard_tag(tenant)
     requests_only = [replace(scope, tpm=None) for scope in rates]
-    minute_keys, minute_args = scopes.minute_part(
-        tag, tenant, requests_only, tokens=0, now_ms=now_ms
+    return lua_scripts.COUNT.call(
+        {
+            "epoch_key": registers.epoch_key(tag),
+            "clock_key": registers.clock_key(tag),
+            "tenant_key": registers.tenant_key(tag, tenant),
+            "status_key": registers.key_status_key(tag, tenant),
+            "epoch": epoch,
+            "now_ms": now_ms,
+            "key_id": key,
+            "minute_goes_at_ms": scopes.minute_goes_at_ms(now_ms),
+            "minute": scopes.minute_rows(tag, tenant, requests_only, now_ms=now_ms),
+        }
     )
-    keys: list[bytes | str] = [
-        registers.epoch_key(tag),
-        registers.clock_key(tag),
-        registers.tenant_key(tag, tenant),
-        registers.key_status_key(tag, tenant),
-        *minute_keys,
-    ]
-    return Call(lua_scripts.COUNT, keys, [epoch, now_ms, key, len(minute_keys), *minute_args])
 
 
-def read_count(reply: Sequence[bytes | str]) -> Refused | None:
+def read_count(reply: Reply) -> Refused | None:
     """None where it was counted; raises Cold."""
-    status, *rest = _texts(reply)
-    if status == "counted":
-        return None
-    return _refused(status, rest)
+    return None if lua_scripts.COUNTED.is_said(reply) else _refused(reply)
 
 
 def settle_call(
@@ -253,45 +249,47 @@ def settle_call(
     really used, for the minute's token counter."""
     tag = shard_tag(tenant)
     at_ms = registers.request_ms(request_id)
-    caps = tuple(spend)
-    keys: list[bytes | str] = [
-        registers.epoch_key(tag),
-        registers.clock_key(tag),
-        registers.tenant_key(tag, tenant),
-        registers.hold_key(tag, request_id),
-        registers.leases_key(tag),
-        registers.stream_key(tag),
-    ]
-    keys += [scopes.register_of(tag, tenant, cap, at_ms)[0] for cap in caps]
-    args: list[Argument] = [
-        epoch,
-        now_ms,
-        request_id,
-        -1 if tokens is None else tokens,
-        GRACE_MS,
-        len(attempts),
-        len(caps),
-    ]
-    for attempt in attempts:
-        args += (attempt.event, attempt.charge_nano, _positions(attempt.not_in))
-    args += [scopes.limit_of(cap, at_ms) for cap in caps]
-    return Call(lua_scripts.SETTLE, keys, args)
+    return lua_scripts.SETTLE.call(
+        {
+            "epoch_key": registers.epoch_key(tag),
+            "clock_key": registers.clock_key(tag),
+            "tenant_key": registers.tenant_key(tag, tenant),
+            "hold_key": registers.hold_key(tag, request_id),
+            "leases_key": registers.leases_key(tag),
+            "stream_key": registers.stream_key(tag),
+            "epoch": epoch,
+            "now_ms": now_ms,
+            "request": request_id,
+            "tokens": tokens,
+            "kept_ms": GRACE_MS,
+            "cap_kept_ms": registers.LOST_CAP_KEPT_MS,
+            "attempts": [
+                {
+                    "charge_nano": attempt.charge_nano,
+                    "not_in": _positions(attempt.not_in),
+                    "event": attempt.event,
+                }
+                for attempt in attempts
+            ],
+            "caps": [
+                {
+                    "key": scopes.register_of(tag, tenant, cap, at_ms)[0],
+                    "limit_nano": scopes.limit_of(cap, at_ms),
+                }
+                for cap in spend
+            ],
+        }
+    )
 
 
 def _positions(not_in: tuple[int, ...]) -> str:
     return " ".join(map(str, not_in)) if not_in else ""
 
 
-def read_settle(reply: Sequence[bytes | str]) -> Settled:
-    status, *rest = _texts(reply)
-    if status != "settled":
-        raise _gone(status, rest)
-    charged, overage, late, balance, session = rest
-    return Settled(int(charged), int(overage), late == "1", int(balance), _nano(session))
-
-
-def _nano(text: str) -> int | None:
-    return int(text) if text else None
+def read_settle(reply: Reply) -> Settled:
+    if not lua_scripts.SETTLED.is_said(reply):
+        raise _gone(reply)
+    return Settled(**lua_scripts.SETTLED.read(reply))
 
 
 def checkpoint_call(
@@ -307,70 +305,75 @@ def checkpoint_call(
     """Renew the lease. `so_far` (outcome unknown, its charge rounded down) says what was delivered
     until now; `finished` are the events of attempts that are over and cost nothing."""
     tag = shard_tag(tenant)
-    keys: list[bytes | str] = [
-        registers.epoch_key(tag),
-        registers.clock_key(tag),
-        registers.hold_key(tag, request_id),
-        registers.leases_key(tag),
-    ]
-    args: list[Argument] = [
-        epoch,
-        now_ms,
-        request_id,
-        lease_until_ms,
-        so_far.event,
-        so_far.charge_nano,
-        _positions(so_far.not_in),
-        len(finished),
-        *finished,
-    ]
-    return Call(lua_scripts.CHECKPOINT, keys, args)
+    return lua_scripts.CHECKPOINT.call(
+        {
+            "epoch_key": registers.epoch_key(tag),
+            "clock_key": registers.clock_key(tag),
+            "hold_key": registers.hold_key(tag, request_id),
+            "leases_key": registers.leases_key(tag),
+            "epoch": epoch,
+            "now_ms": now_ms,
+            "request": request_id,
+            "lease_until_ms": lease_until_ms,
+            "charge_nano": so_far.charge_nano,
+            "not_in": _positions(so_far.not_in),
+            "finished": [{"event": event} for event in finished],
+            "event": so_far.event,
+        }
+    )
 
 
-def read_checkpoint(reply: Sequence[bytes | str]) -> None:
+def read_checkpoint(reply: Reply) -> None:
     """Raises HoldNotOpen where the lease was lost: the request may go on, its settle is late."""
-    status, *rest = _texts(reply)
-    if status != "renewed":
-        raise _gone(status, rest)
+    if not lua_scripts.RENEWED.is_said(reply):
+        raise _gone(reply)
 
 
 def void_call(*, tenant: int, request_id: str, now_ms: int, epoch: str) -> Call:
     """Release a hold of which nothing was dispatched."""
     tag = shard_tag(tenant)
-    keys: list[bytes | str] = [
-        registers.epoch_key(tag),
-        registers.clock_key(tag),
-        registers.tenant_key(tag, tenant),
-        registers.hold_key(tag, request_id),
-        registers.leases_key(tag),
-    ]
-    return Call(lua_scripts.VOID, keys, [epoch, now_ms, request_id, GRACE_MS])
+    return lua_scripts.VOID.call(
+        {
+            "epoch_key": registers.epoch_key(tag),
+            "clock_key": registers.clock_key(tag),
+            "tenant_key": registers.tenant_key(tag, tenant),
+            "hold_key": registers.hold_key(tag, request_id),
+            "leases_key": registers.leases_key(tag),
+            "epoch": epoch,
+            "now_ms": now_ms,
+            "request": request_id,
+            "kept_ms": GRACE_MS,
+        }
+    )
 
 
-def read_void(reply: Sequence[bytes | str]) -> None:
-    status, *rest = _texts(reply)
-    if status != "voided":
-        raise _gone(status, rest)
+def read_void(reply: Reply) -> None:
+    if not lua_scripts.VOIDED.is_said(reply):
+        raise _gone(reply)
 
 
 def expire_call(*, shard: int, request_id: str, now_ms: int, epoch: str) -> Call:
     tag = registers.tag_of_shard(shard)
-    keys: list[bytes | str] = [
-        registers.epoch_key(tag),
-        registers.clock_key(tag),
-        registers.hold_key(tag, request_id),
-        registers.leases_key(tag),
-        registers.stream_key(tag),
-    ]
-    return Call(lua_scripts.EXPIRE, keys, [epoch, now_ms, request_id, EXPIRED_KEPT_MS])
+    return lua_scripts.EXPIRE.call(
+        {
+            "epoch_key": registers.epoch_key(tag),
+            "clock_key": registers.clock_key(tag),
+            "hold_key": registers.hold_key(tag, request_id),
+            "leases_key": registers.leases_key(tag),
+            "stream_key": registers.stream_key(tag),
+            "epoch": epoch,
+            "now_ms": now_ms,
+            "request": request_id,
+            "kept_ms": EXPIRED_KEPT_MS,
+        }
+    )
 
 
-def read_expire(reply: Sequence[bytes | str]) -> bool:
+def read_expire(reply: Reply) -> bool:
     """Whether this call expired the hold; False where it was renewed or over in the meantime."""
-    status, *_ = _texts(reply)
-    if status == "cold":
-        raise Cold(f"shard is cold: {status}")
-    return status == "expired"
+    if lua_scripts.COLD.is_said(reply):
+        raise Cold("the shard does not know its epoch")
+    return lua_scripts.EXPIRED.is_said(reply)
 
 
 def set_key_status(redis: SyncRedis, tenant: int, key_id: int, status: str) -> None:
@@ -380,13 +383,11 @@ def set_key_status(redis: SyncRedis, tenant: int, key_id: int, status: str) -> N
     redis.hset(registers.key_status_key(shard_tag(tenant), tenant), str(key_id), status)
 
 
-def _gone(status: str, rest: Sequence[str]) -> BillingError:
-    if status == "cold":
+def _gone(reply: Reply) -> BillingError:
+    if lua_scripts.COLD.is_said(reply):
         return Cold("the shard does not know its epoch")
-    if status == "behind":
+    if lua_scripts.BEHIND.is_said(reply):
         return Behind("the shard's usage is not being drained")
-    return HoldNotOpen(rest[0] if rest else status)
-
-
-def _texts(reply: Sequence[bytes | str]) -> list[str]:
-    return [part.decode() if isinstance(part, bytes) else part for part in reply]
+    if lua_scripts.GONE.is_said(reply):
+        return HoldNotOpen(lua_scripts.GONE.read(reply)["state"])
+    return HoldNotOpen(text(reply[0]))

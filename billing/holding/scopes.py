@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from billing import registers
 from billing.money import REGISTER_NANO_MAX
+from billing.redis.declared import MinuteRow, OpenRow, SpendRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +37,21 @@ class RateScope:
     concurrency: int | None = None
 
 
-def spend_part(
-    tag: str, tenant: int, scopes: Iterable[SpendScope], at_ms: int
-) -> tuple[list[str], list[int]]:
-    """The spend registers of a hold, and for each its limit and when it may go."""
-    keys: list[str] = []
-    args: list[int] = []
+def spend_rows(tag: str, tenant: int, scopes: Iterable[SpendScope], at_ms: int) -> list[SpendRow]:
+    """The spend registers of a hold."""
+    rows: list[SpendRow] = []
     for scope in scopes:
         key, goes_at_ms = register_of(tag, tenant, scope, at_ms)
-        keys.append(key)
-        args += (limit_of(scope, at_ms), goes_at_ms)
-    return keys, args
+        limit_nano = limit_of(scope, at_ms)
+        rows.append({"key": key, "limit_nano": limit_nano, "goes_at_ms": goes_at_ms})
+    return rows
 
 
 def register_of(tag: str, tenant: int, scope: SpendScope, at_ms: int) -> tuple[str, int]:
     """The register of a cap in the window of this moment, and when it may go (0 = never)."""
-    if scope.window == registers.SESSION:
-        bucket, goes_at_ms = registers.SESSION, 0
-    else:
-        span = registers.span_of(scope.window, at_ms, scope.zone)
-        bucket, goes_at_ms = span.bucket, span.goes_at_ms
-    key = registers.spend_key(tag, tenant, kind=scope.kind, scope=scope.id, bucket=bucket)
-    return key, goes_at_ms
+    span = registers.span_of(scope.window, at_ms, scope.zone)
+    key = registers.spend_key(tag, tenant, kind=scope.kind, scope=scope.id, bucket=span.bucket)
+    return key, span.goes_at_ms
 
 
 def limit_of(scope: SpendScope, at_ms: int) -> int:
@@ -65,38 +59,41 @@ def limit_of(scope: SpendScope, at_ms: int) -> int:
     limit_nano = scope.raised_nano if at_ms < scope.raised_until_ms else scope.limit_nano
     if limit_nano >= REGISTER_NANO_MAX - 2:
         return -1
-    return -2 - max(limit_nano, 0) if scope.shadow else max(limit_nano, 0)
+    if limit_nano < 0:
+        limit_nano = 0
+    return -2 - limit_nano if scope.shadow else limit_nano
 
 
-def minute_part(
-    tag: str, tenant: int, rates: Iterable[RateScope], *, tokens: int, now_ms: int
-) -> tuple[list[str], list[int]]:
-    """The minute's counters, and for each: amount, limit, when it goes, whether it gives back."""
+def minute_rows(
+    tag: str, tenant: int, rates: Iterable[RateScope], *, now_ms: int
+) -> list[MinuteRow]:
+    """The counters of this minute: of requests, and of their tokens."""
     minute = now_ms // registers.MS_PER_MINUTE
-    goes_at_ms = minute * registers.MS_PER_MINUTE + registers.MINUTE_KEPT_MS
-    keys: list[str] = []
-    args: list[int] = []
+    rows: list[MinuteRow] = []
     for scope in rates:
-        for unit, limit, amount, gives_back in (
-            ("rpm", scope.rpm, 1, 0),
-            ("tpm", scope.tpm, tokens, 1),
-        ):
-            if limit is None:
-                continue
-            keys.append(
-                registers.minute_key(
+        for unit, limit in (("rpm", scope.rpm), ("tpm", scope.tpm)):
+            if limit is not None:
+                key = registers.minute_key(
                     tag, tenant, kind=scope.kind, scope=scope.id, unit=unit, minute=minute
                 )
-            )
-            args += (amount, limit, goes_at_ms, gives_back)
-    return keys, args
+                rows.append({"key": key, "limit": limit, "of_tokens": unit == "tpm"})
+    return rows
 
 
-def open_part(tag: str, tenant: int, rates: Iterable[RateScope]) -> tuple[list[str], list[int]]:
+def minute_goes_at_ms(now_ms: int) -> int:
+    return now_ms - now_ms % registers.MS_PER_MINUTE + registers.MINUTE_KEPT_MS
+
+
+def open_rows(tag: str, tenant: int, rates: Iterable[RateScope]) -> list[OpenRow]:
     """The sets of open requests, and how many each may have."""
-    limited = [scope for scope in rates if scope.concurrency is not None]
-    keys = [registers.open_key(tag, tenant, kind=scope.kind, scope=scope.id) for scope in limited]
-    return keys, [scope.concurrency for scope in limited if scope.concurrency is not None]
+    return [
+        {
+            "key": registers.open_key(tag, tenant, kind=scope.kind, scope=scope.id),
+            "limit": scope.concurrency,
+        }
+        for scope in rates
+        if scope.concurrency is not None
+    ]
 
 
 def scope_of(key: str) -> tuple[str, str, str]:

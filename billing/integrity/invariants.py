@@ -26,7 +26,8 @@ from billing.invariant_results import report
 from billing.models import InvariantCheck, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 from billing.redis.connection import run
-from billing.redis.scripts import COMPARE, Argument, Call
+from billing.redis.declared import ComparedRow
+from billing.redis.scripts import COLD, COMPARE, COMPARED
 
 logger = logging.getLogger(__name__)
 
@@ -167,35 +168,34 @@ def _compare(
 ) -> list[tuple[Register, Found]]:
     tag = registers.tag_of_shard(shard)
     wanted = list(expected)
-    keys: list[bytes | str] = [
-        registers.epoch_key(tag),
-        registers.stream_key(tag),
-        registers.leases_key(tag),
-        *(register.key for register in wanted),
-    ]
-    args: list[Argument] = [
-        epoch,
-        metering.last_delivered(client, shard),
-        registers.hold_key(tag, ""),
-    ]
-    status, *rows = run(client, Call(COMPARE, keys, args))
-    if status == b"cold":
+    call = COMPARE.call(
+        {
+            "epoch_key": registers.epoch_key(tag),
+            "stream_key": registers.stream_key(tag),
+            "leases_key": registers.leases_key(tag),
+            "epoch": epoch,
+            "last_posted": metering.last_delivered(client, shard),
+            "hold_prefix": registers.hold_key(tag, ""),
+            "registers": [{"key": register.key} for register in wanted],
+        }
+    )
+    reply = run(client, call)
+    if COLD.is_said(reply):
         return []
     return [
-        (register, _found(register.key, [int(value) for value in row]))
-        for register, row in zip(wanted, rows, strict=True)
+        (register, _found(register.key, row))
+        for register, row in zip(wanted, COMPARED.read(reply)["rows"], strict=True)
     ]
 
 
-def _found(key: str, row: list[int]) -> Found:
-    exists, spent, pico, held, unread, open_nano = row
+def _found(key: str, row: ComparedRow) -> Found:
     return Found(
         key=key,
-        exists=bool(exists),
-        spent_pico=spent * PICO_PER_NANO + pico,
-        held_pico=held * PICO_PER_NANO,
-        unread_pico=unread * PICO_PER_NANO,
-        open_pico=open_nano * PICO_PER_NANO,
+        exists=row["exists"],
+        spent_pico=row["spent_nano"] * PICO_PER_NANO + row["pico"],
+        held_pico=row["held_nano"] * PICO_PER_NANO,
+        unread_pico=row["unread_nano"] * PICO_PER_NANO,
+        open_pico=row["open_nano"] * PICO_PER_NANO,
     )
 
 

@@ -25,7 +25,7 @@ from billing.holding.quota_registers import CapRegister
 from billing.models import Quota, RateLimit, ScopeKind, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 from billing.redis.connection import connection, run_warm
-from billing.redis.scripts import SEED, Call
+from billing.redis.scripts import SEED
 
 LOCK_WAIT_S: Final = 10.0
 RATE_MAX: Final = 2_000_000_000
@@ -259,9 +259,19 @@ def _begin_register(client: redis.Redis, tenant: Tenant, register: CapRegister) 
     nano, pico = divmod(register.spent_pico, PICO_PER_NANO)
     tag = registers.tag_of_shard(tenant.shard)
     epoch = ShardEpoch.objects.filter(shard=tenant.shard).values_list("epoch", flat=True).first()
-    keys: list[bytes | str] = [registers.epoch_key(tag), registers.stream_key(tag), register.key]
-    last_posted = usage_stream.last_delivered(client, tenant.shard)
-    run_warm(client, Call(SEED, keys, [epoch or "", last_posted, nano, pico, register.lasts_ms]))
+    call = SEED.call(
+        {
+            "epoch_key": registers.epoch_key(tag),
+            "stream_key": registers.stream_key(tag),
+            "spend_key": register.key,
+            "epoch": epoch or "",
+            "last_posted": usage_stream.last_delivered(client, tenant.shard),
+            "nano": nano,
+            "pico": pico,
+            "lasts_ms": register.lasts_ms,
+        }
+    )
+    run_warm(client, call)
 
 
 def _check_cap(tenant: Tenant, cap: Cap) -> None:

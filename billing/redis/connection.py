@@ -20,7 +20,7 @@ from redis.exceptions import (
 
 from billing.errors import Cold
 from billing.redis import error_replies as redis_refusals
-from billing.redis.scripts import Call
+from billing.redis.scripts import COLD, Call
 
 SOCKET_TIMEOUT_S = 10.0
 
@@ -64,7 +64,7 @@ def _evaluate(client: redis.Redis, call: Call) -> Reply:
 def run_warm(client: redis.Redis, call: Call) -> Reply:
     """The same; Cold where the shard does not know its epoch."""
     reply = run(client, call)
-    if reply[0] == b"cold":
+    if COLD.is_said(reply):
         raise Cold(f"{call.script.name}: the shard does not know its epoch")
     return reply
 

@@ -24,7 +24,8 @@ def ask(
 ) -> "asyncio.Future[Any] | None":
     """Begin to read the counters of this minute; it travels with the hold's own call."""
     tag = registers.shard_tag(tenant)
-    keys, _ = scopes.minute_part(tag, tenant, rates, tokens=0, now_ms=now_ms)
+    rows = scopes.minute_rows(tag, tenant, rates, now_ms=now_ms)
+    keys = [row["key"] for row in rows]
     if not keys:
         return None
     asked = pipe.command("MGET", *keys)

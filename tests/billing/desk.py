@@ -18,7 +18,7 @@ from billing.holding.holds import (
     SettledAttempt,
     SpendScope,
 )
-from billing.redis.scripts import CREDIT, Call
+from billing.redis.scripts import CREDIT, WRITTEN, Call
 from billing.usage import CanonicalUsage
 
 EPOCH = "epoch-1"
@@ -44,6 +44,22 @@ encode = events.encode
 def run(client: redis.Redis, call: Call) -> list[bytes]:
     client.script_load(call.script.source)
     return client.evalsha(call.script.sha1, len(call.keys), *call.keys, *call.args)
+
+
+def credit_call(key: str, credit_nano: int, *, version: int = 1, status: str = "active") -> Call:
+    """Of credit none of which ends."""
+    return CREDIT.call(
+        {
+            "tenant_key": key,
+            "credit_nano": credit_nano,
+            "version": version,
+            "status": status,
+            "ends": "",
+            "posted": "",
+            "now_ms": NOON_MS,
+            "late_ms": 0,
+        }
+    )
 
 
 def warm(client: redis.Redis, *, tenant: int, credit_nano: int, epoch: str = EPOCH) -> None:
@@ -215,8 +231,8 @@ class Desk:
 
     def set_credit(self, credit_nano: int, *, version: int, status: str = "active") -> bool:
         key = registers.tenant_key(self.tag, self.tenant)
-        reply = run(self.client, Call(CREDIT, [key], [credit_nano, version, status]))
-        return reply[0] == b"written"
+        reply = run(self.client, credit_call(key, credit_nano, version=version, status=status))
+        return WRITTEN.is_said(reply)
 
     def tenant_register(self) -> dict[str, int]:
         row = self.client.hgetall(registers.tenant_key(self.tag, self.tenant))

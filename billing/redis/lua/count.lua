@@ -1,17 +1,17 @@
 -- Count one request that costs nothing against its key's state and rates; no hold is placed.
--- KEYS: epoch clock tenant keys, then minute counters. ARGV: epoch now key n_minute, then per
--- counter: amount, limit, goes_at, gives_back.
-local FIXED_KEYS, FIXED_ARGS = 4, 4
-if is_cold(KEYS[1], ARGV[1]) then return {'cold'} end
-local said = amount(ARGV[2], 'now')
-local now = latest(KEYS[2], said)
-if redis.call('HGET', KEYS[3], 'status') == 'suspended' then
-  return {'refused', 'tenant_suspended', KEYS[3], '0', '0', '0'}
+local counters = told_minute()
+local known = call('MGET', epoch_key, clock_key,
+  unpack(KEYS, at_minute + 1, at_minute + n_minute))
+if is_cold(known[1], epoch) then return cold() end
+local now = latest(known[2], now_ms)
+if call('HGET', tenant_key, 'status') == 'suspended' then
+  return refused{code = 'tenant_suspended', key = tenant_key, limit = 0, left = 0,
+    retry_after_ms = 0}
 end
-if redis.call('HGET', KEYS[4], ARGV[3]) == 'revoked' then
-  return {'refused', 'key_revoked', KEYS[4], '0', '0', '0'}
+if call('HGET', status_key, text(key_id)) == 'revoked' then
+  return refused{code = 'key_revoked', key = status_key, limit = 0, left = 0, retry_after_ms = 0}
 end
-local refusal, counters = minute_counters(FIXED_KEYS, FIXED_ARGS, tonumber(ARGV[4]), now)
+local refusal = minute_counters(counters, known, 0, now)
 if refusal then return refusal end
-count_minutes(counters, said)
-return {'counted'}
+count_minutes(counters, minute_goes_at_ms, now_ms)
+return counted()

@@ -1,27 +1,26 @@
 -- Release a hold of which nothing was dispatched; nothing is charged and nothing is recorded.
--- KEYS: epoch clock tenant hold leases. ARGV: epoch now request kept_ms.
-if is_cold(KEYS[1], ARGV[1]) then return {'cold'} end
-local now, is_later = latest(KEYS[2], amount(ARGV[2], 'now'))
-local kept_ms = amount(ARGV[4], 'kept_ms')
-local record = redis.call('HMGET', KEYS[4], 'state', 'hold', 'tokens', 'deadline', 'spend', 'open',
+local known = call('MGET', epoch_key, clock_key)
+if is_cold(known[1], epoch) then return cold() end
+local now, is_later = latest(known[2], now_ms)
+local record = call('HMGET', hold_key, 'state', 'hold', 'tokens', 'deadline', 'spend', 'open',
   'minute')
-if record[1] == 'voided' then return {'voided'} end
-if record[1] ~= 'open' then return {'gone', record[1] or ''} end
+if record[1] == 'voided' then return voided() end
+if record[1] ~= 'open' then return gone{state = record[1] or ''} end
 local hold = register(record[2], 'hold')
 local rows = spend_rows(record[5])
-local tenant = redis.call('HMGET', KEYS[3], 'held', 'past')
+local tenant = call('HMGET', tenant_key, 'held', 'past')
 local held = released(register(tenant[1], 'held'), hold)
-local past = renoted(noted(tenant[2]), ARGV[3], -hold)
+local past = renoted(noted(tenant[2]), request, -hold)
 
-redis.call('HSET', KEYS[3], 'held', text(held))
-if past ~= '' then redis.call('HSET', KEYS[3], 'past', past) end
+call('HSET', tenant_key, 'held', text(held))
+if past ~= '' then call('HSET', tenant_key, 'past', past) end
 for _, row in ipairs(rows) do
-  redis.call('HSET', row.key, 'held', text(released(row.held, hold)))
+  call('HSET', row.key, 'held', text(released(row.held, hold)))
 end
-close(ARGV[3], KEYS[5], record[6])
+close(request, leases_key, record[6])
 give_back(record[7], -register(record[3], 'tokens'))
-redis.call('DEL', KEYS[4])
-redis.call('HSET', KEYS[4], 'state', 'voided')
-redis.call('PEXPIRE', KEYS[4], text(math.max(register(record[4], 'deadline') - now, 0) + kept_ms))
-if is_later then redis.call('SET', KEYS[2], text(now)) end
-return {'voided'}
+call('DEL', hold_key)
+call('HSET', hold_key, 'state', 'voided')
+call('PEXPIRE', hold_key, text(math.max(register(record[4], 'deadline') - now, 0) + kept_ms))
+if is_later then call('SET', clock_key, text(now)) end
+return voided()

@@ -17,6 +17,7 @@ from billing.errors import CreditRefused
 from billing.holding.holds import Refused
 from billing.models import CreditGrant, GrantUse
 from billing.operations import rebuild
+from billing.redis import protocol
 from billing.redis import scripts as lua_scripts
 from tests.billing import desk as desks
 from tests.billing.open_books import Books
@@ -418,7 +419,8 @@ def test_the_script_and_its_twin_agree(
             {at: sum(noted[: i + 1]) for i, at in enumerate(moments) if i % 3}
         ),
     ]
-    source = (lua_scripts.FOLDER / "common.lua").read_text()
+    shared = map(lua_scripts.text_of, ("common", "ends"))
+    source = "\n".join([protocol.constants(lua_scripts.CONSTANTS), *shared])
     arguments = "ARGV[1], ARGV[2], noted(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])"
     # when
     by_script = redis_client.eval(

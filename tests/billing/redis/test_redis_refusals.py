@@ -4,8 +4,8 @@ import pytest
 import redis
 
 from billing.redis import error_replies as redis_refusals
-from billing.redis import scripts as lua_scripts
 from billing.redis.connection import run, state_of
+from tests.billing.desk import credit_call
 from tests.fakes import sick_redis
 
 IN_SCRIPT_6 = "ERR Error running script (call to f_1822db09): @user_script:212: "
@@ -57,7 +57,7 @@ def test_our_other_connection_knows_each_state_by_the_same_table(
     redis_client: redis.Redis, state: str
 ) -> None:
     # given
-    call = lua_scripts.Call(lua_scripts.CREDIT, ["tenant:{s01}:1"], ["1", "1", "active"])
+    call = credit_call("tenant:{s01}:1", 1)
     run(redis_client, call)
     with sick_redis.STATES[state](redis_client), pytest.raises(redis.RedisError) as caught:
         # when
@@ -70,7 +70,7 @@ def test_our_other_connection_knows_each_state_by_the_same_table(
 def test_our_other_connection_knows_what_is_refused_for_good(redis_client: redis.Redis) -> None:
     # given
     redis_client.set("tenant:{s01}:1", "text")
-    call = lua_scripts.Call(lua_scripts.CREDIT, ["tenant:{s01}:1"], ["1", "1", "active"])
+    call = credit_call("tenant:{s01}:1", 1)
     # when
     with pytest.raises(redis.ResponseError, match="WRONGTYPE") as caught:
         run(redis_client, call)
