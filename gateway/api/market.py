@@ -1,9 +1,10 @@
 """What is public: the boards and the price history. No key is needed."""
 
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 from django.http import Http404
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
@@ -46,7 +47,7 @@ class HomeBoardView(PublicView):
     @extend_schema(responses=OpenApiTypes.OBJECT)
     def get(self, request: Request) -> Response:
         """The leading models. Prices are micro-dollars per million tokens (`_pico`)."""
-        return Response({"models": [asdict(row) for row in leaderboards.home()]})
+        return Response({"models": msgspec.to_builtins(leaderboards.home())})
 
 
 class BoardView(PublicView):
@@ -56,7 +57,8 @@ class BoardView(PublicView):
         board = leaderboards.board(model, request.query_params.get("window", DEFAULT_WINDOW))
         if board is None:
             raise Http404
-        return Response(asdict(board) | {"computed_at": board.computed_at.isoformat()})
+        told = msgspec.to_builtins(board, builtin_types=(datetime,))
+        return Response(told | {"computed_at": board.computed_at.isoformat()})
 
 
 class PriceListView(PublicView):

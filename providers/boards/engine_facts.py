@@ -4,15 +4,16 @@ Totals count since the worker's last start. An audit recomputes answers without 
 come from the machine's own counters, and without one there is no figure.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
+from providers.boards.shapes import Audit, Energy, Hourly, Quality
 from providers.models import Worker
 
 MILLION = 1_000_000
 QUALITY_NUMBERS = frozenset({"loss_percent", "disagreement_percent", "sample"})
 
 
-def hourly(worker: Worker | None) -> dict[str, Any] | None:
+def hourly(worker: Worker | None) -> Hourly | None:
     """What an hour costs, and what a token costs with the machine as little used as it was."""
     if worker is None:
         return None
@@ -23,15 +24,15 @@ def hourly(worker: Worker | None) -> dict[str, Any] | None:
     if busy_s and uptime_s and output:
         share = totals["output_seconds"] / busy_s
         actual = round(worker.usd_per_hour_pico * uptime_s / 3600 * share / output)
-    return {
-        "usd_per_hour_pico": worker.usd_per_hour_pico,
-        "source": worker.usd_per_hour_source,
-        "actual_output_pico": actual,
-        "utilisation": round(busy_s / uptime_s, 3) if uptime_s else None,
-    }
+    return Hourly(
+        usd_per_hour_pico=worker.usd_per_hour_pico,
+        source=worker.usd_per_hour_source,
+        actual_output_pico=actual,
+        utilisation=round(busy_s / uptime_s, 3) if uptime_s else None,
+    )
 
 
-def audit(worker: Worker | None) -> dict[str, int] | None:
+def audit(worker: Worker | None) -> Audit | None:
     """How many answers were computed again without speculation, and how many came out otherwise.
 
     A tie is an answer that parted where two tokens were equally likely within rounding.
@@ -43,10 +44,10 @@ def audit(worker: Worker | None) -> dict[str, int] | None:
         int(totals.get(f"audits_{verdict}", 0)) for verdict in ("same", "tie", "different")
     )
     answers = same + ties + different
-    return {"answers": answers, "ties": ties, "different": different} if answers else None
+    return Audit(answers=answers, ties=ties, different=different) if answers else None
 
 
-def energy(worker: Worker | None) -> dict[str, Any] | None:
+def energy(worker: Worker | None) -> Energy | None:
     """Joules per million output tokens, by the share of engine time that output took."""
     if worker is None:
         return None
@@ -54,11 +55,11 @@ def energy(worker: Worker | None) -> dict[str, Any] | None:
     live = _per_million(_numbers(worker.totals))
     saturated = _per_million(_saturated(_numbers(worker.calibration)))
     if source == "unknown" or (live is None and saturated is None):
-        return {"source": "unknown", "joules_per_m": None, "joules_per_m_saturated": None}
-    return {"source": source, "joules_per_m": live, "joules_per_m_saturated": saturated}
+        return Energy(source="unknown", joules_per_m=None, joules_per_m_saturated=None)
+    return Energy(source=source, joules_per_m=live, joules_per_m_saturated=saturated)
 
 
-def quality(worker: Worker | None) -> dict[str, Any] | None:
+def quality(worker: Worker | None) -> Quality | None:
     """What the engine's arithmetic loses on its worst slice; nothing unless all of it is stated."""
     stated = worker.engine.get("quality") if worker is not None else None
     if not isinstance(stated, dict):
@@ -70,12 +71,12 @@ def quality(worker: Worker | None) -> dict[str, Any] | None:
         return None
     if not all(isinstance(name, str) for name in names):
         return None
-    return {
-        "brittle": brittle,
-        "worst_slice": str(stated["worst_slice"])[:40],
-        "measure": str(stated["measure"])[:40],
-        **{name: numbers[name] for name in sorted(QUALITY_NUMBERS)},
-    }
+    return Quality(
+        brittle=brittle,
+        worst_slice=str(stated["worst_slice"])[:40],
+        measure=str(stated["measure"])[:40],
+        **{name: numbers[name] for name in QUALITY_NUMBERS},
+    )
 
 
 def _saturated(calibration: dict[str, float]) -> dict[str, float]:
@@ -101,7 +102,7 @@ def _busy_s(totals: dict[str, float]) -> float:
     return totals.get("input_seconds", 0.0) + totals.get("output_seconds", 0.0)
 
 
-def _numbers(stated: dict[str, Any]) -> dict[str, float]:
+def _numbers(stated: Mapping[str, object]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in stated.items()

@@ -6,10 +6,11 @@ whole is made in one pass over offers and prices and kept until something in it 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
-from typing import Any
+
+import msgspec
 
 from billing import fault_isolation
 from billing.prices import list_prices as price_queries
@@ -17,6 +18,7 @@ from billing.prices.list_prices import ListPrice
 from providers.boards import histograms, weights
 from providers.boards import rows as board_rows
 from providers.boards.rows import SAMPLES_LEAST, STANDARD_MIX
+from providers.boards.shapes import Fastest, HomeRow, Listed
 from providers.boards.windows import WINDOWS, Measured, measured
 from providers.market import offers
 from providers.market.model_names import CREATOR_SELLERS
@@ -30,39 +32,21 @@ HALF = Fraction(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class HomeRow:
-    """One model; see docs/leaderboards-api.md."""
-
-    model: str
-    name: str
-    creator: str
-    sellers: int
-    routable: int
-    requests: int
-    cheapest: dict[str, Any] | None
-    creator_price: dict[str, Any] | None
-    in_house: dict[str, Any] | None
-    spread: float | None
-    change_30d_percent: float | None
-    spark: list[list[Any]]
-    fastest: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
+class _Sold:
     """One offer of a model with its price in force."""
 
     offer: Offer
     price: ListPrice
     effective_pico: int
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "sku": self.offer.sku,
-            "provider_name": self.offer.provider.name,
-            "output_pico": self.price.output_pico,
-            "effective_pico": self.effective_pico,
-        }
+    @property
+    def figures(self) -> Listed:
+        return Listed(
+            sku=self.offer.sku,
+            provider_name=self.offer.provider.name,
+            output_pico=self.price.output_pico,
+            effective_pico=self.effective_pico,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +66,7 @@ def rows(*, now: datetime) -> list[HomeRow]:
     if kept is None:
         refresh(now=now, is_stale=True)
         kept = HomeBoard.objects.get()
-    return [HomeRow(**row) for row in kept.rows]
+    return msgspec.convert(kept.rows, list[HomeRow])
 
 
 def refresh(*, now: datetime, is_stale: bool) -> bool:
@@ -92,7 +76,7 @@ def refresh(*, now: datetime, is_stale: bool) -> bool:
     limit = MAKE_AGAIN_WHEN_STALE if is_stale else MAKE_AGAIN_AFTER
     if age is not None and age < limit:
         return False
-    made = [asdict(row) for row in compute(now=now)]
+    made = msgspec.to_builtins(compute(now=now))
     HomeBoard.objects.update_or_create(pk=1, defaults={"computed_at": now, "rows": made})
     return True
 
@@ -156,9 +140,9 @@ def _row(group: Sequence[Offer], facts: _Facts) -> HomeRow:
         sellers=len({offer.provider_id for offer in group}),
         routable=sum(not facts.refusals[offer.pk] for offer in group),
         requests=sum(_counted(facts, offer) for offer in group),
-        cheapest=paid[0].as_json(),
-        creator_price=creators[0].as_json() if creators else None,
-        in_house=own[0].as_json() if own else None,
+        cheapest=paid[0].figures,
+        creator_price=creators[0].figures if creators else None,
+        in_house=own[0].figures if own else None,
         spread=round(dearest_pico / cheapest_pico, 2) if cheapest_pico and len(paid) > 1 else None,
         change_30d_percent=_change(spark, facts.now),
         spark=spark,
@@ -166,12 +150,12 @@ def _row(group: Sequence[Offer], facts: _Facts) -> HomeRow:
     )
 
 
-def _listed(group: Iterable[Offer], in_force: Mapping[str, ListPrice]) -> list[_Listed]:
+def _listed(group: Iterable[Offer], in_force: Mapping[str, ListPrice]) -> list[_Sold]:
     listed = []
     for offer in group:
         price = in_force[offer.sku]
         effective = board_rows.effective_pico(STANDARD_MIX, price, cached_share=Fraction(0))
-        listed.append(_Listed(offer, price, effective))
+        listed.append(_Sold(offer, price, effective))
     return sorted(listed, key=lambda one: (one.effective_pico, one.offer.sku))
 
 
@@ -180,13 +164,13 @@ def _counted(facts: _Facts, offer: Offer) -> int:
     return found.counts["requests"] if found else 0
 
 
-def _spark(paid: Iterable[_Listed], facts: _Facts) -> list[list[Any]]:
+def _spark(paid: Iterable[_Sold], facts: _Facts) -> list[tuple[str, int]]:
     """The lowest output price on offer, at every moment it changed in the window."""
     versions = [v for one in paid for v in facts.history.get(one.offer.sku, ()) if not v.free]
     begin = facts.now - CHANGE_OVER
     moments = {max(v.since, begin) for v in versions if v.since <= facts.now}
     moments |= {v.until for v in versions if v.until and begin < v.until <= facts.now}
-    steps: list[list[Any]] = []
+    steps: list[tuple[str, int]] = []
     for moment in sorted(moments):
         open_now = [
             v.output_pico
@@ -195,20 +179,20 @@ def _spark(paid: Iterable[_Listed], facts: _Facts) -> list[list[Any]]:
         ]
         lowest = min(open_now, default=None)
         if lowest is not None and (not steps or steps[-1][1] != lowest):
-            steps.append([moment.isoformat(), lowest])
+            steps.append((moment.isoformat(), lowest))
     return steps
 
 
-def _change(spark: Sequence[Sequence[Any]], now: datetime) -> float | None:
+def _change(spark: Sequence[tuple[str, int]], now: datetime) -> float | None:
     """How much the lowest output price moved in 30 days; None where nothing was sold then."""
-    then = [int(pico) for moment, pico in spark if moment <= (now - CHANGE_OVER).isoformat()]
+    then = [pico for moment, pico in spark if moment <= (now - CHANGE_OVER).isoformat()]
     if not then or not then[-1]:
         return None
-    return round(100 * (int(spark[-1][1]) - then[-1]) / then[-1], 1)
+    return round(100 * (spark[-1][1] - then[-1]) / then[-1], 1)
 
 
-def _fastest(group: Iterable[Offer], facts: _Facts) -> dict[str, Any] | None:
-    best: dict[str, Any] | None = None
+def _fastest(group: Iterable[Offer], facts: _Facts) -> Fastest | None:
+    best: Fastest | None = None
     for offer in group:
         found = facts.measured.get(offer.pk)
         histogram = found.maps["output_tps_histogram"] if found else {}
@@ -216,11 +200,11 @@ def _fastest(group: Iterable[Offer], facts: _Facts) -> dict[str, Any] | None:
         if sample < SAMPLES_LEAST:
             continue
         speed = round(histograms.percentile(weights.samples(histogram), HALF) or 0, 1)
-        if best is None or speed > best["output_tps_p50"]:
-            best = {
-                "sku": offer.sku,
-                "provider_name": offer.provider.name,
-                "output_tps_p50": speed,
-                "n": sample,
-            }
+        if best is None or speed > best.output_tps_p50:
+            best = Fastest(
+                sku=offer.sku,
+                provider_name=offer.provider.name,
+                output_tps_p50=speed,
+                n=sample,
+            )
     return best

@@ -9,8 +9,8 @@ What the figures mean is in docs/leaderboards.md, how rows look in docs/leaderbo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
+import msgspec
 from django.db.models import Exists, Max, OuterRef, Q
 from django.utils import timezone
 
@@ -19,9 +19,9 @@ from billing.prices import list_prices as price_queries
 from providers.boards import home as home_board
 from providers.boards import price_moves
 from providers.boards import rows as board_rows
-from providers.boards.home import HomeRow
 from providers.boards.rollup_deltas import start_of
 from providers.boards.rows import Mix, Seller
+from providers.boards.shapes import Facts, HomeRow, MixFigures, Row
 from providers.boards.windows import DEFAULT_WINDOW, WINDOWS, Measured, Window, measured
 from providers.market import offers
 from providers.models import Leaderboard, MeasurementRollup, Model, Offer, Provider, Worker
@@ -40,9 +40,9 @@ class Board:
     creator: str
     window: str
     computed_at: datetime
-    mix: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    rows: list[dict[str, Any]]
+    mix: MixFigures
+    facts: Facts
+    rows: list[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,19 @@ def board(
     stored = _kept(model, window) if mix is None else None
     if stored is None:
         stored = compute(model, WINDOWS[window], now=now or timezone.now(), mix=mix)
+    return _read(model, stored)
+
+
+def _read(model: Model, stored: Leaderboard) -> Board:
     return Board(
         model=model.slug,
         name=model.name,
         creator=model.creator,
-        window=window,
+        window=stored.window,
         computed_at=stored.computed_at,
-        mix=stored.mix,
-        facts=stored.facts,
-        rows=stored.rows,
+        mix=msgspec.convert(stored.mix, MixFigures),
+        facts=msgspec.convert(stored.facts, Facts),
+        rows=msgspec.convert(stored.rows, list[Row]),
     )
 
 
@@ -107,18 +111,19 @@ def compute(model: Model, window: Window, *, now: datetime, mix: Mix | None = No
     mix = mix or board_rows.mix_of(sums.values())
     sellers = _sellers(found, sums, now)
     made = board_rows.rows(sellers, mix)
+    facts = Facts(
+        requests=sum(row.requests for row in made),
+        sellers=len(made),
+        routable=sum(row.routable for row in made),
+        speculation=board_rows.speculation_fact(sellers, made, mix),
+    )
     return Leaderboard(
         model=model,
         window=window.name,
         computed_at=now,
-        mix=mix.as_json(),
-        facts={
-            "requests": sum(row["requests"] for row in made),
-            "sellers": len(made),
-            "routable": sum(row["routable"] for row in made),
-            "speculation": board_rows.speculation_fact(sellers, made, mix),
-        },
-        rows=made,
+        mix=msgspec.to_builtins(mix.figures),
+        facts=msgspec.to_builtins(facts),
+        rows=msgspec.to_builtins(made),
     )
 
 

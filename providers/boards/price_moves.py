@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from billing.prices import list_prices as price_queries
 from billing.prices.list_prices import ListPrice
+from providers.boards.shapes import MoveFigures
 from providers.machines.in_house import RECORDED_BY
 from providers.models import Offer, Provider
 
@@ -27,14 +27,15 @@ class Move:
             return None
         return round((self.now_pico - self.before_pico) * 100 / self.before_pico, 1)
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "at": self.at.isoformat(),
-            "before_output_pico": self.before_pico,
-            "output_pico": self.now_pico,
-            "percent": self.percent,
-            "why": self.why,
-        }
+    @property
+    def figures(self) -> MoveFigures:
+        return MoveFigures(
+            at=self.at.isoformat(),
+            before_output_pico=self.before_pico,
+            output_pico=self.now_pico,
+            percent=self.percent,
+            why=self.why,
+        )
 
 
 def latest(prices: Iterable[ListPrice]) -> dict[str, Move]:

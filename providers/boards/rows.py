@@ -5,13 +5,25 @@ step, where an effective price is rounded to a whole pico-dollar per token.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import Any
 
 from billing.prices.list_prices import ListPrice
 from providers.boards import engine_facts, histograms, technique_costs, weights
+from providers.boards.histograms import Histogram
 from providers.boards.price_moves import Move
+from providers.boards.shapes import (
+    Effective,
+    ListFigures,
+    MixFigures,
+    Row,
+    Speculation,
+    SpeculationFact,
+    Speeds,
+    Times,
+    Tokens,
+    Uptime,
+)
 from providers.boards.windows import Measured
 from providers.models import Offer, Provider, Worker
 
@@ -39,16 +51,17 @@ class Mix:
     def cached_share(self) -> Fraction:
         return Fraction(self.cached_tokens, self.input_tokens)
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "source": self.source,
-            "requests": self.requests,
-            "uncached_tokens": self.uncached_tokens,
-            "cached_tokens": self.cached_tokens,
-            "output_tokens": self.output_tokens,
-            "input_per_output": round(self.input_tokens / self.output_tokens, 2),
-            "cache_share": round(float(self.cached_share), 3),
-        }
+    @property
+    def figures(self) -> MixFigures:
+        return MixFigures(
+            source=self.source,
+            requests=self.requests,
+            uncached_tokens=self.uncached_tokens,
+            cached_tokens=self.cached_tokens,
+            output_tokens=self.output_tokens,
+            input_per_output=round(self.input_tokens / self.output_tokens, 2),
+            cache_share=round(float(self.cached_share), 3),
+        )
 
 
 STANDARD_MIX = Mix(3 * MILLION, 0, MILLION, 0, "standard")
@@ -93,93 +106,107 @@ def round_half_up(value: Fraction) -> int:
     return int(value + Fraction(1, 2))
 
 
-def rows(sellers: Sequence[Seller], mix: Mix) -> list[dict[str, Any]]:
+def rows(sellers: Sequence[Seller], mix: Mix) -> list[Row]:
     """The rows of a board, ranked by effective price, offers without one last."""
     made = [_row(seller, mix) for seller in sellers]
     made.sort(key=_order)
     rank = 0
     for row in made:
-        if row["effective"] is not None:
+        if row.effective is not None:
             rank += 1
-            row["rank"] = rank
+            row.rank = rank
     return made
 
 
-def _order(row: Mapping[str, Any]) -> tuple[bool, int, str]:
-    effective = row["effective"]
-    return (effective is None, effective["pico"] if effective else 0, row["sku"])
+def _order(row: Row) -> tuple[bool, int, str]:
+    effective = row.effective
+    return (effective is None, effective.pico if effective else 0, row.sku)
 
 
-def _row(seller: Seller, mix: Mix) -> dict[str, Any]:
-    return {
-        **_who(seller),
-        "rank": None,
-        **_prices(seller, mix),
-        **_measurements(seller.measured),
-        "speculation": _speculation(seller.measured),
-        "move": None if seller.move is None else seller.move.as_json(),
-        "hourly": engine_facts.hourly(seller.worker),
-        "audit": engine_facts.audit(seller.worker),
-        "energy": engine_facts.energy(seller.worker),
-        "quality": engine_facts.quality(seller.worker),
-        "costs": technique_costs.of(seller.worker),
-    }
-
-
-def _who(seller: Seller) -> dict[str, Any]:
-    offer = seller.offer
-    return {
-        "offer_id": offer.pk,
-        "sku": offer.sku,
-        "provider": offer.provider.slug,
-        "provider_name": offer.provider.name,
-        "kind": offer.provider.kind,
-        "variant": offer.variant,
-        "upstream_model": offer.upstream_model,
-        "techniques": offer.techniques,
-        "quantization": offer.quantization,
-        "context_length": offer.context_length,
-        "state": offer.state,
-        "state_reason": offer.state_reason,
-        "routable": not seller.not_routable,
-        "not_routable": seller.not_routable,
-    }
-
-
-def _prices(seller: Seller, mix: Mix) -> dict[str, Any]:
-    price, counts = seller.price, seller.measured.counts
-    paid = Fraction(counts["cost_pico"], counts["paid_output_tokens"] or 1)
-    shown = {"paid_pico": round_half_up(paid) if counts["paid_output_tokens"] else None}
-    if price is None:
-        return shown | dict.fromkeys(
-            ("list", "blended_3_1_pico", "blended_7_2_1_pico", "effective")
-        )
-    return shown | {
-        "list": {
-            "input_pico": price.input_pico,
-            "cached_pico": price.cache_read_pico,
-            "output_pico": price.output_pico,
-            "price_version": price.version,
-            "since": price.since.isoformat(),
-            "source": price.source,
-            "free": price.free,
-        },
-        "blended_3_1_pico": round_half_up(Fraction(3 * price.input_pico + price.output_pico, 4)),
-        "blended_7_2_1_pico": round_half_up(
-            Fraction(7 * price.cache_read_pico + 2 * price.input_pico + price.output_pico, 10)
+def _row(seller: Seller, mix: Mix) -> Row:
+    offer, price, measured = seller.offer, seller.price, seller.measured
+    counts = measured.counts
+    figures = _Figures.of(measured)
+    return Row(
+        offer_id=offer.pk,
+        sku=offer.sku,
+        provider=offer.provider.slug,
+        provider_name=offer.provider.name,
+        kind=offer.provider.kind,
+        variant=offer.variant,
+        upstream_model=offer.upstream_model,
+        techniques=offer.techniques,
+        quantization=offer.quantization,
+        context_length=offer.context_length,
+        state=offer.state,
+        state_reason=offer.state_reason,
+        routable=not seller.not_routable,
+        not_routable=seller.not_routable,
+        rank=None,
+        paid_pico=_paid_pico(counts),
+        list=_listed(price) if price else None,
+        blended_3_1_pico=_blended_pico(price, cached=0, entered=3, output=1),
+        blended_7_2_1_pico=_blended_pico(price, cached=7, entered=2, output=1),
+        effective=_effective(seller, price, mix) if price else None,
+        requests=counts["requests"],
+        succeeded=counts["succeeded"],
+        failed=counts["failed"],
+        cancelled=counts["cancelled"],
+        errors=measured.errors,
+        tokens=Tokens(
+            input=counts["input_tokens"],
+            cached=counts["cached_tokens"],
+            output=counts["output_tokens"],
         ),
-        "effective": _effective(seller, price, mix),
-    }
+        ttft_ms=figures.ttft_ms,
+        output_tps=figures.output_tps,
+        e2e_ms=figures.e2e_ms,
+        uptime=figures.uptime,
+        too_few=figures.too_few,
+        last_at=measured.last_at.isoformat() if measured.last_at else None,
+        speculation=_speculation(measured),
+        move=seller.move.figures if seller.move else None,
+        hourly=engine_facts.hourly(seller.worker),
+        audit=engine_facts.audit(seller.worker),
+        energy=engine_facts.energy(seller.worker),
+        quality=engine_facts.quality(seller.worker),
+        costs=technique_costs.of(seller.worker),
+    )
 
 
-def _effective(seller: Seller, price: ListPrice, mix: Mix) -> dict[str, Any]:
+def _paid_pico(counts: Mapping[str, int]) -> int | None:
+    output = counts["paid_output_tokens"]
+    return round_half_up(Fraction(counts["cost_pico"], output)) if output else None
+
+
+def _listed(price: ListPrice) -> ListFigures:
+    return ListFigures(
+        input_pico=price.input_pico,
+        cached_pico=price.cache_read_pico,
+        output_pico=price.output_pico,
+        price_version=price.version,
+        since=price.since.isoformat(),
+        source=price.source,
+        free=price.free,
+    )
+
+
+def _blended_pico(price: ListPrice | None, *, cached: int, entered: int, output: int) -> int | None:
+    """The list price of a token of a fixed mix."""
+    if price is None:
+        return None
+    asked = cached * price.cache_read_pico + entered * price.input_pico + output * price.output_pico
+    return round_half_up(Fraction(asked, cached + entered + output))
+
+
+def _effective(seller: Seller, price: ListPrice, mix: Mix) -> Effective:
     measured_share = _cached_share(seller.measured)
     share = measured_share or Fraction(0)
-    return {
-        "pico": effective_pico(mix, price, cached_share=share),
-        "basis": "list" if measured_share is None else "measured",
-        "cache_share": round(float(share), 3),
-    }
+    return Effective(
+        pico=effective_pico(mix, price, cached_share=share),
+        basis="list" if measured_share is None else "measured",
+        cache_share=round(float(share), 3),
+    )
 
 
 def _cached_share(measured: Measured) -> Fraction | None:
@@ -190,91 +217,99 @@ def _cached_share(measured: Measured) -> Fraction | None:
     return served.cached_tokens / served.input_tokens
 
 
-def _measurements(measured: Measured) -> dict[str, Any]:
-    counts = measured.counts
-    figures = {
-        "ttft_ms": _percentiles(measured, "ttft_ms_histogram", p50=50, p95=95),
-        "output_tps": _percentiles(measured, "output_tps_histogram", p50=50, p5=5),
-        "e2e_ms": _percentiles(measured, "e2e_ms_histogram", p50=50, p95=95),
-        "uptime": _uptime(counts),
-    }
-    return {
-        **{name: counts[name] for name in ("requests", "succeeded", "failed", "cancelled")},
-        "errors": measured.errors,
-        "tokens": {
-            "input": counts["input_tokens"],
-            "cached": counts["cached_tokens"],
-            "output": counts["output_tokens"],
-        },
-        **figures,
-        "too_few": [name for name, figure in figures.items() if figure is None],
-        "last_at": measured.last_at.isoformat() if measured.last_at else None,
-    }
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What was measured often enough to say; None where it was not."""
+
+    ttft_ms: Times | None
+    output_tps: Speeds | None
+    e2e_ms: Times | None
+    uptime: Uptime | None
+
+    @classmethod
+    def of(cls, measured: Measured) -> "_Figures":
+        return cls(
+            ttft_ms=_times(measured.maps["ttft_ms_histogram"]),
+            output_tps=_speeds(measured.maps["output_tps_histogram"]),
+            e2e_ms=_times(measured.maps["e2e_ms_histogram"]),
+            uptime=_uptime(measured.counts),
+        )
+
+    @property
+    def too_few(self) -> list[str]:
+        return [field.name for field in fields(self) if getattr(self, field.name) is None]
 
 
-def _percentiles(measured: Measured, name: str, **percents: int) -> dict[str, Any] | None:
-    sample = histograms.size(measured.maps[name])
-    if sample < SAMPLES_LEAST:
+def _times(histogram: Histogram) -> Times | None:
+    n = histograms.size(histogram)
+    if n < SAMPLES_LEAST:
         return None
-    samples = weights.samples(measured.maps[name])
-    figures = {
-        key: histograms.percentile(samples, Fraction(percent, 100))
-        for key, percent in percents.items()
-    }
-    return {key: round(value or 0, 1) for key, value in figures.items()} | {"n": sample}
+    return Times(p50=_percentile(histogram, 50), p95=_percentile(histogram, 95), n=n)
 
 
-def _uptime(counts: Mapping[str, int]) -> dict[str, Any] | None:
+def _speeds(histogram: Histogram) -> Speeds | None:
+    n = histograms.size(histogram)
+    if n < SAMPLES_LEAST:
+        return None
+    return Speeds(p50=_percentile(histogram, 50), p5=_percentile(histogram, 5), n=n)
+
+
+def _percentile(histogram: Histogram, percent: int) -> float:
+    samples = weights.samples(histogram)
+    return round(histograms.percentile(samples, Fraction(percent, 100)) or 0, 1)
+
+
+def _uptime(counts: Mapping[str, int]) -> Uptime | None:
     if counts["succeeded"] + counts["failed"] < SAMPLES_LEAST:
         return None
     percent = 100 * counts["minutes_up"] / counts["minutes_seen"]
-    return {"percent": round(percent, 2), "minutes": counts["minutes_seen"]}
+    return Uptime(percent=round(percent, 2), minutes=counts["minutes_seen"])
 
 
-def _speculation(measured: Measured) -> dict[str, Any] | None:
+def _speculation(measured: Measured) -> Speculation | None:
     counts = measured.counts
     if not counts["drafted_tokens"] or not counts["target_steps"]:
         return None
-    return {
-        "acceptance_rate": round(counts["accepted_tokens"] / counts["drafted_tokens"], 3),
-        "acceptance_length": round(1 + counts["accepted_tokens"] / counts["target_steps"], 3),
-    }
+    return Speculation(
+        acceptance_rate=round(counts["accepted_tokens"] / counts["drafted_tokens"], 3),
+        acceptance_length=round(1 + counts["accepted_tokens"] / counts["target_steps"], 3),
+    )
 
 
 def speculation_fact(
-    sellers: Sequence[Seller], made: Sequence[Mapping[str, Any]], mix: Mix
-) -> dict[str, Any] | None:
+    sellers: Sequence[Seller], made: Sequence[Row], mix: Mix
+) -> SpeculationFact | None:
     """What speculation saves: the cheapest measured in-house offer with it and without it.
 
     Both are priced on the mix's own cache share, not on each offer's: which of the two happened
     to see a prompt again says nothing about speculation.
     """
     prices = {seller.offer.sku: seller.price for seller in sellers}
-    own: list[tuple[int, Mapping[str, Any]]] = []
+    own: list[tuple[int, Row]] = []
     for row in made:
-        price, effective = prices[row["sku"]], row["effective"]
-        if row["kind"] != Provider.Kind.IN_HOUSE or price is None or effective is None:
+        price, effective = prices[row.sku], row.effective
+        if row.kind != Provider.Kind.IN_HOUSE or price is None or effective is None:
             continue
-        if effective["basis"] == "measured":
+        if effective.basis == "measured":
             cost = effective_pico(mix, price, cached_share=mix.cached_share)
             own.append((cost, row))
     plain = min((pair for pair in own if not _speculates(pair[1])), key=_cost, default=None)
     fast = min((pair for pair in own if _speculates(pair[1])), key=_cost, default=None)
     if plain is None or fast is None or not plain[0]:
         return None
-    return {
-        "percent": round(100 * (plain[0] - fast[0]) / plain[0], 1),
-        "plain_sku": plain[1]["sku"],
-        "fast_sku": fast[1]["sku"],
-        "plain_effective_pico": plain[0],
-        "fast_effective_pico": fast[0],
-        "n": plain[1]["requests"] + fast[1]["requests"],
-    }
+    return SpeculationFact(
+        percent=round(100 * (plain[0] - fast[0]) / plain[0], 1),
+        plain_sku=plain[1].sku,
+        fast_sku=fast[1].sku,
+        plain_effective_pico=plain[0],
+        fast_effective_pico=fast[0],
+        n=plain[1].requests + fast[1].requests,
+    )
 
 
-def _cost(pair: tuple[int, Mapping[str, Any]]) -> int:
+def _cost(pair: tuple[int, Row]) -> int:
     return pair[0]
 
 
-def _speculates(row: Mapping[str, Any]) -> bool:
-    return any(technique.endswith("-speculation") for technique in row["techniques"])
+def _speculates(row: Row) -> bool:
+    return any(technique.endswith("-speculation") for technique in row.techniques)

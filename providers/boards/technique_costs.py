@@ -7,6 +7,14 @@ else those of its calibration. What was not measured is None, never zero.
 from collections.abc import Mapping
 from typing import Any
 
+from providers.boards.shapes import (
+    DraftCosts,
+    ExpertCosts,
+    Gap,
+    Gaps,
+    TechniqueCosts,
+    WeightBytes,
+)
 from providers.models import Worker
 
 STEPS_LEAST = 200
@@ -18,7 +26,7 @@ PARTS_OF_A_STEP = ("input_seconds", "output_seconds", "audit_seconds")
 Numbers = Mapping[str, Any]
 
 
-def of(worker: Worker | None) -> dict[str, Any] | None:
+def of(worker: Worker | None) -> TechniqueCosts | None:
     """Bytes, shares of a step and gaps of the techniques that it runs; None if it told none."""
     if worker is None or not worker.engine.get("costs"):
         return None
@@ -26,17 +34,17 @@ def of(worker: Worker | None) -> dict[str, Any] | None:
     basis, work = _work(worker.totals, stated.get("calibrated") or {})
     speculates = any(name.endswith("-speculation") for name in worker.techniques)
     is_sparse = "sparse-experts" in worker.techniques
-    return {
-        "basis": basis,
-        "steps": int(work.get("steps", 0)),
-        "weights": {
-            "bytes": stated.get("weight_bytes"),
-            "full_bytes": stated.get("full_weight_bytes"),
-        },
-        "drafts": _drafts(stated, work) if speculates else None,
-        "experts": _experts(stated, work) if is_sparse else None,
-        "gaps": {kind: _gap(worker.load, stated, kind) for kind in GAP_KINDS},
-    }
+    gaps = {kind: _gap(worker.load, stated, kind) for kind in GAP_KINDS}
+    return TechniqueCosts(
+        basis=basis,
+        steps=int(work.get("steps", 0)),
+        weights=WeightBytes(
+            bytes=stated.get("weight_bytes"), full_bytes=stated.get("full_weight_bytes")
+        ),
+        drafts=_drafts(stated, work) if speculates else None,
+        experts=_experts(stated, work) if is_sparse else None,
+        gaps=Gaps(**gaps),
+    )
 
 
 def _work(totals: Numbers, calibrated: Numbers) -> tuple[str, Numbers]:
@@ -47,22 +55,22 @@ def _work(totals: Numbers, calibrated: Numbers) -> tuple[str, Numbers]:
     return ("calibration", calibrated) if calibrated.get("steps") else ("", {})
 
 
-def _drafts(stated: Numbers, work: Numbers) -> dict[str, Any]:
+def _drafts(stated: Numbers, work: Numbers) -> DraftCosts:
     steps = work.get("steps")
-    return {
-        "bytes": stated.get("draft_bytes"),
-        "time_share": _share(work, "draft_seconds"),
-        "tokens_per_step": round(work.get("output_tokens", 0) / steps, 3) if steps else None,
-    }
+    return DraftCosts(
+        bytes=stated.get("draft_bytes"),
+        time_share=_share(work, "draft_seconds"),
+        tokens_per_step=round(work.get("output_tokens", 0) / steps, 3) if steps else None,
+    )
 
 
-def _experts(stated: Numbers, work: Numbers) -> dict[str, Any]:
-    return {
-        "bytes": stated.get("expert_bytes"),
-        "active_bytes": stated.get("active_expert_bytes"),
+def _experts(stated: Numbers, work: Numbers) -> ExpertCosts:
+    return ExpertCosts(
+        bytes=stated.get("expert_bytes"),
+        active_bytes=stated.get("active_expert_bytes"),
         # An engine that cannot time it says zero: no gate takes no time at all.
-        "dispatch_share": _share(work, "dispatch_seconds") or None,
-    }
+        dispatch_share=_share(work, "dispatch_seconds") or None,
+    )
 
 
 def _share(work: Numbers, name: str) -> float | None:
@@ -70,7 +78,7 @@ def _share(work: Numbers, name: str) -> float | None:
     return round(seconds / busy_s, 5) if busy_s and seconds is not None else None
 
 
-def _gap(load: Numbers, stated: Numbers, kind: str) -> dict[str, Any] | None:
+def _gap(load: Numbers, stated: Numbers, kind: str) -> Gap | None:
     """The p95 between tokens of one stream: of the present traffic, else of the calibration."""
     sources = (
         ("live", load.get("gaps"), GAPS_LEAST),
@@ -79,5 +87,5 @@ def _gap(load: Numbers, stated: Numbers, kind: str) -> dict[str, Any] | None:
     for basis, gaps, least in sources:
         gap = (gaps or {}).get(kind)
         if gap and gap["n"] >= least:
-            return {"p95_ms": gap["p95_ms"], "n": gap["n"], "basis": basis}
+            return Gap(p95_ms=gap["p95_ms"], n=gap["n"], basis=basis)
     return None

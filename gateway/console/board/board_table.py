@@ -1,23 +1,18 @@
 """The board as a table: which figure ranks, how rows sort, what the charts draw. Pure.
 
-Rows are the dictionaries of docs/leaderboards-api.md. A row without the ranked figure keeps its
+Rows are those of docs/leaderboards-api.md. A row without the ranked figure keeps its
 place at the end and has no rank.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
-Row = Mapping[str, Any]
+from providers.boards.shapes import Number, Row
 
 WINDOWS: Final = ("5m", "1h", "24h", "7d", "30d")
 DEFAULT_WINDOW: Final = "24h"
 OUTSIDE_COLOURS: Final = 7
-
-
-def _nested(row: Row, name: str, part: str) -> Any:
-    inner = row.get(name)
-    return None if inner is None else inner.get(part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +22,26 @@ class Basis:
     slug: str
     label: str
     unit: str
-    pico: Callable[[Row], Any]
+    pico: Callable[[Row], int | None]
 
 
 BASES: Final = (
-    Basis("effective", "Effective", "$/M output", lambda r: _nested(r, "effective", "pico")),
-    Basis("3-1", "List 3:1", "$/M blended", lambda r: r.get("blended_3_1_pico")),
-    Basis("7-2-1", "List 7:2:1", "$/M blended", lambda r: r.get("blended_7_2_1_pico")),
+    Basis(
+        "effective", "Effective", "$/M output", lambda r: r.effective.pico if r.effective else None
+    ),
+    Basis("3-1", "List 3:1", "$/M blended", lambda r: r.blended_3_1_pico),
+    Basis("7-2-1", "List 7:2:1", "$/M blended", lambda r: r.blended_7_2_1_pico),
 )
 
 COLUMNS: Final[dict[str, Callable[[Row], Any]]] = {
-    "offer": lambda r: (r["provider_name"].lower(), r["variant"]),
-    "list": lambda r: _nested(r, "list", "output_pico"),
-    "cached": lambda r: _nested(r, "list", "cached_pico"),
-    "paid": lambda r: r.get("paid_pico"),
-    "ttft": lambda r: _nested(r, "ttft_ms", "p50"),
-    "speed": lambda r: _nested(r, "output_tps", "p50"),
-    "uptime": lambda r: _nested(r, "uptime", "percent"),
-    "requests": lambda r: r["requests"],
+    "offer": lambda r: (r.provider_name.lower(), r.variant),
+    "list": lambda r: r.list.output_pico if r.list else None,
+    "cached": lambda r: r.list.cached_pico if r.list else None,
+    "paid": lambda r: r.paid_pico,
+    "ttft": lambda r: r.ttft_ms.p50 if r.ttft_ms else None,
+    "speed": lambda r: r.output_tps.p50 if r.output_tps else None,
+    "uptime": lambda r: r.uptime.percent if r.uptime else None,
+    "requests": lambda r: r.requests,
 }
 
 
@@ -54,7 +51,7 @@ class Line:
 
     row: Row
     place: int | None
-    ranked_pico: Any
+    ranked_pico: int | None
     share: float
     own: bool
     colour: int
@@ -66,18 +63,19 @@ def basis_of(slug: str) -> Basis:
 
 def lines(rows: Sequence[Row], *, basis: Basis, sort: str, descending: bool) -> list[Line]:
     """All rows with their place by `basis`, ordered by the column `sort` (the rank by default)."""
-    by_price = sorted((r for r in rows if basis.pico(r) is not None), key=basis.pico)
-    dearest = basis.pico(by_price[-1]) if by_price else 0
-    places = {r["sku"]: place for place, r in enumerate(by_price, start=1)}
+    priced = [(pico, row) for row in rows if (pico := basis.pico(row)) is not None]
+    by_price = [row for _, row in sorted(priced, key=lambda pair: pair[0])]
+    dearest = max((pico for pico, _ in priced), default=0)
+    places = {r.sku: place for place, r in enumerate(by_price, start=1)}
     colours = _colours(by_price)
     made = [
         Line(
             row=row,
-            place=places.get(row["sku"]),
+            place=places.get(row.sku),
             ranked_pico=basis.pico(row),
             share=_share(basis.pico(row), dearest),
             own=is_own(row),
-            colour=colours.get(row["sku"], 8),
+            colour=colours.get(row.sku, 8),
         )
         for row in rows
     ]
@@ -85,11 +83,11 @@ def lines(rows: Sequence[Row], *, basis: Basis, sort: str, descending: bool) -> 
 
 
 def is_own(row: Row) -> bool:
-    return bool(row["kind"] != "external")
+    return bool(row.kind != "external")
 
 
-def _share(pico: Any, dearest: Any) -> float:
-    return 0.0 if not pico or not dearest else round(100 * float(pico) / float(dearest), 1)
+def _share(pico: int | None, dearest: int | None) -> float:
+    return 0.0 if not pico or not dearest else round(100 * pico / dearest, 1)
 
 
 def _colours(by_price: Sequence[Row]) -> dict[str, int]:
@@ -98,9 +96,9 @@ def _colours(by_price: Sequence[Row]) -> dict[str, int]:
     outside = 0
     for row in by_price:
         if is_own(row):
-            colours[row["sku"]] = 1
+            colours[row.sku] = 1
         else:
-            colours[row["sku"]] = min(2 + outside, 8)
+            colours[row.sku] = min(2 + outside, 8)
             outside += 1
     return colours
 
@@ -117,29 +115,43 @@ def _sorted(made: list[Line], sort: str, descending: bool) -> list[Line]:
 
 
 def name_of(row: Row) -> str:
-    return f"{row['provider_name']} · {row['variant']}" if row["variant"] else row["provider_name"]
+    return f"{row.provider_name} · {row.variant}" if row.variant else row.provider_name
 
 
-def speed_chart(made: Sequence[Line]) -> dict[str, Any]:
+class SpeedPoint(TypedDict):
+    name: str
+    speed: Number
+    usd: float
+    n: int
+    colour: int
+    own: bool
+
+
+class SpeedChart(TypedDict):
+    points: list[SpeedPoint]
+    front: list[tuple[Number, float]]
+
+
+def speed_chart(made: Sequence[Line]) -> SpeedChart:
     """Price against speed, of the rows where both are measured, and the Pareto front."""
-    points = [
+    points: list[SpeedPoint] = [
         {
             "name": name_of(line.row),
-            "speed": line.row["output_tps"]["p50"],
-            "usd": float(line.ranked_pico) / 1e6,
-            "n": line.row["output_tps"]["n"],
+            "speed": line.row.output_tps.p50,
+            "usd": line.ranked_pico / 1e6,
+            "n": line.row.output_tps.n,
             "colour": line.colour,
             "own": line.own,
         }
         for line in made
-        if line.ranked_pico is not None and line.row.get("output_tps")
+        if line.ranked_pico is not None and line.row.output_tps
     ]
     return {"points": points, "front": pareto([(p["speed"], p["usd"]) for p in points])}
 
 
-def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def pareto(points: Sequence[tuple[Number, float]]) -> list[tuple[Number, float]]:
     """The offers that none other beats in both speed and price, from the fastest down."""
-    front: list[tuple[float, float]] = []
+    front: list[tuple[Number, float]] = []
     for speed, usd in sorted(points, key=lambda p: (-p[0], p[1])):
         if not front or usd < front[-1][1]:
             front.append((speed, usd))
@@ -156,25 +168,29 @@ CSV_HEAD: Final = (
 def csv_row(line: Line) -> list[Any]:
     row = line.row
 
-    def usd(pico: Any) -> Any:
-        return "" if pico is None else f"{float(pico) / 1e6:.6f}".rstrip("0").rstrip(".")
+    listed, effective, waited, uptime = row.list, row.effective, row.ttft_ms, row.uptime
+
+    def usd(pico: int | None) -> str:
+        return "" if pico is None else f"{pico / 1e6:.6f}".rstrip("0").rstrip(".")
 
     return [
         line.place or "",
-        row["sku"],
-        row["provider_name"],
-        row["variant"],
-        row["kind"],
-        row["state"],
-        row["routable"],
-        usd(_nested(row, "effective", "pico")),
-        _nested(row, "effective", "basis") or "",
-        *(usd(_nested(row, "list", f"{part}_pico")) for part in ("input", "cached", "output")),
-        usd(row.get("paid_pico")),
-        _nested(row, "ttft_ms", "p50"),
-        _nested(row, "ttft_ms", "p95"),
-        _nested(row, "output_tps", "p50"),
-        _nested(row, "uptime", "percent"),
-        row["requests"],
-        row.get("last_at") or "",
+        row.sku,
+        row.provider_name,
+        row.variant,
+        row.kind,
+        row.state,
+        row.routable,
+        usd(effective.pico if effective else None),
+        effective.basis if effective else "",
+        usd(listed.input_pico if listed else None),
+        usd(listed.cached_pico if listed else None),
+        usd(listed.output_pico if listed else None),
+        usd(row.paid_pico),
+        waited.p50 if waited else None,
+        waited.p95 if waited else None,
+        row.output_tps.p50 if row.output_tps else None,
+        uptime.percent if uptime else None,
+        row.requests,
+        row.last_at or "",
     ]

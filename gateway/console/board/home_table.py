@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from providers.boards import leaderboards
+from providers.boards.shapes import HomeRow
 
 ROWS_SHOWN: Final = 60
 CSV_HEAD: Final = (
@@ -13,29 +14,21 @@ CSV_HEAD: Final = (
 ).split()
 
 
-def _part(name: str, part: str) -> Callable[[Any], Any]:
-    def read_part(row: Any) -> Any:
-        inner = getattr(row, name)
-        return None if inner is None else inner[part]
-
-    return read_part
-
-
-COLUMNS: Final[dict[str, Callable[[Any], Any]]] = {
+COLUMNS: Final[dict[str, Callable[[HomeRow], Any]]] = {
     "model": lambda row: row.name.lower(),
-    "cheapest": _part("cheapest", "effective_pico"),
-    "creator": _part("creator_price", "effective_pico"),
-    "in-house": _part("in_house", "effective_pico"),
+    "cheapest": lambda row: row.cheapest.effective_pico if row.cheapest else None,
+    "creator": lambda row: row.creator_price.effective_pico if row.creator_price else None,
+    "in-house": lambda row: row.in_house.effective_pico if row.in_house else None,
     "spread": lambda row: row.spread,
     "change": lambda row: row.change_30d_percent,
-    "fastest": _part("fastest", "output_tps_p50"),
+    "fastest": lambda row: row.fastest.output_tps_p50 if row.fastest else None,
     "sellers": lambda row: row.sellers,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class HomeTable:
-    rows: list[Any]
+    rows: list[HomeRow]
     found: int
     query: str
     sort: str
@@ -65,7 +58,7 @@ def read(parameters: Mapping[str, str]) -> HomeTable:
     )
 
 
-def _sorted(rows: list[Any], sort: str, descending: bool) -> list[Any]:
+def _sorted(rows: list[HomeRow], sort: str, descending: bool) -> list[HomeRow]:
     key = COLUMNS.get(sort)
     if key is None:
         return rows
@@ -74,7 +67,7 @@ def _sorted(rows: list[Any], sort: str, descending: bool) -> list[Any]:
     return sorted(known, key=key, reverse=descending) + unknown
 
 
-def csv_row(row: Any) -> list[Any]:
+def csv_row(row: HomeRow) -> list[Any]:
     def usd(name: str) -> Any:
         pico = COLUMNS[name](row)
         return "" if pico is None else f"{pico / 1e6:.6f}".rstrip("0").rstrip(".")
@@ -84,12 +77,12 @@ def csv_row(row: Any) -> list[Any]:
         row.creator,
         row.sellers,
         row.routable,
-        row.cheapest["sku"] if row.cheapest else "",
+        row.cheapest.sku if row.cheapest else "",
         usd("cheapest"),
         usd("creator"),
         usd("in-house"),
         row.spread,
         row.change_30d_percent,
-        row.fastest["sku"] if row.fastest else "",
-        row.fastest["output_tps_p50"] if row.fastest else "",
+        row.fastest.sku if row.fastest else "",
+        row.fastest.output_tps_p50 if row.fastest else "",
     ]

@@ -1,7 +1,7 @@
 """The public leaderboard: its home, the page of one model, and both as CSV."""
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.utils import timezone
@@ -11,6 +11,7 @@ from gateway.console.board import board_table, home_table, own_mix, price_steps
 from gateway.console.page_frame import render_page
 from gateway.console.spreadsheet import csv_response
 from providers.boards import leaderboards
+from providers.boards.leaderboards import Board
 
 HISTORY: Final = timedelta(days=365)
 
@@ -66,7 +67,7 @@ def _window(request: HttpRequest) -> str:
     return window if window in board_table.WINDOWS else board_table.DEFAULT_WINDOW
 
 
-def _board(request: HttpRequest, slug: str) -> Any:
+def _board(request: HttpRequest, slug: str) -> Board:
     member = own_mix.wanted(request)
     mix = None if member is None else own_mix.mix_of(slug, member)
     board = leaderboards.board(slug, _window(request), mix=mix)
@@ -75,7 +76,7 @@ def _board(request: HttpRequest, slug: str) -> Any:
     return board
 
 
-def _lines(request: HttpRequest, board: Any) -> list[board_table.Line]:
+def _lines(request: HttpRequest, board: Board) -> list[board_table.Line]:
     return board_table.lines(
         board.rows,
         basis=board_table.basis_of(request.GET.get("by", "")),

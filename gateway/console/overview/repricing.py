@@ -6,20 +6,20 @@ can be called now take part. Models that nobody can serve now stay where they we
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from billing.books.usage_sums import OfferUsage, used_by_offer
 from gateway.console import own_prices
 from gateway.console.own_prices import OwnPrices
 from gateway.models import RoutingPolicy
 from providers.boards import leaderboards
+from providers.boards.shapes import Row
 
 LOOKED_BACK: Final = timedelta(days=7)
 WINDOW: Final = "7d"
-Row = Mapping[str, Any]
 Kind = RoutingPolicy.Kind
 
 
@@ -44,7 +44,7 @@ class ModelUse:
 
     def at(self, row: Row) -> int | None:
         """What these tokens cost at another offer; None where it has no price for them."""
-        costs = [self._cost(row["sku"], part) for part in self.parts]
+        costs = [self._cost(row.sku, part) for part in self.parts]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 
@@ -54,7 +54,7 @@ class ModelUse:
 
     @property
     def callable_rows(self) -> list[Row]:
-        return [row for row in self.rows if row["routable"]]
+        return [row for row in self.rows if row.routable]
 
     def _again(self, part: OfferUsage) -> int:
         cost = self._cost(part.sku, part)
@@ -91,7 +91,7 @@ def recent_use(tenant_id: int, *, now: datetime) -> list[ModelUse]:
     boards = {model: leaderboards.board(model, WINDOW) for model in by_model}
     rows = {model: () if board is None else board.rows for model, board in boards.items()}
     skus = {used.sku for parts in by_model.values() for used in parts}
-    skus |= {row["sku"] for offered in rows.values() for row in offered}
+    skus |= {row.sku for offered in rows.values() for row in offered}
     prices = own_prices.read(tenant_id, skus, now=now)
     return [ModelUse(model, parts, rows[model], prices) for model, parts in by_model.items()]
 
@@ -107,9 +107,9 @@ def savings(uses: Iterable[ModelUse]) -> list[Saving]:
         found.append(
             Saving(
                 model=use.model,
-                offer=f"{row['provider_name']} {row['variant']}".strip(),
+                offer=f"{row.provider_name} {row.variant}".strip(),
                 saved_pico=use.as_bought_pico - cost,
-                needs="" if row["routable"] else row["not_routable"],
+                needs="" if row.routable else row.not_routable,
                 requests=use.requests,
             )
         )
@@ -126,12 +126,12 @@ def effect(uses: Sequence[ModelUse], *, kind: str, pinned_skus: Sequence[str] = 
 def _cost_under(use: ModelUse, kind: str, pinned_skus: Sequence[str]) -> int:
     rows = use.callable_rows
     if kind == Kind.IN_HOUSE_FIRST:
-        rows = [row for row in rows if row["kind"] != "external"] or rows
+        rows = [row for row in rows if row.kind != "external"] or rows
     if kind == Kind.PINNED:
-        by_sku = {row["sku"]: row for row in rows}
+        by_sku = {row.sku: row for row in rows}
         rows = [by_sku[sku] for sku in pinned_skus if sku in by_sku][:1]
     if kind == Kind.FASTEST:
-        measured = [row for row in rows if row["output_tps"]]
-        rows = [max(measured, key=lambda r: float(r["output_tps"]["p50"]))] if measured else rows
+        measured = [(row.output_tps.p50, row) for row in rows if row.output_tps]
+        rows = [max(measured, key=lambda pair: pair[0])[1]] if measured else rows
     best = use.cheapest_of(rows)
     return use.as_bought_pico if best is None else best[0]

@@ -404,11 +404,11 @@ def test_the_board_can_be_priced_on_ones_own_mix(alice: Person, alice_client: Cl
     own = alice_client.get("/models/small/?mix=mine").context["board"]
 
     # then 9 input tokens at $0.10 go with each output token at $0.40
-    assert (own.mix["source"], own.rows[0]["effective"]["pico"]) == ("mine", 1_300_000)
-    assert shared.mix["source"] == "standard"
+    assert (own.mix.source, own.rows[0].effective.pico) == ("mine", 1_300_000)
+    assert shared.mix.source == "standard"
 
 
 def test_a_strangers_own_mix_is_the_shared_one(client: Client, db: None) -> None:
     offer()
 
-    assert client.get("/models/small/?mix=mine").context["board"].mix["source"] == "standard"
+    assert client.get("/models/small/?mix=mine").context["board"].mix.source == "standard"

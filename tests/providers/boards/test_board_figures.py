@@ -192,7 +192,7 @@ def test_every_figure_is_what_the_events_say(seed: int, monkeypatch: pytest.Monk
     month = [e for e in slow_board.within(every, "30d", NOW) if e.sku in PRICES]
     assert home.requests == slow_board.attempts(month, every)
     assert home.cheapest is not None
-    assert (home.cheapest["sku"], home.cheapest["effective_pico"]) == ("acme/small", 700_000)
+    assert (home.cheapest.sku, home.cheapest.effective_pico) == ("acme/small", 700_000)
     assert home.spread == round(1_250_000 / 700_000, 2)
     speeds = {
         sku: slow_board.percentile(
@@ -202,5 +202,5 @@ def test_every_figure_is_what_the_events_say(seed: int, monkeypatch: pytest.Monk
     }
     fastest = max((sku for sku in speeds if speeds[sku]), key=lambda sku: speeds[sku] or (0, 0))
     assert home.fastest is not None
-    assert home.fastest["sku"] == fastest
-    assert (home.fastest["output_tps_p50"], home.fastest["n"]) == speeds[fastest]
+    assert home.fastest.sku == fastest
+    assert (home.fastest.output_tps_p50, home.fastest.n) == speeds[fastest]

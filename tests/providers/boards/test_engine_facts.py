@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from providers.boards import engine_facts
+from providers.boards.shapes import Energy
 from providers.models import Worker
 
 
@@ -35,8 +37,8 @@ def test_an_hour_is_divided_by_what_came_of_it() -> None:
 
     # then: $0.18 * 3/4 over 27,000 tokens
     assert fact is not None
-    assert fact["actual_output_pico"] == 5_000_000
-    assert fact["utilisation"] == 0.25
+    assert fact.actual_output_pico == 5_000_000
+    assert fact.utilisation == 0.25
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_an_hour_is_divided_by_what_came_of_it() -> None:
     ],
 )
 def test_an_audit_is_its_count(totals: dict[str, Any], fact: dict[str, int] | None) -> None:
-    assert engine_facts.audit(worker(totals)) == fact
+    assert msgspec.to_builtins(engine_facts.audit(worker(totals))) == fact
 
 
 def test_energy_is_split_like_the_price() -> None:
@@ -69,18 +71,16 @@ def test_energy_is_split_like_the_price() -> None:
     )
 
     # then
-    assert engine_facts.energy(measured) == {
-        "source": "rapl",
-        "joules_per_m": 200_000.0,
-        "joules_per_m_saturated": 50_000.0,
-    }
+    assert engine_facts.energy(measured) == Energy(
+        source="rapl", joules_per_m=200_000.0, joules_per_m_saturated=50_000.0
+    )
 
 
 @pytest.mark.parametrize("engine", [{}, {"energy": None}, {"energy": "unknown"}])
 def test_without_a_counter_energy_is_unknown(engine: dict[str, Any]) -> None:
     totals = {"joules": 5.0, "input_seconds": 1.0, "output_seconds": 1.0, "output_tokens": 9.0}
     fact = engine_facts.energy(worker(totals, engine=engine))
-    assert fact == {"source": "unknown", "joules_per_m": None, "joules_per_m_saturated": None}
+    assert fact == Energy(source="unknown", joules_per_m=None, joules_per_m_saturated=None)
 
 
 QUALITY = {
@@ -94,7 +94,8 @@ QUALITY = {
 
 
 def test_a_stated_quality_is_shown_with_its_worst_slice() -> None:
-    assert engine_facts.quality(worker({}, engine={"quality": QUALITY})) == QUALITY
+    stated = engine_facts.quality(worker({}, engine={"quality": QUALITY}))
+    assert msgspec.to_builtins(stated) == QUALITY
 
 
 @pytest.mark.parametrize(

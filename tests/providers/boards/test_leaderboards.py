@@ -223,7 +223,7 @@ def test_a_board_without_traffic_is_computed_when_it_is_read() -> None:
 
     # then
     assert board is not None
-    assert [row["sku"] for row in board.rows] == ["acme/small", "beta/small"]
+    assert [row.sku for row in board.rows] == ["acme/small", "beta/small"]
     assert leaderboards.board("no-such-model", now=NOW) is None
     assert leaderboards.board("small", "2y", now=NOW) is None
 
@@ -293,7 +293,7 @@ def test_the_home_of_the_board() -> None:
     # then
     assert (row.model, row.sellers, row.routable, row.requests) == ("small", 2, 0, 0)
     assert row.cheapest is not None
-    assert (row.cheapest["sku"], row.cheapest["effective_pico"]) == ("acme/small", 500_000)
+    assert (row.cheapest.sku, row.cheapest.effective_pico) == ("acme/small", 500_000)
     assert row.spread == 2.5
     assert row.change_30d_percent == -42.9
     assert [pico for _, pico in row.spark] == [350_000, 200_000]

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from providers.boards import leaderboards, price_moves
+from providers.boards.shapes import MoveFigures
 from providers.machines import in_house, workers
 from providers.models import Worker
 from tests.providers.made_offers import NOW, make_offer, publish, registration, worker_key
@@ -62,12 +63,12 @@ def test_the_board_says_it_of_own_offers_only() -> None:
 
     # then
     assert board is not None
-    moves = {row["sku"]: row["move"] for row in board.rows}
+    moves = {row.sku: row.move for row in board.rows}
     assert moves["acme/smollm"] is None
-    assert moves[worker.offer.sku] == {
-        "at": LATER.isoformat(),
-        "before_output_pico": 2_000_000,
-        "output_pico": 2_200_000,
-        "percent": 10.0,
-        "why": "measured over 10,000 output tokens, at most 10 % an hour",
-    }
+    assert moves[worker.offer.sku] == MoveFigures(
+        at=LATER.isoformat(),
+        before_output_pico=2_000_000,
+        output_pico=2_200_000,
+        percent=10.0,
+        why="measured over 10,000 output tokens, at most 10 % an hour",
+    )

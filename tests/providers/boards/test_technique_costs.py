@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from providers.boards import technique_costs
@@ -39,6 +40,11 @@ def worker(*, techniques: tuple[str, ...] = ALL, costs: Any = STATED, **told: An
     return Worker(techniques=list(techniques), engine={"costs": costs}, **told)
 
 
+def costs_of(told: Worker) -> Any:
+    """As they stand in JSON."""
+    return msgspec.to_builtins(technique_costs.of(told))
+
+
 def test_an_engine_that_tells_nothing_has_no_costs() -> None:
     assert technique_costs.of(None) is None
     assert technique_costs.of(worker(costs={})) is None
@@ -47,7 +53,7 @@ def test_an_engine_that_tells_nothing_has_no_costs() -> None:
 
 def test_shares_are_of_the_present_steps_where_there_are_enough() -> None:
     # when
-    costs = technique_costs.of(worker(totals=TOTALS))
+    costs = costs_of(worker(totals=TOTALS))
 
     # then
     assert costs is not None
@@ -62,7 +68,7 @@ def test_shares_are_of_the_present_steps_where_there_are_enough() -> None:
 
 
 def test_before_that_they_are_of_the_calibration() -> None:
-    costs = technique_costs.of(worker(totals={**TOTALS, "steps": 199}))
+    costs = costs_of(worker(totals={**TOTALS, "steps": 199}))
 
     assert costs is not None
     assert (costs["basis"], costs["steps"]) == ("calibration", 500)
@@ -77,7 +83,7 @@ def test_before_that_they_are_of_the_calibration() -> None:
 def test_only_techniques_that_run_have_a_cost(
     techniques: tuple[str, ...], told: tuple[bool, bool]
 ) -> None:
-    costs = technique_costs.of(worker(techniques=techniques))
+    costs = costs_of(worker(techniques=techniques))
 
     assert costs is not None
     assert (costs["drafts"] is not None, costs["experts"] is not None) == told
@@ -85,7 +91,7 @@ def test_only_techniques_that_run_have_a_cost(
 
 def test_what_was_not_measured_is_no_figure() -> None:
     # given an engine that knows its weights only
-    costs = technique_costs.of(worker(costs={"weight_bytes": 7}))
+    costs = costs_of(worker(costs={"weight_bytes": 7}))
 
     assert costs == {
         "basis": "",
@@ -98,7 +104,7 @@ def test_what_was_not_measured_is_no_figure() -> None:
 
 
 def test_dispatch_that_cannot_be_timed_is_not_free() -> None:
-    costs = technique_costs.of(worker(totals={**TOTALS, "dispatch_seconds": 0.0}))
+    costs = costs_of(worker(totals={**TOTALS, "dispatch_seconds": 0.0}))
 
     assert costs is not None
     assert costs["experts"]["dispatch_share"] is None
@@ -110,7 +116,7 @@ def test_gaps_are_live_where_there_are_enough_of_them() -> None:
     many = {"gaps": {"alone": {"p95_ms": 9.0, "n": 100}, "full": {"p95_ms": 80.0, "n": 400}}}
 
     # when
-    early, late = (technique_costs.of(worker(load=load)) for load in (few, many))
+    early, late = (costs_of(worker(load=load)) for load in (few, many))
 
     # then
     assert early is not None

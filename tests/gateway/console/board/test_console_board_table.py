@@ -2,33 +2,33 @@
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from gateway.console.board import board_table, price_steps
 from gateway.console.board.board_table import BASES, basis_of, lines, pareto
+from providers.boards.shapes import Effective, ListFigures, Row, Speeds
+from tests.providers.boards.made_rows import made_row
 
 
-def row(sku: str, effective: int | None, **changed: Any) -> dict[str, Any]:
-    known: dict[str, Any] = {
-        "sku": sku,
-        "provider_name": sku.capitalize(),
-        "variant": "",
-        "kind": "external",
-        "state": "live",
-        "routable": True,
-        "effective": None if effective is None else {"pico": effective, "basis": "measured"},
-        "blended_3_1_pico": 1,
-        "list": {"input_pico": 1, "cached_pico": 1, "output_pico": 400_000},
-        "paid_pico": None,
-        "ttft_ms": None,
-        "output_tps": None,
-        "uptime": None,
-        "requests": 0,
-        "last_at": None,
-    }
-    return {**known, **changed}
+def row(sku: str, effective: int | None, **changed: Any) -> Row:
+    plain = made_row(sku, provider_name=sku.capitalize(), blended_3_1_pico=1)
+    listed = ListFigures(
+        input_pico=1,
+        cached_pico=1,
+        output_pico=400_000,
+        price_version=1,
+        since="2026-03-01T00:00:00+00:00",
+        source="house",
+        free=False,
+    )
+    ranked = (
+        None if effective is None else Effective(pico=effective, basis="measured", cache_share=0)
+    )
+    return replace(plain, **{"effective": ranked, "list": listed, **changed})
 
 
 def skus(made: list[board_table.Line]) -> list[str]:
-    return [line.row["sku"] for line in made]
+    return [line.row.sku for line in made]
 
 
 def test_rows_stand_by_effective_price_and_those_without_come_last() -> None:
@@ -49,11 +49,11 @@ def test_sorting_by_a_column_keeps_each_offers_place() -> None:
 
     made = lines(rows, basis=BASES[0], sort="requests", descending=True)
 
-    assert [(line.row["sku"], line.place) for line in made] == [("b", 2), ("a", 1)]
+    assert [(line.row.sku, line.place) for line in made] == [("b", 2), ("a", 1)]
 
 
 def test_unknown_figures_come_last_whichever_way_the_column_is_sorted() -> None:
-    fast = {"p50": 90.0, "n": 50}
+    fast = Speeds(p50=90.0, p5=40.0, n=50)
     rows = [row("a", 1), row("b", 2, output_tps=fast)]
 
     for descending in (False, True):
@@ -66,7 +66,7 @@ def test_own_offers_take_the_first_colour_and_others_never_do() -> None:
 
     made = lines(rows, basis=BASES[0], sort="", descending=False)
 
-    assert {line.row["sku"]: line.colour for line in made} == {"x": 2, "own": 1, "y": 3}
+    assert {line.row.sku: line.colour for line in made} == {"x": 2, "own": 1, "y": 3}
 
 
 def test_an_unknown_basis_is_the_effective_price() -> None:
@@ -81,7 +81,7 @@ def test_the_front_holds_only_what_nothing_beats() -> None:
 
 
 def test_the_chart_leaves_out_what_was_not_measured() -> None:
-    rows = [row("a", 600_000), row("b", 850_000, output_tps={"p50": 40.0, "n": 25})]
+    rows = [row("a", 600_000), row("b", 850_000, output_tps=Speeds(p50=40.0, p5=20.0, n=25))]
 
     chart = board_table.speed_chart(lines(rows, basis=BASES[0], sort="", descending=False))
 
