@@ -34,6 +34,7 @@ __all__ = [
     "checkpoint_call",
     "count_call",
     "expire_call",
+    "is_cold",
     "place_call",
     "read_checkpoint",
     "read_count",
@@ -369,9 +370,13 @@ def expire_call(*, shard: int, request_id: str, now_ms: int, epoch: str) -> Call
     )
 
 
+def is_cold(reply: Reply) -> bool:
+    return lua_scripts.COLD.is_said(reply)
+
+
 def read_expire(reply: Reply) -> bool:
     """Whether this call expired the hold; False where it was renewed or over in the meantime."""
-    if lua_scripts.COLD.is_said(reply):
+    if is_cold(reply):
         raise Cold("the shard does not know its epoch")
     return lua_scripts.EXPIRED.is_said(reply)
 
@@ -384,7 +389,7 @@ def set_key_status(redis: SyncRedis, tenant: int, key_id: int, status: str) -> N
 
 
 def _gone(reply: Reply) -> BillingError:
-    if lua_scripts.COLD.is_said(reply):
+    if is_cold(reply):
         return Cold("the shard does not know its epoch")
     if lua_scripts.BEHIND.is_said(reply):
         return Behind("the shard's usage is not being drained")

@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 
 from billing.holding import holds
 from billing.holding.holds import SettledAttempt
-from billing.redis.scripts import COLD
 from billing.registers import shard_of
 from gateway.clocks.stopwatch import Clock
 from gateway.dataplane.exchange import Exchange
@@ -118,7 +117,7 @@ class Leases:
             return
         if done.exception() is not None:
             logger.warning("a lease could not be renewed: %s", done.exception())
-        elif COLD.is_said(done.result()) and (self._learning is None or self._learning.done()):
+        elif holds.is_cold(done.result()) and (self._learning is None or self._learning.done()):
             # Rebuilt meanwhile: renewed under its new epoch, the lease need not run out.
             self._learning = asyncio.create_task(self._learn())
 
