@@ -94,7 +94,7 @@ class AttemptDetail(msgspec.Struct, kw_only=True, omit_defaults=True):
     input_bound: int = 0
     cancel_applied: str = ""
     speculation: dict[str, int] | None = None
-    ranking: dict[str, object] | None = None
+    ranking: Mapping[str, object] | None = None
     # Counted texts of this attempt that all processes learn from.
     taught: tuple[Sample, ...] = ()
 

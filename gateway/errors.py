@@ -19,6 +19,8 @@ where not, callers are told so, for some SDKs repeat whatever they are refused w
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.routing.explained import RejectionRow, TriedRow
+
 # SDKs wait no longer than this; asked to, they call again at once instead.
 WAITED_S_MAX: Final = 60
 
@@ -153,7 +155,7 @@ class NobodySells(GatewayError):
     code = "model_not_found"
     retryable = False
 
-    def __init__(self, message: str, *, reasons: list[dict[str, Any]]) -> None:
+    def __init__(self, message: str, *, reasons: list[RejectionRow]) -> None:
         super().__init__(message, param="model", detail={"reasons": reasons})
 
 
@@ -198,7 +200,7 @@ class NoEligibleOffer(GatewayError):
     type = "api_error"
     code = "no_eligible_offer"
 
-    def __init__(self, message: str, *, reasons: list[dict[str, Any]], retry_after_s: int) -> None:
+    def __init__(self, message: str, *, reasons: list[RejectionRow], retry_after_s: int) -> None:
         super().__init__(message, detail={"reasons": reasons}, retry_after_s=retry_after_s)
 
 
@@ -216,7 +218,7 @@ class AllAttemptsFailed(GatewayError):
         code: str = "",
         error_type: str = "",
         retry_after_s: int | None = None,
-        attempts: list[dict[str, Any]] | None = None,
+        attempts: list[TriedRow] | None = None,
         retryable: bool | None = None,
     ) -> None:
         super().__init__(

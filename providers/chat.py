@@ -258,7 +258,7 @@ class Receipt:
     usage_source: str
     cost_pico: int
     usage_extra: dict[str, Any] = field(default_factory=dict)
-    explanation: dict[str, Any] | None = None
+    explanation: Mapping[str, object] | None = None
     session_cost_pico: int | None = None  # the session's running total, this request included
     stopped_by: str = ""  # the ceiling that ended the answer
     choices_missing: int = 0  # of those that were asked for

@@ -2,10 +2,8 @@
 a pico-dollar."""
 
 from decimal import Decimal
-from typing import Any
 
 from django.http import Http404
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -13,7 +11,16 @@ from rest_framework.response import Response
 from billing.corrections import adjustments
 from billing.invoicing import receivables
 from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
-from gateway.api import pagination
+from gateway.api import described, pagination
+from gateway.api.answers import (
+    AdjustmentAnswer,
+    InvoiceAnswer,
+    LineAnswer,
+    NoteAnswer,
+    ReceiptAnswer,
+    RefundAnswer,
+    WholeInvoiceAnswer,
+)
 from gateway.api.base import TenantView
 from gateway.api.money_fields import usd_per_million_text, usd_text
 from gateway.tenants.roles import Action
@@ -22,7 +29,9 @@ from gateway.tenants.roles import Action
 class InvoiceListView(TenantView):
     reads = Action.SEE_MONEY
 
-    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pagination.PageSerializer])
+    @extend_schema(
+        responses=described.answer(list[InvoiceAnswer]), parameters=[pagination.PageSerializer]
+    )
     def get(self, request: Request, tenant: str) -> Response:
         """Issued invoices, newest first; void ones too, marked so."""
         issued = Invoice.objects.filter(tenant=self.access.tenant)
@@ -33,7 +42,7 @@ class InvoiceListView(TenantView):
 class InvoiceView(TenantView):
     reads = Action.SEE_MONEY
 
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @extend_schema(responses=described.answer(WholeInvoiceAnswer))
     def get(self, request: Request, tenant: str, number: str) -> Response:
         """One invoice with its lines and credit notes."""
         found = Invoice.objects.filter(tenant=self.access.tenant, number=number)
@@ -42,19 +51,20 @@ class InvoiceView(TenantView):
             raise Http404
         lines = invoice.lines.order_by("position")
         notes = invoice.credit_notes.order_by("pk")
-        return Response(
-            _invoice(invoice)
-            | {
-                "lines": [_line(line) for line in lines],
-                "credit_notes": [_note(note) for note in notes],
-            }
-        )
+        whole: WholeInvoiceAnswer = {
+            **_invoice(invoice),
+            "lines": [_line(line) for line in lines],
+            "credit_notes": [_note(note) for note in notes],
+        }
+        return Response(whole)
 
 
 class AdjustmentListView(TenantView):
     reads = Action.SEE_MONEY
 
-    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pagination.PageSerializer])
+    @extend_schema(
+        responses=described.answer(list[AdjustmentAnswer]), parameters=[pagination.PageSerializer]
+    )
     def get(self, request: Request, tenant: str) -> Response:
         """Corrections, rebates and service credits, newest first: each is a line of the next
         invoice. `charged_usd` is below zero where it was given back."""
@@ -63,7 +73,7 @@ class AdjustmentListView(TenantView):
         return page.answer([_adjustment(note) for note in page.rows])
 
 
-def _adjustment(note: AdjustmentNote) -> dict[str, Any]:
+def _adjustment(note: AdjustmentNote) -> AdjustmentAnswer:
     return {
         "number": note.number,
         "cause": note.cause,
@@ -79,7 +89,9 @@ def _adjustment(note: AdjustmentNote) -> dict[str, Any]:
 class ReceiptListView(TenantView):
     reads = Action.SEE_MONEY
 
-    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pagination.PageSerializer])
+    @extend_schema(
+        responses=described.answer(list[ReceiptAnswer]), parameters=[pagination.PageSerializer]
+    )
     def get(self, request: Request, tenant: str) -> Response:
         """Receipts of bought credit, newest first, with what was refunded of each since."""
         issued = Receipt.objects.filter(topup__tenant=self.access.tenant).select_related("topup")
@@ -90,7 +102,9 @@ class ReceiptListView(TenantView):
 class RefundListView(TenantView):
     reads = Action.SEE_MONEY
 
-    @extend_schema(responses=OpenApiTypes.OBJECT, parameters=[pagination.PageSerializer])
+    @extend_schema(
+        responses=described.answer(list[RefundAnswer]), parameters=[pagination.PageSerializer]
+    )
     def get(self, request: Request, tenant: str) -> Response:
         """Refund notes of bought credit, newest first: what went back (negative: what came
         again, as a dispute was won), its tax, and for which receipt."""
@@ -99,7 +113,7 @@ class RefundListView(TenantView):
         return page.answer([_refund(refund) for refund in page.rows])
 
 
-def _refund(refund: Refund) -> dict[str, Any]:
+def _refund(refund: Refund) -> RefundAnswer:
     return {
         "number": refund.number,
         "cause": refund.cause,
@@ -113,7 +127,7 @@ def _refund(refund: Refund) -> dict[str, Any]:
     }
 
 
-def _receipt(receipt: Receipt) -> dict[str, Any]:
+def _receipt(receipt: Receipt) -> ReceiptAnswer:
     return {
         "number": receipt.number,
         "issued_at": receipt.issued_at.isoformat(),
@@ -126,7 +140,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
     }
 
 
-def _invoice(invoice: Invoice) -> dict[str, Any]:
+def _invoice(invoice: Invoice) -> InvoiceAnswer:
     return {
         "number": invoice.number,
         "state": invoice.state,
@@ -147,7 +161,7 @@ def _invoice(invoice: Invoice) -> dict[str, Any]:
     }
 
 
-def _line(line: InvoiceLine) -> dict[str, Any]:
+def _line(line: InvoiceLine) -> LineAnswer:
     return {
         "kind": line.kind,
         "model": line.model,
@@ -163,7 +177,7 @@ def _line(line: InvoiceLine) -> dict[str, Any]:
     }
 
 
-def _note(note: CreditNote) -> dict[str, Any]:
+def _note(note: CreditNote) -> NoteAnswer:
     return {
         "number": note.number,
         "reason": note.reason,

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 from django.http import Http404
@@ -16,9 +16,13 @@ from rest_framework.response import Response
 from billing.models import PriceVersion, ServiceTier
 from billing.prices import versions as prices
 from billing.rates import Window
+from gateway.api import described
+from gateway.api.answers import PriceHistoryAnswer, PriceListAnswer, VersionAnswer
 from gateway.api.base import ApiView
 from gateway.api.money_fields import usd_per_million_text
 from providers.boards import leaderboards
+from providers.boards.leaderboards import Board
+from providers.boards.shapes import HomeRow
 from providers.boards.windows import DEFAULT_WINDOW, WINDOWS
 
 RATE_FIELDS = (
@@ -43,15 +47,19 @@ class PublicView(ApiView):
     permission_classes = (AllowAny,)
 
 
+class HomeAnswer(TypedDict):
+    models: list[HomeRow]
+
+
 class HomeBoardView(PublicView):
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @extend_schema(responses=described.answer(HomeAnswer))
     def get(self, request: Request) -> Response:
         """The leading models. Prices are micro-dollars per million tokens (`_pico`)."""
         return Response({"models": msgspec.to_builtins(leaderboards.home())})
 
 
 class BoardView(PublicView):
-    @extend_schema(parameters=[WINDOW_PARAMETER], responses=OpenApiTypes.OBJECT)
+    @extend_schema(parameters=[WINDOW_PARAMETER], responses=described.answer(Board))
     def get(self, request: Request, model: str) -> Response:
         """One model's offers, ranked by effective price; see docs/leaderboards.md."""
         board = leaderboards.board(model, request.query_params.get("window", DEFAULT_WINDOW))
@@ -64,17 +72,21 @@ class BoardView(PublicView):
 class PriceListView(PublicView):
     @extend_schema(
         parameters=[OpenApiParameter("sku", OpenApiTypes.STR, required=True)],
-        responses=OpenApiTypes.OBJECT,
+        responses=described.answer(PriceListAnswer),
     )
     def get(self, request: Request) -> Response:
         """Every price version of one offer, in dollars per million tokens, oldest first."""
         versions = prices.history(request.query_params.get("sku", ""))
         if not versions:
             raise Http404
-        return Response({"sku": versions[0].sku.code, "versions": list(map(_version, versions))})
+        told: PriceListAnswer = {
+            "sku": versions[0].sku.code,
+            "versions": [_version(version) for version in versions],
+        }
+        return Response(told)
 
 
-def _version(version: PriceVersion) -> dict[str, Any]:
+def _version(version: PriceVersion) -> VersionAnswer:
     during, window = version.during, Window(version.from_minute, version.to_minute)
     rates = {name.removesuffix("_pico"): getattr(version, name) for name in RATE_FIELDS}
     return {
@@ -90,7 +102,7 @@ def _version(version: PriceVersion) -> dict[str, Any]:
 
 
 class PriceHistoryView(PublicView):
-    @extend_schema(responses=OpenApiTypes.OBJECT)
+    @extend_schema(responses=described.answer(PriceHistoryAnswer))
     def get(self, request: Request, model: str) -> Response:
         """The list price of output of every offer over a year, in steps."""
         series = leaderboards.price_history(model, timezone.now() - HISTORY_OVER)

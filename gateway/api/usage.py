@@ -17,7 +17,8 @@ from billing.books import usage_queries, usage_sums
 from billing.books.usage_queries import RequestFilter, RequestRow
 from billing.models import TrueUp, UsageEvent
 from gateway import months
-from gateway.api import pagination
+from gateway.api import described, pagination
+from gateway.api.answers import ChargebackAnswer, UsageAnswer
 from gateway.api.base import TenantView
 from gateway.api.money_fields import usd_text
 from gateway.api.pagination import LIMIT_MAX
@@ -67,7 +68,7 @@ def span_of(request: Request) -> tuple[datetime, datetime]:
 
 
 class UsageView(TenantView):
-    @extend_schema(parameters=[SpanSerializer], responses=OpenApiTypes.OBJECT)
+    @extend_schema(parameters=[SpanSerializer], responses=described.answer(UsageAnswer))
     def get(self, request: Request, tenant: str) -> Response:
         """Totals and one line per day, model and supplier, over whole hours (UTC); the last 30
         days by default."""
@@ -75,32 +76,31 @@ class UsageView(TenantView):
         tenant_id = self.access.tenant.pk
         totals = usage_sums.totals(tenant_id, since=since, until=until)
         days = usage_sums.spend_by_day(tenant_id, since=since, until=until)
-        return Response(
-            {
-                "since": since.isoformat(),
-                "until": until.isoformat(),
-                "totals": {
-                    "requests": totals.requests,
-                    "attempts": totals.attempts,
-                    "input_tokens": totals.input_tokens,
-                    "cache_read_tokens": totals.cache_read_tokens,
-                    "output_tokens": totals.output_tokens,
-                    "cost_usd": usd_text(totals.cost_pico),
-                },
-                "days": [
-                    {
-                        "day": day.day.isoformat(),
-                        "model": day.model,
-                        "supplier": day.supplier,
-                        "requests": day.requests,
-                        "input_tokens": day.input_tokens,
-                        "output_tokens": day.output_tokens,
-                        "cost_usd": usd_text(day.cost_pico),
-                    }
-                    for day in days
-                ],
-            }
-        )
+        told: UsageAnswer = {
+            "since": since.isoformat(),
+            "until": until.isoformat(),
+            "totals": {
+                "requests": totals.requests,
+                "attempts": totals.attempts,
+                "input_tokens": totals.input_tokens,
+                "cache_read_tokens": totals.cache_read_tokens,
+                "output_tokens": totals.output_tokens,
+                "cost_usd": usd_text(totals.cost_pico),
+            },
+            "days": [
+                {
+                    "day": day.day.isoformat(),
+                    "model": day.model,
+                    "supplier": day.supplier,
+                    "requests": day.requests,
+                    "input_tokens": day.input_tokens,
+                    "output_tokens": day.output_tokens,
+                    "cost_usd": usd_text(day.cost_pico),
+                }
+                for day in days
+            ],
+        }
+        return Response(told)
 
 
 class ChargebackView(TenantView):
@@ -108,7 +108,7 @@ class ChargebackView(TenantView):
 
     @extend_schema(
         parameters=[OpenApiParameter("month", OpenApiTypes.STR, pattern=r"^\d{4}-\d{2}$")],
-        responses=OpenApiTypes.OBJECT,
+        responses=described.answer(ChargebackAnswer),
     )
     def get(self, request: Request, tenant: str) -> Response:
         """A month's use by cost centre, team and model (UTC days); this month by default."""
@@ -117,30 +117,29 @@ class ChargebackView(TenantView):
         except NoSuchMonth as refused:
             raise serializers.ValidationError({"month": [str(refused)]}) from None
         centres = chargeback.of_month(self.access.tenant, month)
-        return Response(
-            {
-                "month": str(month),
-                "cost_centres": [
-                    {
-                        "cost_centre": centre.name,
-                        "requests": centre.requests,
-                        "cost_usd": usd_text(centre.cost_pico),
-                        "lines": [
-                            {
-                                "team": line.team,
-                                "model": line.model,
-                                "requests": line.requests,
-                                "input_tokens": line.input_tokens,
-                                "output_tokens": line.output_tokens,
-                                "cost_usd": usd_text(line.cost_pico),
-                            }
-                            for line in centre.lines
-                        ],
-                    }
-                    for centre in centres
-                ],
-            }
-        )
+        told: ChargebackAnswer = {
+            "month": str(month),
+            "cost_centres": [
+                {
+                    "cost_centre": centre.name,
+                    "requests": centre.requests,
+                    "cost_usd": usd_text(centre.cost_pico),
+                    "lines": [
+                        {
+                            "team": line.team,
+                            "model": line.model,
+                            "requests": line.requests,
+                            "input_tokens": line.input_tokens,
+                            "output_tokens": line.output_tokens,
+                            "cost_usd": usd_text(line.cost_pico),
+                        }
+                        for line in centre.lines
+                    ],
+                }
+                for centre in centres
+            ],
+        }
+        return Response(told)
 
 
 class RequestListView(TenantView):

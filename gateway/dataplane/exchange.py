@@ -5,7 +5,7 @@ Data only. The pipeline fills it from top to bottom; charges and leases read it.
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from billing import outcomes
 from billing.holding.holds import SpendScope
@@ -19,6 +19,7 @@ from gateway.dataplane.surfaces.registry import Surface
 from gateway.estimates import text_features
 from gateway.estimates.ratios import Ratios
 from gateway.estimates.text_features import Shape
+from gateway.routing.explained import TriedRow
 from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest, Chunk, ResponseReader, ResponseWriter
 from providers.errors import ProviderError
@@ -197,7 +198,7 @@ class Exchange:
     def last(self) -> Attempt:
         return self.attempts[-1]
 
-    def notes(self) -> list[dict[str, Any]]:
+    def notes(self) -> list[TriedRow]:
         """What became of each try, for an error's detail."""
         return [
             {

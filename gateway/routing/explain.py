@@ -8,10 +8,18 @@ when somebody looks.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from billing.money import usd_json
 from gateway.routing import policies
+from gateway.routing.explained import (
+    AttemptRow,
+    CandidateRow,
+    Explanation,
+    KeptRanking,
+    KeptRow,
+    RejectionRow,
+)
 from gateway.routing.rejections import Rejection
 from gateway.routing.router import DEMOTED, Ranking
 from providers.chat import Candidate
@@ -35,11 +43,11 @@ class AttemptNote:
     reason: str = ""
 
 
-def explanation(ranking: Ranking, *, attempts: Sequence[AttemptNote] = ()) -> dict[str, Any]:
+def explanation(ranking: Ranking, *, attempts: Sequence[AttemptNote] = ()) -> Explanation:
     """Who was considered, in which order, at which expected cost, and what came of it."""
     candidates = ranking.candidates[:ROWS_MAX]
     rejections = ranking.rejections[:ROWS_MAX]
-    result: dict[str, Any] = {
+    result: Explanation = {
         "model": ranking.model,
         "policy": ranking.policy,
         "expected_tokens": {"input": ranking.input_expected, "output": ranking.output_expected},
@@ -55,7 +63,7 @@ def explanation(ranking: Ranking, *, attempts: Sequence[AttemptNote] = ()) -> di
     return result
 
 
-def kept(ranking: Ranking) -> dict[str, Any]:
+def kept(ranking: Ranking) -> KeptRanking:
     """What the request's record keeps: a row per candidate, from its sku on as far as there is
     something to say; and the rejected skus by code and reason."""
     candidates = ranking.candidates[:KEPT_MAX]
@@ -65,34 +73,42 @@ def kept(ranking: Ranking) -> dict[str, Any]:
         rejected.setdefault((each.code, each.reason), []).append(each.sku)
     left_out = len(ranking.candidates) + len(ranking.rejections)
     left_out -= len(candidates) + len(rejections)
-    said = {
+    said: KeptRanking = {
         "model": ranking.model,
-        "tokens": [ranking.input_expected, ranking.output_expected],
-        "taken": [_kept_row(each) for each in candidates],
-        "not": [[code, reason, skus] for (code, reason), skus in rejected.items()],
-        "left_out": left_out,
+        "tokens": (ranking.input_expected, ranking.output_expected),
     }
-    return {name: value for name, value in said.items() if value}
+    if candidates:
+        said["taken"] = [_kept_row(each) for each in candidates]
+    if rejected:
+        said["not"] = [(code, reason, skus) for (code, reason), skus in rejected.items()]
+    if left_out:
+        said["left_out"] = left_out
+    return said
 
 
-def _kept_row(candidate: Candidate) -> list[Any]:
+def _kept_row(candidate: Candidate) -> KeptRow:
     score: float | None = candidate.score if math.isfinite(candidate.score) else UNMEASURED
     if score == candidate.expected_pico:
         score = None
     by = candidate.cut_by or candidate.limited_by
-    row = [candidate.offer.sku, candidate.expected_pico, candidate.worst_pico, score]
+    row: list[str | int | float | bool | None] = [
+        candidate.offer.sku,
+        candidate.expected_pico,
+        candidate.worst_pico,
+        score,
+    ]
     row += [candidate.offer.demoted, candidate.max_output_tokens if by else 0, by]
     while len(row) > FIGURES and row[-1] == ROW_ENDS[len(row) - 1]:
         row.pop()
     return row
 
 
-def told(record: Mapping[str, Any], policy: str) -> dict[str, Any]:
+def told(record: Mapping[str, Any], policy: str) -> Explanation:
     """The explanation that a record stands for. Records of before are one already."""
     if "candidates" in record:
-        return dict(record)
+        return cast(Explanation, dict(record))
     sent, received = record["tokens"]
-    result: dict[str, Any] = {
+    result: Explanation = {
         "model": record["model"],
         "policy": policy,
         "expected_tokens": {"input": sent, "output": received},
@@ -110,14 +126,14 @@ def told(record: Mapping[str, Any], policy: str) -> dict[str, Any]:
     return result
 
 
-def _told_row(at: int, row: Sequence[Any], policy: str) -> dict[str, Any]:
+def _told_row(at: int, row: Sequence[Any], policy: str) -> CandidateRow:
     whole: tuple[Any, ...] = (*row, *ROW_ENDS[len(row) :])
     sku, expected_pico, worst_pico, score, is_demoted, limit, by = whole
     if score is None:
         score = float(expected_pico)
     is_measured = score != UNMEASURED
     why = policies.words(policy, score if is_measured else math.inf, expected_pico)
-    told_row = {
+    told_row: CandidateRow = {
         "rank": at,
         "offer": sku,
         "provider": _provider(sku),
@@ -126,15 +142,17 @@ def _told_row(at: int, row: Sequence[Any], policy: str) -> dict[str, Any]:
         "score": score if is_measured else None,
         "why": f"{DEMOTED}; {why}" if is_demoted else why,
     }
-    return told_row | ({"max_tokens": limit, "max_tokens_by": by} if by else {})
+    if by:
+        told_row["max_tokens"], told_row["max_tokens_by"] = limit, by
+    return told_row
 
 
 def _provider(sku: str) -> str:
     return sku.partition("/")[0]
 
 
-def _candidate(at: int, candidate: Candidate) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _candidate(at: int, candidate: Candidate) -> CandidateRow:
+    row: CandidateRow = {
         "rank": at,
         "offer": candidate.offer.sku,
         "provider": candidate.offer.provider,
@@ -148,7 +166,7 @@ def _candidate(at: int, candidate: Candidate) -> dict[str, Any]:
     return row
 
 
-def reasons(rejections: Sequence[Rejection]) -> list[dict[str, Any]]:
+def reasons(rejections: Sequence[Rejection]) -> list[RejectionRow]:
     """The rejections as rows, also for the refusal that says why nothing can serve."""
     return [
         {"offer": r.sku, "provider": r.provider, "code": r.code, "reason": r.reason}
@@ -156,8 +174,8 @@ def reasons(rejections: Sequence[Rejection]) -> list[dict[str, Any]]:
     ]
 
 
-def _attempt(note: AttemptNote) -> dict[str, str]:
-    row = {"offer": note.sku, "outcome": note.outcome}
+def _attempt(note: AttemptNote) -> AttemptRow:
+    row: AttemptRow = {"offer": note.sku, "outcome": note.outcome}
     if note.reason:
         row["reason"] = note.reason
     return row

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from billing.models import UsageEvent
 from gateway.console.requests import refusal_queries
 from gateway.models import Refusal
 from gateway.routing import explain
+from gateway.routing.explained import Explanation
 
 PAGE_SIZE: Final = 50
 
@@ -149,7 +150,7 @@ def listed(row: RequestRow) -> Listed:
     )
 
 
-def ranking_of(first: UsageEvent) -> dict[str, Any] | None:
+def ranking_of(first: UsageEvent) -> Explanation | None:
     """Why this offer: who was considered for the request, from the record of its first attempt."""
     record = first.detail.get("ranking")
     return explain.told(record, first.detail.get("policy", "")) if record else None
