@@ -116,6 +116,23 @@ class PriceHistoryAnswer(TypedDict):
     series: list[SeriesAnswer]
 
 
+class HeldAnswer(TypedDict):
+    """What is debited and not charged, why, and what is charged when nobody decides by then."""
+
+    amount_usd: str
+    estimate_usd: str
+    reason: str
+    settled_by: str
+
+
+class TrueUpAnswer(TypedDict):
+    attempt: int
+    input_tokens: int
+    output_tokens: int
+    given_back_usd: str
+    note: str | None
+
+
 class UsageTotals(TypedDict):
     requests: int
     attempts: int

@@ -1,6 +1,7 @@
 """Spend caps, rate limits and routing policies of a tenant, its teams and keys."""
 
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
@@ -48,12 +49,26 @@ def scope_names(access: Access) -> dict[tuple[str, str], str]:
     return names | {(str(ScopeKind.TEAM), str(pk)): slug for pk, slug in teams}
 
 
-def _named(row: Quota | RateLimit, names: dict[tuple[str, str], str]) -> dict[str, Any]:
+class ScopeFacts(TypedDict):
+    scope_kind: str
+    scope: str
+
+
+class QuotaFacts(TypedDict):
+    id: int
+    window: str
+    limit_pico: int
+    shadow: bool
+    raised_pico: int | None
+    raised_until: datetime | None
+
+
+def _named(row: Quota | RateLimit, names: dict[tuple[str, str], str]) -> ScopeFacts:
     scope = names.get((row.scope_kind, str(row.scope_id)), str(row.scope_id))
     return {"scope_kind": row.scope_kind, "scope": scope}
 
 
-def _stated(quota: Quota) -> dict[str, Any]:
+def _stated(quota: Quota) -> QuotaFacts:
     return {
         "id": quota.pk,
         "window": quota.window,
@@ -78,7 +93,7 @@ class QuotaListView(TenantView):
     def get(self, request: Request, tenant: str) -> Response:
         names = scope_names(self.access)
         found = [
-            _named(row, names) | _stated(row)
+            {**_named(row, names), **_stated(row)}
             for row in quotas.limits_for(self.access.tenant).quotas
         ]
         return Response(QuotaSerializer(found, many=True).data)
@@ -144,7 +159,7 @@ class QuotaRaiseView(TenantView):
             **body.validated_data,
         )
         bump()
-        answer = _named(quota, scope_names(self.access)) | _stated(quota)
+        answer = {**_named(quota, scope_names(self.access)), **_stated(quota)}
         return Response(QuotaSerializer(answer).data)
 
 

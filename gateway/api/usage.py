@@ -18,7 +18,7 @@ from billing.books.usage_queries import RequestFilter, RequestRow
 from billing.models import TrueUp, UsageEvent
 from gateway import months
 from gateway.api import described, pagination
-from gateway.api.answers import ChargebackAnswer, UsageAnswer
+from gateway.api.answers import ChargebackAnswer, HeldAnswer, TrueUpAnswer, UsageAnswer
 from gateway.api.base import TenantView
 from gateway.api.money_fields import usd_text
 from gateway.api.pagination import LIMIT_MAX
@@ -201,7 +201,7 @@ def _attempt(event: UsageEvent) -> dict[str, Any]:
     }
 
 
-def _true_up(found: TrueUp) -> dict[str, Any]:
+def _true_up(found: TrueUp) -> TrueUpAnswer:
     """A count that came after the charge, what it gives back, and by which note; None until the
     next notes are posted, or where nothing is off."""
     return {
@@ -220,8 +220,7 @@ def _detail(event: UsageEvent) -> dict[str, Any]:
     return said | ({"ranking": ranking} if ranking else {})
 
 
-def _held(event: UsageEvent) -> dict[str, str] | None:
-    """What is debited and not charged, why, and what is charged when nobody decides by then."""
+def _held(event: UsageEvent) -> HeldAnswer | None:
     held = quarantine_notes.of(event)
     if held is None:
         return None

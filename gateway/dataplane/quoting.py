@@ -5,7 +5,7 @@ else of OpenAI. It is ranked, cut and bounded by the same functions as a call, s
 is what a hold would be. Counted against the key's requests per minute.
 """
 
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 
@@ -23,6 +23,7 @@ from gateway.dataplane.redis.pipe import NO_ANSWER
 from gateway.dataplane.surfaces.registry import Surface
 from gateway.errors import Unavailable
 from gateway.routing import explain
+from gateway.routing.explained import RejectionRow
 from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest
 
@@ -75,13 +76,43 @@ async def _count(pipeline: Pipeline, principal: Principal) -> None:
         raise refused_holds.error_of(refused, principal)
 
 
+class QuotedOffer(TypedDict):
+    offer: str
+    provider: str
+    model: str
+    planned: bool
+    expected_usd: msgspec.Raw
+    p95_usd: msgspec.Raw
+    max_usd: msgspec.Raw
+    hold_usd: msgspec.Raw
+    input_tokens_max: int
+    output_tokens_max: int
+    cut_by: str
+    limited_by: str
+    basis: str
+    samples: int
+    price_versions: list[int]
+
+
+class Quote(TypedDict):
+    object: str
+    id: str
+    model: str
+    policy: str
+    hold_mode: str
+    hold_usd: msgspec.Raw
+    max_usd: msgspec.Raw
+    offers: list[QuotedOffer]
+    rejected: list[RejectionRow]
+
+
 def _document(
     request: ChatRequest,
     principal: Principal,
     ranking: Ranking,
     planned: tuple[Candidate, ...],
     request_id: str,
-) -> dict[str, Any]:
+) -> Quote:
     hold = admission.hold_of(planned, request, principal)
     return {
         "object": "quote",
@@ -106,7 +137,7 @@ def _offer(
     candidate: Candidate,
     *,
     is_planned: bool,
-) -> dict[str, Any]:
+) -> QuotedOffer:
     """One offer. Its maximum is what it would hold alone, rounded up as a hold is."""
     offer = candidate.offer
     use = principal.call_use.get(offer.model)
