@@ -182,12 +182,12 @@ def test_each_cap_has_a_register_of_its_own_with_its_limit_and_its_end(
 ) -> None:
     caps = [SpendScope("key", str(at), window, 10 + at) for at, window in enumerate(kinds)]
 
-    keys, args = scopes.spend_part("s07", 71, caps, at_ms)
+    rows = scopes.spend_rows("s07", 71, caps, at_ms)
 
-    assert len(set(keys)) == len(keys) == len(caps)
-    assert args[0::2] == [each.limit_nano for each in caps]
-    for window, goes_at_ms in zip(kinds, args[1::2], strict=True):
-        assert (goes_at_ms == 0) == (window in (LIFETIME, SESSION))
+    assert len({row["key"] for row in rows}) == len(rows) == len(caps)
+    assert [row["limit_nano"] for row in rows] == [each.limit_nano for each in caps]
+    for window, row in zip(kinds, rows, strict=True):
+        assert (row["goes_at_ms"] == 0) == (window in (LIFETIME, SESSION))
 
 
 @given(st.text(max_size=50), st.text(max_size=50), st.integers(1, 10**6), st.integers(1, 10**6))
