@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import msgspec
 import typst
@@ -24,12 +24,51 @@ RATE_LABEL: Final = "USD per million"
 Pair = tuple[str, str]
 
 
+class PrintedRow(TypedDict):
+    what: str
+    quantity: str
+    rate: str
+    amount: str
+
+
+class Group(TypedDict):
+    title: str
+    detail: str
+    rows: list[PrintedRow]
+
+
+class Document(TypedDict):
+    """What the template prints; `facts` stand under the title."""
+
+    title: str
+    state: str
+    facts: Sequence[tuple[str, str | None]]
+    rate_label: str
+    lines: list[Group]
+    sums: list[Pair]
+    total: Pair
+    notes: list[str]
+    teams: Sequence[tuple[str, str, str]]
+
+
+class PrintedDate(TypedDict):
+    year: int
+    month: int
+    day: int
+
+
+class PrintedDocument(Document):
+    seller: dict[str, str]
+    buyer: dict[str, str]
+    issued: PrintedDate
+
+
 def of_an_invoice(invoice: Invoice, *, team_names: Mapping[int, str]) -> bytes:
     """The PDF of an invoice in any state; a draft or a void one says so across the page."""
     parties = invoice.parties or {"seller": {}, "buyer": {"legal_name": invoice.tenant.name}}
     issued = invoice.issued_at or invoice.created_at
     is_draft = invoice.state == Invoice.State.DRAFT
-    facts: dict[str, Any] = {
+    facts: Document = {
         "title": f"Invoice {invoice.number}" if invoice.number else "Invoice, draft",
         "state": "" if invoice.state == Invoice.State.FINALISED else invoice.state,
         "facts": _heading(invoice, issued, parties["buyer"].get("reference", "")),
@@ -46,7 +85,7 @@ def of_an_invoice(invoice: Invoice, *, team_names: Mapping[int, str]) -> bytes:
 def of_a_credit_note(note: CreditNote) -> bytes:
     invoice = note.invoice
     parties = invoice.parties
-    row = {
+    row: PrintedRow = {
         "what": note.reason,
         "quantity": "",
         "rate": "",
@@ -57,7 +96,7 @@ def of_a_credit_note(note: CreditNote) -> bytes:
         sums.append(
             (_tax_label(invoice.tax_ppm, parties["buyer"]["tax_name"]), dollars(-note.tax_cents))
         )
-    facts: dict[str, Any] = {
+    facts: Document = {
         "title": f"Credit note {note.number}",
         "state": "",
         "facts": [
@@ -84,8 +123,8 @@ def _credited(note: CreditNote) -> str:
 def of_an_adjustment(note: AdjustmentNote) -> bytes:
     """What was given back or charged more, exactly; it is taxed as a line of the next invoice."""
     exact = f"${usd_json(abs(note.charged_pico)).decode()}"
-    row = {"what": note.reason, "quantity": "", "rate": "", "amount": exact}
-    facts: dict[str, Any] = {
+    row: PrintedRow = {"what": note.reason, "quantity": "", "rate": "", "amount": exact}
+    facts: Document = {
         "title": f"Adjustment {note.number}",
         "state": "",
         "facts": [("Issued", f"{note.issued_at:%-d %B %Y}"), ("Currency", "USD")],
@@ -143,8 +182,8 @@ def _of_purchase(
         label = _tax_label(document.tax_ppm, parties["buyer"].get("tax_name", ""))
         sums.append((label, dollars(sign * document.tax_cents)))
     note = parties["buyer"].get("tax_note")
-    row = {"what": what, "quantity": "", "rate": "", "amount": net}
-    facts: dict[str, Any] = {
+    row: PrintedRow = {"what": what, "quantity": "", "rate": "", "amount": net}
+    facts: Document = {
         "title": title,
         "state": "",
         "facts": heading,
@@ -158,9 +197,13 @@ def _of_purchase(
     return _compile(facts, parties, document.issued_at)
 
 
-def _compile(facts: dict[str, Any], parties: Mapping[str, Any], issued: datetime) -> bytes:
-    facts["seller"], facts["buyer"] = _party(parties["seller"]), _party(parties["buyer"])
-    facts["issued"] = {"year": issued.year, "month": issued.month, "day": issued.day}
+def _compile(document: Document, parties: Mapping[str, Any], issued: datetime) -> bytes:
+    facts: PrintedDocument = {
+        **document,
+        "seller": _party(parties["seller"]),
+        "buyer": _party(parties["buyer"]),
+        "issued": {"year": issued.year, "month": issued.month, "day": issued.day},
+    }
     try:
         return _print(facts, issued, own_fonts_only=True)
     except typst.TypstError:
@@ -168,7 +211,7 @@ def _compile(facts: dict[str, Any], parties: Mapping[str, Any], issued: datetime
         return _print_with_any_font(facts, issued)
 
 
-def _print_with_any_font(facts: dict[str, Any], issued: datetime) -> bytes:
+def _print_with_any_font(facts: PrintedDocument, issued: datetime) -> bytes:
     try:
         return _print(facts, issued, own_fonts_only=False)
     except typst.TypstError as problem:
@@ -178,7 +221,7 @@ def _print_with_any_font(facts: dict[str, Any], issued: datetime) -> bytes:
         ) from problem
 
 
-def _print(facts: dict[str, Any], issued: datetime, *, own_fonts_only: bool) -> bytes:
+def _print(facts: PrintedDocument, issued: datetime, *, own_fonts_only: bool) -> bytes:
     made = typst.compile(
         str(TEMPLATE),
         format="pdf",
@@ -225,7 +268,7 @@ def _days(invoice: Invoice) -> str:
     return f"{invoice.first_day:%-d %b} to {invoice.last_day:%-d %b %Y}"
 
 
-def _groups(lines: Iterable[InvoiceLine]) -> Iterable[dict[str, Any]]:
+def _groups(lines: Iterable[InvoiceLine]) -> Iterable[Group]:
     """Lines of one price version under one heading."""
     ordered = sorted(lines, key=lambda line: line.position)
     for (model, sku, version, kind), rows in groupby(
@@ -242,7 +285,7 @@ def _groups(lines: Iterable[InvoiceLine]) -> Iterable[dict[str, Any]]:
         }
 
 
-def _row(line: InvoiceLine) -> dict[str, str]:
+def _row(line: InvoiceLine) -> PrintedRow:
     rate = "" if line.rate_pico is None else usd_json(line.rate_pico * 10**6).decode()
     return {
         "what": line.unit,
