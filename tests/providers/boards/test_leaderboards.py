@@ -263,7 +263,7 @@ def test_a_machine_that_registers_is_on_the_board_at_once() -> None:
     # then
     board = leaderboards.board("smollm2-135m-instruct", "24h", now=NOW)
     assert board is not None
-    assert {row["sku"] for row in board.rows} == {other.sku, worker.offer.sku}
+    assert {row.sku for row in board.rows} == {other.sku, worker.offer.sku}
 
 
 def test_price_history_is_steps() -> None:
