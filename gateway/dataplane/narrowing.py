@@ -35,7 +35,7 @@ def narrowed(exchange: Exchange, refused: Refused) -> Ranking | None:
 def _without(ranking: Ranking, refused: Refused) -> Ranking | None:
     """The offers of other models or providers, if there are any."""
     kept = [each for each in ranking.candidates if _name(each, refused) != refused.scope_id]
-    if not kept:
+    if not kept or len(kept) == len(ranking.candidates):
         return None
     reason = f"no room in the {refused.window} budget of {refused.scope_kind} {refused.scope_id}"
     out = [

@@ -82,6 +82,10 @@ def test_a_budget_of_the_only_provider_or_model_refuses_the_request() -> None:
     assert narrowing.narrowed(asked(ACME, BOLT), over_budget("model", "small", left_nano=5)) is None
 
 
+def test_a_budget_that_no_candidate_counts_in_changes_nothing_by_planning_again() -> None:
+    assert narrowing.narrowed(asked(ACME), over_budget("provider", "bolt", left_nano=5)) is None
+
+
 def test_a_budget_of_one_model_leaves_the_fallbacks_of_others() -> None:
     other = seller(2, "bolt", model="large", sku="bolt/large")
     before = asked(ACME, other, models=["small", "large"])
