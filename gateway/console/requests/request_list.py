@@ -13,7 +13,8 @@ from billing import outcomes
 from billing.books import usage_queries
 from billing.books.usage_queries import RequestFilter, RequestRow
 from billing.models import UsageEvent
-from gateway.console.requests import refusal_queries
+from gateway.console.requests import advice, refusal_queries
+from gateway.console.requests.advice import Advice
 from gateway.models import Refusal
 from gateway.routing import explain
 from gateway.routing.explained import Explanation
@@ -23,7 +24,9 @@ PAGE_SIZE: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One line of the list. A refused request has no attempt, no tokens and costs nothing."""
+    """One line of the list. A refused request has no attempt, no tokens and costs nothing.
+
+    `help` is what a person can do where it was not `served`; a refusal says its reason."""
 
     request_id: UUID
     at: datetime
@@ -38,6 +41,12 @@ class Listed:
     output_tps: float | None
     outcome: str
     tone: str
+    reason: str = ""
+    help: Advice | None = None
+
+    @property
+    def served(self) -> bool:
+        return self.help is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +156,7 @@ def listed(row: RequestRow) -> Listed:
         output_tps=last.detail.get("output_tps"),
         outcome=outcome,
         tone=tone,
+        help=advice.REPEAT if outcomes.of(last.outcome).broke_off else None,
     )
 
 
@@ -180,4 +190,6 @@ def _listed_refusal(refusal: Refusal) -> Listed:
         output_tps=None,
         outcome=f"{refusal.status} · {refusal.code.replace('_', ' ')}",
         tone="warn",
+        reason=refusal.message,
+        help=advice.on(refusal.status, refusal.code),
     )

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 from billing.books import usage_queries, usage_sums
 from gateway.console.access import tenant_page
 from gateway.console.page_frame import render_page
-from gateway.console.requests import cost_lines, refusal_queries, request_list, waterfall
+from gateway.console.requests import advice, cost_lines, refusal_queries, request_list, waterfall
 from gateway.models import ApiKey, Member
 from gateway.tenants import quarantine_notes
 
@@ -61,6 +61,7 @@ def _refused(request: HttpRequest, member: Member, request_id: UUID) -> HttpResp
     facts = {name: value for name, value in refusal.detail.items() if name != "reasons"}
     context = {
         "refusal": refusal,
+        "help": advice.on(refusal.status, refusal.code),
         "key": _key(member, refusal.api_key_id),
         "reasons": reasons,
         "facts": facts,
