@@ -1,7 +1,6 @@
 """Addresses of the management API, below `/api/`."""
 
 from django.urls import path
-from drf_spectacular.views import SpectacularJSONAPIView
 
 from gateway.api import (
     docs,
@@ -19,7 +18,7 @@ from gateway.api import (
 TENANT = "v1/tenants/<slug:tenant>"
 
 urlpatterns = [
-    path("schema/", SpectacularJSONAPIView.as_view(), name="api-schema"),
+    path("schema/", docs.description, name="api-schema"),
     path("docs/", docs.reference, name="api-docs"),
     path("workers/register", workers.RegisterView.as_view(), name="worker-register"),
     path("workers/heartbeat", workers.HeartbeatView.as_view(), name="worker-heartbeat"),
