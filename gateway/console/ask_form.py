@@ -9,7 +9,7 @@ from django import forms
 from billing.dollar_field import DollarField
 from billing.money import pico_per_token
 from billing.rates import PPM, Rates, Window
-from gateway.console.forms import PlainForm
+from gateway.console.forms import LongSelect, PlainForm
 from gateway.models import Seller
 from providers.models import Offer
 
@@ -24,7 +24,7 @@ def _hour(label: str) -> forms.TimeField:
 
 
 class AskForm(PlainForm):
-    offer = forms.ModelChoiceField(Offer.objects.none(), empty_label=None)
+    offer = forms.ModelChoiceField(Offer.objects.none(), empty_label=None, widget=LongSelect)
     basis = forms.ChoiceField(
         choices=[(ASKING, "The asking price"), (COST_PLUS, "What it costs me")],
         label="The figures are",

@@ -5,6 +5,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from django import forms
+from django.forms.renderers import BaseRenderer
+from django.forms.utils import flatatt
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 from billing.limits.quotas import Cap
 from billing.money import pico_from_usd
@@ -13,6 +17,35 @@ from gateway.tenants import keys, roles
 
 EXPIRIES: Final = (("", "Never"), ("7", "In 7 days"), ("30", "In 30 days"), ("90", "In 90 days"))
 LIMIT_USD_MAX: Final = Decimal(4_000_000)
+
+
+class LongSelect(forms.Select):
+    """Many choices, written at once: Django renders two templates for each."""
+
+    def render(
+        self,
+        name: str,
+        value: Any,
+        attrs: dict[str, Any] | None = None,
+        renderer: BaseRenderer | None = None,
+    ) -> SafeString:
+        shown = self.get_context(name, value, attrs)["widget"]
+        options = format_html_join(
+            "\n",
+            '<option value="{}"{}>{}</option>',
+            (
+                (
+                    option["value"],
+                    mark_safe(" selected") if option["selected"] else "",
+                    option["label"],
+                )
+                for _, group, _ in shown["optgroups"]
+                for option in group
+            ),
+        )
+        return format_html(
+            '<select name="{}"{}>{}</select>', shown["name"], flatatt(shown["attrs"]), options
+        )
 
 
 class PlainForm(forms.Form):
@@ -34,7 +67,9 @@ class KeyForm(PlainForm):
         help_text="inference calls models; management uses the management API.",
     )
     expires = forms.ChoiceField(choices=EXPIRIES, required=False)
-    team = forms.ModelChoiceField(Team.objects.none(), required=False, empty_label="No team")
+    team = forms.ModelChoiceField(
+        Team.objects.none(), required=False, empty_label="No team", widget=LongSelect
+    )
     models_allowed = forms.CharField(
         required=False,
         label="Models",
@@ -74,7 +109,7 @@ class ScopeForm(PlainForm):
     """Something a limit applies to: the whole tenant, a team or a key of it, for budgets also
     its spending on a model or at a provider, and each of its sessions."""
 
-    scope = forms.ChoiceField(label="Applies to")
+    scope = forms.ChoiceField(label="Applies to", widget=LongSelect)
 
     def __init__(self, *args: Any, scopes: list[tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,5 +1,6 @@
 """What the budgets page shows: each limit with its scope's name and what is used of it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -10,7 +11,7 @@ from billing import audit
 from billing.credit import balances as credit
 from billing.credit.balances import Balance
 from billing.holding import quota_registers
-from billing.limits import credit_alerts, quotas
+from billing.limits import credit_alerts
 from billing.models import (
     AlertChannel,
     AlertDelivery,
@@ -29,6 +30,8 @@ from gateway.tenants.audit_lines import AuditLine
 CHANGES_SHOWN = 20
 WATCHED_SHOWN = 10
 WATCHED_FOR = timedelta(days=30)
+
+Names = Mapping[tuple[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,36 +67,59 @@ class RateRow:
     limit: RateLimit
 
 
-def scopes(tenant: Tenant) -> list[tuple[str, str]]:
-    """Everything a limit can apply to, as `kind:id` with a name."""
-    teams = Team.objects.filter(tenant=tenant).order_by("name")
-    keys = ApiKey.objects.filter(tenant=tenant, revoked_at=None).order_by("name")
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a limit can apply to, or does although it can be chosen no more."""
+
+    kind: str
+    scope_id: str
+    name: str
+    choice: str
+    is_live: bool = True
+
+
+def scopes(tenant: Tenant) -> list[Scope]:
+    """The tenant, its teams and its keys, by name."""
+    teams = Team.objects.filter(tenant=tenant).order_by("name").values_list("pk", "name")
+    keys = ApiKey.objects.filter(tenant=tenant).order_by("name")
+    told = keys.values_list("pk", "name", "public_id", "revoked_at")
+    everything = f"All of {tenant.name}"
     return [
-        (f"{ScopeKind.TENANT}:{tenant.pk}", f"All of {tenant.name}"),
-        *((f"{ScopeKind.TEAM}:{team.pk}", f"Team {team.name}") for team in teams),
-        *((f"{ScopeKind.KEY}:{key.pk}", f"Key {key.name} (tk-{key.public_id})") for key in keys),
+        Scope(ScopeKind.TENANT, str(tenant.pk), everything, everything),
+        *(Scope(ScopeKind.TEAM, str(pk), *(f"Team {name}",) * 2) for pk, name in teams),
+        *(
+            Scope(ScopeKind.KEY, str(pk), f"Key {name}", f"Key {name} (tk-{public})", not revoked)
+            for pk, name, public, revoked in told
+        ),
     ]
 
 
-def cap_scopes(tenant: Tenant) -> list[tuple[str, str]]:
+def choices(found: Sequence[Scope]) -> list[tuple[str, str]]:
+    """As `kind:id` with a name."""
+    return [(f"{each.kind}:{each.scope_id}", each.choice) for each in found if each.is_live]
+
+
+def cap_choices(found: Sequence[Scope], tenant: Tenant) -> list[tuple[str, str]]:
     """Everything a budget can apply to; a model or provider is named beside it."""
     return [
-        *scopes(tenant),
+        *choices(found),
         (f"{ScopeKind.MODEL}:", "All spending on one model"),
         (f"{ScopeKind.PROVIDER}:", "All spending at one provider"),
         (f"{ScopeKind.SESSION}:{tenant.pk}", "Each session"),
     ]
 
 
-def quota_rows(tenant: Tenant, now: datetime) -> list[QuotaRow]:
-    names = _names(tenant)
-    found = quotas.limits_for(tenant).quotas
+def names(found: Sequence[Scope]) -> Names:
+    return {(each.kind, each.scope_id): each.name for each in found}
+
+
+def quota_rows(found: Sequence[Quota], named: Names, now: datetime) -> list[QuotaRow]:
     capped = [quota for quota in found if quota.scope_kind != ScopeKind.SESSION]
     spent = quota_registers.of_quotas(capped, now)
     return [
         QuotaRow(
             quota_id=int(quota.pk),
-            scope=_scope_name(quota, names),
+            scope=_scope_name(quota, named),
             window=quota.get_window_display(),
             limit_pico=quota.limit_at(now),
             spent_pico=spent[int(quota.pk)].spent_pico if int(quota.pk) in spent else None,
@@ -108,11 +134,11 @@ def _is_raised(quota: Quota, now: datetime) -> bool:
     return quota.raised_until is not None and now < quota.raised_until
 
 
-def _scope_name(quota: Quota, names: dict[tuple[str, str], str]) -> str:
+def _scope_name(quota: Quota, named: Names) -> str:
     if quota.scope_kind == ScopeKind.SESSION:
         return "Each session"
-    named = f"{quota.get_scope_kind_display()} {quota.scope_id}"
-    return names.get((quota.scope_kind, quota.scope_id), named)
+    unnamed = f"{quota.get_scope_kind_display()} {quota.scope_id}"
+    return named.get((quota.scope_kind, quota.scope_id), unnamed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +210,10 @@ def changes(tenant: Tenant) -> list[AuditLine]:
     return audit_lines.read(found)
 
 
-def rate_rows(tenant: Tenant) -> list[RateRow]:
-    names = _names(tenant)
-    found = quotas.limits_for(tenant).rates
+def rate_rows(found: Sequence[RateLimit], named: Names) -> list[RateRow]:
     return [
         RateRow(
-            scope=names.get((r.scope_kind, str(r.scope_id)), f"{r.scope_kind} {r.scope_id}"),
+            scope=named.get((r.scope_kind, str(r.scope_id)), f"{r.scope_kind} {r.scope_id}"),
             limit=r,
         )
         for r in found
@@ -201,14 +225,3 @@ def balance_or_none(tenant: Tenant) -> Balance | None:
         return credit.balance(tenant)
     except RedisError:
         return None
-
-
-def _names(tenant: Tenant) -> dict[tuple[str, str], str]:
-    named: dict[tuple[str, str], str] = {
-        (ScopeKind.TENANT, str(tenant.pk)): f"All of {tenant.name}"
-    }
-    for team in Team.objects.filter(tenant=tenant):
-        named[ScopeKind.TEAM, str(team.pk)] = f"Team {team.name}"
-    for key in ApiKey.objects.filter(tenant=tenant):
-        named[ScopeKind.KEY, str(key.pk)] = f"Key {key.name}"
-    return named

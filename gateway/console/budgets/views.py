@@ -3,6 +3,7 @@
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.loader import render_to_string
 from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 from redis.exceptions import RedisError
@@ -37,7 +38,8 @@ def budgets(request: HttpRequest, member: Member) -> HttpResponse:
 @tenant_page
 def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
     require(member, Action.SET_LIMITS)
-    form = QuotaForm(request.POST, scopes=budget_rows.cap_scopes(member.tenant))
+    scopes = budget_rows.scopes(member.tenant)
+    form = QuotaForm(request.POST, scopes=budget_rows.cap_choices(scopes, member.tenant))
     if not form.is_valid():
         return _page(request, member, quota_form=form)
     try:
@@ -149,7 +151,8 @@ def remove_channel(request: HttpRequest, member: Member, channel_id: int) -> Htt
 @tenant_page
 def set_rate_limit(request: HttpRequest, member: Member) -> HttpResponse:
     require(member, Action.SET_LIMITS)
-    form = RateLimitForm(request.POST, scopes=budget_rows.scopes(member.tenant))
+    scopes = budget_rows.scopes(member.tenant)
+    form = RateLimitForm(request.POST, scopes=budget_rows.choices(scopes))
     if not form.is_valid():
         return _page(request, member, rate_form=form)
     kind, scope_id = form.scope_chosen()
@@ -175,21 +178,24 @@ def _page(
     quota_form: ScopeForm | None = None,
     rate_form: ScopeForm | None = None,
 ) -> HttpResponse:
-    scopes = budget_rows.scopes(member.tenant)
+    tenant, now = member.tenant, timezone.now()
+    scopes, limits = budget_rows.scopes(tenant), quotas.limits_for(tenant)
+    names = budget_rows.names(scopes)
     context = {
-        "quotas": budget_rows.quota_rows(member.tenant, timezone.now()),
-        "rate_limits": budget_rows.rate_rows(member.tenant),
-        "balance": budget_rows.balance_or_none(member.tenant),
-        "low_credit": budget_rows.low_credit(member.tenant),
-        "tenant_zone": member.tenant.time_zone,
-        "changes": budget_rows.changes(member.tenant),
-        "quota_form": quota_form or QuotaForm(scopes=budget_rows.cap_scopes(member.tenant)),
-        "raise_form": RaiseForm(),
+        "quotas": budget_rows.quota_rows(limits.quotas, names, now),
+        "rate_limits": budget_rows.rate_rows(limits.rates, names),
+        "balance": budget_rows.balance_or_none(tenant),
+        "low_credit": budget_rows.low_credit(tenant),
+        "tenant_zone": tenant.time_zone,
+        "changes": budget_rows.changes(tenant),
+        "quota_form": quota_form or QuotaForm(scopes=budget_rows.cap_choices(scopes, tenant)),
+        # The same beside each budget.
+        "raise_fields": render_to_string("parts/fields.html", {"form": RaiseForm()}),
         "channel_form": ChannelForm(),
-        "channels": budget_rows.channels(member.tenant),
-        "low_credit_form": LowCreditForm(initial=budget_rows.low_credit_terms(member.tenant)),
-        "watched": budget_rows.watched(member.tenant, timezone.now()),
-        "rate_form": rate_form or RateLimitForm(scopes=scopes),
+        "channels": budget_rows.channels(tenant),
+        "low_credit_form": LowCreditForm(initial=budget_rows.low_credit_terms(tenant)),
+        "watched": budget_rows.watched(tenant, now),
+        "rate_form": rate_form or RateLimitForm(scopes=budget_rows.choices(scopes)),
     }
     status = 422 if quota_form or rate_form else 200
     return render_page(

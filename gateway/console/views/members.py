@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from redis.exceptions import RedisError
 
 from gateway.console.access import SESSION_TENANT, tenant_page
-from gateway.console.forms import PlainForm
+from gateway.console.forms import LongSelect, PlainForm
 from gateway.console.page_frame import render_page
 from gateway.console.saying import saying
 from gateway.models import Invitation, Member, Team
@@ -30,7 +30,9 @@ BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 class MemberForm(PlainForm):
     role = forms.ChoiceField(choices=Member.Role.choices, initial=Member.Role.DEVELOPER)
-    team = forms.ModelChoiceField(Team.objects.none(), required=False, empty_label="No team")
+    team = forms.ModelChoiceField(
+        Team.objects.none(), required=False, empty_label="No team", widget=LongSelect
+    )
 
     def __init__(self, *args: object, member: Member, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
