@@ -36,7 +36,8 @@ class InvoiceListView(TenantView):
         """Issued invoices, newest first; void ones too, marked so."""
         issued = Invoice.objects.filter(tenant=self.access.tenant)
         page = pagination.read(request, issued.exclude(state=Invoice.State.DRAFT))
-        return page.answer([_invoice(invoice) for invoice in page.rows])
+        left = receivables.open_of_each(page.rows)
+        return page.answer([_invoice(each, left[each.pk].total_cents) for each in page.rows])
 
 
 class InvoiceView(TenantView):
@@ -52,7 +53,7 @@ class InvoiceView(TenantView):
         lines = invoice.lines.order_by("position")
         notes = invoice.credit_notes.order_by("pk")
         whole: WholeInvoiceAnswer = {
-            **_invoice(invoice),
+            **_invoice(invoice, receivables.open_cents(invoice)),
             "lines": [_line(line) for line in lines],
             "credit_notes": [_note(note) for note in notes],
         }
@@ -140,7 +141,7 @@ def _receipt(receipt: Receipt) -> ReceiptAnswer:
     }
 
 
-def _invoice(invoice: Invoice) -> InvoiceAnswer:
+def _invoice(invoice: Invoice, open_cents: int) -> InvoiceAnswer:
     return {
         "number": invoice.number,
         "state": invoice.state,
@@ -157,7 +158,7 @@ def _invoice(invoice: Invoice) -> InvoiceAnswer:
         "covered_untaxed": _sum(invoice.untaxed_cents),
         "tax": _sum(invoice.tax_cents),
         "total": _sum(invoice.total_cents),
-        "open": _sum(receivables.open_cents(invoice)),
+        "open": _sum(open_cents),
     }
 
 
