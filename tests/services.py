@@ -24,33 +24,34 @@ from django.conf import settings
 from gateway import env
 from gateway.runtime import child, data_folders, osuser
 from gateway.runtime.child import Program
-from gateway.runtime.data_folders import Places
 from gateway.runtime.embedded.postgres import Postgres
 from gateway.runtime.embedded.redis import Redis
 
 
 class Services:
-    """The two servers of one test session. Durable ones write as in production, for a bench."""
+    """The two servers of one test session. Durable ones write as in production, for a bench; what
+    is kept in a folder is there for the next."""
 
-    def __init__(self, *, durable: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, kept: Path | None = None) -> None:
         self._throw_away = not durable
+        self._kept = kept
         self._processes: list[tuple[subprocess.Popen[bytes], Program]] = []
         self._owner = os.getpid()
 
     def start(self) -> None:
-        # /tmp, not pytest's tmp_path: a unix socket's path must stay short, and the servers' own
-        # OS user must be able to enter.
-        self.root = Path(tempfile.mkdtemp(prefix="tokenhouse-test-"))
+        self.root = self._folder()
         self.root.chmod(0o711)
-        where = Places(root=self.root, sockets=self.root / "run")
+        where = data_folders.in_folder(self.root)
         user = osuser.for_services()
         self.postgres = Postgres(places=where, user=user, throw_away=self._throw_away)
         self.redis = Redis(places=where, user=user, throw_away=self._throw_away)
         share_binaries(self.root)
         for service, ending in ((self.postgres, signal.SIGQUIT), (self.redis, signal.SIGKILL)):
             service.prepare()
-            # Nobody needs a clean shutdown of data that are deleted next.
-            program = dataclasses.replace(service.program(), stop_signal=ending)
+            program = service.program()
+            if self._kept is None:
+                # Nobody needs a clean shutdown of data that are deleted next.
+                program = dataclasses.replace(program, stop_signal=ending)
             log_path = self.root / f"{type(service).__name__.lower()}.log"
             with log_path.open("ab") as log:
                 process = child.spawn(program, log=log)
@@ -62,7 +63,16 @@ class Services:
             return  # A test has forked; the servers are its parent's.
         for process, program in reversed(self._processes):
             child.stop(process, program)
-        shutil.rmtree(self.root, ignore_errors=True)
+        if self._kept is None:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def _folder(self) -> Path:
+        if self._kept is not None:
+            self._kept.mkdir(parents=True, exist_ok=True)
+            return self._kept.resolve()
+        # /tmp, not pytest's tmp_path: a unix socket's path must stay short, and the servers' own
+        # OS user must be able to enter.
+        return Path(tempfile.mkdtemp(prefix="tokenhouse-test-"))
 
 
 SESSION: Final = Services()
@@ -72,7 +82,10 @@ def share_binaries(root: Path) -> None:
     """All sessions of a clone use one copy of the servers' binaries; only data are their own."""
     installed = data_folders.of_clone().install
     osuser.make_enterable(installed)
-    (root / "services").symlink_to(installed)
+    link = root / "services"
+    if not link.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to(installed)
 
 
 def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:

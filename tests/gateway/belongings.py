@@ -40,9 +40,12 @@ class Belongings:
     ids: Mapping[str, str]
 
     def address(self, route: str, **changed: str) -> str:
-        """A route with its arguments filled in."""
-        named = {**self.ids, **changed}
-        return re.sub(r"<\w+:(\w+)>", lambda found: named[found[1]], route)
+        return filled(route, {**self.ids, **changed})
+
+
+def filled(route: str, named: Mapping[str, str]) -> str:
+    """A route with its arguments filled in."""
+    return re.sub(r"<\w+:(\w+)>", lambda found: named[found[1]], route)
 
 
 def routes_of(urlpatterns: Any) -> list[str]:

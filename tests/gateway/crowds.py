@@ -4,18 +4,26 @@ Rows are copies of those that are there, or made from the columns' types where t
 must be unique is; what they belong to is there. Nothing that a service would do beside it is done.
 """
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, Final
 
+from django.contrib import admin
 from django.db import connection, models, transaction
 from django.db.models import Model
 
+from billing.models import Tenant
+
 # How far apart their moments are, the first the newest.
 APART: Final = timedelta(minutes=7)
+# Among so many, the newest, what is spread goes around.
+OWNERS_MAX: Final = 50_000
 # What no type tells: spans that may not overlap, moments in order.
 STATED: Final[dict[tuple[str, str], str]] = {
     ("PriceVersion", "during"): "tstzrange('2001-01-01'::timestamptz + n * interval '1 hour',"
     " '2001-01-01'::timestamptz + (n + 1) * interval '1 hour')",
+    # Of a team or a key that is no more.
+    ("Quota", "scope_id"): "(1000000 + n)::text",
     ("ReRating", "until"): "now() + interval '1 hour'",
 }
 # By type, for a first row; the first that fits.
@@ -30,13 +38,37 @@ MADE: Final[tuple[tuple[type, str], ...]] = (
 )
 
 
-def crowd(model: type[Model], count: int) -> None:
-    """Add so many rows, or as many as there are others to belong to."""
+def crowd_all(
+    growing: Collection[type[Model]],
+    *,
+    many: int,
+    few: int,
+    spread: bool = False,
+) -> None:
+    """At least so many rows of each table that grows with use, and of each other that the admin
+    console lists; what others belong to first."""
+    first = [Tenant, *growing]
+    for model in [*first, *(model for model in admin.site._registry if model not in first)]:
+        wanted = many if model in growing else few
+        if model._default_manager.count() < wanted:
+            crowd(model, wanted, spread=spread)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+def crowd(model: type[Model], count: int, *, spread: bool = False) -> None:
+    """Add so many rows, or as many as there are others to belong to. They belong to what those do
+    that they are copies of; with `spread`, to all that there is in turn."""
     has_rows = model._default_manager.exists()
     fields = [f for f in model._meta.concrete_fields if not isinstance(f, models.AutoField)]
     table = _quoted(model._meta.db_table)
     columns = ", ".join(_quoted(field.column) for field in fields)
-    values = ", ".join(_value(model, field, has_rows) for field in fields)
+    values = ", ".join(
+        _in_turn(model, field, has_rows)
+        if spread and field.is_relation and not _is_own(model, field)
+        else _value(model, field, has_rows)
+        for field in fields
+    )  # fmt: skip
     copied = (
         f" JOIN (SELECT *, row_number() OVER () - 1 AS place FROM {table}) s"
         f" ON s.place = n %% (SELECT count(*) FROM {table})"
@@ -51,6 +83,14 @@ def crowd(model: type[Model], count: int) -> None:
         cursor.execute(sql, [count])
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
+
+
+def _in_turn(model: type[Model], field: Any, has_rows: bool) -> str:
+    pk, table = _quoted(field.target_field.column), _quoted(field.related_model._meta.db_table)
+    owners = f"SELECT {pk} FROM {table} ORDER BY 1 DESC LIMIT {OWNERS_MAX}"
+    owner = f"(ARRAY({owners}))[1 + n %% (SELECT count(*) FROM ({owners}) o)]"
+    known = _value(model, field, has_rows)
+    return f"CASE WHEN {known} IS NULL THEN NULL ELSE {owner} END" if field.null else owner
 
 
 def _quoted(name: str) -> str:

@@ -1,5 +1,6 @@
 """A history of 300,000 events, and enough of everything else that a query per row is noticed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -10,6 +11,7 @@ from django.db import connection
 
 from bench.drain import past
 from bench.drain.history import House
+from bench.drain.past import Past
 from billing.credit import balances as credit
 from billing.limits import quotas
 from billing.limits.quotas import Cap
@@ -24,9 +26,23 @@ from tests.gateway.console_rows import offer, refused, served
 from tests.people import Person
 
 EVENTS: Final = 300_000
-TENANTS: Final = 40
+TENANTS: Final = 41
 MANY: Final = 40
 SPAN: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Who asks, and what stands for things in an address."""
+
+    member: str
+    operator: str
+    ids: Mapping[str, str]
+    key: int
+    unused_key: int
+
+    def address(self, route: str) -> str:
+        return belongings.filled(route, self.ids)
 
 
 @dataclass(frozen=True)
@@ -35,14 +51,24 @@ class History:
     operator: User
     unused_key: int
 
+    @property
+    def known(self) -> Known:
+        return Known(
+            member=self.things.person.user.get_username(),
+            operator=self.operator.get_username(),
+            ids=self.things.ids,
+            key=self.things.key.pk,
+            unused_key=self.unused_key,
+        )
 
-def write(client: redis.Redis, *, events: int = EVENTS) -> History:
+
+def write(client: redis.Redis, *, events: int = EVENTS, tenants: int = TENANTS) -> History:
     """Alice has every other event; a handful ended otherwise than usual."""
     now = datetime.now(UTC)
     sold = [offer(f"seller-{n % 8}", f"model-{n // 8}") for n in range(16)]
     alice = people.owner("alice", "Aurora")
     things = belongings.make(alice, sold[0], client, input_tokens=1_204_003)
-    others = [Tenant.objects.create(slug=f"t{n}", name=f"T{n}") for n in range(TENANTS)]
+    others = [Tenant.objects.create(slug=f"t{n}", name=f"T{n}") for n in range(tenants - 1)]
     for tenant in others:
         credit.grant(tenant=tenant, amount_pico=10**15, reason="tests", created_by="tests")
     house = House(
@@ -53,9 +79,7 @@ def write(client: redis.Redis, *, events: int = EVENTS) -> History:
     )
     with connection.cursor() as cursor:
         cursor.execute(past.ACCOUNTS, past.house_terms(house))
-    past.write(
-        house, house.tenants, first=0, count=events, began=now - SPAN, per_event=SPAN / events
-    )
+    past.write_share(house, house.tenants, range(events), Past(now - SPAN, SPAN / events))
     for hours, outcome in enumerate(("upstream_cut", "deadline", "unknown"), start=1):
         served(alice.tenant, sold[1], at=now - timedelta(hours=hours), outcome=outcome)
     unused_key = _fill(alice, now)
