@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any, Final
 
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from redis.exceptions import RedisError
@@ -23,6 +24,7 @@ from providers.models import Offer, Worker
 
 TASKS_SHOWN: Final = 50
 DAYS_SHOWN: Final = 30
+WAITING_COUNTED: Final = 10_000
 
 
 def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +34,6 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         open_holds: int | None = hold_queries.open_holds().count
     except RedisError:
         open_holds = None
-    quarantined = UsageEvent.objects.filter(state=UsageEvent.State.QUARANTINED).count()
     if request.user.has_perm("billing.view_usageevent"):
         today = timezone.now().date()
         earned = margins.read(since=today - timedelta(days=DAYS_SHOWN - 1), until=today)
@@ -42,15 +43,21 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         broken=[check for check in checks if not check.holds],
         runs=TaskRun.objects.order_by("name")[:TASKS_SHOWN],
         open_holds=open_holds,
-        quarantined=quarantined,
-        claims=Claim.objects.filter(decided_at=None).count(),
-        altered=Finding.objects.filter(resolved_at=None).count(),
-        refused_settles=RefusedSettle.objects.filter(state=RefusedSettle.State.WAITING).count(),
+        quarantined=_waiting(UsageEvent.objects.filter(state=UsageEvent.State.QUARANTINED)),
+        claims=_waiting(Claim.objects.filter(decided_at=None)),
+        altered=_waiting(Finding.objects.filter(resolved_at=None)),
+        refused_settles=_waiting(RefusedSettle.objects.filter(state=RefusedSettle.State.WAITING)),
         tenants=Tenant.objects.count(),
         workers=Worker.objects.count(),
         not_live=Offer.objects.filter(worker__isnull=False).exclude(state=Offer.State.LIVE).count(),
     )
     return context
+
+
+def _waiting(rows: QuerySet[Any]) -> str:
+    """How many wait for a person, as far as is worth counting."""
+    found = rows[: WAITING_COUNTED + 1].count()
+    return f"more than {WAITING_COUNTED:,}" if found > WAITING_COUNTED else f"{found:,}"
 
 
 def _chart(earned: Margins) -> dict[str, Any]:
