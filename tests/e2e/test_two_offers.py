@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.e2e.stack import MODEL, Stack, worker_of
+from tests.patience import PATIENCE_S
 
 # A worker loads its model, and measures itself.
 STARTED_WITHIN_S = 300.0
@@ -22,9 +24,16 @@ def _other(stack: Stack, sku: str) -> str:
 
 
 def _both_sell(stack: Stack) -> bool:
-    """Both workers are candidates, also if an earlier story has killed one."""
-    said = stack.chat(key=stack.api_keys[0], explain=True).json()
-    return len(said["tokenhouse"]["explanation"]["candidates"]) == 2
+    """Both workers answer and are candidates, also if an earlier story has killed one: a data plane
+    that has not called it since does not know."""
+    for port in (stack.worker_port, stack.worker_port + 1):
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, timeout=PATIENCE_S)
+        except httpx.TransportError:
+            return False
+    answer = stack.chat(key=stack.api_keys[0], explain=True)
+    said = answer.json().get("tokenhouse", {}).get("explanation", {})
+    return answer.is_success and len(said["candidates"]) == 2
 
 
 def _served_by(stack: Stack) -> str:
