@@ -249,7 +249,8 @@ def test_no_global_statement() -> None:
 
 
 def test_imports_form_no_cycle() -> None:
-    modules = {module_name(path): tree for path, tree, _ in parsed(*SOURCE_PACKAGES)}
+    """Nor by an import inside a function, or by importlib."""
+    modules = {module_name(path): tree for path, tree, _ in parsed(*SOURCE_PACKAGES, "bench")}
     graph = {name: set(imported(tree, modules)) - {name} for name, tree in modules.items()}
     try:
         TopologicalSorter(graph).prepare()
@@ -262,17 +263,50 @@ def module_name(path: str) -> str:
 
 
 def imported(tree: ast.Module, modules: dict[str, ast.Module]) -> Iterator[str]:
-    """Imports at module level, `TYPE_CHECKING` blocks left out."""
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in modules)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
-            for alias in node.names:
-                submodule = f"{node.module}.{alias.name}"
-                if submodule in modules:
-                    yield submodule
-                elif node.module in modules:
-                    yield node.module
+    """What a module imports, wherever in it: but not for its types alone."""
+    for node in walked(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names if alias.name in modules)
+            case ast.ImportFrom(module=str(package), names=names, level=0):
+                for alias in names:
+                    submodule = f"{package}.{alias.name}"
+                    if submodule in modules:
+                        yield submodule
+                    elif package in modules:
+                        yield package
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__")
+                | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ) if name in modules:
+                yield name
+
+
+def walked(node: ast.AST) -> Iterator[ast.AST]:
+    """Everything below, `TYPE_CHECKING` blocks left out."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from walked(child)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from bench import two",
+        "def late():\n    from bench import two",
+        "def late():\n    return importlib.import_module('bench.two')",
+        "two = import_module('bench.two')",
+        "import bench.two",
+    ],
+)
+def test_an_import_is_seen_wherever_it_stands(line: str) -> None:
+    modules = {"bench.two": ast.parse("")}
+    assert list(imported(ast.parse(line), modules)) == ["bench.two"]
+    guarded = "if TYPE_CHECKING:\n    from bench import two"
+    assert list(imported(ast.parse(guarded), modules)) == []
 
 
 def test_the_ratchet_names_only_what_is_there() -> None:

@@ -23,6 +23,7 @@ from typing import Final
 import redis
 
 from bench.drain import figures, stream
+from bench.drain.figures import say
 from bench.drain.stream import Market
 from tests import services
 
@@ -163,10 +164,6 @@ def _round(before: Used, after: Used, events: int) -> dict[str, float]:
 def memory_mib() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

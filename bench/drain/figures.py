@@ -89,3 +89,7 @@ def _read(path: Path) -> list[dict[str, float]]:
 if __name__ == "__main__":
     given = Path(sys.argv[1])
     (draw_history if "history" in given.stem else draw_drain)(given)
+
+
+def say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201

@@ -14,32 +14,14 @@ import importlib
 import logging
 import signal
 import sys
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
-
-import django
+from typing import Final
 
 from bench.drain import figures
 from tests import services
 
 EVENTS: Final = 10_000_000
-WRITES_PER_S: Final = 5
-# Enough for every tenant to have some: a transfer of nothing is refused.
-WRITTEN_AT_ONCE: Final = 400
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """Who buys what, at which price versions; the first tenant is the busiest."""
-
-    tenants: tuple[int, ...]
-    skus: tuple[str, ...]
-    versions: tuple[int, ...]
-    username: str
 
 
 def main() -> None:
@@ -64,27 +46,6 @@ def main() -> None:
 def past() -> ModuleType:
     """Needs Django, which is ready only once the servers are."""
     return importlib.import_module("bench.drain.past")
-
-
-def keep_writing(house: House, stop: Any, worst: Any) -> None:
-    """Post small batches at a steady pace, in a process of its own; keep the longest write."""
-    django.setup()
-    write = past().write
-    number = int(time.time() * 1000)
-    while not stop.is_set():
-        began = time.perf_counter()
-        write(
-            house,
-            house.tenants,
-            first=number,
-            count=WRITTEN_AT_ONCE,
-            began=datetime.now(UTC),
-            per_event=timedelta(0),
-        )
-        took_s = time.perf_counter() - began
-        worst.value = max(worst.value, took_s)
-        number += WRITTEN_AT_ONCE
-        time.sleep(max(1 / WRITES_PER_S - took_s, 0))
 
 
 if __name__ == "__main__":

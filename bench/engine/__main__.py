@@ -15,9 +15,9 @@ from pathlib import Path
 
 from bench.engine import facts, peers, rounds, summary
 from bench.engine.experiments import Experiment, chosen, with_sides
-from bench.engine.report import render
 from bench.engine.rounds import Recorder
 from bench.engine.side import CLONE, PYTHONS
+from bench.engine.tables.report import render
 from workers.config import DEFAULT_MODEL_DIR
 from workers.text.tokenizer import Tokenizer
 
@@ -55,7 +55,7 @@ def publish(folder: Path) -> str:
     (folder / "tables.md").write_text(text, encoding="utf-8")
     write("\n" + text)
     if peers.are_ready():
-        command = [str(PYTHONS["peers"]), "-m", "bench.engine.plots", str(folder)]
+        command = [str(PYTHONS["peers"]), "-m", "bench.engine.tables.plots", str(folder)]
         subprocess.run(command, cwd=CLONE, check=True, timeout=PLOT_TIMEOUT_S)
     return text
 

@@ -18,8 +18,8 @@ from statistics import mean, median
 from typing import Final
 
 from bench.engine.experiments import COPY_TOKENS, ONE_STREAM_TOKENS, THREADS, encode
-from bench.engine.markdown import table
 from bench.engine.prompts import COPY_HEAVY, TUNING
+from bench.engine.tables.markdown import table
 from workers.config import DEFAULT_MODEL_DIR, EngineConfig
 from workers.engine.drafter import Drafter
 from workers.engine.engine import Engine

@@ -10,8 +10,8 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from bench.drain import past
-from bench.drain.history import House
 from bench.drain.past import Past
+from bench.drain.posted_rows import House
 from billing.credit import balances as credit
 from billing.limits import quotas
 from billing.limits.quotas import Cap

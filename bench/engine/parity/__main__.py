@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import get_args
 
-from bench.engine.page import PAGE, put
 from bench.engine.parity.matrix import MODES, Compared
 from bench.engine.parity.prompts import COUNT
 from bench.engine.parity.reference import LOGIT_GAP
 from bench.engine.parity.sitting import Sitting
 from bench.engine.parity.table import render
 from bench.engine.rounds import code_hash
+from bench.engine.tables.page import PAGE, put
 from workers.config import DEFAULT_MODEL_DIR, EngineConfig, Quantisation
 
 DEFAULT_FOLDER = Path(".tokenhouse/bench/parity")

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from bench.engine.markdown import table
 from bench.engine.parity.matrix import MODES, Compared
+from bench.engine.tables.markdown import table
 
 HEAD = (
     "proposer",

@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from bench.engine.markdown import table
 from bench.engine.quality.judging import judge_tasks, judge_texts
 from bench.engine.quality.scoring import Scorer
 from bench.engine.quality.slices import LONG_TOKENS, items, passages
+from bench.engine.tables.markdown import table
 from workers import quality
 from workers.config import DEFAULT_MODEL_DIR, EngineConfig
 from workers.engine.engine import Engine

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.engine import __main__ as main
-from bench.engine import facts, report, summary
+from bench.engine import facts, summary
 from bench.engine.experiments import Experiment, Task, chosen, ours, with_sides
 from bench.engine.probes import costs, crowds, drafts, gaps, held, schemas
 from bench.engine.prompts import CLASSES, HELD_OUT
@@ -15,6 +15,7 @@ from bench.engine.rounds import ROUNDS_FILE, Measured, Recorder, Round, stored
 from bench.engine.rows import Row, evaluate
 from bench.engine.side import Side, SideFailed, running
 from bench.engine.statistics import median_interval
+from bench.engine.tables import report
 from workers.config import LOOKUPS, MODEL_PROPOSERS
 from workers.text.tokenizer import Tokenizer
 

@@ -1,4 +1,4 @@
-"""`python -m bench.engine.plots FOLDER`: the plots of a summary as SVG; runs beside the peers."""
+"""`python -m bench.engine.tables.plots FOLDER`: a summary's plots as SVG; runs beside the peers."""
 
 import json
 import sys

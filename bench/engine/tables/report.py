@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from bench.engine import fact_tables
-from bench.engine.markdown import table
 from bench.engine.summary import Summary
+from bench.engine.tables import fact_tables
+from bench.engine.tables.markdown import table
 
 
 def render(summary: Summary) -> str:

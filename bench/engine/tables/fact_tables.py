@@ -2,13 +2,13 @@
 
 from typing import Any, Final
 
-from bench.engine.markdown import table
 from bench.engine.probes.costs import Costs
 from bench.engine.probes.crowds import Crowds
 from bench.engine.probes.drafts import Drafts
 from bench.engine.probes.gaps import Gaps, quantile
 from bench.engine.probes.held import RESERVED, Held
 from bench.engine.probes.schemas import Schemas
+from bench.engine.tables.markdown import table
 
 HELD_BAR: Final = 4.0
 PERCENTS: Final = (50, 95, 99, 100)
