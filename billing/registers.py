@@ -28,6 +28,8 @@ LIFETIME: Final = "lifetime"
 # Of one session: as long as calls of it go on coming.
 SESSION: Final = "session"
 
+# Raised whenever a row has changed that data planes work from (`billing.snapshot_rows`).
+SNAPSHOT_VERSION_KEY: Final = "snapshot:version"
 MS_PER_MINUTE: Final = 60_000
 MS_PER_DAY: Final = 86_400_000
 # A window's register outlives the window, for requests that settle late.

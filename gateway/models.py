@@ -4,8 +4,10 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from billing.snapshot_rows import SnapshotRow
 
-class Team(models.Model):
+
+class Team(SnapshotRow):
     """A group of a tenant's members with keys, limits and a policy of its own."""
 
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="teams")
@@ -148,7 +150,7 @@ class IdempotentCall(models.Model):
         return f"{self.caller} {self.status}"
 
 
-class ApiKey(models.Model):
+class ApiKey(SnapshotRow):
     """A credential `tk-<public id>-<secret>`. The secret is shown once and kept as a hash."""
 
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="api_keys")
@@ -173,7 +175,7 @@ class ApiKey(models.Model):
         return f"{self.name} (tk-{self.public_id})"
 
 
-class RoutingPolicy(models.Model):
+class RoutingPolicy(SnapshotRow):
     """How a tenant's requests choose among offers; a team's own policy wins over the tenant's."""
 
     class Kind(models.TextChoices):

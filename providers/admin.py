@@ -23,17 +23,12 @@ from providers.bill_admin import ProviderBillAdmin
 from providers.machines import workers
 from providers.market import credentials, offers
 from providers.models import Credential, Model, Offer, Provider, Worker, WorkerKey
-from providers.snapshot_signal import bump
 
 PPM_PER_PERCENT = 10_000
 
 
 class CatalogueAdmin(AuditedAdmin, AsksOnce):  # type: ignore[misc]
     """What is routed by: a change reaches every data plane process within a second."""
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        bump()
 
 
 @admin.register(Provider)
@@ -188,14 +183,6 @@ class CredentialAdmin(AuditedAdmin, ServiceAdmin):  # type: ignore[misc]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("providers.delete_credential")
-
-    def delete_model(self, request: HttpRequest, obj: Credential) -> None:
-        super().delete_model(request, obj)
-        bump()
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
-        super().delete_queryset(request, queryset)
-        bump()
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         made = credentials.store(

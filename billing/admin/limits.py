@@ -1,5 +1,5 @@
 """Budgets, rate limits and low credit in the admin console. The gateway registers the first two,
-for it tells the data plane."""
+for it knows teams and keys by name."""
 
 from typing import Any
 

@@ -4,6 +4,8 @@ from datetime import datetime
 
 from django.db import models
 
+from billing.snapshot_rows import SnapshotRow
+
 
 class ScopeKind(models.TextChoices):
     """`model` and `provider` are a tenant's spending on one of them; `session` is each of its
@@ -21,7 +23,7 @@ class ScopeKind(models.TextChoices):
 RATED_SCOPES = [(kind.value, kind.label) for kind in list(ScopeKind)[:3]]
 
 
-class Quota(models.Model):
+class Quota(SnapshotRow):
     """A spend cap per window, by the tenant's calendar and clock; a hold keeps the window it was
     admitted in. `scope_id` is an id as text, a model's or a supplier's name, or for sessions the
     tenant's id. In shadow it is counted and told of, and refuses nothing. The limit is
@@ -75,7 +77,7 @@ class Quota(models.Model):
         return int(self.limit_pico)
 
 
-class RateLimit(models.Model):
+class RateLimit(SnapshotRow):
     """Requests and tokens per minute, and open requests at once; null means no limit."""
 
     tenant = models.ForeignKey(
@@ -106,7 +108,7 @@ class RevokedKey(models.Model):
         return f"key {self.api_key_id}"
 
 
-class MadeKey(models.Model):
+class MadeKey(SnapshotRow):
     """An API key that another key made, once for each key in its maker's line: what it uses counts
     at their limits too."""
 

@@ -4,10 +4,13 @@ from django.db import models
 from django.utils import timezone
 
 from billing.registers import SHARDS
+from billing.snapshot_rows import SnapshotRow
 
 
-class Tenant(models.Model):
+class Tenant(SnapshotRow):
     """One paying party. Its registers, holds and usage stream live in one Redis shard."""
+
+    not_in_snapshot = frozenset({"status", "credit_limit_pico", "credit_version"})
 
     class Status(models.TextChoices):
         ACTIVE = "active"

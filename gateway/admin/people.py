@@ -14,7 +14,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from redis.exceptions import RedisError
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminDecimalFieldWidget, UnfoldBooleanSwitchWidget
@@ -29,22 +28,11 @@ from billing.admin.base_admin import (
     occurring,
 )
 from billing.admin.limits import QuotaAdmin, RateLimitAdmin
-from billing.admin.plan_page import PUT_ON_PLAN
-from billing.admin.plans import WITHDRAW_PLAN, PlanAssignmentAdmin
-from billing.admin.price_form import PriceForm
-from billing.admin.price_lists import APPROVE, END_RULES, PriceProposalAdmin, PriceRuleAdmin
-from billing.admin.prices import WITHDRAW, PriceVersionAdmin
-from billing.admin.tenants import TenantAdmin
 from billing.models import (
     AuditEntry,
-    PlanAssignment,
-    PriceProposal,
-    PriceRule,
-    PriceVersion,
     Quota,
     RateLimit,
     ScopeKind,
-    Tenant,
 )
 from gateway.admin.audit import AuditEntryAdmin
 from gateway.admin.price_sources import PriceSourceAdmin
@@ -62,7 +50,6 @@ from gateway.models import (
 )
 from gateway.tenants import keys, policies
 from providers.models import PriceSource
-from providers.snapshot_signal import bump
 
 admin.site.index_title = "Overview"
 admin.site.unregister(Group)
@@ -73,27 +60,6 @@ admin.site.unregister(EmailAddress)
 admin.site.register(Seller, SellerAdmin)
 admin.site.register(PriceSource, PriceSourceAdmin)
 admin.site.register(AuditEntry, AuditEntryAdmin)
-
-
-# Billing's pages, which know no data plane: what they change is part of its snapshot.
-for model in (PlanAssignment, PriceProposal, PriceRule, PriceVersion, Tenant):
-    admin.site.unregister(model)
-
-
-class TellsTheDataPlane(ModelAdmin):
-    """Raises the snapshot's version after each change."""
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        bump()
-
-    def delete_model(self, request: HttpRequest, obj: Any) -> None:
-        super().delete_model(request, obj)
-        bump()
-
-    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        super().delete_queryset(request, queryset)
-        bump()
 
 
 class NamesItsScope(AsksOnce):
@@ -127,73 +93,17 @@ def _named(
 
 
 @admin.register(Quota)
-class ToldQuotaAdmin(NamesItsScope, TellsTheDataPlane, QuotaAdmin):  # type: ignore[misc]
-    """See TellsTheDataPlane."""
+class NamedQuotaAdmin(NamesItsScope, QuotaAdmin):  # type: ignore[misc]
+    """See NamesItsScope."""
 
     list_display = ("tenant", "applies_to", "window", "limit", "raised", "shadow")
 
 
 @admin.register(RateLimit)
-class ToldRateLimitAdmin(NamesItsScope, TellsTheDataPlane, RateLimitAdmin):  # type: ignore[misc]
-    """See TellsTheDataPlane."""
+class NamedRateLimitAdmin(NamesItsScope, RateLimitAdmin):  # type: ignore[misc]
+    """See NamesItsScope."""
 
     list_display = ("tenant", "applies_to", "rpm", "tpm", "concurrency")
-
-
-@admin.register(Tenant)
-class ToldTenantAdmin(TellsTheDataPlane, TenantAdmin):  # type: ignore[misc]
-    """See TellsTheDataPlane."""
-
-    @admin.action(description=PUT_ON_PLAN, permissions=["put_on_plan"])
-    def put_on_plan(self, request: HttpRequest, chosen: QuerySet[Tenant]) -> HttpResponse | None:
-        answer = super().put_on_plan(request, chosen)
-        bump()
-        return answer
-
-
-@admin.register(PlanAssignment)
-class ToldPlanAssignmentAdmin(PlanAssignmentAdmin):
-    """Tells the data plane what does not begin."""
-
-    @admin.action(description=WITHDRAW_PLAN, permissions=["withdraw"])
-    def withdraw(self, request: HttpRequest, chosen: QuerySet[PlanAssignment]) -> None:
-        super().withdraw(request, chosen)
-        bump()
-
-
-@admin.register(PriceVersion)
-class ToldPriceVersionAdmin(PriceVersionAdmin):
-    """Publishes and withdraws, and tells the data plane."""
-
-    def publish(self, request: HttpRequest, form: PriceForm) -> HttpResponse:
-        answer = super().publish(request, form)
-        bump()
-        return answer
-
-    @admin.action(description=WITHDRAW, permissions=["withdraw"])
-    def withdraw(self, request: HttpRequest, chosen: QuerySet[PriceVersion]) -> None:
-        super().withdraw(request, chosen)
-        bump()
-
-
-@admin.register(PriceRule)
-class ToldPriceRuleAdmin(TellsTheDataPlane, PriceRuleAdmin):  # type: ignore[misc]
-    """See TellsTheDataPlane."""
-
-    @admin.action(description=END_RULES, permissions=["end_rules"])
-    def end_rules(self, request: HttpRequest, chosen: QuerySet[PriceRule]) -> None:
-        super().end_rules(request, chosen)
-        bump()
-
-
-@admin.register(PriceProposal)
-class ToldPriceProposalAdmin(PriceProposalAdmin):
-    """Tells the data plane of what was approved."""
-
-    @admin.action(description=APPROVE, permissions=["decide"])
-    def approve(self, request: HttpRequest, chosen: QuerySet[PriceProposal]) -> None:
-        super().approve(request, chosen)
-        bump()
 
 
 @admin.register(User)

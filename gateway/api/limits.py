@@ -22,7 +22,6 @@ from gateway.api.serializers import (
 from gateway.models import Team
 from gateway.tenants import policies
 from gateway.tenants.roles import Action
-from providers.snapshot_signal import bump
 
 NAMED_SCOPES = (ScopeKind.MODEL, ScopeKind.PROVIDER)
 
@@ -119,7 +118,6 @@ class QuotaListView(TenantView):
             actor=self.access.caller,
             now=timezone.now(),
         )
-        bump()
         return Response(QuotaSerializer(stated | _stated(quota)).data)
 
 
@@ -137,7 +135,6 @@ class QuotaView(TenantView):
             actor=self.access.caller,
             now=timezone.now(),
         )
-        bump()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
@@ -158,7 +155,6 @@ class QuotaRaiseView(TenantView):
             now=timezone.now(),
             **body.validated_data,
         )
-        bump()
         answer = {**_named(quota, scope_names(self.access)), **_stated(quota)}
         return Response(QuotaSerializer(answer).data)
 
@@ -199,7 +195,6 @@ class RateLimitListView(TenantView):
             quotas.tighten_rate_limit(scope=(kind, limited), rates=rates, **by)
         else:
             quotas.set_rate_limit(scope_kind=kind, scope_id=limited, **rates, **by)
-        bump()
         return Response(RateLimitSerializer(stated).data)
 
 

@@ -35,7 +35,6 @@ from gateway.declared.document import (
 )
 from gateway.models import ApiKey, GroupMapping, RoutingPolicy, Team
 from gateway.tenants import keys, policies, teams
-from providers.snapshot_signal import bump
 
 
 def plan(document: Document, *, now: datetime) -> list[Change]:
@@ -47,8 +46,6 @@ def apply(changes: list[Change], run: Run) -> None:
     """Make the changes, in order."""
     for change in changes:
         change.make(run)
-    if changes:
-        bump()
 
 
 def _tenant(declared: DeclaredTenant, now: datetime) -> Iterator[Change]:

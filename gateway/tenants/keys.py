@@ -20,7 +20,6 @@ from billing.holding import key_makers, key_status
 from billing.models import Tenant
 from billing.redis.connection import connection
 from gateway.models import ApiKey, Team
-from providers.snapshot_signal import bump
 
 INFERENCE = "inference"
 MANAGEMENT = "management"
@@ -160,7 +159,6 @@ def _make(key: ApiKey, now: datetime, maker: ApiKey | None = None) -> IssuedKey:
             },
             now=now,
         )
-        bump()
     return IssuedKey(key=key, plain=plain)
 
 
@@ -207,7 +205,6 @@ def revoke(*, key: ApiKey, actor: str, now: datetime) -> None:
                 now=now,
             )
         key_status.revoke(connection(), tenant_id=locked.tenant_id, api_key_id=locked.pk)
-        bump()
     key.revoked_at = locked.revoked_at
 
 

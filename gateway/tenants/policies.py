@@ -13,7 +13,6 @@ from billing import audit
 from billing.models import Tenant
 from gateway.models import RoutingPolicy, Team
 from providers.models import Offer, Provider
-from providers.snapshot_signal import bump
 
 PINNED_MAX = 20
 PROVIDERS_MAX = 100
@@ -65,7 +64,6 @@ def set_policy(
     _check(policy)
     policy.save()
     _record(tenant, team, actor, now, before=before, after=_facts(policy))
-    bump()
     return policy
 
 
@@ -77,7 +75,6 @@ def reset_policy(*, tenant: Tenant, team: Team | None, actor: str, now: datetime
         return
     _record(tenant, team, actor, now, before=_facts(standing), after=None)
     standing.delete()
-    bump()
 
 
 def _record(

@@ -19,7 +19,6 @@ from billing.prices.versions import Slot
 from billing.rates import PPM, Rates, Window
 from gateway.models import Seller, Team
 from providers.models import Offer, Provider
-from providers.snapshot_signal import bump
 
 MARGIN_PPM_MAX: Final = 10 * PPM
 
@@ -70,7 +69,6 @@ def set_share(*, seller: Seller, house_share_ppm: int, actor: str, now: datetime
             now=now,
             note="share kept by the house",
         )
-        bump()
 
 
 def ask(
@@ -107,7 +105,6 @@ def ask(
             **dict(asked.items()),  # type: ignore[arg-type]
         )
         prices.record_set(made, actor=actor, now=now)
-        bump()
     return made
 
 

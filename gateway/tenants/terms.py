@@ -16,7 +16,6 @@ from billing.limits import credit_alerts, quotas
 from billing.models import Tenant
 from billing.prices import plans
 from gateway.tenants import sign_in_rules
-from providers.snapshot_signal import bump
 
 
 class Wanted(TypedDict, total=False):
@@ -63,7 +62,6 @@ def change(
             sign_in_rules.set_second_factor(
                 tenant=locked, is_demanded=wanted["second_factor_demanded"], actor=actor, now=now
             )
-        bump()
     return Tenant.objects.get(pk=tenant.pk)
 
 

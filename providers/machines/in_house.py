@@ -30,7 +30,6 @@ from providers.machines.engine_cost import (
     work_since,
 )
 from providers.models import Offer, Provider, Worker
-from providers.snapshot_signal import bump
 
 PUBLISH_EVERY = timedelta(minutes=5)
 CHANGE_LEAST = Decimal("0.02")
@@ -214,4 +213,3 @@ def _publish(
         note=f"{wanted.why}{held}",
         recorded_by=RECORDED_BY,
     )
-    bump()

@@ -29,7 +29,6 @@ from providers.market import credentials
 from providers.market.model_names import creator_of, name_of, title_of
 from providers.market.offers import CHAT, headers_for
 from providers.models import Model, Offer, Provider
-from providers.snapshot_signal import bump
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +102,6 @@ def attach(
             after={"base_url": checked, "skus": [offer.sku for offer in made]},
             now=now,
         )
-        bump()
     return made
 
 

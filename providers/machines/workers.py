@@ -25,7 +25,6 @@ from providers.machines.engine_cost import calibrated_work
 from providers.market import credentials, offers
 from providers.market.model_names import creator_of, title_of
 from providers.models import Model, Offer, Provider, Worker, WorkerKey
-from providers.snapshot_signal import bump
 
 HEARTBEAT_S = 5
 IN_HOUSE = "in-house"
@@ -159,7 +158,6 @@ def register(*, key: WorkerKey, registration: Registration, now: datetime) -> Wo
     if reprice:
         in_house.publish_calibrated(worker=worker, now=now)
     offers.set_state(offer_id=offer.pk, state=Offer.State.LIVE, reason="", now=now)
-    bump()
     return worker
 
 

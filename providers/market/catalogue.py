@@ -25,7 +25,6 @@ from providers.market.offers import CHAT
 from providers.market.price_schedule import schedule
 from providers.market.seller_terms import terms_of
 from providers.models import Model, Offer, Provider
-from providers.snapshot_signal import bump
 
 FAMILY = "genai-prices"
 SOURCE = f"{FAMILY} {genai_prices.__version__}"
@@ -77,7 +76,6 @@ def seed(*, recorded_by: str, now: datetime) -> Seeded:
         imported = price_import.import_history(history, source=SOURCE, recorded_by=recorded_by)
         done.prices = imported.added
     done.unpriced = [listing.sku for listing in found if not listing.versions]
-    bump()
     return done
 
 

@@ -13,7 +13,6 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from providers.models import Credential, Provider, Worker
-from providers.snapshot_signal import bump
 
 SECRET_LENGTH_MAX = 4096
 
@@ -47,7 +46,6 @@ def store(*, provider: Provider, label: str, secret: str) -> Credential:
         credential = Credential.objects.create(
             provider=provider, label=label, ciphertext=encrypt(secret), last_four=secret[-4:]
         )
-        bump()
     return credential
 
 
@@ -56,10 +54,7 @@ def mark_dead(*, provider_id: int, reason: str, seen_at: datetime) -> bool:
 
     One that was stored after the refusal is not the one that was refused.
     """
-    with transaction.atomic():
-        marked = _refused(provider_id, seen_at).update(dead_reason=reason[:200], doubted_at=None)
-        if marked:
-            bump()
+    marked = _refused(provider_id, seen_at).update(dead_reason=reason[:200], doubted_at=None)
     return bool(marked)
 
 
@@ -76,11 +71,9 @@ def _refused(provider_id: int, seen_at: datetime) -> QuerySet[Credential]:
 
 def clear_marks(*, provider_id: int) -> None:
     """What another address said of a credential says nothing of it at the present one."""
-    with transaction.atomic():
-        Credential.objects.filter(provider_id=provider_id, active=True).update(
-            dead_reason="", doubted_at=None
-        )
-        bump()
+    Credential.objects.filter(provider_id=provider_id, active=True).update(
+        dead_reason="", doubted_at=None
+    )
 
 
 def rotate_all(*, now: datetime) -> int:

@@ -16,7 +16,6 @@ from billing.prices.price_spans import PriceBook
 from providers.chat import Dialect, OfferView
 from providers.market import credentials
 from providers.models import Credential, Offer, Provider, Worker
-from providers.snapshot_signal import bump
 from providers.wires.registry import wire_for
 
 # A data plane that cannot load prices for longer than this sells nothing more.
@@ -214,7 +213,6 @@ def headers_for(wire: str, secret: str) -> dict[str, str]:
 def salt(provider_id: int) -> None:
     """From now on each tenant's calls of this seller carry a salt of its own."""
     Provider.objects.filter(pk=provider_id).update(salted=True)
-    bump()
 
 
 def set_state(*, offer_id: int, state: str, reason: str, now: datetime) -> bool:
@@ -224,8 +222,6 @@ def set_state(*, offer_id: int, state: str, reason: str, now: datetime) -> bool:
         .exclude(Q(state=state) | Q(state=Offer.State.DISABLED))
         .update(state=state, state_reason=reason[:200], state_changed_at=now)
     )
-    if moved:
-        bump()
     return bool(moved)
 
 
@@ -245,4 +241,3 @@ def set_enabled(*, offer: Offer, enabled: bool, actor: str, now: datetime) -> No
             after={"state": str(offer.state)},
             now=now,
         )
-        bump()

@@ -2,9 +2,13 @@
 
 from django.db import models
 
+from billing.snapshot_rows import SnapshotRow
 
-class Provider(models.Model):
+
+class Provider(SnapshotRow):
     """A seller. In-house workers and attached pools are sellers like any other."""
+
+    not_in_snapshot = frozenset({"website", "check_url", "load"})
 
     class Kind(models.TextChoices):
         EXTERNAL = "external"
@@ -37,7 +41,7 @@ class Provider(models.Model):
         return self.name
 
 
-class Model(models.Model):
+class Model(SnapshotRow):
     """A weights family that several providers may sell."""
 
     slug = models.CharField(max_length=160, unique=True)
@@ -49,7 +53,7 @@ class Model(models.Model):
         return self.slug
 
 
-class Offer(models.Model):
+class Offer(SnapshotRow):
     """A provider selling a model on terms. `sku` is all that billing knows of it."""
 
     class State(models.TextChoices):

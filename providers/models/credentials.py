@@ -2,8 +2,12 @@
 
 from django.db import models
 
+from billing.snapshot_rows import SnapshotRow
 
-class Credential(models.Model):
+
+class Credential(SnapshotRow):
+    not_in_snapshot = frozenset({"label", "last_four", "doubted_at"})
+
     provider = models.ForeignKey(
         "providers.Provider", on_delete=models.CASCADE, related_name="credentials"
     )

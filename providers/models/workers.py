@@ -2,6 +2,8 @@
 
 from django.db import models
 
+from billing.snapshot_rows import SnapshotRow
+
 
 class WorkerKey(models.Model):
     """Lets a worker register. Bound to a host or network, so that a holder cannot name any URL."""
@@ -19,8 +21,26 @@ class WorkerKey(models.Model):
         return self.label
 
 
-class Worker(models.Model):
+class Worker(SnapshotRow):
     """One registered engine process: the source of one in-house offer."""
+
+    not_in_snapshot = frozenset(
+        {
+            "usd_per_hour_pico",
+            "usd_per_hour_source",
+            "techniques",
+            "engine",
+            "calibration",
+            "load",
+            "totals",
+            "priced_totals",
+            "priced_at",
+            "wanted_price",
+            "heartbeat_at",
+            "checked_at",
+            "check_failures",
+        }
+    )
 
     class RateSource(models.TextChoices):
         ENTERED = "entered"

@@ -10,9 +10,10 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from billing.rates import percent_text
+from billing.snapshot_rows import SnapshotRow
 
 
-class Sku(models.Model):
+class Sku(SnapshotRow):
     """The billing key of an offer. Billing knows nothing else about what is sold."""
 
     code = models.CharField(max_length=200, unique=True)
@@ -28,7 +29,7 @@ class ServiceTier(models.IntegerChoices):
     BATCH = 3
 
 
-class PriceList(models.Model):
+class PriceList(SnapshotRow):
     """Whose prices differ from the list prices: a plan's, one tenant's, or our suppliers'."""
 
     class Kind(models.TextChoices):
@@ -63,7 +64,7 @@ class PriceList(models.Model):
         return self.name
 
 
-class PlanAssignment(models.Model):
+class PlanAssignment(SnapshotRow):
     """A tenant is put on a plan, or on none (the list prices), from a moment on. Append-only, but
     for one that has not begun: it can be withdrawn. What holds when: `billing.prices.plans`."""
 
@@ -161,7 +162,7 @@ def _free_or_paid() -> Q:
     return Q(free=True) | some_rate
 
 
-class PriceVersion(models.Model):
+class PriceVersion(SnapshotRow):
     """Rates in integer pico-dollars per token over `during`; every text leaf is resolved here.
 
     `context_over` is a cliff: the version applies to all tokens of a request whose input is

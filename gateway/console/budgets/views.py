@@ -25,7 +25,6 @@ from gateway.console.page_frame import render_page
 from gateway.console.saying import saying
 from gateway.models import Member
 from gateway.tenants.roles import Action, require
-from providers.snapshot_signal import bump
 
 
 @require_safe
@@ -52,7 +51,6 @@ def set_quota(request: HttpRequest, member: Member) -> HttpResponse:
     except (BillingError, RedisError) as refused:
         form.add_error(None, f"Not saved: {refused}")
         return _page(request, member, quota_form=form)
-    bump()
     messages.success(request, "Saved. It holds from the next request on.")
     return redirect("budgets")
 
@@ -68,7 +66,6 @@ def remove_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpRes
             actor=member.user.get_username(),
             now=timezone.now(),
         )
-        bump()
     return redirect("budgets")
 
 
@@ -90,7 +87,6 @@ def raise_quota(request: HttpRequest, member: Member, quota_id: int) -> HttpResp
             actor=member.user.get_username(),
             now=now,
         )
-        bump()
     return redirect("budgets")
 
 
@@ -166,7 +162,6 @@ def set_rate_limit(request: HttpRequest, member: Member) -> HttpResponse:
         actor=member.user.get_username(),
         now=timezone.now(),
     )
-    bump()
     messages.success(request, "Saved. It holds from the next request on.")
     return redirect("budgets")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
 
+from billing.registers import SNAPSHOT_VERSION_KEY
 from gateway.clocks.stopwatch import Clock
 from gateway.dataplane.auth import KeyHash, Principal
 from gateway.dataplane.redis.pipe import NO_ANSWER, RedisPipe
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-VERSION_KEY = "snapshot:version"
 LOOK_EVERY_S = 1.0
 RELOAD_EVERY_S = 15.0
 # Cold shards make many requests ask for a reload at once; they share one, and not too often.
@@ -156,7 +156,7 @@ class Snapshots:
     async def look(self) -> None:
         """Load anew where the version has moved, or the snapshot has aged."""
         try:
-            version = await self._pipe.command("GET", VERSION_KEY)
+            version = await self._pipe.command("GET", SNAPSHOT_VERSION_KEY)
         except NO_ANSWER:
             version = self._version
         aged = self._loaded_at is None or (

@@ -15,8 +15,8 @@ from billing.holding import hold_modes
 from billing.models import AlertChannel, AuditEntry, PlanAssignment, PriceList, Tenant
 from billing.operations import rebuild
 from billing.prices import plans
+from billing.registers import SNAPSHOT_VERSION_KEY
 from gateway.tenants import keys
-from providers.snapshot_signal import VERSION_KEY
 from tests.people import Person
 
 SETTINGS = "/api/v1/tenants/aurora/settings/"
@@ -98,7 +98,7 @@ def test_an_operator_puts_tenants_on_a_plan_once_it_is_confirmed(
     assert plans.lists_of(alice.tenant.pk, now) == (plan.pk,)
     noted = AuditEntry.objects.get(action="tenant.plan", tenant=alice.tenant)
     assert (noted.actor, noted.reason, noted.after) == ("admin", "signed", {"plan": "startup"})
-    assert redis_client.get(VERSION_KEY) is not None
+    assert redis_client.get(SNAPSHOT_VERSION_KEY) is not None
 
 
 def test_a_tenant_s_own_price_list_is_no_plan(admin_client: Client, alice: Person) -> None:
@@ -282,7 +282,7 @@ def test_an_operator_dates_a_plan_and_withdraws_it_over_rest(
     (coming,) = dated["plans_to_come"]
     assert (dated["plan"], coming["plan"], coming["begins_at"]) == (None, "startup", begins)
     assert operator.get(SETTINGS).json() == dated
-    assert redis_client.get(VERSION_KEY) is not None
+    assert redis_client.get(SNAPSHOT_VERSION_KEY) is not None
     assert plans.of(alice.tenant, timezone.now()) is None
 
     # and when it is replaced by another day, in one call

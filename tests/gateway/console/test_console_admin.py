@@ -19,11 +19,11 @@ from billing.models import (
     TaskRun,
 )
 from billing.operations import rebuild
+from billing.registers import SNAPSHOT_VERSION_KEY
 from gateway.models import ApiKey, RoutingPolicy
 from gateway.tenants import keys
 from providers.market import credentials
 from providers.models import Credential, Offer, WorkerKey
-from providers.snapshot_signal import VERSION_KEY
 from tests import listed
 from tests.gateway.console_rows import offer, refused, served
 from tests.people import Person
@@ -243,7 +243,7 @@ def test_a_withdrawn_price_is_none_and_the_data_plane_is_told(
         operator.post("/admin/billing/priceversion/", asked)
 
     assert listed.price_at(sold.sku, timezone.now()) == ()
-    assert redis_client.get(VERSION_KEY) == b"1"
+    assert redis_client.get(SNAPSHOT_VERSION_KEY) == b"1"
 
 
 def test_a_rate_limit_is_set_by_its_service_and_the_data_plane_is_told(
@@ -264,7 +264,7 @@ def test_a_rate_limit_is_set_by_its_service_and_the_data_plane_is_told(
         )
 
     assert [limit.rpm for limit in RateLimit.objects.all()] == [7]
-    assert redis_client.get(VERSION_KEY) == b"1"
+    assert redis_client.get(SNAPSHOT_VERSION_KEY) == b"1"
     assert "Nothing was changed" in refused.content.decode()
 
 
@@ -284,7 +284,7 @@ def test_a_quota_is_set_by_its_service(
         operator.post("/admin/billing/quota/add/", asked)
 
     assert Quota.objects.get().limit_pico == 3 * 10**12
-    assert redis_client.get(VERSION_KEY) == b"1"
+    assert redis_client.get(SNAPSHOT_VERSION_KEY) == b"1"
 
 
 def test_a_credential_is_written_encrypted_and_never_shown(operator: Client, db: None) -> None:

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from billing import registers
+from billing.registers import SNAPSHOT_VERSION_KEY
 from gateway.clocks.pulse import Pulse
 from gateway.clocks.stopwatch import SystemClock
 from gateway.dataplane.auth import Principal, UnknownKeys, key_hash_of
@@ -24,7 +25,6 @@ from gateway.dataplane.snapshots import snapshot
 from gateway.dataplane.snapshots.snapshot import (
     FIND_KEY_TIMEOUT_S,
     FORCED_EVERY_S,
-    VERSION_KEY,
     Snapshot,
     Snapshots,
 )
@@ -337,7 +337,7 @@ async def test_a_change_made_while_a_snapshot_loads_is_in_the_next_one(
     source.began.clear()
     forced = asyncio.ensure_future(snapshots.reload())
     await asyncio.to_thread(source.began.wait, PATIENCE_S)
-    redis_client.incr(VERSION_KEY)
+    redis_client.incr(SNAPSHOT_VERSION_KEY)
     # when
     looking = asyncio.ensure_future(snapshots.look())
     await asyncio.sleep(0.01)

@@ -11,10 +11,10 @@ from redis.retry import Retry
 
 from billing import registers
 from billing.holding import holds, key_makers
+from billing.registers import SNAPSHOT_VERSION_KEY
 from gateway.models import ApiKey
 from gateway.tenants import keys
 from gateway.tenants.keys import KeyRefused
-from providers.snapshot_signal import VERSION_KEY
 from tests.people import Person
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -62,11 +62,11 @@ def test_issuing_and_revoking_signal_the_data_plane(
 ) -> None:
     # when
     key = _issue(alice).key
-    after_issue = redis_client.get(VERSION_KEY)
+    after_issue = redis_client.get(SNAPSHOT_VERSION_KEY)
     keys.revoke(key=key, actor="alice", now=NOW)
 
     # then
-    assert (after_issue, redis_client.get(VERSION_KEY)) == (b"1", b"2")
+    assert (after_issue, redis_client.get(SNAPSHOT_VERSION_KEY)) == (b"1", b"2")
 
 
 def test_while_redis_is_away_nothing_is_revoked_and_the_caller_is_told(
