@@ -15,6 +15,7 @@ RATE_PICO_MAX: Final = 100_000 * PICO_PER_TOKEN_PER_USD_PER_MILLION
 REQUEST_PICO_MAX: Final = 100 * 10**12
 MINUTES_PER_DAY: Final = 24 * 60
 PPM: Final = 1_000_000
+PPM_PER_PERCENT: Final = PPM // 100
 # From free to eleven times the price.
 CHANGE_PPM_MIN: Final = -PPM
 CHANGE_PPM_MAX: Final = 10 * PPM

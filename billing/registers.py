@@ -14,6 +14,8 @@ from typing import Final
 from urllib.parse import quote, unquote
 from zoneinfo import ZoneInfo
 
+from billing.kinds import Window
+
 SHARDS: Final = 64
 GROUP_LEDGER: Final = "ledger"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,13 +23,15 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # What a rebuild writes anew: all but streams, holds and leases.
 REBUILT: Final = frozenset({b"tenant", b"keys", b"spend", b"sessions"})
 
-DAY: Final = "day"
-WEEK: Final = "week"
-MONTH: Final = "month"
-LIFETIME: Final = "lifetime"
+DAY: Final = Window.DAY.value
+WEEK: Final = Window.WEEK.value
+MONTH: Final = Window.MONTH.value
+LIFETIME: Final = Window.LIFETIME.value
 # Of one session: as long as calls of it go on coming.
-SESSION: Final = "session"
+SESSION: Final = Window.SESSION.value
 
+# Refused requests on their way from data planes to a table, as JSON.
+REFUSALS_STREAM: Final = "refusals"
 # Raised whenever a row has changed that data planes work from (`billing.snapshot_rows`).
 SNAPSHOT_VERSION_KEY: Final = "snapshot:version"
 MS_PER_MINUTE: Final = 60_000

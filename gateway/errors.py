@@ -38,6 +38,9 @@ OUTAGES: Final[Mapping[str, int]] = {
     "too_many_connections": 1,
 }
 
+# The code of what was served, and what a budget that only watches would have refused.
+WOULD_REFUSE: Final = "would_refuse"
+
 
 class GatewayError(Exception):
     """Base of all refusals. `detail` is shown in the console and, where harmless, to the caller."""

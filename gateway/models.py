@@ -5,6 +5,9 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from billing.snapshot_rows import SnapshotRow
+from gateway.kinds import Role
+from gateway.routing import policies
+from gateway.routing.policies import PolicyKind
 
 
 class Team(SnapshotRow):
@@ -28,18 +31,12 @@ class Team(SnapshotRow):
 class Member(models.Model):
     """A person in a tenant, with a role."""
 
-    class Role(models.TextChoices):
-        OWNER = "owner"
-        ADMIN = "admin"
-        DEVELOPER = "developer"
-        VIEWER = "viewer"
-
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
     )
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="members")
     team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True, blank=True)
-    role = models.CharField(max_length=16, choices=Role, default=Role.DEVELOPER)
+    role = models.CharField(max_length=16, choices=Role.choices(), default=Role.DEVELOPER.value)
     # Came from a group at the identity provider, and goes with it.
     by_sign_on = models.BooleanField(default=False, editable=False)
 
@@ -89,7 +86,7 @@ class GroupMapping(models.Model):
     group = models.CharField(max_length=255)
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
     team = models.ForeignKey(Team, on_delete=models.CASCADE, null=True, blank=True)
-    role = models.CharField(max_length=16, choices=Member.Role, default=Member.Role.DEVELOPER)
+    role = models.CharField(max_length=16, choices=Role.choices(), default=Role.DEVELOPER.value)
 
     class Meta:
         verbose_name_plural = "groups of the sign-on"
@@ -110,7 +107,7 @@ class Invitation(models.Model):
 
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="+")
     email = models.EmailField()
-    role = models.CharField(max_length=16, choices=Member.Role)
+    role = models.CharField(max_length=16, choices=Role.choices())
     team = models.ForeignKey(Team, on_delete=models.SET_NULL, null=True)
     token_hash = models.BinaryField(max_length=32, unique=True)
     created_by = models.CharField(max_length=150)
@@ -178,15 +175,11 @@ class ApiKey(SnapshotRow):
 class RoutingPolicy(SnapshotRow):
     """How a tenant's requests choose among offers; a team's own policy wins over the tenant's."""
 
-    class Kind(models.TextChoices):
-        CHEAPEST = "cheapest"
-        FASTEST = "fastest"
-        IN_HOUSE_FIRST = "in_house_first"
-        PINNED = "pinned"
-
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, null=True, blank=True)
-    kind = models.CharField(max_length=24, choices=Kind, default=Kind.CHEAPEST)
+    kind = models.CharField(
+        max_length=24, choices=policies.CHOICES, default=PolicyKind.CHEAPEST.value
+    )
     # For `pinned`: the offers' skus in order. Otherwise an allow-list of provider slugs.
     pinned_skus = models.JSONField(default=list, blank=True)
     providers_allowed = models.JSONField(default=list, blank=True)

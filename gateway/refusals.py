@@ -15,9 +15,9 @@ import redis
 from django.db import DataError, transaction
 
 from billing.models import Tenant
+from billing.registers import REFUSALS_STREAM
 from gateway.models import Refusal
 
-STREAM = "refusals"
 BATCH_SIZE = 2_000
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 
@@ -45,12 +45,12 @@ class RefusedRequest(msgspec.Struct, frozen=True):
 @transaction.atomic
 def record(client: redis.Redis) -> int:
     """Move one batch from the stream into Postgres; returns how many entries were read."""
-    entries = cast(list[Entry], client.xrange(STREAM, count=BATCH_SIZE))
+    entries = cast(list[Entry], client.xrange(REFUSALS_STREAM, count=BATCH_SIZE))
     if not entries:
         return 0
     _save([found for _, fields in entries if (found := _decoded(fields)) is not None])
     ids = [entry_id for entry_id, _ in entries]
-    transaction.on_commit(lambda: client.xdel(STREAM, *ids))
+    transaction.on_commit(lambda: client.xdel(REFUSALS_STREAM, *ids))
     return len(entries)
 
 

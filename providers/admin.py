@@ -19,12 +19,11 @@ from billing.admin.units import dollars
 from billing.models import ProviderBill
 from billing.operations import recount
 from billing.prices import list_prices as price_queries
+from billing.rates import PPM_PER_PERCENT
 from providers.bill_admin import ProviderBillAdmin
 from providers.machines import workers
 from providers.market import credentials, offers
 from providers.models import Credential, Model, Offer, Provider, Worker, WorkerKey
-
-PPM_PER_PERCENT = 10_000
 
 
 class CatalogueAdmin(AuditedAdmin, AsksOnce):  # type: ignore[misc]
@@ -127,7 +126,12 @@ class OfferAdmin(CatalogueAdmin):
 
     @display(
         description="State",
-        label={"live": "success", "demoted": "warning", "removed": "danger", "disabled": ""},
+        label={
+            Offer.State.LIVE: "success",
+            Offer.State.DEMOTED: "warning",
+            Offer.State.REMOVED: "danger",
+            Offer.State.DISABLED: "",
+        },
     )
     def verdict(self, offer: Offer) -> str:
         return offer.state

@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from billing.models import Tenant
+from gateway.kinds import Role
 from gateway.models import Member, Team
 
 
@@ -22,10 +23,10 @@ class Person:
 def owner(name: str, company: str) -> Person:
     tenant = Tenant.objects.create(slug=company.lower(), name=company)
     team = Team.objects.create(tenant=tenant, slug="main", name="Main")
-    return _join(name, tenant, team, Member.Role.OWNER)
+    return _join(name, tenant, team, Role.OWNER)
 
 
-def _join(name: str, tenant: Tenant, team: Team, role: Member.Role) -> Person:
+def _join(name: str, tenant: Tenant, team: Team, role: Role) -> Person:
     user = User.objects.create_user(
         username=name, email=f"{name}@example.org", password="correct horse"
     )
@@ -40,7 +41,7 @@ def alice(db: None) -> Person:
 
 @pytest.fixture
 def bob(alice: Person) -> Person:
-    return _join("bob", alice.tenant, alice.team, Member.Role.DEVELOPER)
+    return _join("bob", alice.tenant, alice.team, Role.DEVELOPER)
 
 
 @pytest.fixture

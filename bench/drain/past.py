@@ -24,6 +24,7 @@ from billing.integrity import invariants
 from billing.models import InvariantCheck
 from billing.operations import rebuild
 from gateway.database import time_limits
+from gateway.kinds import Role
 from gateway.models import Member, Team
 
 STEPS: Final = 10
@@ -60,7 +61,7 @@ def prepare(client: redis.Redis, *, tenants: int) -> House:
     first = market.tenants[0]
     user = User.objects.create_user(username="past", email="past@example.org")
     team = Team.objects.create(tenant_id=first, slug="main", name="Main")
-    Member.objects.create(user=user, tenant_id=first, team=team, role=Member.Role.OWNER)
+    Member.objects.create(user=user, tenant_id=first, team=team, role=Role.OWNER)
     house = House(
         tenants=market.tenants,
         skus=tuple(market.prices),

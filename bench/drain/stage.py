@@ -8,9 +8,10 @@ from django.core.management import call_command
 
 from bench.drain.stream import KEYS_PER_TENANT, Market
 from billing.credit import balances as credit
+from billing.kinds import Window
 from billing.limits import quotas
 from billing.limits.quotas import Cap
-from billing.models import Quota, Tenant
+from billing.models import Tenant
 from billing.operations import rebuild
 from billing.prices import versions as prices
 from tests.providers.made_offers import make_offer
@@ -42,7 +43,7 @@ def prepare(client: redis.Redis, *, tenants: int) -> Market:
                 cap=Cap(
                     scope_kind="key",
                     scope_id=str(key),
-                    window=Quota.Window.DAY,
+                    window=Window.DAY,
                     limit_pico=10**18,
                 ),
                 actor="bench",

@@ -14,7 +14,8 @@ from unfold.widgets import (
 )
 
 from billing.dollar_field import DollarField
-from billing.models import ServiceTier, Sku
+from billing.kinds import ServiceTier
+from billing.models import Sku
 from billing.money import pico_from_usd, pico_per_token
 from billing.prices.versions import CONTEXT_OVER_MAX, Slot
 from billing.rates import Rates, Window
@@ -54,7 +55,7 @@ class RatesForm(forms.Form):
 
     sku = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
     service_tier = forms.TypedChoiceField(
-        choices=ServiceTier.choices,
+        choices=ServiceTier.choices(),
         coerce=int,
         required=False,
         empty_value="0",

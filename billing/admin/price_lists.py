@@ -24,11 +24,10 @@ from billing.prices import lists as price_lists
 from billing.prices import proposals as price_proposals
 from billing.prices import rule_preview
 from billing.prices.proposals import Decision
-from billing.rates import CHANGE_PPM_MAX, CHANGE_PPM_MIN, percent_text
+from billing.rates import CHANGE_PPM_MAX, CHANGE_PPM_MIN, PPM_PER_PERCENT, percent_text
 
 END_RULES = "End: these rules hold no more from now on"
 APPROVE = "Approve: publish these prices"
-PPM_PER_PERCENT = 10_000
 REFUSALS_SHOWN_MAX = 10
 
 

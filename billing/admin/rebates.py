@@ -17,9 +17,7 @@ from billing.corrections.volume_tiers import TIERS_MAX, Tier
 from billing.errors import BillingError
 from billing.models import PriceList, RebateScale, VolumeRebate
 from billing.money import pico_from_usd
-from billing.rates import percent_text
-
-PPM_PER_PERCENT = 10_000
+from billing.rates import PPM_PER_PERCENT, percent_text
 
 
 class RebateScaleForm(forms.ModelForm):  # type: ignore[type-arg]

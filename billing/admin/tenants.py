@@ -23,6 +23,7 @@ from billing.credit import balances as credit
 from billing.errors import BillingError
 from billing.holding import hold_modes
 from billing.holding import open_holds as hold_queries
+from billing.kinds import HoldMode
 from billing.limits import quotas
 from billing.models import CreditGrant, Tenant
 from billing.money import pico_from_usd, usd
@@ -70,7 +71,7 @@ class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any] | None:
         stated = super().clean() or {}
-        is_expected = stated.get("hold_mode") == Tenant.HoldMode.EXPECTED
+        is_expected = stated.get("hold_mode") == HoldMode.EXPECTED
         if is_expected and not stated.get("overdraft_usd"):
             self.add_error("overdraft_usd", "Expected holds need an overdraft above zero.")
         return stated

@@ -13,10 +13,8 @@ from django.db.models import Field, Model
 from django.utils.text import capfirst
 from unfold.decorators import display
 
-from billing.money import usd_json
+from billing.money import PICO_PER_CENT, PICO_PER_NANO, usd_json
 
-PICO_PER_NANO: Final = 10**3
-PICO_PER_CENT: Final = 10**10
 TOKENS_OF_A_RATE: Final = 10**6
 # What is priced by the token; any other sum in pico-dollars is a sum.
 RATES: Final = frozenset(

@@ -12,6 +12,7 @@ from django.db import transaction
 
 from billing import audit
 from billing.errors import LimitRefused
+from billing.kinds import HoldMode
 from billing.models import Tenant
 from billing.money import PICO_PER_USD
 
@@ -24,11 +25,11 @@ def set_hold_mode(
     *, tenant: Tenant, mode: str, overdraft_pico: int, actor: str, now: datetime, reason: str = ""
 ) -> None:
     """Change how much requests set aside from the next one on; LimitRefused changes nothing."""
-    if mode not in Tenant.HoldMode.values:
+    if mode not in HoldMode.values():
         raise LimitRefused(f"no such mode of holds: {mode}")
     if type(overdraft_pico) is not int or not 0 <= overdraft_pico <= OVERDRAFT_PICO_MAX:
         raise LimitRefused(f"not an overdraft: {overdraft_pico}")
-    if mode == Tenant.HoldMode.EXPECTED and not overdraft_pico:
+    if mode == HoldMode.EXPECTED and not overdraft_pico:
         raise LimitRefused("expected holds need an overdraft: how far limits may be passed")
     with transaction.atomic():
         locked = Tenant.objects.select_for_update().get(pk=tenant.pk)
@@ -53,6 +54,6 @@ def _stated(tenant: Tenant) -> dict[str, object]:
 
 def overdraft_of(tenant: Tenant) -> int:
     """By how many pico-dollars spending may pass each of the tenant's limits."""
-    if tenant.hold_mode == Tenant.HoldMode.STRICT:
+    if tenant.hold_mode == HoldMode.STRICT:
         return 0
     return int(tenant.overdraft_pico)

@@ -28,8 +28,8 @@ from billing.models import (
     Tenant,
     Transfer,
 )
-from billing.models.invoicing.invoices import PPM
 from billing.money import PICO_PER_CENT, cents, half_away
+from billing.rates import PPM
 
 State = Invoice.State
 # Charges that are posted late still reach the month they belong to, while it is a draft.

@@ -10,8 +10,8 @@ from typing import Any, Final
 from billing.invoicing import numbers
 from billing.invoicing.documents import buyer_of
 from billing.models import BillingProfile, NumberSeries, Receipt, Refund, Tenant, TopUp
-from billing.models.invoicing.invoices import PPM
 from billing.money import half_away
+from billing.rates import PPM
 
 TAXED_LATER: Final = (
     "No tax is charged yet, as there was no billing profile: it is on the invoice of the usage that"

@@ -22,6 +22,7 @@ from billing.drain import metering
 from billing.errors import LimitRefused, LockTimeout
 from billing.holding import quota_registers, usage_stream
 from billing.holding.quota_registers import CapRegister
+from billing.kinds import Window
 from billing.models import Quota, RateLimit, ScopeKind, ShardEpoch, Tenant
 from billing.money import PICO_PER_NANO
 from billing.redis.connection import connection, run_warm
@@ -31,7 +32,7 @@ LOCK_WAIT_S: Final = 10.0
 RATE_MAX: Final = 2_000_000_000
 LIMIT_PICO_MAX: Final = 10**30
 NAME_LENGTH_MAX: Final = 200
-CALENDAR: Final = (Quota.Window.DAY, Quota.Window.WEEK, Quota.Window.MONTH)
+CALENDAR: Final = (Window.DAY, Window.WEEK, Window.MONTH)
 OWNED_SCOPES: Final = (ScopeKind.TEAM, ScopeKind.KEY)
 RateValues = Mapping[str, int | None]
 OWN_LIMIT: Final = "a key does not loosen a limit that binds it"
@@ -279,9 +280,9 @@ def _check_cap(tenant: Tenant, cap: Cap) -> None:
         raise LimitRefused(f"not a spend limit: {cap.limit_pico}")
     if cap.scope_kind not in ScopeKind.values:
         raise LimitRefused(f"no such scope: {cap.scope_kind}")
-    if cap.window not in Quota.Window.values:
+    if cap.window not in Window.values():
         raise LimitRefused(f"no such window: {cap.window}")
-    if (cap.scope_kind == ScopeKind.SESSION) != (cap.window == Quota.Window.SESSION):
+    if (cap.scope_kind == ScopeKind.SESSION) != (cap.window == Window.SESSION):
         raise LimitRefused("sessions, and only they, are capped per session")
     if cap.shadow and cap.scope_kind == ScopeKind.SESSION:
         raise LimitRefused("a cap of sessions has no shadow mode")

@@ -31,7 +31,6 @@ from billing.models.prices.versions import (
     PriceList,
     PriceRule,
     PriceVersion,
-    ServiceTier,
     Sku,
 )
 from billing.models.provider_bills import BillRate, ProviderBill, ProviderBillRow
@@ -94,7 +93,6 @@ __all__ = [
     "RefusedSettle",
     "RevokedKey",
     "ScopeKind",
-    "ServiceTier",
     "RowSeal",
     "RowVersion",
     "ShardEpoch",

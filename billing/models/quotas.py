@@ -4,6 +4,7 @@ from datetime import datetime
 
 from django.db import models
 
+from billing.kinds import Window
 from billing.snapshot_rows import SnapshotRow
 
 
@@ -29,17 +30,10 @@ class Quota(SnapshotRow):
     tenant's id. In shadow it is counted and told of, and refuses nothing. The limit is
     `raised_pico` until `raised_until`."""
 
-    class Window(models.TextChoices):
-        DAY = "day"
-        WEEK = "week"
-        MONTH = "month"
-        LIFETIME = "lifetime"
-        SESSION = "session"
-
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE, related_name="quotas")
     scope_kind = models.CharField(max_length=8, choices=ScopeKind)
     scope_id = models.CharField(max_length=200)
-    window = models.CharField(max_length=8, choices=Window)
+    window = models.CharField(max_length=8, choices=Window.choices())
     limit_pico = models.DecimalField(max_digits=38, decimal_places=0)
     raised_pico = models.DecimalField(max_digits=38, decimal_places=0, null=True, blank=True)
     raised_until = models.DateTimeField(null=True, blank=True)

@@ -3,6 +3,7 @@
 from django.db import models
 from django.utils import timezone
 
+from billing.kinds import HoldMode
 from billing.registers import SHARDS
 from billing.snapshot_rows import SnapshotRow
 
@@ -16,19 +17,15 @@ class Tenant(SnapshotRow):
         ACTIVE = "active"
         SUSPENDED = "suspended"
 
-    class HoldMode(models.TextChoices):
-        """What a request sets aside: the most it can cost, or the p99 of the key's own past."""
-
-        STRICT = "strict"
-        EXPECTED = "expected"
-
     slug = models.SlugField(max_length=64, unique=True)
     name = models.CharField(max_length=120)
     status = models.CharField(max_length=16, choices=Status, default=Status.ACTIVE)
     time_zone = models.CharField(max_length=64, default="UTC")
     # How far below zero the balance may go; zero for prepaid tenants.
     credit_limit_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
-    hold_mode = models.CharField(max_length=8, choices=HoldMode, default=HoldMode.STRICT)
+    hold_mode = models.CharField(
+        max_length=8, choices=HoldMode.choices(), default=HoldMode.STRICT.value
+    )
     # Where holds are what is expected: by how much spending may pass each limit at most.
     overdraft_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
     # Raised with every change of credit, so that Redis can refuse an older figure.

@@ -17,7 +17,8 @@ from django.db import connection
 
 from billing import rating
 from billing.events import Estimated
-from billing.models import ServiceTier, UsageEvent
+from billing.kinds import ServiceTier
+from billing.models import UsageEvent
 from billing.prices import admitted_prices
 from billing.rates import PPM
 from billing.rating import Price, PriceNotFound

@@ -19,9 +19,9 @@ from billing.credit import tax
 from billing.errors import CreditRefused, PaymentDoubted, PaymentUnknown
 from billing.invoicing import receipts, untaxed
 from billing.models import BillingProfile, CreditGrant, Recharge, Tenant, TopUp
-from billing.models.invoicing.invoices import PPM
 from billing.money import PICO_PER_CENT, half_away
 from billing.payments.facts import Failed, Paid
+from billing.rates import PPM
 
 logger = logging.getLogger(__name__)
 

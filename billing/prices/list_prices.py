@@ -6,7 +6,8 @@ from datetime import datetime
 
 from django.db.models import Q
 
-from billing.models import PriceVersion, ServiceTier
+from billing.kinds import ServiceTier
+from billing.models import PriceVersion
 from billing.prices.price_spans import minute_of
 from billing.rates import Window
 

@@ -11,7 +11,8 @@ from typing import Final
 from django.db import transaction
 
 from billing.invariant_results import report
-from billing.models import PriceDisagreement, ServiceTier
+from billing.kinds import ServiceTier
+from billing.models import PriceDisagreement
 from billing.prices import versions as prices
 from billing.rates import PPM
 from billing.rating import Price

@@ -13,7 +13,8 @@ from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 
 from billing import audit, locks
 from billing.errors import PriceRefused
-from billing.models import PriceVersion, ServiceTier, Sku
+from billing.kinds import ServiceTier
+from billing.models import PriceVersion, Sku
 from billing.prices import lists as price_lists
 from billing.prices import price_books
 from billing.rates import ALL_DAY, Rates, Window
@@ -33,7 +34,7 @@ class Slot:
     window: Window = ALL_DAY
 
     def check(self) -> None:
-        if self.service_tier not in ServiceTier.values:
+        if self.service_tier not in set(ServiceTier):
             raise PriceRefused(f"no such service tier: {self.service_tier}")
         if type(self.context_over) is not int or not 0 <= self.context_over <= CONTEXT_OVER_MAX:
             raise PriceRefused(f"not a context threshold: {self.context_over}")

@@ -34,6 +34,7 @@ from billing.models import (
     RateLimit,
     ScopeKind,
 )
+from gateway import kinds
 from gateway.admin.audit import AuditEntryAdmin
 from gateway.admin.price_sources import PriceSourceAdmin
 from gateway.admin.sellers import SellerAdmin
@@ -205,7 +206,7 @@ class ApiKeyAdmin(Growing, ServiceAdmin):  # type: ignore[misc]
             title=f"API key {obj.name}",
             secret=request.META["tokenhouse.plain"],
             hint="It pays sellers: keep it as you keep the bank's."
-            if keys.OPERATOR in obj.scopes
+            if kinds.OPERATOR in obj.scopes
             else f"It spends the credit of {obj.tenant}.",
         )
 

@@ -19,13 +19,12 @@ from billing.books import earnings, payouts
 from billing.errors import BillingError
 from billing.models import Tenant
 from billing.money import usd
-from billing.rates import percent_text
+from billing.rates import PPM_PER_PERCENT, percent_text
 from gateway.admin import payout_page
 from gateway.console.spreadsheet import csv_response
 from gateway.models import Seller, Team
 from gateway.tenants import sellers
 
-PPM_PER_PERCENT = 10_000
 HEAD = (
     "day", "seller", "sku", "buyer", "team", "requests", "input_tokens", "output_tokens",
     "buyer_paid_usd", "seller_credit_usd", "house_usd",

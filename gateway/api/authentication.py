@@ -7,6 +7,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
+from gateway import kinds
 from gateway.models import ApiKey
 from gateway.tenants import keys
 from providers.machines import workers
@@ -36,7 +37,7 @@ def bearer_of(request: Request) -> str | None:
 class ManagementKeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer tk-…` with the scope `management`."""
 
-    scope = keys.MANAGEMENT
+    scope = kinds.MANAGEMENT
 
     def authenticate(self, request: Request) -> tuple[KeyCaller, ApiKey] | None:
         plain = bearer_of(request)
@@ -56,7 +57,7 @@ class ManagementKeyAuthentication(BaseAuthentication):
 class OperatorKeyAuthentication(ManagementKeyAuthentication):
     """`Authorization: Bearer tk-…` with the scope `operator`."""
 
-    scope = keys.OPERATOR
+    scope = kinds.OPERATOR
 
 
 class WorkerKeyAuthentication(BaseAuthentication):

@@ -21,6 +21,7 @@ from billing.holding import key_makers
 from billing.models import ScopeKind, Tenant
 from gateway.api import problems
 from gateway.api.authentication import ManagementKeyAuthentication, OperatorKeyAuthentication
+from gateway.kinds import Role
 from gateway.middleware import is_admitted
 from gateway.models import ApiKey, Member, Team
 from gateway.tenants import keys, roles
@@ -147,7 +148,7 @@ def operator_access(request: Request, slug: str) -> Access | None:
     return Access(
         tenant,
         user.get_username(),
-        role=Member.Role.ADMIN,
+        role=Role.ADMIN,
         is_operator=True,
     )
 
@@ -161,7 +162,7 @@ def access_to(request: Request, slug: str) -> Access:
         return Access(
             key.tenant,
             keys.caller_of(key),
-            role=Member.Role.ADMIN,
+            role=Role.ADMIN,
             team_id=key.team_id,
             key=key,
         )

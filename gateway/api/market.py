@@ -13,7 +13,8 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from billing.models import PriceVersion, ServiceTier
+from billing.kinds import ServiceTier
+from billing.models import PriceVersion
 from billing.prices import versions as prices
 from billing.rates import Window
 from gateway.api import described
@@ -91,7 +92,7 @@ def _version(version: PriceVersion) -> VersionAnswer:
     rates = {name.removesuffix("_pico"): getattr(version, name) for name in RATE_FIELDS}
     return {
         "version": version.pk,
-        "service_tier": ServiceTier(version.service_tier).label.lower(),
+        "service_tier": ServiceTier(version.service_tier).word,
         "context_over": version.context_over,
         "hours_utc": None if window.is_all_day else str(window).removesuffix(" UTC"),
         "valid_from": during.lower.isoformat(),

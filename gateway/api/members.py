@@ -11,6 +11,7 @@ from rest_framework.response import Response
 
 from gateway.api import pagination
 from gateway.api.base import Access, TenantView
+from gateway.kinds import Role
 from gateway.models import Member
 from gateway.tenants import keys, members
 from gateway.tenants.roles import Action
@@ -19,12 +20,12 @@ from gateway.tenants.roles import Action
 class MemberSerializer(serializers.Serializer[Any]):
     id = serializers.IntegerField(read_only=True)
     username = serializers.CharField(source="user.username", read_only=True)
-    role = serializers.ChoiceField(choices=Member.Role.choices)
+    role = serializers.ChoiceField(choices=Role.choices())
     team = serializers.SlugField(source="team.slug", allow_null=True, default=None, read_only=True)
 
 
 class ChangedMemberSerializer(serializers.Serializer[Any]):
-    role = serializers.ChoiceField(choices=Member.Role.choices)
+    role = serializers.ChoiceField(choices=Role.choices())
     team = serializers.SlugField(max_length=64, allow_null=True, default=None)
 
 

@@ -5,12 +5,14 @@ from typing import Any
 
 from rest_framework import serializers
 
-from billing.models import Quota, ScopeKind
+from billing.kinds import Window
+from billing.models import ScopeKind
+from gateway import kinds
 from gateway.api.money_fields import UsdField
-from gateway.models import ApiKey, RoutingPolicy, Team
-from gateway.tenants import keys
+from gateway.models import ApiKey, Team
+from gateway.routing import policies
+from gateway.routing.policies import PolicyKind
 
-Kind = RoutingPolicy.Kind
 COUNT_MAX = 2_000_000_000
 BYTES_MAX = 10**15
 SECONDS_MAX = 1e9
@@ -70,7 +72,9 @@ class NewKeySerializer(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=80)
     team = serializers.SlugField(required=False, allow_null=True, default=None)
     scopes = serializers.ListField(
-        child=serializers.ChoiceField(choices=keys.SCOPES), default=[keys.INFERENCE], max_length=2
+        child=serializers.ChoiceField(choices=kinds.SCOPES),
+        default=[kinds.INFERENCE],
+        max_length=2,
     )
     models_allowed = serializers.ListField(
         child=serializers.CharField(max_length=160), default=list, max_length=200
@@ -98,7 +102,7 @@ class ScopeSerializer(serializers.Serializer[Any]):
 
 class QuotaSerializer(ScopeSerializer):
     id = serializers.IntegerField(read_only=True)
-    window = serializers.ChoiceField(choices=Quota.Window.choices)
+    window = serializers.ChoiceField(choices=Window.choices())
     limit_usd = UsdField(source="limit_pico")
     shadow = serializers.BooleanField(
         default=False, help_text="Count and tell what it would have refused, and refuse nothing."
@@ -122,7 +126,7 @@ class RateLimitSerializer(ScopeSerializer):
 
 
 class PolicySerializer(serializers.Serializer[Any]):
-    kind = serializers.ChoiceField(choices=Kind.choices, default=Kind.CHEAPEST)
+    kind = serializers.ChoiceField(choices=policies.CHOICES, default=PolicyKind.CHEAPEST.value)
     pinned_skus = serializers.ListField(
         child=serializers.CharField(max_length=200), default=list, max_length=20
     )

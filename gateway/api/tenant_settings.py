@@ -10,6 +10,7 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from billing.kinds import HoldMode
 from billing.limits import alert_channels, credit_alerts
 from billing.models import AlertChannel, Tenant
 from billing.prices import plans
@@ -32,7 +33,7 @@ class SettingsSerializer(serializers.Serializer[Any]):
     time_zone = serializers.CharField(
         max_length=64, required=False, help_text="Budgets per day, week and month follow it."
     )
-    hold_mode = serializers.ChoiceField(choices=Tenant.HoldMode.choices, required=False)
+    hold_mode = serializers.ChoiceField(choices=HoldMode.choices(), required=False)
     overdraft_usd = UsdField(
         source="overdraft_pico",
         required=False,

@@ -8,14 +8,13 @@ from django import forms
 
 from billing.dollar_field import DollarField
 from billing.money import pico_per_token
-from billing.rates import PPM, Rates, Window
+from billing.rates import PPM_PER_PERCENT, Rates, Window
 from gateway.console.forms import LongSelect, PlainForm
 from gateway.models import Seller
 from providers.models import Offer
 
 ASKING: Final = "asking"
 COST_PLUS: Final = "cost_plus"
-PPM_PER_PERCENT: Final = PPM // 100
 
 
 def _hour(label: str) -> forms.TimeField:

@@ -7,11 +7,10 @@ digits than it needs. Money comes in as integer pico-dollars and is never a floa
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 
-from billing.money import PICO_PER_USD
+from billing.money import PICO_PER_CENT, PICO_PER_USD
 
 THIN_SPACE = "\u2009"
 MINUS = "\u2212"
-PICO_PER_CENT = PICO_PER_USD // 100
 NOTHING = "—"
 
 Number = int | float | Decimal

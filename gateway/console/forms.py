@@ -10,10 +10,13 @@ from django.forms.utils import flatatt
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from billing.kinds import Window
 from billing.limits.quotas import Cap
 from billing.money import pico_from_usd
-from gateway.models import Member, RoutingPolicy, Team
-from gateway.tenants import keys, roles
+from gateway import kinds
+from gateway.models import Member, Team
+from gateway.routing import policies
+from gateway.tenants import roles
 
 EXPIRIES: Final = (("", "Never"), ("7", "In 7 days"), ("30", "In 30 days"), ("90", "In 90 days"))
 LIMIT_USD_MAX: Final = Decimal(4_000_000)
@@ -61,8 +64,8 @@ class KeyForm(PlainForm):
         max_length=80, help_text="What the key is for: “nightly evals”, “web app”."
     )
     scopes = forms.MultipleChoiceField(
-        choices=[(scope, scope) for scope in keys.SCOPES],
-        initial=[keys.INFERENCE],
+        choices=[(scope, scope) for scope in kinds.SCOPES],
+        initial=[kinds.INFERENCE],
         widget=forms.CheckboxSelectMultiple,
         help_text="inference calls models; management uses the management API.",
     )
@@ -87,7 +90,7 @@ class KeyForm(PlainForm):
         assert isinstance(scopes, forms.MultipleChoiceField)
         team.queryset = Team.objects.filter(tenant=member.tenant).order_by("name")
         if not roles.reaches_all_teams(member):
-            scopes.choices = [(keys.INFERENCE, keys.INFERENCE)]
+            scopes.choices = [(kinds.INFERENCE, kinds.INFERENCE)]
             scopes.help_text = "Managers also make keys for the management API."
             team.queryset = team.queryset.filter(pk__in=[member.team_id])
             if member.team_id is not None:
@@ -129,15 +132,7 @@ class QuotaForm(ScopeForm):
         max_length=200,
         help_text="Its name on the board, where the budget is for one model or provider.",
     )
-    window = forms.ChoiceField(
-        choices=[
-            ("day", "per day"),
-            ("week", "per week"),
-            ("month", "per month"),
-            ("lifetime", "in all"),
-            ("session", "per session"),
-        ]
-    )
+    window = forms.ChoiceField(choices=[(window.value, window.span) for window in Window])
     limit_usd = forms.DecimalField(
         label="Limit, $",
         min_value=0,
@@ -223,7 +218,7 @@ class RateLimitForm(ScopeForm):
 
 
 class PolicyForm(PlainForm):
-    kind = forms.ChoiceField(choices=RoutingPolicy.Kind.choices, widget=forms.RadioSelect)
+    kind = forms.ChoiceField(choices=policies.CHOICES, widget=forms.RadioSelect)
     pinned_skus = forms.CharField(
         label="Pinned offers",
         required=False,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from billing import rating
-from billing.models import ServiceTier
+from billing.kinds import ServiceTier
 from billing.prices import plans, price_books
 from billing.prices.price_spans import PriceBook
 from billing.usage import CanonicalUsage, UsageError

@@ -2,38 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from gateway.console.forms import usd_per_million_of
 from gateway.console.overview import repricing
 from gateway.console.overview.repricing import Effect
 from gateway.models import RoutingPolicy
-
-Kind = RoutingPolicy.Kind
-
-EXPLAINED: Final = (
-    (
-        Kind.CHEAPEST,
-        "Cheapest",
-        "The lowest expected cost of this very request: its tokens at each offer's price.",
-    ),
-    (
-        Kind.FASTEST,
-        "Fastest",
-        "The earliest last token, from what was measured in the last hour: time to the first "
-        "token, then tokens per second.",
-    ),
-    (
-        Kind.IN_HOUSE_FIRST,
-        "In-house first",
-        "Our own workers, cheapest first; outside sellers only when none of them can take it.",
-    ),
-    (
-        Kind.PINNED,
-        "Pinned",
-        "Only the offers you name, in the order you name them.",
-    ),
-)
+from gateway.routing.policies import EXPLAINED, PolicyKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +27,10 @@ def options(tenant_id: int, policy: RoutingPolicy, *, now: datetime) -> list[Opt
             label=label,
             why=why,
             effect=repricing.effect(uses, kind=kind.value, pinned_skus=policy.pinned_skus)
-            if uses and (kind != Kind.PINNED or policy.pinned_skus)
+            if uses and (kind != PolicyKind.PINNED or policy.pinned_skus)
             else None,
         )
-        for kind, label, why in EXPLAINED
+        for kind, (label, why) in EXPLAINED.items()
     ]
 
 

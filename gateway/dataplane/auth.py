@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from billing.holding.holds import RateScope, SpendScope
 from billing.prices.price_spans import ListSpans
 from gateway.errors import InvalidApiKey, InvalidRequest, PermissionDenied, Unavailable
+from gateway.kinds import INFERENCE
 from gateway.routing.policies import PolicyView
 
-INFERENCE = "inference"
 KEY_PREFIX = b"tk-"
 KEY_BYTES_MAX = 200
 KEY_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})

@@ -12,6 +12,7 @@ import msgspec
 from billing import rating
 from billing.errors import Cold
 from billing.holding import holds
+from billing.kinds import HoldMode
 from billing.money import PICO_PER_NANO, nano_ceil, usd_json
 from billing.registers import shard_of
 from billing.usage import CanonicalUsage
@@ -28,7 +29,6 @@ from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest
 
 PATH = "/v1/quote"
-STRICT, EXPECTED = "strict", "expected"
 # Where too few calls are known: tokens guessed from bytes, and for p95 the most there can be.
 NO_PAST = "bounds"
 THOUSAND = 1000
@@ -119,7 +119,7 @@ def _document(
         "id": request_id,
         "model": request.model,
         "policy": ranking.policy,
-        "hold_mode": EXPECTED if principal.overdraft_nano else STRICT,
+        "hold_mode": HoldMode.EXPECTED if principal.overdraft_nano else HoldMode.STRICT,
         "hold_usd": _usd(hold.nano * PICO_PER_NANO),
         "max_usd": _usd(hold.ceiling_nano * PICO_PER_NANO),
         "offers": [

@@ -10,13 +10,12 @@ from typing import Any
 import msgspec
 
 from billing.money import PICO_PER_NANO, usd_json
+from billing.registers import REFUSALS_STREAM
 from gateway.dataplane.auth import Principal
 from gateway.dataplane.exchange import Exchange
 from gateway.dataplane.redis.pipe import RedisPipe
-from gateway.errors import GatewayError, OverBudget
+from gateway.errors import WOULD_REFUSE, GatewayError, OverBudget
 
-STREAM = "refusals"
-WOULD_REFUSE = "would_refuse"
 KEPT_MAX = 10_000
 DETAIL_BYTES_MAX = 16_384
 
@@ -72,7 +71,7 @@ def note(
     body = _encode(entry)
     if len(body) > DETAIL_BYTES_MAX:
         body = _encode({**entry, "detail": {}})
-    sent = pipe.command("XADD", STREAM, "MAXLEN", "~", KEPT_MAX, "*", "r", body)
+    sent = pipe.command("XADD", REFUSALS_STREAM, "MAXLEN", "~", KEPT_MAX, "*", "r", body)
     sent.add_done_callback(_forget)
 
 

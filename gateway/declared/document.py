@@ -4,17 +4,19 @@ Unknown fields are refused, so that a slip of the pen does not silently do nothi
 in dollars, exact.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
+from billing.kinds import Window
 from billing.money import pico_from_usd
+from gateway.kinds import KeyScope, Role
+from gateway.routing.policies import PolicyKind
 
 Slug = Annotated[str, msgspec.Meta(pattern=r"^[-a-zA-Z0-9_]{1,64}$")]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2_000_000_000)]
 FILE_BYTES_MAX = 2_000_000
-Role = Literal["owner", "admin", "developer", "viewer"]
 
 
 class DocumentRefused(ValueError):
@@ -37,7 +39,7 @@ class DeclaredQuota(Part, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """`scope`: `tenant`, `session`, `team <slug>`, `model <name>` or `provider <slug>`."""
 
     scope: Text
-    window: Literal["day", "week", "month", "lifetime", "session"]
+    window: Window
     limit_usd: str
     shadow: bool = False
 
@@ -52,7 +54,7 @@ class DeclaredRateLimit(Part, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class DeclaredPolicy(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    kind: Literal["cheapest", "fastest", "in_house_first", "pinned"] = "cheapest"
+    kind: PolicyKind = PolicyKind.CHEAPEST
     pinned_skus: tuple[str, ...] = ()
     providers_allowed: tuple[str, ...] = ()
     allow_fallbacks: bool = True
@@ -62,7 +64,7 @@ class DeclaredGroup(Part, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A group at the identity provider."""
 
     group: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
-    role: Role = "developer"
+    role: Role = Role.DEVELOPER
     team: Slug | None = None
 
 
@@ -71,7 +73,7 @@ class DeclaredKey(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
     team: Slug | None = None
-    scopes: tuple[Literal["inference", "management"], ...] = ("inference",)
+    scopes: tuple[KeyScope, ...] = (KeyScope.INFERENCE,)
     models: tuple[str, ...] = ()
 
 

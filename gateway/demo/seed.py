@@ -14,9 +14,11 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from billing.credit import balances as credit
+from billing.kinds import Window
 from billing.limits import quotas
 from billing.models import Quota, ScopeKind, Tenant
 from billing.money import PICO_PER_USD
+from gateway.kinds import Role
 from gateway.models import ApiKey, Member, Team
 from gateway.tenants import keys
 from providers.machines import workers
@@ -45,13 +47,13 @@ COMPANIES = (
         slug="aurora",
         name="Aurora Labs",
         teams=(("product", "Product"), ("research", "Research")),
-        people=(("demo", Member.Role.OWNER), ("aurora-dev", Member.Role.DEVELOPER)),
+        people=(("demo", Role.OWNER), ("aurora-dev", Role.DEVELOPER)),
     ),
     Company(
         slug="borealis",
         name="Borealis",
         teams=(("platform", "Platform"),),
-        people=(("borealis", Member.Role.OWNER),),
+        people=(("borealis", Role.OWNER),),
     ),
 )
 
@@ -104,7 +106,7 @@ def _limit(tenant: Tenant, team: Team, now: datetime) -> None:
         tenant=tenant,
         scope_kind=ScopeKind.TEAM,
         scope_id=str(team.pk),
-        window=Quota.Window.MONTH,
+        window=Window.MONTH,
         limit_pico=TEAM_MONTH_PICO,
     )
 
@@ -117,7 +119,7 @@ def _people(company: Company, tenant: Tenant, teams: Sequence[Team]) -> dict[str
         password = keys.random_text(16)
         user = User.objects.create_user(username=name, password=password)
         Member.objects.create(user=user, tenant=tenant, team=teams[0], role=role)
-        if role == Member.Role.OWNER:
+        if role == Role.OWNER:
             made |= {f"{name}_user": name, f"{name}_password": password}
     return made
 

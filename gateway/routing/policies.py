@@ -7,18 +7,53 @@ then by sku, so that the same request on the same snapshot always ranks the same
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from enum import StrEnum
+from typing import Final, Protocol
 
 import msgspec
 
 from billing.money import usd_json
 from providers.chat import OfferView
 
-CHEAPEST = "cheapest"
-FASTEST = "fastest"
-LOWEST_TTFT = "lowest_ttft"
-IN_HOUSE_FIRST = "in_house_first"
-PINNED = "pinned"
+
+class PolicyKind(StrEnum):
+    """What a tenant may choose. Tables, forms, the API and declared files take their words here."""
+
+    CHEAPEST = "cheapest"
+    FASTEST = "fastest"
+    IN_HOUSE_FIRST = "in_house_first"
+    PINNED = "pinned"
+
+
+CHEAPEST: Final = PolicyKind.CHEAPEST.value
+FASTEST: Final = PolicyKind.FASTEST.value
+IN_HOUSE_FIRST: Final = PolicyKind.IN_HOUSE_FIRST.value
+PINNED: Final = PolicyKind.PINNED.value
+# Chosen by callers for one request alone.
+LOWEST_TTFT: Final = "lowest_ttft"
+
+# What each is called, and how it chooses, for people.
+EXPLAINED: Final[Mapping[PolicyKind, tuple[str, str]]] = {
+    PolicyKind.CHEAPEST: (
+        "Cheapest",
+        "The lowest expected cost of this very request: its tokens at each offer's price.",
+    ),
+    PolicyKind.FASTEST: (
+        "Fastest",
+        "The earliest last token, from what was measured in the last hour: time to the first "
+        "token, then tokens per second.",
+    ),
+    PolicyKind.IN_HOUSE_FIRST: (
+        "In-house first",
+        "Our own workers, cheapest first; outside sellers only when none of them can take it.",
+    ),
+    PolicyKind.PINNED: (
+        "Pinned",
+        "Only the offers you name, in the order you name them.",
+    ),
+}
+
+CHOICES: Final = [(kind.value, EXPLAINED[kind][0]) for kind in PolicyKind]
 
 # With fewer samples a measured speed says nothing yet.
 SPEED_SAMPLE_MIN = 5

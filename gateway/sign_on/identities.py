@@ -14,10 +14,10 @@ from django.db import transaction
 
 from billing import audit
 from billing.models import Tenant
+from gateway.kinds import Role
 from gateway.models import GroupMapping, Identity, Member
 from gateway.tenants.members import REMOVED
 
-Role = Member.Role
 # Two groups may give different roles in one tenant: the greater one holds.
 RANK: Final = {Role.VIEWER: 0, Role.DEVELOPER: 1, Role.ADMIN: 2, Role.OWNER: 3}
 BY_SIGN_ON: Final = "single sign-on"

@@ -19,13 +19,8 @@ from billing import audit
 from billing.holding import key_makers, key_status
 from billing.models import Tenant
 from billing.redis.connection import connection
+from gateway.kinds import INFERENCE, MANAGEMENT, OPERATOR, SCOPES
 from gateway.models import ApiKey, Team
-
-INFERENCE = "inference"
-MANAGEMENT = "management"
-SCOPES = (INFERENCE, MANAGEMENT)
-# Of the house, beyond any tenant: given by operators alone, and by nothing that asks for SCOPES.
-OPERATOR = "operator"
 
 
 def is_managing(scopes: Sequence[str]) -> bool:

@@ -16,9 +16,9 @@ from django.db.models import Q
 
 from billing import audit
 from billing.models import AuditEntry, MadeKey, Tenant
+from gateway.kinds import Role
 from gateway.models import ApiKey, Invitation, Member, Team
 
-Role = Member.Role
 INVITATION_LASTS: Final = timedelta(days=7)
 INVITATIONS_OPEN_MAX: Final = 200
 TOKEN_BYTES: Final = 32
@@ -195,8 +195,8 @@ def _locked(tenant: Tenant, member_id: int) -> Member:
 
 
 def _check_may_make(by: Member, role: str) -> None:
-    if role not in Role.values:
-        raise MemberRefused(f"roles are {', '.join(Role.values)}")
+    if role not in Role.values():
+        raise MemberRefused(f"roles are {', '.join(Role.values())}")
     if role == Role.OWNER and by.role != Role.OWNER:
         raise MemberRefused("only an owner makes or unmakes an owner")
 

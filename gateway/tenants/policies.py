@@ -12,11 +12,11 @@ from django.db import transaction
 from billing import audit
 from billing.models import Tenant
 from gateway.models import RoutingPolicy, Team
+from gateway.routing.policies import PolicyKind
 from providers.models import Offer, Provider
 
 PINNED_MAX = 20
 PROVIDERS_MAX = 100
-Kind = RoutingPolicy.Kind
 
 
 class PolicyRefused(ValueError):
@@ -55,7 +55,7 @@ def set_policy(
     policy = RoutingPolicy.objects.filter(tenant=tenant, team=team).first()
     before = _facts(policy) if policy else None
     policy = policy or RoutingPolicy(tenant=tenant, team=team)
-    policy.kind = terms.get("kind", Kind.CHEAPEST)
+    policy.kind = terms.get("kind", PolicyKind.CHEAPEST.value)
     policy.pinned_skus = list(terms.get("pinned_skus", ()))
     policy.providers_allowed = list(terms.get("providers_allowed", ()))
     policy.max_input_pico = terms.get("max_input_pico")
@@ -104,9 +104,9 @@ def _facts(policy: RoutingPolicy) -> dict[str, Any]:
 def _check(policy: RoutingPolicy) -> None:
     if policy.team is not None and policy.team.tenant_id != policy.tenant_id:
         raise PolicyRefused("the team belongs to another tenant")
-    if policy.kind not in Kind.values:
-        raise PolicyRefused(f"a policy is one of {', '.join(Kind.values)}")
-    if policy.kind == Kind.PINNED and not policy.pinned_skus:
+    if policy.kind not in set(PolicyKind):
+        raise PolicyRefused(f"a policy is one of {', '.join(PolicyKind)}")
+    if policy.kind == PolicyKind.PINNED and not policy.pinned_skus:
         raise PolicyRefused("a pinned policy names at least one offer")
     _check_known("offers", policy.pinned_skus, PINNED_MAX, _skus(policy.pinned_skus))
     known = set(Provider.objects.values_list("slug", flat=True))

@@ -14,10 +14,9 @@ from typing import Final, Protocol
 
 from django.core.exceptions import PermissionDenied
 
-from gateway.models import ApiKey, Member, Seller
+from gateway.kinds import Role
+from gateway.models import ApiKey, Seller
 from gateway.tenants import keys
-
-Role = Member.Role
 
 
 class Action(StrEnum):
@@ -35,7 +34,7 @@ class Action(StrEnum):
     MANAGE_PEOPLE = "manage_people"
 
 
-EVERYBODY: Final = frozenset(Role.values)
+EVERYBODY: Final = frozenset(Role.values())
 MANAGERS: Final = frozenset({Role.OWNER, Role.ADMIN})
 BUILDERS: Final = MANAGERS | {Role.DEVELOPER}
 ALLOWED: Final[Mapping[Action, frozenset[str]]] = {

@@ -11,7 +11,8 @@ from typing import Final
 from django.db import transaction
 
 from billing import audit
-from billing.models import PriceVersion, ServiceTier
+from billing.kinds import ServiceTier
+from billing.models import PriceVersion
 from billing.prices import lists as price_lists
 from billing.prices import versions as prices
 from billing.prices.proposals import slot_of

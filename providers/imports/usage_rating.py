@@ -18,7 +18,7 @@ from genai_prices.data import providers as published
 from genai_prices.types import Provider as PublishedProvider
 
 from billing import rating
-from billing.models import ServiceTier
+from billing.kinds import ServiceTier
 from billing.money import usd
 from billing.prices.imports import DatedRates
 from billing.prices.price_spans import Dated, spans_of

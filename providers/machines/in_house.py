@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from billing import fault_isolation
-from billing.models import ServiceTier
+from billing.kinds import ServiceTier
 from billing.prices import list_prices as price_queries
 from billing.prices import proposals as price_proposals
 from billing.prices import versions as prices

@@ -16,7 +16,7 @@ from genai_prices.data import providers as published_providers
 from genai_prices.types import ModelInfo
 from genai_prices.types import Provider as PublishedProvider
 
-from billing.models import ServiceTier
+from billing.kinds import ServiceTier
 from billing.prices import imports as price_import
 from billing.prices import proposals as price_proposals
 from billing.prices.imports import DatedRates

@@ -16,15 +16,15 @@ from genai_prices.types import (
     TimeOfDateConstraint,
 )
 
-from billing.models import ServiceTier
+from billing.kinds import ServiceTier
 from billing.money import pico_from_usd, pico_per_token
 from billing.prices.imports import HISTORY_BEGINS, DatedRates
 from billing.rates import ALL_DAY, MINUTES_PER_DAY, Rates, Window
 
 CONTEXTS: Mapping[int, Mapping[str, str]] = {
     ServiceTier.DEFAULT: {},
-    ServiceTier.FLEX: {"service_tier": "flex"},
-    ServiceTier.PRIORITY: {"service_tier": "priority"},
+    ServiceTier.FLEX: {"service_tier": ServiceTier.FLEX.word},
+    ServiceTier.PRIORITY: {"service_tier": ServiceTier.PRIORITY.word},
     ServiceTier.BATCH: {"processing": "batch"},
 }
 # Dearer than this per token is a unit mix-up, not a price: $10,000 per million.

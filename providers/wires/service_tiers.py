@@ -7,10 +7,9 @@ names a tier without a price.
 from collections.abc import Mapping
 from typing import Final
 
-DEFAULT: Final = 0
-FLEX: Final = 1
-PRIORITY: Final = 2
-BATCH: Final = 3
+from billing.kinds import ServiceTier
+
+DEFAULT, FLEX, PRIORITY, BATCH = (tier.value for tier in ServiceTier)
 UNKNOWN: Final = -1
 STANDARD: Final = "standard"
 WORD_LENGTH_MAX: Final = 40
@@ -18,13 +17,10 @@ WORD_LENGTH_MAX: Final = 40
 # OpenAI and its likenesses, Anthropic (standard), Groq (on_demand). OpenAI renamed priority to
 # fast. An answer that says "auto" repeats the question and tells nothing.
 SERVED: Final[Mapping[str, int]] = {
-    "default": DEFAULT,
+    **{tier.word: tier.value for tier in ServiceTier},
     STANDARD: DEFAULT,
     "on_demand": DEFAULT,
-    "flex": FLEX,
-    "priority": PRIORITY,
     "fast": PRIORITY,
-    "batch": BATCH,
 }
 # What may be billed for a request that asked for a tier. A vendor that has no room for a priority
 # request serves and bills it as a plain one; nothing falls to a dearer tier.
@@ -33,6 +29,12 @@ BILLABLE: Final[Mapping[int, tuple[int, ...]]] = {
     FLEX: (FLEX,),
     PRIORITY: (PRIORITY, DEFAULT),
     BATCH: (BATCH,),
+}
+
+# What callers may ask for: a tier, or to leave it to us.
+ASKED: Final[Mapping[str, int]] = {
+    **dict.fromkeys(("auto", ServiceTier.DEFAULT.word, STANDARD, "standard_only"), DEFAULT),
+    **{tier.word: tier.value for tier in ServiceTier if tier != DEFAULT},
 }
 
 

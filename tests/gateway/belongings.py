@@ -19,6 +19,7 @@ from billing.models import AlertChannel, BillingProfile, ScopeKind, TopUp
 from billing.operations import rebuild
 from billing.payments import returns, topups
 from billing.payments.facts import Paid, Refunded
+from gateway.kinds import Role
 from gateway.models import ApiKey, Member, RoutingPolicy, Team
 from gateway.tenants import keys, members
 from tests.gateway.console_rows import Priced, refused, served
@@ -77,7 +78,7 @@ def make(person: Person, sold: Priced, redis_client: redis.Redis, **use: Any) ->
         user=User.objects.create_user(f"colleague of {who}"),
         tenant=tenant,
         team=other_team,
-        role=Member.Role.DEVELOPER,
+        role=Role.DEVELOPER,
     )
     return Belongings(
         person=person,

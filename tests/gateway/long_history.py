@@ -16,6 +16,7 @@ from billing.credit import balances as credit
 from billing.limits import quotas
 from billing.limits.quotas import Cap
 from billing.models import AlertChannel, Tenant
+from gateway.kinds import Role
 from gateway.models import Member, Team
 from gateway.tenants import keys, sellers
 from providers.models import Provider
@@ -95,7 +96,7 @@ def _fill(alice: Person, now: datetime) -> int:
     for number in range(MANY):
         team = Team.objects.create(tenant=tenant, slug=f"team-{number}", name=f"Team {number}")
         user = User.objects.create_user(f"person-{number}", f"p{number}@example.org")
-        Member.objects.create(user=user, tenant=tenant, team=team, role=Member.Role.VIEWER)
+        Member.objects.create(user=user, tenant=tenant, team=team, role=Role.VIEWER)
         key = keys.issue(tenant=tenant, team=team, name=f"k{number}", created_by="alice", now=now)
         cap = Cap(scope_kind="team", scope_id=str(team.pk), window="day", limit_pico=10**15)
         quotas.set_quota(tenant=tenant, cap=cap, **by)

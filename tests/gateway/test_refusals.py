@@ -6,6 +6,7 @@ import uuid
 import pytest
 import redis
 
+from billing.registers import REFUSALS_STREAM
 from gateway import refusals
 from gateway.models import Refusal
 from tests.people import Person
@@ -23,7 +24,7 @@ def _note(client: redis.Redis, person: Person, **changed: object) -> str:
         "at_ms": 1_795_000_000_000,
         "detail": {"left_nano": 12},
     } | changed
-    client.xadd(refusals.STREAM, {"r": json.dumps(fields)})
+    client.xadd(REFUSALS_STREAM, {"r": json.dumps(fields)})
     return str(fields["request_id"])
 
 
@@ -59,8 +60,8 @@ def test_what_cannot_be_read_or_has_no_tenant_is_dropped(
     alice: Person, redis_client: redis.Redis
 ) -> None:
     # given
-    redis_client.xadd(refusals.STREAM, {"r": b"{broken"})
-    redis_client.xadd(refusals.STREAM, {"x": b"1"})
+    redis_client.xadd(REFUSALS_STREAM, {"r": b"{broken"})
+    redis_client.xadd(REFUSALS_STREAM, {"x": b"1"})
     _note(redis_client, alice, tenant=999_999)
     kept = _note(redis_client, alice)
 

@@ -24,7 +24,7 @@ from genai_prices.types import (
 )
 
 from billing import rating
-from billing.models import ServiceTier
+from billing.kinds import ServiceTier
 from billing.money import usd
 from billing.rating import Price, PriceNotFound
 from billing.usage import CanonicalUsage, UsageError

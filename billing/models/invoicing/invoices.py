@@ -12,8 +12,7 @@ from django.db import models
 from django.db.models import F, Q
 
 from billing.models.tenants import CreditGrant, Tenant
-
-PPM: int = 1_000_000
+from billing.rates import PPM
 
 
 class BillingProfile(models.Model):

@@ -2,7 +2,8 @@
 
 from django.db import models
 
-from billing.models.prices.versions import PriceVersion, ServiceTier
+from billing.kinds import ServiceTier
+from billing.models.prices.versions import PriceVersion
 
 
 class PriceProposal(models.Model):
@@ -20,7 +21,9 @@ class PriceProposal(models.Model):
         SUPERSEDED = "superseded", "superseded by a newer import"
 
     sku = models.CharField(max_length=200)
-    service_tier = models.SmallIntegerField(choices=ServiceTier, default=ServiceTier.DEFAULT)
+    service_tier = models.SmallIntegerField(
+        choices=ServiceTier.choices(), default=ServiceTier.DEFAULT.value
+    )
     context_over = models.IntegerField(default=0)
     from_minute = models.SmallIntegerField(default=0)
     to_minute = models.SmallIntegerField(default=0)

@@ -3,7 +3,7 @@
 from django.db import models
 from django.db.models import F, Q
 
-from billing.models.prices.versions import ServiceTier
+from billing.kinds import ServiceTier
 from billing.models.tenants import CreditGrant, Tenant
 
 
@@ -14,7 +14,9 @@ class ReRating(models.Model):
     """
 
     sku = models.CharField(max_length=200)
-    service_tier = models.SmallIntegerField(choices=ServiceTier, default=ServiceTier.DEFAULT)
+    service_tier = models.SmallIntegerField(
+        choices=ServiceTier.choices(), default=ServiceTier.DEFAULT.value
+    )
     context_over = models.IntegerField(default=0)
     from_minute = models.SmallIntegerField(default=0)
     to_minute = models.SmallIntegerField(default=0)

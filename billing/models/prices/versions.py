@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from billing.kinds import ServiceTier
 from billing.rates import percent_text
 from billing.snapshot_rows import SnapshotRow
 
@@ -20,13 +21,6 @@ class Sku(SnapshotRow):
 
     def __str__(self) -> str:
         return self.code
-
-
-class ServiceTier(models.IntegerChoices):
-    DEFAULT = 0
-    FLEX = 1
-    PRIORITY = 2
-    BATCH = 3
 
 
 class PriceList(SnapshotRow):
@@ -173,7 +167,9 @@ class PriceVersion(SnapshotRow):
     """
 
     sku = models.ForeignKey(Sku, on_delete=models.PROTECT, related_name="prices")
-    service_tier = models.SmallIntegerField(choices=ServiceTier, default=ServiceTier.DEFAULT)
+    service_tier = models.SmallIntegerField(
+        choices=ServiceTier.choices(), default=ServiceTier.DEFAULT.value
+    )
     context_over = models.IntegerField(default=0)
     from_minute = models.SmallIntegerField(default=0)
     to_minute = models.SmallIntegerField(default=0)

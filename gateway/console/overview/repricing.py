@@ -14,13 +14,12 @@ from typing import Final
 from billing.books.usage_sums import OfferUsage, used_by_offer
 from gateway.console import own_prices
 from gateway.console.own_prices import OwnPrices
-from gateway.models import RoutingPolicy
+from gateway.routing.policies import PolicyKind
 from providers.boards import leaderboards
 from providers.boards.shapes import Row
 
 LOOKED_BACK: Final = timedelta(days=7)
 WINDOW: Final = "7d"
-Kind = RoutingPolicy.Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +124,12 @@ def effect(uses: Sequence[ModelUse], *, kind: str, pinned_skus: Sequence[str] = 
 
 def _cost_under(use: ModelUse, kind: str, pinned_skus: Sequence[str]) -> int:
     rows = use.callable_rows
-    if kind == Kind.IN_HOUSE_FIRST:
+    if kind == PolicyKind.IN_HOUSE_FIRST:
         rows = [row for row in rows if row.kind != "external"] or rows
-    if kind == Kind.PINNED:
+    if kind == PolicyKind.PINNED:
         by_sku = {row.sku: row for row in rows}
         rows = [by_sku[sku] for sku in pinned_skus if sku in by_sku][:1]
-    if kind == Kind.FASTEST:
+    if kind == PolicyKind.FASTEST:
         measured = [(row.output_tps.p50, row) for row in rows if row.output_tps]
         rows = [max(measured, key=lambda pair: pair[0])[1]] if measured else rows
     best = use.cheapest_of(rows)

@@ -2,14 +2,12 @@
 a budget which only watches would have turned away."""
 
 from datetime import datetime
-from typing import Final
 from uuid import UUID
 
 from django.db.models import QuerySet
 
+from gateway.errors import WOULD_REFUSE
 from gateway.models import Refusal
-
-WOULD_REFUSE: Final = "would_refuse"
 
 
 def _refused(tenant_id: int) -> "QuerySet[Refusal]":

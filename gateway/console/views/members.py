@@ -19,6 +19,7 @@ from gateway.console.access import SESSION_TENANT, tenant_page
 from gateway.console.forms import LongSelect, PlainForm
 from gateway.console.page_frame import render_page
 from gateway.console.saying import saying
+from gateway.kinds import Role
 from gateway.models import Invitation, Member, Team
 from gateway.sign_on import second_factor
 from gateway.tenants import keys, members, roles, sign_in_rules
@@ -29,7 +30,7 @@ BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 
 class MemberForm(PlainForm):
-    role = forms.ChoiceField(choices=Member.Role.choices, initial=Member.Role.DEVELOPER)
+    role = forms.ChoiceField(choices=Role.choices(), initial=Role.DEVELOPER)
     team = forms.ModelChoiceField(
         Team.objects.none(), required=False, empty_label="No team", widget=LongSelect
     )
@@ -216,7 +217,7 @@ def _page(
     context = {
         "people": found.order_by("user__username"),
         # Once for the page, however many people choose among them.
-        "roles": Member.Role.choices,
+        "roles": Role.choices(),
         "teams": list(Team.objects.filter(tenant=member.tenant).order_by("name")),
         "waiting": waiting.select_related("team").order_by("email"),
         "form": form,

@@ -20,9 +20,8 @@ from gateway.dataplane.settling import counting
 from gateway.dataplane.settling.counting import Counted
 from gateway.routing import explain
 from providers.chat import Held, Receipt
-from providers.wires import service_tiers
+from providers.wires import finish_reasons, service_tiers
 
-LENGTH = "length"
 NO_PRICE = "no price was pinned for the tier that served"
 
 
@@ -296,5 +295,5 @@ def _held_part(charge: Charge, charged_nano: int) -> Held | None:
 def _stopped_by(attempt: Attempt) -> str:
     """The caller's ceiling, where it ended the answer: by the limit that the upstream was given,
     or by us, where the upstream did not keep to it."""
-    is_ended = attempt.outcome == STOPPED or attempt.reader.finish_reason == LENGTH
+    is_ended = attempt.outcome == STOPPED or attempt.reader.finish_reason == finish_reasons.LENGTH
     return attempt.candidate.cut_by if is_ended else ""

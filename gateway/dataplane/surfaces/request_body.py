@@ -12,14 +12,14 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from billing.money import PICO_PER_USD, pico_from_usd
+from billing.money import PICO_PER_TOKEN_PER_USD_PER_MILLION, PICO_PER_USD, pico_from_usd
 from gateway.errors import InvalidRequest
 from providers.chat import RoutingFields
 from providers.outbound import egress
 from providers.outbound.egress import EgressRefused
 from providers.pictures import Picture
 from providers.wires import body_fields as field_rules
-from providers.wires import media_rules
+from providers.wires import media_rules, service_tiers
 
 T = TypeVar("T")
 
@@ -28,7 +28,6 @@ SESSION_BYTES_MAX = 128
 CEILING_PICO_MAX = 1_000_000 * PICO_PER_USD
 TAG_MAX = 64
 PER_MILLION_USD_MAX = Decimal(1_000_000)
-PICO_PER_TOKEN_PER_USD_PER_MILLION = 1_000_000
 
 # A name is shown, kept and searched for: PostgreSQL takes no NUL, and nobody reads a line break.
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
@@ -46,13 +45,6 @@ _SQUARE = bytes.maketrans(b"{}", b"[]")
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _Switch = bool | int | float | Annotated[str, msgspec.Meta(max_length=TAG_MAX)] | None
 _switches = msgspec.json.Decoder(dict[str, _Switch] | None)
-
-TIERS = {
-    **dict.fromkeys(("auto", "default", "standard", "standard_only"), 0),
-    "flex": 1,
-    "priority": 2,
-    "batch": 3,
-}
 
 
 @dataclass(slots=True)
@@ -276,10 +268,10 @@ def model_and_sort(model: str | None, models: list[str] | None) -> tuple[str, st
 def tier(service_tier: str | None) -> int:
     if service_tier is None:
         return 0
-    number = TIERS.get(service_tier)
+    number = service_tiers.ASKED.get(service_tier)
     if number is None:
         raise InvalidRequest(
-            f"`service_tier`: expected one of {', '.join(TIERS)}.",
+            f"`service_tier`: expected one of {', '.join(service_tiers.ASKED)}.",
             param="service_tier",
             code="invalid_value",
         )

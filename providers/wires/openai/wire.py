@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from billing.kinds import ServiceTier
 from providers.chat import ChatRequest, Dialect, OfferView, ResponseReader, UpstreamCall
 from providers.wires import splice
 from providers.wires.openai import from_messages
@@ -22,7 +23,7 @@ _WITH_USAGE = {"include_usage": True}
 # A count with every chunk, as vLLM calls it: a stream that ends early is counted as delivered.
 _COUNTING = {"include_usage": True, "continuous_usage_stats": True}
 # The tier that was priced is the one to be asked for, whatever dialect it was asked in.
-_TIERS = {1: "flex", 2: "priority", 3: "batch"}
+_TIERS = {tier.value: tier.word for tier in ServiceTier if tier != ServiceTier.DEFAULT}
 # The one thing about a stream that a caller may choose of a seller.
 _OBFUSCATION = "include_obfuscation"
 _stream_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)

@@ -11,7 +11,8 @@ from django.test import Client, RequestFactory
 from billing.admin.audited import AuditedAdmin
 from billing.admin.base_admin import ReadOnlyAdmin, ServiceAdmin
 from billing.models import AuditEntry, BillingProfile, Tenant
-from gateway.models import ApiKey, Member
+from gateway.kinds import Role
+from gateway.models import ApiKey
 from gateway.tenants import keys
 from providers.models import Credential, Offer
 from tests.people import Person
@@ -103,7 +104,7 @@ def test_a_role_changed_by_an_operator_is_an_entry(operator: Client, alice: Pers
         "user": alice.user.pk,
         "tenant": alice.tenant.pk,
         "team": alice.team.pk if alice.member.team else "",
-        "role": Member.Role.VIEWER,
+        "role": Role.VIEWER,
     }
     before = str(alice.member.role)
     # when

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from billing.invoicing import calendar_months, documents, receivables
 from billing.models import AdjustmentNote, BillingProfile, CreditNote, Invoice, Payment, Tenant
+from gateway.kinds import Role
 from gateway.models import Member
 from tests.gateway.console_rows import offer, served
 from tests.people import Person
@@ -100,7 +101,7 @@ def test_a_tenant_reads_its_invoices_and_nobody_else_s(
     assert client.get(f"/invoices/{invoice.pk}/pdf/").status_code == 200
     rows = client.get(f"/invoices/{invoice.pk}/focus.csv").content.decode().splitlines()
     assert rows[0].startswith("BilledCost,BillingAccountId")
-    Member.objects.filter(user=alice.user).update(role=Member.Role.DEVELOPER)
+    Member.objects.filter(user=alice.user).update(role=Role.DEVELOPER)
     assert client.get("/billing/").status_code == 403
     assert client.get(f"/invoices/{invoice.pk}/pdf/").status_code == 404
     assert client.get(f"/invoices/{invoice.pk}/focus.csv").status_code == 404

@@ -12,6 +12,7 @@ from django.utils import timezone
 from billing.credit import balances as credit
 from billing.models import Quota, RateLimit
 from billing.operations import rebuild
+from gateway.kinds import Role
 from gateway.models import ApiKey, Member, RoutingPolicy, Team
 from gateway.tenants import keys
 from tests.gateway.console_rows import measured, offer, refused, served
@@ -108,7 +109,7 @@ def test_charlie_cannot_choose_alices_tenant(
 def test_a_member_of_two_tenants_moves_between_them(
     alice: Person, charlie: Person, alice_client: Client
 ) -> None:
-    Member.objects.create(user=alice.user, tenant=charlie.tenant, role=Member.Role.VIEWER)
+    Member.objects.create(user=alice.user, tenant=charlie.tenant, role=Role.VIEWER)
 
     alice_client.post("/tenant/", {"tenant": charlie.tenant.pk})
 
@@ -203,7 +204,7 @@ def test_revoking_is_final_and_said(alice: Person, alice_client: Client) -> None
 def test_a_role_that_may_not_is_refused_and_changes_nothing(
     role: str, address: str, asked: dict[str, Any], alice: Person, client: Client
 ) -> None:
-    dora = _join("dora", alice.tenant, alice.team, Member.Role(role))
+    dora = _join("dora", alice.tenant, alice.team, Role(role))
     client.force_login(dora.user)
 
     assert client.post(address, asked).status_code == 403

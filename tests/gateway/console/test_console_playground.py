@@ -15,7 +15,8 @@ from pytest_django import Settings
 
 from gateway.console import playground
 from gateway.console.playground import Question
-from gateway.models import ApiKey, Member
+from gateway.kinds import Role
+from gateway.models import ApiKey
 from gateway.tenants import keys
 from tests.gateway.console_rows import offer
 from tests.people import Person, _join
@@ -115,7 +116,7 @@ def test_beginning_makes_a_key_that_ends_within_the_hour(
 
 
 def test_a_viewer_cannot_begin(alice: Person, client: Client, redis_client: redis.Redis) -> None:
-    client.force_login(_join("vera", alice.tenant, alice.team, Member.Role.VIEWER).user)
+    client.force_login(_join("vera", alice.tenant, alice.team, Role.VIEWER).user)
 
     assert client.post("/playground/").status_code == 403
     assert not ApiKey.objects.exists()

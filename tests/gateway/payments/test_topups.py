@@ -26,6 +26,7 @@ from billing.models import (
 )
 from billing.payments import topups
 from billing.payments.facts import Paid
+from gateway.kinds import Role
 from gateway.models import Member
 from gateway.payments import recharging
 from gateway.payments import stripe_messages as payments
@@ -199,12 +200,12 @@ def test_pages_that_nobody_pays_are_limited(alice: Person, processor: Processor)
 def test_only_managers_buy_and_only_where_it_is_set_up(
     client: Client, alice: Person, processor: Processor, settings: Any
 ) -> None:
-    Member.objects.filter(user=alice.user).update(role=Member.Role.DEVELOPER)
+    Member.objects.filter(user=alice.user).update(role=Role.DEVELOPER)
     client.force_login(alice.user)
     assert client.post("/billing/buy/", {"amount_usd": "20"}).status_code == 403
     settings.STRIPE_API_KEY = ""
     assert Client().post(WEBHOOK, b"{}", content_type="application/json").status_code == 404
-    Member.objects.filter(user=alice.user).update(role=Member.Role.OWNER)
+    Member.objects.filter(user=alice.user).update(role=Role.OWNER)
     assert client.post("/billing/buy/", {"amount_usd": "20"}).status_code == 404
 
 

@@ -11,12 +11,11 @@ from django.test import Client
 from django.utils import timezone
 
 from billing.models import AuditEntry
+from gateway.kinds import Role
 from gateway.models import ApiKey, Invitation, Member
 from gateway.tenants import keys, members
 from gateway.tenants.members import MemberRefused
 from tests.people import Person
-
-Role = Member.Role
 
 
 def invited(client: Client, **asked: Any) -> str:

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from genai_prices.data import providers as published
 
-from billing.models import PriceVersion, ServiceTier
+from billing.kinds import ServiceTier
+from billing.models import PriceVersion
 from billing.prices import versions as prices
 from providers.market import catalogue, credentials, offers
 from providers.models import Model, Offer, Provider

@@ -13,7 +13,7 @@ from genai_prices.data import providers as published
 from genai_prices.types import ModelInfo, TieredPrices, Usage
 
 from billing import rating
-from billing.models import ServiceTier
+from billing.kinds import ServiceTier
 from billing.money import PICO_PER_TOKEN_PER_USD_PER_MILLION, usd
 from billing.prices.price_spans import Dated, spans_of
 from billing.rating import Price

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from genai_prices.data import providers as published
 
-from billing.models import ServiceTier
+from billing.kinds import ServiceTier
 from billing.prices.imports import HISTORY_BEGINS, DatedRates
 from billing.rates import ALL_DAY
 from providers.market.price_schedule import schedule
