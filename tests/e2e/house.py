@@ -19,8 +19,8 @@ import psycopg
 from billing import registers
 from billing.holding import usage_stream
 from billing.money import PICO_PER_NANO
+from billing.registers import SNAPSHOT_VERSION_KEY
 from gateway.runtime.data_folders import CLONE
-from providers.snapshot_signal import VERSION_KEY
 from tests.e2e.stack import Stack
 from tests.fakes.upstream import FakeUpstream
 from tests.patience import PATIENCE_S
@@ -295,7 +295,7 @@ class House:
         heard of a change while it was made."""
         changed_ms = time.time() * 1000
         with self.stack.redis() as redis:
-            redis.incr(VERSION_KEY)
+            redis.incr(SNAPSHOT_VERSION_KEY)
         self.stack.eventually(lambda: self._are_loaded_since(changed_ms))
 
     def until_ready(self) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -244,11 +245,10 @@ def test_what_is_rolled_back_is_not_told_and_what_stays_is(redis_client: redis.R
     assert version() == b"2"
 
 
-def _services(person: Person) -> Iterator[tuple[str, Callable[[], object]]]:
+def _services_of_a_tenant(person: Person) -> Iterator[tuple[str, Callable[[], object]]]:
     """Each in turn, on what those before it have left."""
     tenant, now, who = person.tenant, timezone.now(), "ada"
-    key, seller = ApiKey.objects.all()[0], Provider.objects.get(slug="acme")
-    offer, quota = seller.offers.get(), Quota.objects.get()
+    key, quota = ApiKey.objects.all()[0], Quota.objects.get()
     by: dict[str, Any] = {"tenant": tenant, "actor": who, "now": now}
     yield (
         "raise_quota",
@@ -287,6 +287,12 @@ def _services(person: Person) -> Iterator[tuple[str, Callable[[], object]]]:
         "plans.withdraw",
         lambda: plans.withdraw(assignment_id=plans.coming([tenant.pk], now)[0].pk, **by),
     )
+
+
+def _services_of_the_market() -> Iterator[tuple[str, Callable[[], object]]]:
+    now, who = timezone.now(), "ada"
+    seller = Provider.objects.get(slug="acme")
+    offer = seller.offers.get()
     yield (
         "price_lists.set_rule",
         lambda: price_lists.set_rule(
@@ -322,7 +328,8 @@ def _services(person: Person) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def test_every_service_tells_once(full: Person, told: Told) -> None:
-    found = {name: told(act) for name, act in _services(full)}
+    services = chain(_services_of_a_tenant(full), _services_of_the_market())
+    found = {name: told(act) for name, act in services}
 
     assert found == dict.fromkeys(found, 1)
 
