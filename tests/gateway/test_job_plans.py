@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from bench.drain import past
-from bench.drain.history import House
+from bench.drain.posted_rows import House
 from billing.integrity import invariants
 from billing.models import InvariantCheck, PriceVersion, Tenant
 from gateway.celery import CLOCKWORK, app
