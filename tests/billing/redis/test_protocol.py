@@ -307,8 +307,9 @@ def test_a_value_of_another_kind_is_refused(desk: Desk, told: dict[str, Any], na
 @pytest.mark.parametrize("name", CALLS)
 def test_a_name_that_is_missing_is_never_sent(desk: Desk, told: dict[str, Any], name: str) -> None:
     script = CALLS[name](desk).script
-    for missing in told[name]:
-        without = {key: value for key, value in told[name].items() if key != missing}
+    message = told[name]
+    for missing in message:
+        without = {key: value for key, value in message.items() if key != missing}
         with pytest.raises(KeyError, match=missing):
             script.call(without)
 

@@ -380,7 +380,7 @@ def test_sort_and_window_of_the_board_stand_in_the_url(client: Client, db: None)
 
     page = client.get("/models/small/?sort=offer&dir=desc&window=7d")
 
-    assert [line.row["provider"] for line in page.context["lines"]] == ["zeta", "acme"]
+    assert [line.row.provider for line in page.context["lines"]] == ["zeta", "acme"]
     assert 'aria-sort="descending"' in page.content.decode()
     assert page.context["board"].window == "7d"
 
