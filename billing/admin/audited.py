@@ -14,6 +14,7 @@ from django.utils import timezone
 from unfold.admin import ModelAdmin
 
 from billing import audit
+from billing.admin.base_admin import LIST_PER_PAGE
 from billing.models import Tenant
 
 # Told as changed; never what it was or is.
@@ -22,6 +23,8 @@ HIDDEN = ("password", "secret")
 
 class AuditedAdmin(ModelAdmin):
     """The entry is part of the transaction in which the admin saves or deletes."""
+
+    list_per_page = LIST_PER_PAGE
 
     def construct_change_message(
         self, request: HttpRequest, form: Any, formsets: Any, add: bool = False

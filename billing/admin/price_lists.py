@@ -182,7 +182,6 @@ class PriceProposalAdmin(ReadOnlyAdmin):
     search_fields = ("sku",)
     list_select_related = ("replaces",)
     ordering = ("-state", "sku", "pk")
-    list_per_page = 200
     exclude = ("rates",)
     readonly_fields = ("every_rate",)
     actions = ("approve", "reject")

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import capfirst
 
+from billing.admin.base_admin import LIST_PER_PAGE
 from billing.models import AuditEntry
 from gateway.console.admin_look import UNFOLD
 from gateway.models import ApiKey, Member
@@ -173,3 +174,9 @@ def test_a_list_is_called_what_the_sidebar_calls_it(operator: Client, model: typ
     name = capfirst(str(page.context["opts"].verbose_name_plural))
     assert name in _sidebar().get(link, {name})
     assert f">{name}<" in "".join(page.content.decode().split("\n")).replace("  ", "")
+
+
+def test_a_page_of_a_list_holds_few_enough_rows_to_be_laid_out_at_once() -> None:
+    long = {m.__name__: o.list_per_page for m, o in admin.site._registry.items()}
+
+    assert set(long.values()) == {LIST_PER_PAGE}, long
