@@ -5,6 +5,7 @@ ALLOWED is the ratchet. It names what may break a rule, and why; it should only 
 
 import ast
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -23,6 +24,8 @@ PRODUCT_FUNCTION_LINES_MAX: Final = 67
 # Of a hundred functions one may be longer.
 FUNCTION_LINES_P99: Final = 40
 TEMPLATE_LINE_MAX: Final = 120
+# A folder of more is two concepts.
+PRODUCT_FOLDER_FILES_MAX: Final = 20
 PARAMETERS_MAX: Final = 8
 BANNED_STEMS: Final = {"utils", "util", "helpers", "helper", "manager", "handler", "data", "misc"}
 BANNED_WORDS: Final = ("TO" + "DO", "FIX" + "ME", "X" * 3)
@@ -82,6 +85,11 @@ def test_files_are_short() -> None:
         if text.count("\n") > FILE_LINES_MAX
     ]
     assert without_allowed("file", found) == []
+
+
+def test_a_folder_of_the_product_holds_few_files() -> None:
+    held = Counter(path.parent.relative_to(CLONE) for path in files(*PRODUCT, "bench"))
+    assert {folder: n for folder, n in held.items() if n > PRODUCT_FOLDER_FILES_MAX} == {}
 
 
 def test_files_of_the_product_are_shorter_still() -> None:

@@ -11,8 +11,10 @@ from rest_framework.response import Response
 from billing.corrections import adjustments
 from billing.invoicing import receivables
 from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
-from gateway.api import described, pagination
-from gateway.api.answers import (
+from gateway.api import pagination
+from gateway.api.base import TenantView
+from gateway.api.shapes import described
+from gateway.api.shapes.answers import (
     AdjustmentAnswer,
     InvoiceAnswer,
     LineAnswer,
@@ -21,8 +23,7 @@ from gateway.api.answers import (
     RefundAnswer,
     WholeInvoiceAnswer,
 )
-from gateway.api.base import TenantView
-from gateway.api.money_fields import usd_per_million_text, usd_text
+from gateway.api.shapes.money_fields import usd_per_million_text, usd_text
 from gateway.tenants.roles import Action
 
 

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from billing.limits import quotas
 from billing.models import Quota, RateLimit, ScopeKind
 from gateway.api.base import Access, TenantView
-from gateway.api.serializers import (
+from gateway.api.shapes.serializers import (
     PolicySerializer,
     QuotaRaiseSerializer,
     QuotaSerializer,

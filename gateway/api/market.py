@@ -17,10 +17,10 @@ from billing.kinds import ServiceTier
 from billing.models import PriceVersion
 from billing.prices import versions as prices
 from billing.rates import Window
-from gateway.api import described
-from gateway.api.answers import PriceHistoryAnswer, PriceListAnswer, VersionAnswer
 from gateway.api.base import ApiView
-from gateway.api.money_fields import usd_per_million_text
+from gateway.api.shapes import described
+from gateway.api.shapes.answers import PriceHistoryAnswer, PriceListAnswer, VersionAnswer
+from gateway.api.shapes.money_fields import usd_per_million_text
 from providers.boards import leaderboards
 from providers.boards.leaderboards import Board
 from providers.boards.shapes import HomeRow

@@ -16,7 +16,7 @@ from gateway import months
 from gateway.api import pagination
 from gateway.api.base import OperatorView
 from gateway.api.idempotency import KEY_HEADER, idempotent
-from gateway.api.money_fields import UsdField
+from gateway.api.shapes.money_fields import UsdField
 from gateway.models import Seller
 
 PROVIDER_LENGTH_MAX = 80

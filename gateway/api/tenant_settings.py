@@ -17,7 +17,7 @@ from billing.prices import plans
 from gateway.alerts import delivery as alert_delivery
 from gateway.api.base import Access, TenantView, access_to, operator_access
 from gateway.api.idempotency import KEY_HEADER, idempotent
-from gateway.api.money_fields import UsdField
+from gateway.api.shapes.money_fields import UsdField
 from gateway.tenants import roles, sign_in_rules
 from gateway.tenants import terms as tenant_terms
 from gateway.tenants.roles import Action

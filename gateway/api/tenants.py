@@ -13,7 +13,7 @@ from gateway.api import pagination
 from gateway.api.base import ApiView, TenantView, memberships
 from gateway.api.idempotency import KEY_HEADER, idempotent
 from gateway.api.problems import Refused
-from gateway.api.serializers import (
+from gateway.api.shapes.serializers import (
     BalanceSerializer,
     IssuedKeySerializer,
     KeySerializer,

@@ -17,11 +17,12 @@ from billing.books import usage_queries, usage_sums
 from billing.books.usage_queries import RequestFilter, RequestRow
 from billing.models import TrueUp, UsageEvent
 from gateway import months
-from gateway.api import described, pagination
-from gateway.api.answers import ChargebackAnswer, HeldAnswer, TrueUpAnswer, UsageAnswer
+from gateway.api import pagination
 from gateway.api.base import TenantView
-from gateway.api.money_fields import usd_text
 from gateway.api.pagination import LIMIT_MAX
+from gateway.api.shapes import described
+from gateway.api.shapes.answers import ChargebackAnswer, HeldAnswer, TrueUpAnswer, UsageAnswer
+from gateway.api.shapes.money_fields import usd_text
 from gateway.console.requests import request_list
 from gateway.months import NoSuchMonth
 from gateway.tenants import chargeback, quarantine_notes

@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from gateway.api.authentication import WorkerKeyAuthentication
 from gateway.api.base import ApiView
-from gateway.api.serializers import (
+from gateway.api.shapes.serializers import (
     HeartbeatSerializer,
     RegisteredSerializer,
     WorkerRegistrationSerializer,

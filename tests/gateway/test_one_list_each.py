@@ -15,7 +15,7 @@ from billing.admin.price_form import RatesForm
 from billing.kinds import HoldMode, ServiceTier, Window
 from billing.models import Quota, Tenant
 from gateway.api.members import MemberSerializer
-from gateway.api.serializers import NewKeySerializer, PolicySerializer, QuotaSerializer
+from gateway.api.shapes.serializers import NewKeySerializer, PolicySerializer, QuotaSerializer
 from gateway.api.tenant_settings import SettingsSerializer
 from gateway.console.forms import KeyForm, PolicyForm, QuotaForm
 from gateway.console.overview import repricing

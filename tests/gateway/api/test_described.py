@@ -5,7 +5,7 @@ from typing import Any, TypedDict
 import pytest
 from drf_spectacular.generators import SchemaGenerator
 
-from gateway.api import described
+from gateway.api.shapes import described
 from providers.boards.leaderboards import Board
 
 

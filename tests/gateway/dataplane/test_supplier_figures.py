@@ -18,7 +18,7 @@ from billing.prices import lists as price_lists
 from billing.prices import plans
 from billing.prices.versions import as_price
 from billing.usage import CanonicalUsage
-from gateway.api.money_fields import usd_per_million_text
+from gateway.api.shapes.money_fields import usd_per_million_text
 from gateway.api.urls import urlpatterns as api_urlpatterns
 from gateway.console import figures
 from gateway.console.urls import urlpatterns

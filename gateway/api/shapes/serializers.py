@@ -8,7 +8,7 @@ from rest_framework import serializers
 from billing.kinds import Window
 from billing.models import ScopeKind
 from gateway import kinds
-from gateway.api.money_fields import UsdField
+from gateway.api.shapes.money_fields import UsdField
 from gateway.models import ApiKey, Team
 from gateway.routing import policies
 from gateway.routing.policies import PolicyKind
