@@ -122,7 +122,6 @@ def prelude(name: str, declared: type) -> str:
     events = [f"n_{rows.name}" for rows in shape.lists if rows.shape.json]
     fixed = 1 + bool(shape.json) + len(shape.lists) - len(events)
     wrong = [
-        *_beyond(shape),
         f"#ARGV ~= {' + '.join([str(fixed), *events])}",
         f"#KEYS ~= {' + '.join([str(len(shape.keys)), *keyed])}",
         *(f"byte({key}) ~= {ord(register.family[0])}" for key, register in shape.keys),
@@ -134,6 +133,7 @@ def prelude(name: str, declared: type) -> str:
         f"if not {names[0]} then misplaced('{name}') end",
         *(f"{field.name} = {_taken(field)}" for field in shape.plain if _is_changed(field)),
         *(f"n_{rows.name} = n_{rows.name} + 0" for rows in shape.lists),
+        *_refused_beyond(shape),
         f"if {' or '.join(wrong)} then misplaced('{name}') end",
         *([f"local {shape.json.name} = ARGV[2]"] if shape.json else ()),
     ]
@@ -161,9 +161,13 @@ def _taken(field: Field) -> str:
     return field.kind.taken.format(field.name)
 
 
-def _beyond(shape: Shape) -> list[str]:
+def _refused_beyond(shape: Shape) -> list[str]:
     """Numbers that no register could hold: doubles are exact only below."""
-    return [field.kind.beyond.format(field.name) for field in shape.plain if field.kind.beyond]
+    return [
+        f"if {field.kind.beyond.format(field.name)} then beyond('{field.name}') end"
+        for field in shape.plain
+        if field.kind.beyond
+    ]
 
 
 def _no_object(value: str) -> list[str]:
@@ -199,7 +203,7 @@ def _parts(rows: Rows, at_arg: str) -> list[str]:
             for field in rows.shape.plain
             if _is_changed(field)
         ),
-        *_refused_beyond(rows),
+        *(f"    {line}" for line in _refused_beyond(rows.shape)),
         f"    told[i] = {{{', '.join(f'{name} = {name}' for name in _named(rows))}}}",
         "  end",
         f"  if after ~= #said + 1 then misplaced('{rows.name}') end",
@@ -222,16 +226,11 @@ def _events(rows: Rows, at_arg: str) -> list[str]:
             for field in rows.shape.plain
             if _is_changed(field)
         ),
-        *_refused_beyond(rows),
+        *(f"    {line}" for line in _refused_beyond(rows.shape)),
         f"    {json} = sub(said, {json})",
         f"    told[i] = {{{', '.join(f'{name} = {name}' for name in _named(rows))}}}",
         "  end",
     ]
-
-
-def _refused_beyond(rows: Rows) -> list[str]:
-    beyond = _beyond(rows.shape)
-    return [f"    if {' or '.join(beyond)} then misplaced('{rows.name}') end"] if beyond else []
 
 
 def _named(rows: Rows) -> list[str]:
@@ -263,4 +262,5 @@ def constants(values: Mapping[str, int | str]) -> str:
 MISPLACED: Final = """
 local KEYS, ARGV, byte, match, sub = KEYS, ARGV, string.byte, string.match, string.sub
 local function misplaced(what) error('misplaced: ' .. what) end
+local function beyond(what) error('not a whole number below 2^52: ' .. what) end
 """

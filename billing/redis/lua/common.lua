@@ -12,7 +12,7 @@ end
 local function whole(value, name)
   local number = tonumber(value)
   if number == nil or number % 1 ~= 0 or number >= REGISTER_MAX or number <= -REGISTER_MAX then
-    error('not a whole number below 2^52: ' .. name)
+    beyond(name)
   end
   return number
 end
