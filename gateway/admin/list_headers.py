@@ -4,12 +4,13 @@ Unfold's rows name their columns for narrow screens, and it makes all headers an
 with fifty rows of ten columns that is most of a list's time. They are the same for the whole list.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.contrib.admin.views.main import ChangeList
 from unfold.templatetags import unfold_list
 
-_made = unfold_list.result_headers
+_made: Callable[[ChangeList], Iterable[dict[str, Any]]] = unfold_list.result_headers
 
 
 def headers_of(page: ChangeList) -> list[dict[str, Any]]:
