@@ -20,7 +20,7 @@ from operator import itemgetter
 from string import ascii_lowercase
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from billing.redis.kinds import Field, Rows, Shape, shape_of
+from billing.redis.kinds import Rows, Shape, shape_of
 
 Argument: TypeAlias = bytes | str | int
 Packed: TypeAlias = tuple[list[str], list[Argument]]
@@ -131,9 +131,8 @@ def prelude(name: str, declared: type) -> str:
         *(f"local {key} = KEYS[{at}]" for at, (key, _) in enumerate(shape.keys, 1)),
         f"local {', '.join(names)} = match(ARGV[1], '^{name}{_pattern(shape)}$')",
         f"if not {names[0]} then misplaced('{name}') end",
-        *(f"{field.name} = {_taken(field)}" for field in shape.plain if _is_changed(field)),
         *(f"n_{rows.name} = n_{rows.name} + 0" for rows in shape.lists),
-        *_refused_beyond(shape),
+        *_taken(shape),
         f"if {' or '.join(wrong)} then misplaced('{name}') end",
         *([f"local {shape.json.name} = ARGV[2]"] if shape.json else ()),
     ]
@@ -153,20 +152,15 @@ def _pattern(shape: Shape) -> str:
     return "".join(f" {letter}{each}" for letter, each in zip(LETTERS, patterns, strict=False))
 
 
-def _is_changed(field: Field) -> bool:
-    return field.kind.taken != "{0}"
-
-
-def _taken(field: Field) -> str:
-    return field.kind.taken.format(field.name)
-
-
-def _refused_beyond(shape: Shape) -> list[str]:
-    """Numbers that no register could hold: doubles are exact only below."""
-    return [
-        f"if {field.kind.beyond.format(field.name)} then beyond('{field.name}') end"
-        for field in shape.plain
-        if field.kind.beyond
+def _taken(shape: Shape) -> list[str]:
+    """Texts that matched become values; one that no register could hold is refused, for doubles
+    are exact only below."""
+    kinds = [(field.name, field.kind) for field in shape.plain]
+    changed = [f"{name} = {kind.taken.format(name)}" for name, kind in kinds if kind.taken != "{0}"]
+    return changed + [
+        f"if {kind.beyond.format(name)} then beyond('{name}') end"
+        for name, kind in kinds
+        if kind.beyond
     ]
 
 
@@ -198,13 +192,7 @@ def _parts(rows: Rows, at_arg: str) -> list[str]:
         f"    local {', '.join([first, *names])}",
         f"    {', '.join([first, *names, 'after'])} = match(said, '{pattern}', after)",
         f"    if not after or {is_other} then misplaced('{rows.name}') end",
-        *(
-            f"    {field.name} = {_taken(field)}"
-            for field in rows.shape.plain
-            if _is_changed(field)
-        ),
-        *(f"    {line}" for line in _refused_beyond(rows.shape)),
-        f"    told[i] = {{{', '.join(f'{name} = {name}' for name in _named(rows))}}}",
+        *_kept(rows),
         "  end",
         f"  if after ~= #said + 1 then misplaced('{rows.name}') end",
     ]
@@ -221,20 +209,17 @@ def _events(rows: Rows, at_arg: str) -> list[str]:
         f"    local {', '.join(['number', *names, json])} = match(said, '{pattern}')",
         f"    if not number or number + 0 ~= i or byte(said, -1) ~= {ord('}')} then",
         f"      misplaced('{rows.name}') end",
-        *(
-            f"    {field.name} = {_taken(field)}"
-            for field in rows.shape.plain
-            if _is_changed(field)
-        ),
-        *(f"    {line}" for line in _refused_beyond(rows.shape)),
         f"    {json} = sub(said, {json})",
-        f"    told[i] = {{{', '.join(f'{name} = {name}' for name in _named(rows))}}}",
+        *_kept(rows),
         "  end",
     ]
 
 
-def _named(rows: Rows) -> list[str]:
-    return [*(key for key, _ in rows.shape.keys), *(field.name for field in rows.shape.fields)]
+def _kept(rows: Rows) -> list[str]:
+    """A part that matched, as a table."""
+    names = [*(key for key, _ in rows.shape.keys), *(field.name for field in rows.shape.fields)]
+    table = ", ".join(f"{name} = {name}" for name in names)
+    return [f"    {line}" for line in (*_taken(rows.shape), f"told[i] = {{{table}}}")]
 
 
 def answering(answer: Answer[Any]) -> str:
