@@ -15,6 +15,7 @@ from billing.holding import scopes
 from billing.holding.scopes import RateScope, SpendScope
 from billing.money import REGISTER_NANO_MAX
 from billing.redis import scripts as lua_scripts
+from billing.redis.declared import OfHold
 from billing.redis.protocol import Reply, text
 from billing.redis.scripts import Call, Script
 from billing.registers import shard_tag
@@ -143,6 +144,18 @@ def scripts() -> tuple[Script[Any], ...]:
     return lua_scripts.ALL
 
 
+def _of_hold(tag: str, request_id: str, *, now_ms: int, epoch: str) -> OfHold:
+    return {
+        "epoch_key": registers.epoch_key(tag),
+        "clock_key": registers.clock_key(tag),
+        "hold_key": registers.hold_key(tag, request_id),
+        "leases_key": registers.leases_key(tag),
+        "epoch": epoch,
+        "now_ms": now_ms,
+        "request": request_id,
+    }
+
+
 def place_call(request: HoldRequest, *, epoch: str) -> Call:
     tag, tenant, request_id = shard_tag(request.tenant), request.tenant, request.request_id
     for nano in (request.hold_nano, request.ceiling_nano, request.overdraft_nano):
@@ -151,17 +164,11 @@ def place_call(request: HoldRequest, *, epoch: str) -> Call:
     at_ms = registers.request_ms(request_id)
     return lua_scripts.PLACE.call(
         {
-            "epoch_key": registers.epoch_key(tag),
-            "clock_key": registers.clock_key(tag),
+            **_of_hold(tag, request_id, now_ms=request.now_ms, epoch=epoch),
             "tenant_key": registers.tenant_key(tag, tenant),
             "status_key": registers.key_status_key(tag, tenant),
-            "hold_key": registers.hold_key(tag, request_id),
-            "leases_key": registers.leases_key(tag),
             "stream_key": registers.stream_key(tag),
             "sessions_key": registers.sessions_key(tag, tenant),
-            "epoch": epoch,
-            "now_ms": request.now_ms,
-            "request": request_id,
             "key_id": request.key,
             "hold_nano": request.hold_nano,
             "ceiling_nano": request.ceiling_nano,
@@ -252,15 +259,9 @@ def settle_call(
     at_ms = registers.request_ms(request_id)
     return lua_scripts.SETTLE.call(
         {
-            "epoch_key": registers.epoch_key(tag),
-            "clock_key": registers.clock_key(tag),
+            **_of_hold(tag, request_id, now_ms=now_ms, epoch=epoch),
             "tenant_key": registers.tenant_key(tag, tenant),
-            "hold_key": registers.hold_key(tag, request_id),
-            "leases_key": registers.leases_key(tag),
             "stream_key": registers.stream_key(tag),
-            "epoch": epoch,
-            "now_ms": now_ms,
-            "request": request_id,
             "tokens": tokens,
             "kept_ms": GRACE_MS,
             "cap_kept_ms": registers.LOST_CAP_KEPT_MS,
@@ -308,13 +309,7 @@ def checkpoint_call(
     tag = shard_tag(tenant)
     return lua_scripts.CHECKPOINT.call(
         {
-            "epoch_key": registers.epoch_key(tag),
-            "clock_key": registers.clock_key(tag),
-            "hold_key": registers.hold_key(tag, request_id),
-            "leases_key": registers.leases_key(tag),
-            "epoch": epoch,
-            "now_ms": now_ms,
-            "request": request_id,
+            **_of_hold(tag, request_id, now_ms=now_ms, epoch=epoch),
             "lease_until_ms": lease_until_ms,
             "charge_nano": so_far.charge_nano,
             "not_in": _positions(so_far.not_in),
@@ -335,14 +330,8 @@ def void_call(*, tenant: int, request_id: str, now_ms: int, epoch: str) -> Call:
     tag = shard_tag(tenant)
     return lua_scripts.VOID.call(
         {
-            "epoch_key": registers.epoch_key(tag),
-            "clock_key": registers.clock_key(tag),
+            **_of_hold(tag, request_id, now_ms=now_ms, epoch=epoch),
             "tenant_key": registers.tenant_key(tag, tenant),
-            "hold_key": registers.hold_key(tag, request_id),
-            "leases_key": registers.leases_key(tag),
-            "epoch": epoch,
-            "now_ms": now_ms,
-            "request": request_id,
             "kept_ms": GRACE_MS,
         }
     )
@@ -357,14 +346,8 @@ def expire_call(*, shard: int, request_id: str, now_ms: int, epoch: str) -> Call
     tag = registers.tag_of_shard(shard)
     return lua_scripts.EXPIRE.call(
         {
-            "epoch_key": registers.epoch_key(tag),
-            "clock_key": registers.clock_key(tag),
-            "hold_key": registers.hold_key(tag, request_id),
-            "leases_key": registers.leases_key(tag),
+            **_of_hold(tag, request_id, now_ms=now_ms, epoch=epoch),
             "stream_key": registers.stream_key(tag),
-            "epoch": epoch,
-            "now_ms": now_ms,
-            "request": request_id,
             "kept_ms": EXPIRED_KEPT_MS,
         }
     )

@@ -93,20 +93,25 @@ class EntryRow(TypedDict):
     missed_pico: Count
 
 
-class Place(TypedDict):
-    """A session is the last of `spend`. `event` is what expiry appends if nobody settles."""
+class OfHold(TypedDict):
+    """What every script of one hold is told."""
 
     epoch_key: EpochKey
     clock_key: ClockKey
-    tenant_key: TenantKey
-    status_key: StatusKey
     hold_key: HoldKey
     leases_key: LeasesKey
-    stream_key: StreamKey
-    sessions_key: SessionsKey
     epoch: Word
     now_ms: Count
     request: RequestId
+
+
+class Place(OfHold):
+    """A session is the last of `spend`. `event` is what expiry appends if nobody settles."""
+
+    tenant_key: TenantKey
+    status_key: StatusKey
+    stream_key: StreamKey
+    sessions_key: SessionsKey
     key_id: Count
     hold_nano: Count
     ceiling_nano: Count
@@ -137,19 +142,12 @@ class Counted(TypedDict):
     minute: list[MinuteRow]
 
 
-class Settle(TypedDict):
+class Settle(OfHold):
     """`caps` are for a hold that nobody remembers; a register that is begun for one lasts for
     `cap_kept_ms`."""
 
-    epoch_key: EpochKey
-    clock_key: ClockKey
     tenant_key: TenantKey
-    hold_key: HoldKey
-    leases_key: LeasesKey
     stream_key: StreamKey
-    epoch: Word
-    now_ms: Count
-    request: RequestId
     tokens: Maybe
     kept_ms: Count
     cap_kept_ms: Count
@@ -157,14 +155,7 @@ class Settle(TypedDict):
     caps: list[CapRow]
 
 
-class Checkpoint(TypedDict):
-    epoch_key: EpochKey
-    clock_key: ClockKey
-    hold_key: HoldKey
-    leases_key: LeasesKey
-    epoch: Word
-    now_ms: Count
-    request: RequestId
+class Checkpoint(OfHold):
     lease_until_ms: Count
     charge_nano: Count
     not_in: Numbers
@@ -172,27 +163,13 @@ class Checkpoint(TypedDict):
     event: Json
 
 
-class Void(TypedDict):
-    epoch_key: EpochKey
-    clock_key: ClockKey
+class Void(OfHold):
     tenant_key: TenantKey
-    hold_key: HoldKey
-    leases_key: LeasesKey
-    epoch: Word
-    now_ms: Count
-    request: RequestId
     kept_ms: Count
 
 
-class Expire(TypedDict):
-    epoch_key: EpochKey
-    clock_key: ClockKey
-    hold_key: HoldKey
-    leases_key: LeasesKey
+class Expire(OfHold):
     stream_key: StreamKey
-    epoch: Word
-    now_ms: Count
-    request: RequestId
     kept_ms: Count
 
 
