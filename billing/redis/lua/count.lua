@@ -4,14 +4,9 @@ local known = call('MGET', epoch_key, clock_key,
   unpack(KEYS, at_minute + 1, at_minute + n_minute))
 if is_cold(known[1], epoch) then return cold() end
 local now = latest(known[2], now_ms)
-if call('HGET', tenant_key, 'status') == 'suspended' then
-  return refused{code = 'tenant_suspended', key = tenant_key, limit = 0, left = 0,
-    retry_after_ms = 0}
-end
-if call('HGET', status_key, text(key_id)) == 'revoked' then
-  return refused{code = 'key_revoked', key = status_key, limit = 0, left = 0, retry_after_ms = 0}
-end
-local refusal = minute_counters(counters, known, 0, now)
+local refusal = barred(tenant_key, call('HGET', tenant_key, 'status'), status_key, key_id)
+if refusal then return refusal end
+refusal = minute_counters(counters, known, 0, now)
 if refusal then return refusal end
 count_minutes(counters, minute_goes_at_ms, now_ms)
 return counted()

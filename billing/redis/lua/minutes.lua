@@ -1,4 +1,15 @@
--- Shared by the scripts that count a minute's requests and tokens; behind `common.lua`.
+-- Shared by the scripts that admit a request and count it in its minute; behind `common.lua`.
+
+-- Why nobody of a suspended tenant, or with a revoked key, is let in; nil where neither is so.
+local function barred(tenant_key, tenant_status, status_key, key_id)
+  if tenant_status == 'suspended' then
+    return refused{code = 'tenant_suspended', key = tenant_key, limit = 0, left = 0,
+      retry_after_ms = 0}
+  end
+  if call('HGET', status_key, text(key_id)) == 'revoked' then
+    return refused{code = 'key_revoked', key = status_key, limit = 0, left = 0, retry_after_ms = 0}
+  end
+end
 
 -- How long from a caller's now until its then; never zero, which would be an error or a deletion.
 local function lasting(goes_at, now)
@@ -6,8 +17,7 @@ local function lasting(goes_at, now)
 end
 
 -- Whether the minute's counters let this many tokens pass, or why one refuses; the second result
--- are those that a settle gives back to. `known` has them
--- behind its first two.
+-- are those that a settle gives back to. `known` has them behind its first two.
 local function minute_counters(counters, known, tokens, now)
   local returning = {}
   for i, row in ipairs(counters) do

@@ -17,13 +17,8 @@ if call('XLEN', stream_key) >= undrained_max then return behind() end
 
 local tenant = call('HMGET', tenant_key, 'credit', 'spent', 'held', 'status', 'ends',
   'posted', 'past')
-if tenant[4] == 'suspended' then
-  return refused{code = 'tenant_suspended', key = tenant_key, limit = 0, left = 0,
-    retry_after_ms = 0}
-end
-if call('HGET', status_key, text(key_id)) == 'revoked' then
-  return refused{code = 'key_revoked', key = status_key, limit = 0, left = 0, retry_after_ms = 0}
-end
+local refusal = barred(tenant_key, tenant[4], status_key, key_id)
+if refusal then return refusal end
 
 local open_keys = {}
 for i, row in ipairs(told_open()) do
@@ -35,7 +30,8 @@ for i, row in ipairs(told_open()) do
   end
 end
 
-local refusal, returning = minute_counters(counters, known, tokens, now)
+local returning
+refusal, returning = minute_counters(counters, known, tokens, now)
 if refusal then return refusal end
 
 local spend, session = told_spend(), nil
