@@ -136,13 +136,21 @@ def open_key(tag: str, tenant: int, *, kind: str, scope: str) -> str:
     return f"open:{tag}:{tenant}:{kind}:{scope}"
 
 
+def moment_ms(at: datetime) -> int:
+    return (at - EPOCH) // timedelta(milliseconds=1)
+
+
+def at_moment(at_ms: int) -> datetime:
+    return EPOCH + timedelta(milliseconds=at_ms)
+
+
 def request_ms(request_id: str) -> int:
     """The time inside a UUIDv7."""
     return int(request_id[0:8] + request_id[9:13], 16)
 
 
 def request_moment(request_id: str) -> datetime:
-    return EPOCH + timedelta(milliseconds=request_ms(request_id))
+    return at_moment(request_ms(request_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +213,11 @@ def window_of_bucket(bucket: str) -> str:
 
 def ids_between(begins_ms: int, ends_ms: int) -> tuple[str, str]:
     """The least request id of the window, and the least one after it."""
-    return _least_id(begins_ms), _least_id(ends_ms)
+    return least_id(begins_ms), least_id(ends_ms)
 
 
-def _least_id(at_ms: int) -> str:
+def least_id(at_ms: int) -> str:
+    """No request that was admitted in this millisecond or later has a smaller id, and all before
+    have."""
     digits = f"{at_ms:012x}"
     return f"{digits[:8]}-{digits[8:]}-0000-0000-000000000000"

@@ -5,7 +5,7 @@ all, once; its tenant has paid the estimate, and pays no more.
 """
 
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from django.db import transaction
@@ -42,7 +42,7 @@ def _claim(entry: StreamEntry) -> Claim:
         claimed_output_tokens=claimed.output_tokens,
         billed_input_tokens=billed.input_tokens if billed else 0,
         billed_output_tokens=billed.output_tokens if billed else 0,
-        occurred_at=registers.EPOCH + timedelta(milliseconds=event.occurred_ms),
+        occurred_at=registers.at_moment(event.occurred_ms),
     )
 
 

@@ -8,7 +8,7 @@ a page costs the same however far back it lies.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,8 +17,7 @@ from django.db.models import QuerySet, Sum
 from billing import registers
 from billing.models import Entry, Transfer, TrueUp, UsageDay, UsageEvent
 
-# A UUIDv7: 48 bits of milliseconds, then its version and noise.
-ID_NOISE_BITS: Final = 80
+# A UUIDv7 begins with 48 bits of milliseconds.
 ID_MS_MAX: Final = 2**48 - 1
 # No request has more attempts than this.
 ATTEMPTS_MAX: Final = 8
@@ -77,10 +76,8 @@ class RequestRecord:
 
 
 def first_id_of(moment: datetime) -> UUID:
-    """No request that was admitted in this millisecond or later has a smaller id, and all before
-    have."""
-    since_ms = (moment - registers.EPOCH) // timedelta(milliseconds=1)
-    return UUID(int=min(max(since_ms, 0), ID_MS_MAX) << ID_NOISE_BITS)
+    """The least id that a request of then or later can have."""
+    return UUID(registers.least_id(min(max(registers.moment_ms(moment), 0), ID_MS_MAX)))
 
 
 def requests(
@@ -130,7 +127,7 @@ def _reached(tenant_id: int, chosen: Mapping[str, Any], before: UUID | None, lim
 
 def day_of(request_id: UUID) -> date:
     """The day (UTC) of a request's admission, as its id says."""
-    return (registers.EPOCH + timedelta(milliseconds=request_id.int >> ID_NOISE_BITS)).date()
+    return registers.request_moment(str(request_id)).date()
 
 
 def _rows(events: Iterable[UsageEvent]) -> list[RequestRow]:

@@ -16,7 +16,6 @@ from django.db import connection
 from django.db.models import QuerySet, Sum
 
 from billing import registers
-from billing.credit import credit_ends
 from billing.credit.credit_ends import Ending
 from billing.models import CreditGrant, GrantUse, Tenant
 from billing.money import PICO_PER_NANO, REGISTER_NANO_MAX
@@ -25,7 +24,7 @@ GrantKind = CreditGrant.Kind
 # Of one tenant, granted and not closed yet: each is in a register that every hold reads.
 ENDING_MAX: Final = 64
 # Later than any request.
-EVER_MS: Final = credit_ends.moment_ms(datetime(9999, 12, 31, tzinfo=UTC))
+EVER_MS: Final = registers.moment_ms(datetime(9999, 12, 31, tzinfo=UTC))
 
 # What requests of before some moments were debited, at one instant: whole days by their sums, and
 # the day of the moment by its events.
@@ -59,12 +58,12 @@ class Pot:
 
     @property
     def from_ms(self) -> int:
-        return credit_ends.moment_ms(self.grant.created_at)
+        return registers.moment_ms(self.grant.created_at)
 
     @property
     def ends_ms(self) -> int:
         end = self.grant.expires_at
-        return EVER_MS if end is None else credit_ends.moment_ms(end)
+        return EVER_MS if end is None else registers.moment_ms(end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ def shown(tenant: Tenant, *, debited_pico: int, now: datetime) -> Shown:
     """For people: what is left of each grant once `debited_pico`, all that Redis has debited, is
     paid for. What open requests hold counts as left."""
     pots, debited = ending(tenant)
-    now_ms = credit_ends.moment_ms(now)
+    now_ms = registers.moment_ms(now)
     live = [pot for pot in pots if pot.from_ms <= now_ms < pot.ends_ms]
     known = debited[EVER_MS] if pots else 0
     # What is not posted yet was admitted just now.
@@ -155,12 +154,12 @@ def _take(rest: list[Pot], tenant: Tenant, used_pico: int) -> int:
 
 def debited_before(tenant: Tenant, moments_ms: Sequence[int]) -> dict[int, int]:
     """Pico-dollars that requests of before each moment were debited, all at one instant."""
-    days = [credit_ends.at_moment(at).date() for at in moments_ms]
+    days = [registers.at_moment(at).date() for at in moments_ms]
     arguments: dict[str, Any] = {
         "tenant": tenant.pk,
         "moments": list(moments_ms),
         "days": days,
-        "ids": [registers.ids_between(at, at)[0] for at in moments_ms],
+        "ids": [registers.least_id(at) for at in moments_ms],
     }
     with connection.cursor() as cursor:
         cursor.execute(DEBITED_BEFORE, arguments)

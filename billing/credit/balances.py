@@ -200,7 +200,7 @@ def push(client: redis.Redis, tenant_id: int, now: datetime | None = None) -> No
             "status": tenant.status,
             "ends": credit_ends.pack(ending),
             "posted": credit_ends.pack_moments(posted),
-            "now_ms": credit_ends.moment_ms(now or timezone.now()),
+            "now_ms": registers.moment_ms(now or timezone.now()),
             "late_ms": TOLD_WITHIN_MS,
         }
     )
@@ -254,7 +254,7 @@ def balances(
     known = dict(zip((tenant.pk for tenant in found), rows, strict=True))
     known |= _posted([tenant for tenant in found if known[tenant.pk][0] is None], known)
     granted = _granted_pico([tenant.pk for tenant in found])
-    now_ms = credit_ends.moment_ms(now or timezone.now())
+    now_ms = registers.moment_ms(now or timezone.now())
     return {
         tenant.pk: _balance(tenant, known[tenant.pk], granted[tenant.pk], now_ms)
         for tenant in found

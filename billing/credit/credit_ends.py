@@ -4,16 +4,14 @@ A tenant's register names each credit that ends (from when it pays, until when, 
 and, per such moment, the debits of requests of before it that this was reckoned with. Beside it
 stands, per moment that has come, what requests of before it have spent and hold: noted by the grant
 and by the first hold after an end, and kept true by their settles. So what is lost is known at its
-moment, without a sweep. `lua/common.lua` has the same arithmetic, and a test holds the two against
+moment, without a sweep. `lua/ends.lua` has the same arithmetic, and a test holds the two against
 each other.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
-BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # What a tenant's register says of this, in the order in which `ended_nano` takes it.
 FIELDS: Final = ("ends", "posted", "past")
 
@@ -25,14 +23,6 @@ class Ending:
     from_ms: int
     until_ms: int
     left_nano: int
-
-
-def moment_ms(at: datetime) -> int:
-    return (at - BEGINNING) // timedelta(milliseconds=1)
-
-
-def at_moment(at_ms: int) -> datetime:
-    return BEGINNING + timedelta(milliseconds=at_ms)
 
 
 def pack(endings: Iterable[Ending]) -> str:

@@ -13,7 +13,7 @@ import redis
 from django.db import transaction
 
 from billing import fault_isolation, locks, registers
-from billing.credit import attribution, credit_ends
+from billing.credit import attribution
 from billing.credit import balances as credit
 from billing.drain import metering
 from billing.errors import LockTimeout
@@ -67,7 +67,7 @@ def _first_open(client: redis.Redis, tenant: Tenant) -> datetime:
         for request, hold in zip(requests, found, strict=True)
         if hold == own
     )
-    return credit_ends.at_moment(min(times, default=attribution.EVER_MS))
+    return registers.at_moment(min(times, default=attribution.EVER_MS))
 
 
 def _is_drained(client: redis.Redis, shard: int, now: datetime) -> bool:
@@ -96,7 +96,7 @@ def _written(tenant: Tenant, pot: attribution.Pot, now: datetime) -> Sequence[Cr
     grant = pot.grant
     if used := int(grant.amount_pico) - pot.left_pico:
         GrantUse.objects.create(
-            grant=grant, amount_pico=used, until=credit_ends.at_moment(pot.ends_ms)
+            grant=grant, amount_pico=used, until=registers.at_moment(pot.ends_ms)
         )
     if not pot.left_pico:
         return ()

@@ -77,15 +77,15 @@ def settle(
             usage_source=basis,
             tenant_cost_pico=rated_pico,
             supplier_cost_pico=owed_pico,
-            occurred_ms=int(event.occurred_at.timestamp() * 1000),
-            settled_ms=int(now.timestamp() * 1000),
+            occurred_ms=registers.moment_ms(event.occurred_at),
+            settled_ms=registers.moment_ms(now),
             detail=AttemptDetail(basis=(basis, basis)),
         )
     )
     call = holds.settle_call(
         tenant=event.tenant_id,
         request_id=str(event.request_id),
-        now_ms=int(now.timestamp() * 1000),
+        now_ms=registers.moment_ms(now),
         attempts=[SettledAttempt(body, nano_ceil(rated_pico))],
         epoch=epoch_of(registers.shard_of(event.tenant_id)),
     )

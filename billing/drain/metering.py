@@ -156,4 +156,4 @@ def lag_ms(client: redis.Redis, *, now: datetime) -> int:
         _busy_shards(client), partial(oldest_unread_ms, client), name=_name
     )
     oldest = [entry_ms for entry_ms in found if entry_ms is not None]
-    return max(int(now.timestamp() * 1000) - min(oldest), 0) if oldest else 0
+    return max(registers.moment_ms(now) - min(oldest), 0) if oldest else 0

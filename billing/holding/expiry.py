@@ -21,7 +21,7 @@ PER_SHARD_MAX: Final = 500
 def surely_past_ms(client: redis.Redis, *, now: datetime) -> int:
     """The earlier of our clock and Redis': a clock that runs ahead must not end open requests."""
     seconds, micros = client.time()
-    return min(int(now.timestamp() * 1000), seconds * 1000 + micros // 1000)
+    return min(registers.moment_ms(now), seconds * 1000 + micros // 1000)
 
 
 def expire_holds(client: redis.Redis, *, now_ms: int) -> int:

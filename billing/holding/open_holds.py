@@ -1,7 +1,7 @@
 """Reads the open holds from Redis, for people; changes nothing."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -82,8 +82,8 @@ def _hold(request_id: str, lease_ms: int, row: dict[bytes, bytes]) -> OpenHold:
         ceiling_pico=int(row.get(b"ceiling") or row[b"hold"]) * PICO_PER_NANO,
         budgets=_budgets(row.get(b"spend", b"").decode()),
         charged_pico=int(row.get(b"charge") or 0) * PICO_PER_NANO,
-        lease_ends=_moment(lease_ms),
-        deadline=_moment(int(row[b"deadline"])),
+        lease_ends=registers.at_moment(lease_ms),
+        deadline=registers.at_moment(int(row[b"deadline"])),
         sku=str(event.get("sku", "")),
     )
 
@@ -95,7 +95,3 @@ def _budgets(packed: str) -> tuple[str, ...]:
         "session" if kind == registers.SESSION else f"{kind} {scope_id} per {window}"
         for kind, scope_id, window in named
     )
-
-
-def _moment(ms: int) -> datetime:
-    return registers.EPOCH + timedelta(milliseconds=ms)

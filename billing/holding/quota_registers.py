@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from django.db import connection
@@ -110,7 +110,7 @@ def _scope_of(quota: Quota) -> Scope:
 
 
 def _span_at(window: str, zone: str, now: datetime) -> Span:
-    return registers.span_of(window, int(now.timestamp() * 1000), zone)
+    return registers.span_of(window, registers.moment_ms(now), zone)
 
 
 def _register(scope: Scope, span: Span, spent_pico: int, now: datetime) -> CapRegister:
@@ -122,7 +122,7 @@ def _register(scope: Scope, span: Span, spent_pico: int, now: datetime) -> CapRe
         scope=registers.scope_part(scope_id),
         bucket=span.bucket,
     )
-    lasts_ms = span.goes_at_ms - int(now.timestamp() * 1000) if span.goes_at_ms else 0
+    lasts_ms = span.goes_at_ms - registers.moment_ms(now) if span.goes_at_ms else 0
     return CapRegister(key, spent_pico, lasts_ms)
 
 
@@ -163,7 +163,8 @@ def _parts(span: Span) -> tuple[str, dict[str, Any]]:
         return DAYS, {}
     first_ms = -(-span.begins_ms // registers.MS_PER_DAY) * registers.MS_PER_DAY
     after_ms = span.ends_ms // registers.MS_PER_DAY * registers.MS_PER_DAY
-    arguments: dict[str, Any] = {"first": _utc(first_ms).date(), "after": _utc(after_ms).date()}
+    first, after = registers.at_moment(first_ms), registers.at_moment(after_ms)
+    arguments: dict[str, Any] = {"first": first.date(), "after": after.date()}
     sql = DAYS + WITHIN
     if first_ms >= after_ms:
         ends = {"whole": (span.begins_ms, span.ends_ms)}
@@ -180,10 +181,6 @@ def _parts(span: Span) -> tuple[str, dict[str, Any]]:
 def _between(name: str, begins_ms: int, ends_ms: int) -> dict[str, Any]:
     first, after = registers.ids_between(begins_ms, ends_ms)
     return {f"{name}_id": first, f"{name}_end": after}
-
-
-def _utc(at_ms: int) -> datetime:
-    return datetime.fromtimestamp(at_ms // 1000, tz=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import redis
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 # Rows are dated before they are committed: a check begins again this long before the last one.
 OVERLAP: Final = timedelta(minutes=15)
-BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LOCK_WAIT_S: Final = 2.0
 SHOWN_MAX: Final = 5
 
@@ -70,7 +69,7 @@ def check_all(client: redis.Redis, *, now: datetime) -> bool:
     verified = dict(InvariantCheck.objects.values_list("name", "verified_until"))
 
     def of_new_rows(name: str) -> Results:
-        since = (verified.get(name) or BEGINNING + OVERLAP) - OVERLAP
+        since = (verified.get(name) or registers.EPOCH + OVERLAP) - OVERLAP
         return {name: _violations(OF_NEW_ROWS[name], since)}
 
     with fault_isolation.told_at_the_end():

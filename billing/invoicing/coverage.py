@@ -7,7 +7,6 @@ what is posted late is on the next one. Ids of transfers are given out in order 
 because both writers, drains and resolutions, are kept out while the last one is looked up.
 """
 
-from datetime import UTC, datetime
 from typing import Final
 
 from django.db import connection, transaction
@@ -18,7 +17,6 @@ from billing.invoicing.charge_rectangles import Span, left_of
 from billing.models import AdjustmentNote, CoveredSpan, Invoice, Tenant, Transfer, UsageDay
 
 LOCK_WAIT_S: Final = 5.0
-BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # The charges `u` of one invoice; the parameter's name is `invoice`. A span of everything up to a
 # transfer is read by the days of its requests, which the rollups know of every hour; one of what
@@ -71,7 +69,7 @@ def cover(invoice: Invoice) -> None:
     taken = [
         Span(*row) for row in others.order_by("occurred_from", "pk").values_list(*Span._fields)
     ]
-    reached = Span(0, invoice.upto_transfer, BEGINNING, invoice.period_end)
+    reached = Span(0, invoice.upto_transfer, registers.EPOCH, invoice.period_end)
     CoveredSpan.objects.bulk_create(
         CoveredSpan(invoice=invoice, tenant_id=invoice.tenant_id, **span._asdict())
         for span in left_of(reached, taken)

@@ -14,7 +14,6 @@ import redis
 from django.db import transaction
 
 from billing import fault_isolation, registers
-from billing.credit import credit_ends
 from billing.models import AlertChannel, AlertDelivery, BudgetAlert, Quota, ScopeKind
 from billing.money import PICO_PER_NANO
 
@@ -64,14 +63,14 @@ def _named(quota: Quota) -> str:
 
 def _looks(quota: Quota, now: datetime) -> list[Look]:
     """The window that is now, and those that are over whose registers are still there."""
-    now_ms = credit_ends.moment_ms(now)
+    now_ms = registers.moment_ms(now)
     span = registers.span_of(quota.window, now_ms, quota.tenant.time_zone)
     looks = [Look(quota, span, now)]
-    since_ms = credit_ends.moment_ms(quota.limit_since) if quota.limit_since else 0
+    since_ms = registers.moment_ms(quota.limit_since) if quota.limit_since else 0
     while span.begins_ms > max(now_ms - registers.WINDOW_KEPT_MS, since_ms):
         last_ms = span.begins_ms - 1
         span = registers.span_of(quota.window, last_ms, quota.tenant.time_zone)
-        looks.append(Look(quota, span, credit_ends.at_moment(last_ms)))
+        looks.append(Look(quota, span, registers.at_moment(last_ms)))
     return looks
 
 

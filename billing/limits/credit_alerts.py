@@ -75,7 +75,7 @@ def _judge(threshold: CreditThreshold, register: Sequence[bytes | None], now: da
     """Whether the credit fell just now."""
     credit, version, spent, pico, held = (int(value or 0) for value in register[:5])
     ended = credit_ends.ended_nano(
-        *register[5:], used_nano=spent + held, now_ms=credit_ends.moment_ms(now)
+        *register[5:], used_nano=spent + held, now_ms=registers.moment_ms(now)
     )
     left_pico = (credit - ended - spent) * PICO_PER_NANO - pico
     told = threshold.told_version

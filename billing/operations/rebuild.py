@@ -138,7 +138,7 @@ def _rebuild(client: redis.Redis, shard: int, stale: list[bytes], now: datetime)
     for key in rows:
         if key.startswith("spend:") and not key.endswith(f":{registers.LIFETIME}"):
             lasting.setdefault(key, HELD_LASTS_MS)
-    epoch = f"{int(now.timestamp() * 1000):x}-{secrets.token_hex(6)}"
+    epoch = f"{registers.moment_ms(now):x}-{secrets.token_hex(6)}"
     # Postgres first: if the rest fails, the shard is cold and is rebuilt again.
     facts = {"epoch": epoch, "rebuilt_at": now, "failed_at": None}
     ShardEpoch.objects.update_or_create(shard=shard, defaults=facts)
@@ -187,7 +187,7 @@ def _registers(
 
 def _session_ends(lasting: dict[str, int], now: datetime) -> dict[str, dict[str, int]]:
     """When each live session is over, by the set of its tenant's sessions."""
-    now_ms = int(now.timestamp() * 1000)
+    now_ms = registers.moment_ms(now)
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for key, lasts_ms in lasting.items():
         if key.endswith(f":{registers.SESSION}"):
@@ -239,7 +239,7 @@ def _add_ends(
 ) -> None:
     """What ends of a tenant's credit; where it has ended, what requests of before spent and hold:
     all that they spent is posted."""
-    now_ms = credit_ends.moment_ms(now)
+    now_ms = registers.moment_ms(now)
     having = set(attribution.unclosed().filter(tenant__in=tenants).values_list("tenant", flat=True))
     for tenant in (tenant for tenant in tenants if tenant.pk in having):
         key = registers.tenant_key(registers.shard_tag(tenant.pk), tenant.pk)

@@ -8,7 +8,7 @@ twice books once.
 import logging
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
 import msgspec
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 State = RefusedSettle.State
 TAKEN_UP_MAX: Final = 500
-BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 BOOKED: Final = "booked"
 UNREADABLE: Final = "a refused settle can be read"
 
@@ -61,7 +60,7 @@ def _keep(fields: Mapping[bytes, bytes], now: datetime) -> None:
                 "record": fields[b"r"],
                 "charge_pico": record.charge_pico,
                 "reason": reason[:REASON_LENGTH_MAX],
-                "settled_at": BEGINNING + timedelta(milliseconds=record.now_ms),
+                "settled_at": registers.at_moment(record.now_ms),
                 "refused_at": now,
             },
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from billing import registers
 from billing.rates import Window
 from billing.rating import Price
 
@@ -101,8 +102,8 @@ def spans_of(rows: Sequence[Dated], since: datetime, until: datetime) -> list[Sp
     for moment in _moments(rows, since, until):
         prices = _in_force(rows, moment)
         if not spans or spans[-1].prices != prices:
-            spans.append(Span(_ms(moment), prices))
-    spans.append(Span(_ms(until) + 1, ()))
+            spans.append(Span(registers.moment_ms(moment), prices))
+    spans.append(Span(registers.moment_ms(until) + 1, ()))
     return spans
 
 
@@ -140,7 +141,3 @@ def minute_of(when: datetime) -> int:
     """The minute of the UTC day."""
     moment = when.astimezone(UTC)
     return moment.hour * 60 + moment.minute
-
-
-def _ms(when: datetime) -> int:
-    return int(when.timestamp() * 1000)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from billing import registers
 from billing.credit import balances as credit
-from billing.credit import credit_ends, grant_expiry
+from billing.credit import grant_expiry
 from billing.holding.holds import Placed, Refused
 from billing.models import CreditGrant, GrantUse
 from billing.operations import rebuild
@@ -130,7 +131,7 @@ class Walk:
 def test_what_is_left_is_what_grants_and_requests_say(seed: int, books: Books) -> None:
     # given
     start = CreditGrant.objects.get().created_at
-    books.desk.now_ms = credit_ends.moment_ms(start) + 5
+    books.desk.now_ms = registers.moment_ms(start) + 5
     walk = Walk(books, Oracle(rest_nano=1_000_000_000), random.Random(seed))
     # when / then
     for _ in range(STEPS):

@@ -33,7 +33,7 @@ LATER = timedelta(minutes=1)
 def books(books: Books) -> Books:
     """At a moment after the fixture's dollar, which never ends, was granted."""
     start = CreditGrant.objects.get().created_at + timedelta(milliseconds=5)
-    books.desk.now_ms = credit_ends.moment_ms(start)
+    books.desk.now_ms = registers.moment_ms(start)
     return books
 
 
