@@ -82,6 +82,8 @@ class Books:
     """What Redis and Postgres have for one tenant."""
 
     registers: Mapping[bytes, bytes]
+    passing: frozenset[bytes]
+    """Which of them Redis forgets by itself at some time."""
     last_entry: bytes
     events: int
     entries: int
@@ -90,15 +92,17 @@ class Books:
     def but_leases(self) -> "Books":
         """Without what open requests renew on their own."""
         kept = {k: v for k, v in self.registers.items() if not k.startswith(RENEWED)}
-        return replace(self, registers=kept)
+        return replace(self, registers=kept, passing=self.passing & kept.keys())
 
     def but_forgotten(self, later: "Books") -> "Books":
-        """Without the outcomes that Redis has forgotten since, as it does some minutes after the
-        deadline of their requests."""
-        gone = self.registers.keys() - later.registers.keys()
-        forgotten = {key for key in gone if key.startswith(b"hold:")}
-        kept = {k: v for k, v in self.registers.items() if k not in forgotten}
-        return replace(self, registers=kept)
+        """Without what Redis has forgotten since: outcomes some minutes after the deadline of their
+        requests, counters after their minute."""
+        kept = {
+            key: value
+            for key, value in self.registers.items()
+            if key in later.registers or key not in self.passing
+        }
+        return replace(self, registers=kept, passing=self.passing & kept.keys())
 
 
 @dataclass
@@ -192,6 +196,7 @@ class House:
                 for key in redis.scan_iter(match=f"*:{_tag(customer)}*", count=1000)
                 if key != stream.encode()
             }
+            passing = frozenset(key for key in kept if redis.pttl(key) >= 0)
             last = redis.xinfo_stream(stream)["last-generated-id"]
         [(events,)] = self.stack.sql(
             "SELECT count(*) FROM billing_usageevent WHERE tenant_id = %s", customer.tenant
@@ -201,7 +206,7 @@ class House:
             "WHERE a.tenant_id = %s",
             customer.tenant,
         )
-        return Books(kept, last, events, entries)
+        return Books(kept, passing, last, events, entries)
 
     def register(self, customer: Customer) -> dict[str, int]:
         """Credit, spent and held in Redis, in nano-dollars; `pico` is the rest below one."""
