@@ -8,7 +8,6 @@ from decimal import ROUND_HALF_UP, Context, Decimal, Inexact
 
 PICO_PER_USD = 10**12
 PICO_PER_NANO = 1000
-NANO_PER_USD = 10**9
 PICO_PER_CENT = 10**10
 PLAIN_DIGITS = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,30})?")
 # More than there is: keeps 1e400 from becoming an integer of 400 digits.

@@ -31,6 +31,7 @@ from billing.errors import BillingError
 from billing.invoicing import documents, receivables, runs
 from billing.models import BillingProfile, CreditNote, Invoice, Payment, Payout, Tenant
 from billing.money import PICO_PER_CENT
+from billing.rates import PPM_PER_PERCENT
 
 State = Invoice.State
 LINES_SHOWN_MAX: Final = 2_000
@@ -282,7 +283,7 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        self.instance.tax_ppm = int((cleaned.get("tax_percent") or 0) * 10_000)
+        self.instance.tax_ppm = int((cleaned.get("tax_percent") or 0) * PPM_PER_PERCENT)
         if self.instance.tax_ppm and not cleaned.get("tax_name"):
             self.add_error("tax_name", "Name the tax that is charged.")
         wrong = tax.refusal(

@@ -93,7 +93,7 @@ _NULL: Final = _LENGTH.pack(_NO_LENGTH)
 _JSONB_VERSION: Final = b"\x01"
 # PostgreSQL counts from the year 2000.
 _YEAR_2000: Final = datetime(2000, 1, 1, tzinfo=UTC)
-_DAY_0: Final = 10_957
+_DAY_0: Final = (_YEAR_2000 - registers.EPOCH).days
 _MS_0: Final = _DAY_0 * registers.MS_PER_DAY
 _NO_USAGE: Final = CanonicalUsage(input_tokens=0, output_tokens=0)
 _NO_COUNTS: Final = msgspec.structs.astuple(_NO_USAGE)
