@@ -69,6 +69,11 @@ def pico_per_token(usd_per_million: Decimal) -> int:
     return int(scaled.quantize(Decimal(1), rounding=ROUND_HALF_UP))
 
 
+def usd_per_million(pico_per_token: int) -> str:
+    """A price per token as dollars per million tokens, with every digit: 150000 -> "0.15"."""
+    return usd_json(pico_per_token * PICO_PER_TOKEN_PER_USD_PER_MILLION).decode()
+
+
 def usd_json(pico: int) -> bytes:
     """Pico-dollars as a JSON number without loss: 153228000 -> b"0.000153228"."""
     sign = "-" if pico < 0 else ""

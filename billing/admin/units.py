@@ -13,9 +13,8 @@ from django.db.models import Field, Model
 from django.utils.text import capfirst
 from unfold.decorators import display
 
-from billing.money import PICO_PER_CENT, PICO_PER_NANO, usd_json
+from billing.money import PICO_PER_CENT, PICO_PER_NANO, usd_json, usd_per_million
 
-TOKENS_OF_A_RATE: Final = 10**6
 # What is priced by the token; any other sum in pico-dollars is a sum.
 RATES: Final = frozenset(
     """input_pico cache_read_pico cache_write_5m_pico cache_write_1h_pico output_pico reasoning_pico
@@ -32,8 +31,8 @@ def dollars(pico: int | None) -> str:
 
 
 def dollars_per_million(pico: int | None) -> str:
-    """A rate: pico-dollars per token are micro-dollars per million tokens."""
-    return "—" if pico is None else f"${usd_json(int(pico) * TOKENS_OF_A_RATE).decode()}"
+    """A rate, exact."""
+    return "—" if pico is None else f"${usd_per_million(int(pico))}"
 
 
 def percent(ppm: int | None) -> str:

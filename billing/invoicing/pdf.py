@@ -16,7 +16,7 @@ import typst
 from billing.errors import InvoiceRefused
 from billing.invoicing import lines
 from billing.models import AdjustmentNote, CreditNote, Invoice, InvoiceLine, Receipt, Refund
-from billing.money import usd_json
+from billing.money import usd_json, usd_per_million
 
 TEMPLATE: Final = Path(__file__).with_name("invoice.typ")
 STANDARD: Final = "a-3b"
@@ -286,7 +286,7 @@ def _groups(lines: Iterable[InvoiceLine]) -> Iterable[Group]:
 
 
 def _row(line: InvoiceLine) -> PrintedRow:
-    rate = "" if line.rate_pico is None else usd_json(line.rate_pico * 10**6).decode()
+    rate = "" if line.rate_pico is None else usd_per_million(line.rate_pico)
     return {
         "what": line.unit,
         "quantity": f"{line.quantity:,}",

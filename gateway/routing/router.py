@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from billing import rating
-from billing.money import usd_json
+from billing.money import usd_per_million
 from billing.prices.price_spans import COST_PRICES
 from billing.rating import Price
 from gateway.routing import bounds, names, policies
@@ -342,13 +342,9 @@ def _check_ceiling(side: str, price_pico: int, ceiling_pico: int) -> None:
     if price_pico > ceiling_pico:
         raise _Rejected(
             "over_price_ceiling",
-            f"{side} at ${_per_million(price_pico)} per million tokens is above "
-            f"the ceiling of ${_per_million(ceiling_pico)}",
+            f"{side} at ${usd_per_million(price_pico)} per million tokens is above "
+            f"the ceiling of ${usd_per_million(ceiling_pico)}",
         )
-
-
-def _per_million(pico_per_token: int) -> str:
-    return usd_json(pico_per_token * 1_000_000).decode()
 
 
 def _order_key(

@@ -133,6 +133,20 @@ def test_an_amount_is_the_same_in_dollars_json_and_back(pico: int) -> None:
         assert money.pico_from_usd(said.decode()) == pico
 
 
+@given(st.integers(0, 2**62))
+def test_a_rate_is_the_same_per_million_tokens_and_back(pico_per_token: int) -> None:
+    said = money.usd_per_million(pico_per_token)
+
+    assert money.pico_per_token(Decimal(said)) == pico_per_token
+
+
+@pytest.mark.parametrize(
+    ("pico_per_token", "said"), [(0, "0"), (37_500, "0.0375"), (150_000, "0.15"), (10**7, "10")]
+)
+def test_a_rate_has_no_digit_too_many(pico_per_token: int, said: str) -> None:
+    assert money.usd_per_million(pico_per_token) == said
+
+
 @pytest.mark.parametrize(
     "text",
     ["", " 1", "1 ", "1,5", "1e3", "0x10", "NaN", "inf", "-inf", "١٢", "1_000", "$1", "--1", "1."],

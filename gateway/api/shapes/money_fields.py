@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from billing.money import PICO_PER_TOKEN_PER_USD_PER_MILLION, pico_from_usd, usd
+from billing.money import pico_from_usd, usd, usd_per_million
 
 
 def usd_text(pico: int) -> str:
@@ -15,9 +15,7 @@ def usd_text(pico: int) -> str:
 
 def usd_per_million_text(pico_per_token: int | None) -> str | None:
     """A price per token as dollars per million tokens."""
-    if pico_per_token is None:
-        return None
-    return _plain(Decimal(pico_per_token) / PICO_PER_TOKEN_PER_USD_PER_MILLION)
+    return None if pico_per_token is None else usd_per_million(pico_per_token)
 
 
 def _plain(amount: Decimal) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
+from billing.money import usd_per_million
 from providers.boards.shapes import Number, Row
 
 WINDOWS: Final = ("5m", "1h", "24h", "7d", "30d")
@@ -171,7 +172,7 @@ def csv_row(line: Line) -> list[Any]:
     listed, effective, waited, uptime = row.list, row.effective, row.ttft_ms, row.uptime
 
     def usd(pico: int | None) -> str:
-        return "" if pico is None else f"{pico / 1e6:.6f}".rstrip("0").rstrip(".")
+        return "" if pico is None else usd_per_million(pico)
 
     return [
         line.place or "",

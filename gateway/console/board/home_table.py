@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from billing.money import usd_per_million
 from providers.boards import leaderboards
 from providers.boards.shapes import HomeRow
 
@@ -70,7 +71,7 @@ def _sorted(rows: list[HomeRow], sort: str, descending: bool) -> list[HomeRow]:
 def csv_row(row: HomeRow) -> list[Any]:
     def usd(name: str) -> Any:
         pico = COLUMNS[name](row)
-        return "" if pico is None else f"{pico / 1e6:.6f}".rstrip("0").rstrip(".")
+        return "" if pico is None else usd_per_million(pico)
 
     return [
         row.model,

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from billing.money import usd_per_million
 from providers.boards import leaderboards
 from providers.boards.leaderboards import Series
 
@@ -26,7 +27,7 @@ class Steps:
     def csv_rows(self) -> Iterator[tuple[str, str, str, str]]:
         for series in self.all:
             for since, pico in series["steps"]:
-                yield series["sku"], series["provider_name"], since, _usd_text(pico)
+                yield series["sku"], series["provider_name"], since, usd_per_million(pico)
 
 
 def read(slug: str, *, since: datetime, now: datetime) -> Steps:
@@ -92,7 +93,3 @@ def _until(line: dict[str, Any], now: datetime) -> dict[str, Any]:
     """The last price holds until now, so that every line reaches the right edge."""
     line["points"].append([now.isoformat(), line["points"][-1][1]])
     return line
-
-
-def _usd_text(pico: int) -> str:
-    return f"{pico / 1e6:.6f}".rstrip("0").rstrip(".")
