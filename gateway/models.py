@@ -6,7 +6,6 @@ from django.db import models
 
 from billing.snapshot_rows import SnapshotRow
 from gateway.kinds import Role
-from gateway.routing import policies
 from gateway.routing.policies import PolicyKind
 
 
@@ -178,7 +177,7 @@ class RoutingPolicy(SnapshotRow):
     tenant = models.ForeignKey("billing.Tenant", on_delete=models.CASCADE)
     team = models.ForeignKey(Team, on_delete=models.CASCADE, null=True, blank=True)
     kind = models.CharField(
-        max_length=24, choices=policies.CHOICES, default=PolicyKind.CHEAPEST.value
+        max_length=24, choices=PolicyKind.choices(), default=PolicyKind.CHEAPEST.value
     )
     # For `pinned`: the offers' skus in order. Otherwise an allow-list of provider slugs.
     pinned_skus = models.JSONField(default=list, blank=True)

@@ -15,7 +15,7 @@ from billing.limits.quotas import Cap
 from billing.money import pico_from_usd
 from gateway import kinds
 from gateway.models import Member, Team
-from gateway.routing import policies
+from gateway.routing.policies import PolicyKind
 from gateway.tenants import roles
 
 EXPIRIES: Final = (("", "Never"), ("7", "In 7 days"), ("30", "In 30 days"), ("90", "In 90 days"))
@@ -218,7 +218,7 @@ class RateLimitForm(ScopeForm):
 
 
 class PolicyForm(PlainForm):
-    kind = forms.ChoiceField(choices=policies.CHOICES, widget=forms.RadioSelect)
+    kind = forms.ChoiceField(choices=PolicyKind.choices(), widget=forms.RadioSelect)
     pinned_skus = forms.CharField(
         label="Pinned offers",
         required=False,

@@ -7,22 +7,26 @@ then by sku, so that the same request on the same snapshot always ranks the same
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, Protocol
 
 import msgspec
 
+from billing.kinds import Listed
 from billing.money import usd_json
 from providers.chat import OfferView
 
 
-class PolicyKind(StrEnum):
+class PolicyKind(Listed):
     """What a tenant may choose. Tables, forms, the API and declared files take their words here."""
 
     CHEAPEST = "cheapest"
     FASTEST = "fastest"
     IN_HOUSE_FIRST = "in_house_first"
     PINNED = "pinned"
+
+    @property
+    def label(self) -> str:
+        return EXPLAINED[self][0]
 
 
 CHEAPEST: Final = PolicyKind.CHEAPEST.value
@@ -52,8 +56,6 @@ EXPLAINED: Final[Mapping[PolicyKind, tuple[str, str]]] = {
         "Only the offers you name, in the order you name them.",
     ),
 }
-
-CHOICES: Final = [(kind.value, EXPLAINED[kind][0]) for kind in PolicyKind]
 
 # With fewer samples a measured speed says nothing yet.
 SPEED_SAMPLE_MIN = 5

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from billing import rating
+from billing.kinds import ServiceTier
 from billing.money import usd_per_million
 from billing.prices.price_spans import COST_PRICES
 from billing.rating import Price
@@ -20,7 +21,6 @@ from gateway.routing.rejections import Rejection
 from providers.chat import FETCHES, Candidate, ChatRequest, OfferView
 from providers.wires import registry, service_tiers
 
-TIER_NAMES = ("default", "flex", "priority", "batch")
 SUPPLIERS = (COST_PRICES,)
 DEMOTED = "last: its heartbeat is overdue"
 # Listing any of these says that the list is complete; else nothing is ruled out by it.
@@ -303,7 +303,7 @@ def _costs(
         worst_pico = rating.worst_case(prices, input_bound=input_bound, output_bound=output_bound)
     except rating.PriceNotFound:
         raise _Rejected(
-            "no_price", f"no price in force for service tier {TIER_NAMES[tier]}"
+            "no_price", f"no price in force for service tier {ServiceTier(tier).word}"
         ) from None
     if "audio" in question.request.needs and price.input_audio_pico is None:
         raise _Rejected("no_price", "no price in force for audio input")

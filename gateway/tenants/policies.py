@@ -104,8 +104,8 @@ def _facts(policy: RoutingPolicy) -> dict[str, Any]:
 def _check(policy: RoutingPolicy) -> None:
     if policy.team is not None and policy.team.tenant_id != policy.tenant_id:
         raise PolicyRefused("the team belongs to another tenant")
-    if policy.kind not in set(PolicyKind):
-        raise PolicyRefused(f"a policy is one of {', '.join(PolicyKind)}")
+    if policy.kind not in PolicyKind.values():
+        raise PolicyRefused(f"a policy is one of {', '.join(PolicyKind.values())}")
     if policy.kind == PolicyKind.PINNED and not policy.pinned_skus:
         raise PolicyRefused("a pinned policy names at least one offer")
     _check_known("offers", policy.pinned_skus, PINNED_MAX, _skus(policy.pinned_skus))

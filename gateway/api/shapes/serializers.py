@@ -10,7 +10,6 @@ from billing.models import ScopeKind
 from gateway import kinds
 from gateway.api.shapes.money_fields import UsdField
 from gateway.models import ApiKey, Team
-from gateway.routing import policies
 from gateway.routing.policies import PolicyKind
 
 COUNT_MAX = 2_000_000_000
@@ -126,7 +125,7 @@ class RateLimitSerializer(ScopeSerializer):
 
 
 class PolicySerializer(serializers.Serializer[Any]):
-    kind = serializers.ChoiceField(choices=policies.CHOICES, default=PolicyKind.CHEAPEST.value)
+    kind = serializers.ChoiceField(choices=PolicyKind.choices(), default=PolicyKind.CHEAPEST.value)
     pinned_skus = serializers.ListField(
         child=serializers.CharField(max_length=200), default=list, max_length=20
     )

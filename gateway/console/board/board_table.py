@@ -11,9 +11,8 @@ from typing import Any, Final, TypedDict
 from billing.money import usd_per_million
 from providers.boards.shapes import Number, Row
 
-WINDOWS: Final = ("5m", "1h", "24h", "7d", "30d")
-DEFAULT_WINDOW: Final = "24h"
-OUTSIDE_COLOURS: Final = 7
+OUTSIDE_COLOUR: Final = 2
+LAST_COLOUR: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def lines(rows: Sequence[Row], *, basis: Basis, sort: str, descending: bool) -> 
             ranked_pico=basis.pico(row),
             share=_share(basis.pico(row), dearest),
             own=is_own(row),
-            colour=colours.get(row.sku, 8),
+            colour=colours.get(row.sku, LAST_COLOUR),
         )
         for row in rows
     ]
@@ -84,7 +83,7 @@ def lines(rows: Sequence[Row], *, basis: Basis, sort: str, descending: bool) -> 
 
 
 def is_own(row: Row) -> bool:
-    return bool(row.kind != "external")
+    return row.kind != "external"
 
 
 def _share(pico: int | None, dearest: int | None) -> float:
@@ -99,7 +98,7 @@ def _colours(by_price: Sequence[Row]) -> dict[str, int]:
         if is_own(row):
             colours[row.sku] = 1
         else:
-            colours[row.sku] = min(2 + outside, 8)
+            colours[row.sku] = min(OUTSIDE_COLOUR + outside, LAST_COLOUR)
             outside += 1
     return colours
 

@@ -12,6 +12,7 @@ from gateway.console.page_frame import render_page
 from gateway.console.spreadsheet import csv_response
 from providers.boards import leaderboards
 from providers.boards.leaderboards import Board
+from providers.boards.windows import DEFAULT_WINDOW, WINDOWS
 
 HISTORY: Final = timedelta(days=365)
 
@@ -39,7 +40,7 @@ def model(request: HttpRequest, slug: str) -> HttpResponse:
         "board": board,
         "basis": basis,
         "bases": board_table.BASES,
-        "windows": board_table.WINDOWS,
+        "windows": list(WINDOWS),
         "lines": lines,
         "sort": request.GET.get("sort", ""),
         "speed_chart": board_table.speed_chart(lines),
@@ -63,8 +64,8 @@ def history_csv(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _window(request: HttpRequest) -> str:
-    window = request.GET.get("window", board_table.DEFAULT_WINDOW)
-    return window if window in board_table.WINDOWS else board_table.DEFAULT_WINDOW
+    window = request.GET.get("window", DEFAULT_WINDOW)
+    return window if window in WINDOWS else DEFAULT_WINDOW
 
 
 def _board(request: HttpRequest, slug: str) -> Board:
