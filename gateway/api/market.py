@@ -19,10 +19,10 @@ from billing.prices import versions as prices
 from billing.rates import Window
 from gateway.api.base import ApiView
 from gateway.api.shapes import described
-from gateway.api.shapes.answers import PriceHistoryAnswer, PriceListAnswer, VersionAnswer
+from gateway.api.shapes.answers import PriceListAnswer, VersionAnswer
 from gateway.api.shapes.money_fields import usd_per_million_text
 from providers.boards import leaderboards
-from providers.boards.leaderboards import Board
+from providers.boards.leaderboards import Board, Series
 from providers.boards.shapes import HomeRow
 from providers.boards.windows import DEFAULT_WINDOW, WINDOWS
 
@@ -100,6 +100,11 @@ def _version(version: PriceVersion) -> VersionAnswer:
         "source": version.source,
         "usd_per_million": {name: usd_per_million_text(rate) for name, rate in rates.items()},
     }
+
+
+class PriceHistoryAnswer(TypedDict):
+    model: str
+    series: list[Series]
 
 
 class PriceHistoryView(PublicView):

@@ -104,18 +104,6 @@ class PriceListAnswer(TypedDict):
     versions: list[VersionAnswer]
 
 
-class SeriesAnswer(TypedDict):
-    sku: str
-    provider_name: str
-    kind: str
-    steps: list[tuple[str, int]]
-
-
-class PriceHistoryAnswer(TypedDict):
-    model: str
-    series: list[SeriesAnswer]
-
-
 class HeldAnswer(TypedDict):
     """What is debited and not charged, why, and what is charged when nobody decides by then."""
 
