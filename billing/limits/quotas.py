@@ -3,8 +3,7 @@ three.
 
 A spend register exists in Redis for each cap, and only for caps. A new cap begins with what its
 window has spent already: posted in Postgres, plus debited and not yet posted. It is visible to the
-data plane only after its register is right. Callers tell the data plane to look (the snapshot
-signal); without it the limit is seen a few seconds later. Every change is written down (`audit`).
+data plane only after its register is right. Every change is written down (`audit`).
 """
 
 from collections.abc import Mapping
