@@ -14,6 +14,7 @@ from billing.books import earnings, payouts
 from billing.errors import BillingError
 from billing.money import usd
 from billing.prices import list_prices as price_queries
+from billing.rates import PPM_PER_PERCENT
 from gateway import months
 from gateway.console.access import sellers_of, tenant_page
 from gateway.console.ask_form import AskForm
@@ -115,7 +116,7 @@ def _page(
         "paid_pico": sum(row.paid_pico for row in rows),
         "owed_pico": payouts.owed_pico(slug),
         "payouts": payouts.of(slug, limit=PAYOUTS_SHOWN),
-        "share_percent": f"{seller.house_share_ppm / 10_000:g}",
+        "share_percent": f"{seller.house_share_ppm / PPM_PER_PERCENT:g}",
         "offers": [(offer, _asks(offer.sku, now)) for offer in offers],
         "form": form or AskForm(seller=seller),
         "month": months.named("", now=now),

@@ -6,7 +6,6 @@ from providers.wires import lenient_json
 
 DONE = b"data: [DONE]\n\n"
 CONTENT_TYPE = b"text/event-stream; charset=utf-8"
-KEEP_ALIVE = b": tokenhouse\n\n"
 
 
 def data(document: Any) -> bytes:
