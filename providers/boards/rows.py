@@ -4,7 +4,7 @@ What each figure means is written in docs/leaderboards.md. Prices stay exact unt
 step, where an effective price is rounded to a whole pico-dollar per token.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 
@@ -244,19 +244,22 @@ def _times(histogram: Histogram) -> Times | None:
     n = histograms.size(histogram)
     if n < SAMPLES_LEAST:
         return None
-    return Times(p50=_percentile(histogram, 50), p95=_percentile(histogram, 95), n=n)
+    p50, p95 = _percentiles(histogram, 50, 95)
+    return Times(p50=p50, p95=p95, n=n)
 
 
 def _speeds(histogram: Histogram) -> Speeds | None:
     n = histograms.size(histogram)
     if n < SAMPLES_LEAST:
         return None
-    return Speeds(p50=_percentile(histogram, 50), p5=_percentile(histogram, 5), n=n)
+    p50, p5 = _percentiles(histogram, 50, 5)
+    return Speeds(p50=p50, p5=p5, n=n)
 
 
-def _percentile(histogram: Histogram, percent: int) -> float:
+def _percentiles(histogram: Histogram, *percents: int) -> Iterator[float]:
     samples = weights.samples(histogram)
-    return round(histograms.percentile(samples, Fraction(percent, 100)) or 0, 1)
+    for percent in percents:
+        yield round(histograms.percentile(samples, Fraction(percent, 100)) or 0, 1)
 
 
 def _uptime(counts: Mapping[str, int]) -> Uptime | None:
