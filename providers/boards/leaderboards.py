@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
-from django.db.models import Exists, Max, OuterRef, Q
+from django.db.models import Max, Q
 from django.utils import timezone
 
 from billing import fault_isolation
@@ -89,10 +89,16 @@ def _read(model: Model, stored: Leaderboard) -> Board:
 def _kept(model: Model, window: str) -> Leaderboard | None:
     """The stored board, unless an offer moved since: a refresh stores what it read some time ago,
     and who has seen a new offer must not miss it at the next look."""
-    moved = Offer.objects.filter(
-        model=OuterRef("model"), state_changed_at__gte=OuterRef("computed_at") - OVERLAP
+    stored = Leaderboard.objects.filter(model=model, window=window).first()
+    if stored is None:
+        return None
+    moved = Offer.objects.filter(model=model, state_changed_at__gte=stored.computed_at - OVERLAP)
+    told = {row["offer_id"]: row["state"] for row in stored.rows}
+    is_told = all(
+        told.get(offer_id, Offer.State.DISABLED) == state
+        for offer_id, state in moved.values_list("pk", "state")
     )
-    return Leaderboard.objects.filter(~Exists(moved), model=model, window=window).first()
+    return stored if is_told else None
 
 
 def home(*, now: datetime | None = None) -> list[HomeRow]:

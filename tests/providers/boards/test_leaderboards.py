@@ -13,6 +13,7 @@ from providers.boards import rows as board_rows
 from providers.boards.rows import Mix
 from providers.boards.windows import WINDOWS
 from providers.machines import workers
+from providers.market import offers
 from providers.models import Leaderboard, Offer
 from tests.providers.made_offers import (
     NOW,
@@ -247,6 +248,44 @@ def test_a_board_that_was_read_before_an_offer_came_is_not_shown_after_it(
     assert board is not None
     assert len(board.rows) == skus
     assert board.computed_at == (NOW if skus == 1 else NOW + timedelta(seconds=2))
+
+
+def test_a_board_that_tells_of_an_offer_that_comes_and_goes_is_shown_as_it_is_kept() -> None:
+    # given: an offer whose checks fail again and again, each time until the next
+    a, b = _two_sellers()
+    _serve(a, 20)
+    leaderboards.refresh(now=NOW)
+    moved, kept, read = (NOW + timedelta(seconds=s) for s in (10, 12, 14))
+    offers.set_state(offer_id=b.pk, state=Offer.State.DEMOTED, reason="silent", now=moved)
+
+    # when
+    before = leaderboards.board("small", "24h", now=moved)
+    leaderboards.refresh(now=kept)
+    after = leaderboards.board("small", "24h", now=read)
+    offers.set_state(offer_id=b.pk, state=Offer.State.LIVE, reason="", now=read)
+    again = leaderboards.board("small", "24h", now=read)
+
+    # then: computed for whoever looks only until a refresh has stored the same
+    boards = [(board.computed_at, board.rows[1].state) for board in (before, after, again) if board]
+    assert boards == [(moved, "demoted"), (kept, "demoted"), (read, "live")]
+
+
+def test_a_board_without_an_offer_that_was_switched_off_is_shown_as_it_is_kept() -> None:
+    # given
+    a, b = _two_sellers()
+    _serve(a, 20)
+    leaderboards.refresh(now=NOW)
+    off, kept = NOW + timedelta(seconds=10), NOW + timedelta(seconds=12)
+    offers.set_enabled(offer=b, enabled=False, actor="ada", now=off)
+
+    # when
+    before = leaderboards.board("small", "24h", now=off)
+    leaderboards.refresh(now=kept)
+    after = leaderboards.board("small", "24h", now=kept + timedelta(seconds=1))
+
+    # then
+    boards = [(board.computed_at, len(board.rows)) for board in (before, after) if board]
+    assert boards == [(off, 1), (kept, 1)]
 
 
 def test_a_machine_that_registers_is_on_the_board_at_once() -> None:
