@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from math import inf
 
+from workers.device import Clock
+
 PRIOR_ACCEPTANCE = 0.5
 REQUEST_WEIGHT = 0.1
 ENGINE_WEIGHT = 0.02
@@ -27,7 +29,6 @@ ROUNDS_MIN, ROUNDS_MAX = 2, 64
 CHANCE_MIN = 0.02
 
 TimeStep = Callable[[int], float]
-Clock = Callable[[], float]
 
 
 class CostCurve:

@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from workers.device import Clock
 from workers.text.tokenizer import Tokenizer
 from workers.training.upcycle import MARKER
 
@@ -41,7 +42,6 @@ GATE_NOISE = 0.02
 SAVE_EVERY_S = 60.0
 
 Progress = Callable[[str], None]
-Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
