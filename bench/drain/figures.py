@@ -36,6 +36,10 @@ def written(path: Path | None) -> Iterator[Callable[[Figures], None]]:
         yield write
 
 
+def say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
 def draw_drain(path: Path) -> None:
     rows = _read(path)
     cpu = {"drain_us": "drain", "postgres_us": "its PostgreSQL", "redis_us": "Redis"}
@@ -89,7 +93,3 @@ def _read(path: Path) -> list[dict[str, float]]:
 if __name__ == "__main__":
     given = Path(sys.argv[1])
     (draw_history if "history" in given.stem else draw_drain)(given)
-
-
-def say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201

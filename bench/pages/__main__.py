@@ -15,6 +15,7 @@ from typing import Final
 
 import redis
 
+from bench.drain.figures import say
 from bench.pages import report
 from tests import services
 
@@ -52,10 +53,6 @@ def measure(servers: services.Services, asked: argparse.Namespace) -> None:
             report.keep(asked.csv, kinds)
     for line in chain(report.worst(kinds, over_ms=asked.over), report.failed(kinds)):
         say(line)
-
-
-def say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
 
 
 def _asked() -> argparse.Namespace:

@@ -11,7 +11,7 @@ from django.db import connection
 
 from bench.drain import past
 from bench.drain.past import Past
-from bench.drain.posted_rows import House
+from bench.drain.posted_rows import House, house_terms
 from billing.credit import balances as credit
 from billing.limits import quotas
 from billing.limits.quotas import Cap
@@ -79,7 +79,7 @@ def write(client: redis.Redis, *, events: int = EVENTS, tenants: int = TENANTS) 
         username="alice",
     )
     with connection.cursor() as cursor:
-        cursor.execute(past.ACCOUNTS, past.house_terms(house))
+        cursor.execute(past.ACCOUNTS, house_terms(house))
     past.write_share(house, house.tenants, range(events), Past(now - SPAN, SPAN / events))
     for hours, outcome in enumerate(("upstream_cut", "deadline", "unknown"), start=1):
         served(alice.tenant, sold[1], at=now - timedelta(hours=hours), outcome=outcome)
