@@ -1,7 +1,7 @@
 """Answers with nothing in them but what their dialect names, told in about a microsecond.
 
 A stream is thousands of such events: only what they do not cover is looked into for what a caller
-must not see. Free in shape is only what the model itself wrote (`sums.SAID`).
+must not see. Free in shape is only what the model itself wrote (`seller_costs.SAID`).
 """
 
 from typing import Any, Final, Literal
