@@ -8,7 +8,7 @@ installation.
 import asyncio
 import os
 import signal
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,6 +22,7 @@ import redis
 
 from billing.integrity.invariants import REPORTED
 from billing.money import PICO_PER_NANO
+from billing.registers import session_of
 from tests.e2e.house import INPUT_PICO, OPENAI, OUTPUT_PICO, Customer, House, question
 from tests.e2e.stack import Stack, sse_events
 from tests.fakes.pool import selling
@@ -55,6 +56,7 @@ class Event(NamedTuple):
 
     request_id: str
     attempt: int
+    session: str
     outcome: str
     cost_pico: int
     charged_nano: int
@@ -88,10 +90,10 @@ def trio(upstream: FakeUpstream) -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def hold_pico(trio: House) -> int:
-    """What one of the requests holds, as the refusal of an empty purse names it; every round's
-    marker is as long as this one."""
+    """What one of the requests holds, as the refusal of an empty purse names it; every other's
+    name is as long as this one's."""
     poor = trio.customer(credit_pico=0)
-    refused = trio.ask(OPENAI, _body(_marker(0)), poor.headers)
+    refused = trio.ask(OPENAI, _body(_name(_marker(0), 0, 0)), poor.headers)
     assert refused.status_code == 402, refused.text
     needed = Decimal(refused.json()["error"]["metadata"]["needed_usd"])
     assert needed * PICO > TOKENS_MAX * OUTPUT_PICO + INPUT_PICO
@@ -102,20 +104,27 @@ def _marker(number: int) -> str:
     return f"round {number:04d}"
 
 
-def _body(marker: str) -> dict[str, Any]:
+def _name(marker: str, number: int, tried: int) -> str:
+    """Of one request: the provider sees it as its text, and its events bear it as its session."""
+    return f"{marker} client {number:03d} try {tried:02d}"
+
+
+def _body(name: str) -> dict[str, Any]:
     body = question(MODEL, stream=True, max_tokens=TOKENS_MAX)
-    body["messages"] = [{"role": "user", "content": marker}]
+    body["messages"] = [{"role": "user", "content": name}]
     return body
 
 
-async def _ask(client: httpx.AsyncClient, house: House, customer: Customer, marker: str) -> Told:
+async def _ask(
+    client: httpx.AsyncClient, house: House, customer: Customer, marker: str, number: int
+) -> Told:
     """Ask until somebody decides; an outage and a lost connection before an answer are not."""
-    body = _body(marker)
     url = f"{house.stack.api}{OPENAI}"
-    for _ in range(TRIES_MAX):
-        read, request_id = b"", ""
+    for tried in range(TRIES_MAX):
+        read, request_id, name = b"", "", _name(marker, number, tried)
+        headers = {**customer.headers, "x-session-id": name}
         try:
-            async with client.stream("POST", url, json=body, headers=customer.headers) as answer:
+            async with client.stream("POST", url, json=_body(name), headers=headers) as answer:
                 if answer.status_code != 503:
                     request_id = answer.headers["x-request-id"]
                     async for piece in answer.aiter_bytes():
@@ -138,7 +147,8 @@ async def _round(house: House, customer: Customer, marker: str) -> list[Told]:
     limits = httpx.Limits(max_connections=CLIENTS)
     async with httpx.AsyncClient(limits=limits, timeout=PATIENCE_S, trust_env=False) as client:
         running = [
-            asyncio.create_task(_ask(client, house, customer, marker)) for _ in range(CLIENTS)
+            asyncio.create_task(_ask(client, house, customer, marker, number))
+            for number in range(CLIENTS)
         ]
         # The failures come while answers are under way, or they would prove nothing; each of these
         # takes two seconds.
@@ -161,11 +171,11 @@ def _open_answers(house: House, marker: str) -> list[Seen]:
 
 def _dispatched(house: House, marker: str) -> list[Seen]:
     """What reached the provider in one round."""
-    return [
-        seen
-        for seen in house.upstream.calls(MODEL)
-        if seen.body["messages"][0]["content"] == marker
-    ]
+    return [seen for seen in house.upstream.calls(MODEL) if _said(seen).startswith(marker)]
+
+
+def _said(seen: Seen) -> str:
+    return str(seen.body["messages"][0]["content"])
 
 
 def _busiest_plane(house: House, marker: str) -> int:
@@ -197,10 +207,13 @@ def test_no_failure_passes_the_cap_or_loses_an_attempt(
     outcomes = {i: each for i, each in house.outcomes(customer).items() if i not in earlier}
     events = _events(house, customer)
     # The expiry of attempt n is stored as attempt -(n + 1).
-    attempts = {(e.request_id, max(e.attempt, -e.attempt - 1)) for e in events}
-    # A process that died between its hold and its call is taken for one that called.
-    free = {e.request_id for e in events if e.outcome == "unknown" and not e.cost_pico}
-    assert 0 <= len(attempts) - len(_dispatched(house, marker)) <= len(free)
+    attempts = {(e.request_id, max(e.attempt, -e.attempt - 1)): e.session for e in events}
+    booked = Counter(attempts.values())
+    called = Counter(session_of(customer.tenant, _said(s)) for s in _dispatched(house, marker))
+    assert called - booked == Counter()
+    # A process that died between its hold and its call is taken for one that called, for nothing.
+    free = Counter(e.session for e in events if e.outcome == "unknown" and not e.cost_pico)
+    assert booked - called <= free
     assert {state for state, *_ in outcomes.values()} <= {"settled", "expired", "voided"}
 
     # and what Redis acknowledged is posted, each exactly once and with exactly what it debited
@@ -247,7 +260,7 @@ def _new_customer(house: House, credit_pico: int) -> Customer:
 
 def _events(house: House, customer: Customer) -> list[Event]:
     rows = house.stack.sql(
-        "SELECT request_id::text, attempt, outcome, tenant_cost_pico, charged_nano "
+        "SELECT request_id::text, attempt, session_hash, outcome, tenant_cost_pico, charged_nano "
         "FROM billing_usageevent WHERE tenant_id = %s AND state = 'posted'",
         customer.tenant,
     )
