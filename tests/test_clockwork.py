@@ -28,26 +28,30 @@ MONEY: Final = {
 }
 
 
+def constants(tree: ast.Module) -> dict[str, object]:
+    return {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
 def functions() -> dict[str, FunctionNode]:
     """Every shared task of the three files, by the name it is sent under."""
     found: dict[str, FunctionNode] = {}
     for path, tree, _ in parsed(*PRODUCT):
         if path not in TASKS:
             continue
-        constants = {
-            target.id: ast.literal_eval(node.value)
-            for node in tree.body
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        }
+        named_by = constants(tree)
         for node in tree.body:
             if isinstance(node, FunctionNode):
                 for decorator in node.decorator_list:
                     if isinstance(decorator, ast.Call):
                         named = {k.arg: k.value for k in decorator.keywords}["name"]
                         assert isinstance(named, ast.Name)
-                        found[constants[named.id]] = node
+                        found[str(named_by[named.id])] = node
     return found
 
 
@@ -87,20 +91,9 @@ def test_how_a_task_went_is_noted_under_its_own_name(name: str) -> None:
 
     assert recorded, f"one of {', '.join(RECORDERS)}"
     first = {ast.unparse(each.args[0]) for each in recorded}
-    constant = {key for key, value in vars_of(name).items() if value == name}
-    assert first == constant
-
-
-def vars_of(name: str) -> dict[str, object]:
     path = name.rsplit(".", 1)[0].replace(".", "/") + ".py"
     tree = next(tree for each, tree, _ in parsed(*PRODUCT) if each == path)
-    return {
-        target.id: ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
+    assert first == {key for key, value in constants(tree).items() if value == name}
 
 
 def test_no_two_tasks_share_a_note_or_a_lock() -> None:

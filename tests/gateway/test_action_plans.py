@@ -24,15 +24,13 @@ from django.urls import reverse
 from drf_spectacular.generators import SchemaGenerator
 
 from gateway.api.urls import urlpatterns as api_urlpatterns
-from gateway.console.urls import urlpatterns
-from tests.gateway import belongings, long_history, plans
+from tests.gateway import addresses, long_history, plans
 from tests.gateway.html_forms import forms_of
 from tests.gateway.long_history import MANY, History
 from tests.services import Services
 
 # Of an action that serves each of a page's rows.
 ASKED_MAX: Final = 3 * MANY
-NOT_READ: Final = ("live/home/", "live/board/", "live/requests/", "logout/", "sign-on/")
 # They ask the data plane, or end the session that asks.
 NOT_SENT: Final = ("/playground/send/", "/logout/", "/start/key/", "/accounts/")
 JSON: Final = "application/json"
@@ -75,10 +73,8 @@ def often(asked: Counter[str]) -> list[str]:
 def test_no_form_of_the_console_reads_a_history(history: History, client: Client) -> None:
     # given
     client.force_login(history.things.person.user)
-    routes = [r for r in belongings.routes_of(urlpatterns) if r not in NOT_READ]
     wrong, sent = {}, set()
-    for route in routes:
-        page = f"/{history.things.address(route)}"
+    for page in addresses.of_pages(history.known):
         shown = client.get(page)
         if shown.status_code != 200 or shown.streaming or b"<form" not in shown.content:
             continue

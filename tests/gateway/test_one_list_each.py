@@ -3,7 +3,6 @@
 import ast
 from collections.abc import Iterator
 from enum import Enum
-from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
@@ -34,8 +33,8 @@ from providers.market.price_schedule import CONTEXTS
 from providers.models import Offer, Provider
 from providers.wires import registry, service_tiers
 from tests.factories import offer_view
+from tests.test_tidy import parsed
 
-ROOT = Path(__file__).parents[2]
 MOMENT_MS = 1_795_000_000_000
 
 
@@ -170,13 +169,9 @@ LISTS = [
 def test_no_list_is_written_a_second_time(home: str, words_listed: list[str]) -> None:
     """Not as literals in a display, the keys of a mapping or a type: their names are the list's."""
     wanted, found = set(words_listed), []
-    for package in ("billing", "gateway", "providers"):
-        for path in (ROOT / package).rglob("*.py"):
-            where = path.relative_to(ROOT).as_posix()
-            if "/migrations/" in where or where == home:
-                continue
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            found += [f"{where}:{line}" for line, words in _displays(tree) if wanted <= words]
+    for path, tree, _ in parsed("billing", "gateway", "providers"):
+        if path != home:
+            found += [f"{path}:{line}" for line, words in _displays(tree) if wanted <= words]
     assert found == []
 
 

@@ -164,7 +164,7 @@ class World:
         """Tell the process that something changed, and wait until it has looked: since now, for a
         load that was under way may have begun before the change."""
         changed_ms = time.time() * 1000
-        self.redis.incr("snapshot:version")
+        self.redis.incr(registers.SNAPSHOT_VERSION_KEY)
         eventually(lambda: self.snapshot_ms() > changed_ms)
 
     def snapshot_ms(self) -> int:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from billing.drain import metering
+from billing.registers import SNAPSHOT_VERSION_KEY
 from providers.boards import measurements
 from providers.market import credentials
 from providers.models import Credential, Offer, Provider
@@ -48,7 +49,7 @@ def correct(world: World, case: str) -> None:
         credentials.clear_marks(provider_id=provider.pk)
     else:
         Offer.objects.filter(provider=provider).update(max_output_tokens=40)
-        world.redis.incr("snapshot:version")
+        world.redis.incr(SNAPSHOT_VERSION_KEY)
 
 
 @pytest.mark.parametrize("case", CASES)

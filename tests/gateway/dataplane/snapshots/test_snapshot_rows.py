@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,8 +43,8 @@ from providers.market import credentials, offers
 from providers.models import Credential, Model, Offer, Provider, Worker
 from tests.people import Person
 from tests.providers.made_offers import make_offer, publish, registration, worker_key
+from tests.test_tidy import parsed
 
-ROOT = Path(__file__).parents[4]
 USD = 10**12
 # Read by the snapshot, and learned by the clock: what was counted or measured, every few seconds;
 # epochs, for a register that is cold asks for a new snapshot itself; and which release was here.
@@ -373,14 +372,8 @@ def test_no_write_goes_around_the_rows() -> None:
     by_hand = re.compile(
         rf"(?:INSERT INTO|UPDATE|DELETE FROM|COPY|TRUNCATE) \"?(?:{tables})\b", re.I
     )
-    sources = [
-        path
-        for package in ("billing", "gateway", "providers")
-        for path in (ROOT / package).rglob("*.py")
-        if "migrations" not in path.parts
-    ]
+    sources = parsed("billing", "gateway", "providers")
     assert len(sources) > 300
-    for path in sources:
-        text = path.read_text(encoding="utf-8")
+    for path, _, text in sources:
         assert not by_hand.search(text), path
         assert not re.search("_base_manager|_raw_delete", text), path
