@@ -9,6 +9,7 @@ enough; that something lasted for so long is for `time.monotonic`.
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Final, TypeVar
 
 T = TypeVar("T")
@@ -35,12 +36,15 @@ class _Ticks:
             self._looked_at = now
 
 
-_ticks = _Ticks()
+@cache
+def _ticks() -> _Ticks:
+    """From the first time that somebody asks: most who import this never do."""
+    return _Ticks()
 
 
 def ran_s() -> float:
     """As `time.monotonic`, in seconds during which this machine let its processes run."""
-    return _ticks.ran_s
+    return _ticks().ran_s
 
 
 def eventually(

@@ -79,9 +79,15 @@ def strangers(world: World, count: int, saying: bytes = b"") -> Iterator[list[so
 
 def ask(world: World, caller: Caller, model: str) -> httpx.Response:
     """A caller who is slow to speak is a stranger as well, and comes again."""
-    while True:
+
+    def heard() -> httpx.Response | None:
         with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
             return world.chat(caller, model)
+        return None
+
+    answer = eventually(heard)
+    assert answer is not None
+    return answer
 
 
 def booked(world: World, caller: Caller, answers: list[httpx.Response]) -> None:
