@@ -43,8 +43,7 @@ FORMATS: Final = {"decimal": "1", "date": "2026-01-31", "date-time": "2026-01-31
 @pytest.fixture(scope="module")
 def history(committed: None, services: Services) -> Iterator[History]:
     with redis.Redis.from_url(services.redis.url) as client:
-        client.flushall()
-        yield long_history.write(client)
+        yield long_history.fresh(client)
         client.flushall()
 
 

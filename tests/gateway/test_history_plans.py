@@ -26,8 +26,7 @@ CONFIRMING: Final = 6
 @pytest.fixture(scope="module")
 def history(committed: None, services: Services) -> Iterator[History]:
     with redis.Redis.from_url(services.redis.url) as client:
-        client.flushall()
-        history = long_history.write(client)
+        history = long_history.fresh(client)
         crowds.crowd(Refusal, REFUSALS)
         yield history
         client.flushall()

@@ -31,8 +31,7 @@ READS_A_SHARE: Final = ("billing.tasks.audit_ledger",)
 def history(committed: None, services: Services) -> Iterator[History]:
     """Every task has caught up with it."""
     with redis.Redis.from_url(services.redis.url) as client:
-        client.flushall()
-        history = long_history.write(client)
+        history = long_history.fresh(client)
         app.loader.import_default_modules()
         invariants.audit(client, now=datetime.now(UTC))
         for task in CLOCKWORK:
