@@ -35,18 +35,27 @@ MIDDLE: Final = "the middle of its suppliers"
 ROUGH: Final = "four bytes a token"
 
 # Hidden reasoning is counted and not delivered: such answers say nothing about honesty. So many
-# events are read, whatever they hold: the page is no walk over a week of the house.
+# events are read, whatever they hold: the page is no walk over a week of the house. Of each
+# supplier equally many, or the busiest would leave nothing of the others.
 _DELIVERED_SQL: Final = """
-    SELECT supplier, model, count(*), sum(output_tokens), sum(bytes) FROM (
+    WITH RECURSIVE suppliers AS (
+        SELECT min(supplier) AS name FROM billing_usageevent
+        UNION ALL
+        SELECT (SELECT min(supplier) FROM billing_usageevent WHERE supplier > name)
+        FROM suppliers WHERE name IS NOT NULL
+    )
+    SELECT name, model, count(*), sum(output_tokens), sum(bytes)
+    FROM suppliers CROSS JOIN LATERAL (
         SELECT *, (detail ->> 'output_bytes')::bigint AS bytes FROM (
-            SELECT supplier, model, output_tokens, reasoning_tokens, output_audio_tokens, detail,
+            SELECT model, output_tokens, reasoning_tokens, output_audio_tokens, detail,
                 occurred_at, outcome, usage_source, state
-            FROM billing_usageevent ORDER BY id DESC LIMIT %s
+            FROM billing_usageevent WHERE supplier = name
+            ORDER BY request_id DESC LIMIT (SELECT %s / greatest(count(name), 1) FROM suppliers)
         ) newest
     ) answers
     WHERE occurred_at >= %s AND outcome = 'ok' AND usage_source = 'provider' AND state = 'posted'
         AND reasoning_tokens = 0 AND output_audio_tokens = 0 AND output_tokens > 0 AND bytes > 0
-    GROUP BY supplier, model
+    GROUP BY name, model
 """
 
 

@@ -80,6 +80,19 @@ def test_few_requests_and_failed_answers_suspect_nobody(books: Books) -> None:
     assert "broken" not in drifts
 
 
+def test_a_busy_supplier_leaves_the_newest_of_others_to_be_read(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setattr(recount, "EVENTS_MAX", 10)
+    served(books, "quiet", tokens=20, size=100, times=5)
+    served(books, "busy", tokens=20, size=100, times=12)
+    # when
+    drifts = found(books)
+    # then
+    assert {name: d.requests for name, d in drifts.items()} == {"quiet": 5, "busy": 5}
+
+
 @pytest.mark.parametrize(
     ("detail", "told"),
     [
