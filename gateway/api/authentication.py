@@ -1,8 +1,11 @@
-"""Who calls the management API: a person's session, a management key, or a worker's key."""
+"""Who calls the management API: a person's session, a management key, or a worker's key; and how
+the reference says that one signs in with each."""
 
 from dataclasses import dataclass
 
 from django.utils import timezone
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
@@ -71,3 +74,31 @@ class WorkerKeyAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
+
+
+class ManagementKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = ManagementKeyAuthentication
+    name = "managementKey"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
+        return _bearer("tk-…", "A tenant's API key with the scope `management`.")
+
+
+class OperatorKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = OperatorKeyAuthentication
+    name = "operatorKey"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
+        return _bearer("tk-…", "A key of the house with the scope `operator`.")
+
+
+class WorkerKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = WorkerKeyAuthentication
+    name = "workerKey"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
+        return _bearer("wk-…", "The key that a machine's worker was given.")
+
+
+def _bearer(form: str, said: str) -> dict[str, str]:
+    return {"type": "http", "scheme": "bearer", "bearerFormat": form, "description": said}

@@ -31,7 +31,9 @@ class InvoiceListView(TenantView):
     reads = Action.SEE_MONEY
 
     @extend_schema(
-        responses=described.answer(list[InvoiceAnswer]), parameters=[pagination.PageSerializer]
+        operation_id="v1_tenants_invoices_list",
+        responses=described.answer(list[InvoiceAnswer]),
+        parameters=[pagination.PageSerializer],
     )
     def get(self, request: Request, tenant: str) -> Response:
         """Issued invoices, newest first; void ones too, marked so."""
@@ -65,7 +67,9 @@ class AdjustmentListView(TenantView):
     reads = Action.SEE_MONEY
 
     @extend_schema(
-        responses=described.answer(list[AdjustmentAnswer]), parameters=[pagination.PageSerializer]
+        operation_id="v1_tenants_adjustments_list",
+        responses=described.answer(list[AdjustmentAnswer]),
+        parameters=[pagination.PageSerializer],
     )
     def get(self, request: Request, tenant: str) -> Response:
         """Corrections, rebates and service credits, newest first: each is a line of the next
@@ -92,7 +96,9 @@ class ReceiptListView(TenantView):
     reads = Action.SEE_MONEY
 
     @extend_schema(
-        responses=described.answer(list[ReceiptAnswer]), parameters=[pagination.PageSerializer]
+        operation_id="v1_tenants_receipts_list",
+        responses=described.answer(list[ReceiptAnswer]),
+        parameters=[pagination.PageSerializer],
     )
     def get(self, request: Request, tenant: str) -> Response:
         """Receipts of bought credit, newest first, with what was refunded of each since."""
@@ -105,7 +111,9 @@ class RefundListView(TenantView):
     reads = Action.SEE_MONEY
 
     @extend_schema(
-        responses=described.answer(list[RefundAnswer]), parameters=[pagination.PageSerializer]
+        operation_id="v1_tenants_refunds_list",
+        responses=described.answer(list[RefundAnswer]),
+        parameters=[pagination.PageSerializer],
     )
     def get(self, request: Request, tenant: str) -> Response:
         """Refund notes of bought credit, newest first: what went back (negative: what came

@@ -53,7 +53,7 @@ class HomeAnswer(TypedDict):
 
 
 class HomeBoardView(PublicView):
-    @extend_schema(responses=described.answer(HomeAnswer))
+    @extend_schema(operation_id="v1_leaderboards_list", responses=described.answer(HomeAnswer))
     def get(self, request: Request) -> Response:
         """The leading models. Prices are micro-dollars per million tokens (`_pico`)."""
         return Response({"models": msgspec.to_builtins(leaderboards.home())})

@@ -1,7 +1,7 @@
 """What a tenant used and paid: totals, days, single requests with their attempts."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.http import Http404
@@ -21,7 +21,17 @@ from gateway.api import pagination
 from gateway.api.base import TenantView
 from gateway.api.pagination import LIMIT_MAX
 from gateway.api.shapes import described
-from gateway.api.shapes.answers import ChargebackAnswer, HeldAnswer, TrueUpAnswer, UsageAnswer
+from gateway.api.shapes.answers import (
+    AttemptAnswer,
+    ChargebackAnswer,
+    DetailAnswer,
+    HeldAnswer,
+    RequestAnswer,
+    RequestsAnswer,
+    TrueUpAnswer,
+    UsageAnswer,
+    WholeRequestAnswer,
+)
 from gateway.api.shapes.money_fields import usd_text
 from gateway.console.requests import request_list
 from gateway.months import NoSuchMonth
@@ -29,14 +39,6 @@ from gateway.tenants import chargeback, quarantine_notes
 from gateway.tenants.roles import Action
 
 DAYS = timedelta(days=30)
-TOKEN_FIELDS = (
-    "input_tokens",
-    "cache_read_tokens",
-    "cache_write_5m_tokens",
-    "cache_write_1h_tokens",
-    "output_tokens",
-    "reasoning_tokens",
-)
 
 
 class SpanSerializer(serializers.Serializer[Any]):
@@ -144,7 +146,11 @@ class ChargebackView(TenantView):
 
 
 class RequestListView(TenantView):
-    @extend_schema(parameters=[RequestListSerializer], responses=OpenApiTypes.OBJECT)
+    @extend_schema(
+        operation_id="v1_tenants_requests_list",
+        parameters=[RequestListSerializer],
+        responses=described.answer(RequestsAnswer),
+    )
     def get(self, request: Request, tenant: str) -> Response:
         """The newest requests; the next page is in the `Link` header."""
         stated = RequestListSerializer(data=request.query_params.dict())
@@ -158,13 +164,14 @@ class RequestListView(TenantView):
         )
         has_more, rows = len(rows) > asked["limit"], rows[: asked["limit"]]
         headers = pagination.link_to(request, before=rows[-1].request_id) if has_more else None
-        return Response({"requests": [_request(row) for row in rows]}, headers=headers)
+        told: RequestsAnswer = {"requests": [_request(row) for row in rows]}
+        return Response(told, headers=headers)
 
 
 class RequestView(TenantView):
     @extend_schema(
         parameters=[OpenApiParameter("request_id", OpenApiTypes.UUID, "path")],
-        responses=OpenApiTypes.OBJECT,
+        responses=described.answer(WholeRequestAnswer),
     )
     def get(self, request: Request, tenant: str, request_id: UUID) -> Response:
         """One request with every attempt, its price version and why it was routed so."""
@@ -172,10 +179,11 @@ class RequestView(TenantView):
         if found is None:
             raise Http404
         trued_up = [_true_up(each) for each in found.true_ups.values()]
-        return Response({**_request(found.row), "trued_up": trued_up})
+        told: WholeRequestAnswer = {**_request(found.row), "trued_up": trued_up}
+        return Response(told)
 
 
-def _request(row: RequestRow) -> dict[str, Any]:
+def _request(row: RequestRow) -> RequestAnswer:
     return {
         "request_id": str(row.request_id),
         "occurred_at": row.occurred_at.isoformat(),
@@ -184,7 +192,7 @@ def _request(row: RequestRow) -> dict[str, Any]:
     }
 
 
-def _attempt(event: UsageEvent) -> dict[str, Any]:
+def _attempt(event: UsageEvent) -> AttemptAnswer:
     return {
         "attempt": event.attempt,
         "sku": event.sku,
@@ -198,7 +206,12 @@ def _attempt(event: UsageEvent) -> dict[str, Any]:
         "cost_usd": usd_text(event.tenant_cost_pico),
         "held": _held(event),
         "detail": _detail(event),
-        **{name: getattr(event, name) for name in TOKEN_FIELDS},
+        "input_tokens": event.input_tokens,
+        "cache_read_tokens": event.cache_read_tokens,
+        "cache_write_5m_tokens": event.cache_write_5m_tokens,
+        "cache_write_1h_tokens": event.cache_write_1h_tokens,
+        "output_tokens": event.output_tokens,
+        "reasoning_tokens": event.reasoning_tokens,
     }
 
 
@@ -214,11 +227,14 @@ def _true_up(found: TrueUp) -> TrueUpAnswer:
     }
 
 
-def _detail(event: UsageEvent) -> dict[str, Any]:
+def _detail(event: UsageEvent) -> DetailAnswer:
     """Without what it taught of its seller's tokenizer, which is for the house to estimate by."""
-    said = {name: each for name, each in event.detail.items() if name != "taught"}
+    kept = {name: each for name, each in event.detail.items() if name != "taught"}
+    said = cast(DetailAnswer, kept)
     ranking = request_list.ranking_of(event)
-    return said | ({"ranking": ranking} if ranking else {})
+    if ranking:
+        said["ranking"] = ranking
+    return said
 
 
 def _held(event: UsageEvent) -> HeldAnswer | None:

@@ -5,6 +5,8 @@ Sums of money are decimal text in dollars (`_usd`: exact) or with two decimals (
 
 from typing import TypedDict
 
+from gateway.routing.explained import Explanation
+
 
 class LineAnswer(TypedDict):
     kind: str
@@ -119,6 +121,78 @@ class TrueUpAnswer(TypedDict):
     output_tokens: int
     given_back_usd: str
     note: str | None
+
+
+class EstimateAnswer(TypedDict):
+    """What an attempt probably used, where its own counts cannot be taken."""
+
+    input_tokens: int
+    output_tokens: int
+    basis: str
+    tenant_pico: int
+
+
+class DetailAnswer(TypedDict, total=False):
+    """What is known beside the counts. Times are the gateway's clock, and what does not apply is
+    left out; `ranking` stands on the first attempt."""
+
+    surface: str
+    stream: bool
+    policy: str
+    status: int
+    error: str
+    finish_reason: str
+    ttft_ms: float | None
+    e2e_ms: float | None
+    queue_ms: float | None
+    output_tps: float | None
+    tpot_ms: float | None
+    upstream_id: str
+    served_tier: str
+    output_bytes: int
+    basis: list[str] | None
+    estimate: EstimateAnswer | None
+    tag: str
+    input_bound: int
+    cancel_applied: str
+    speculation: dict[str, int] | None
+    ranking: Explanation
+
+
+class AttemptAnswer(TypedDict):
+    attempt: int
+    sku: str
+    supplier: str
+    model: str
+    outcome: str
+    state: str
+    usage_source: str
+    confidence: str
+    price_version: int | None
+    cost_usd: str
+    held: HeldAnswer | None
+    detail: DetailAnswer
+    input_tokens: int
+    cache_read_tokens: int
+    cache_write_5m_tokens: int
+    cache_write_1h_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+
+
+class RequestAnswer(TypedDict):
+    request_id: str
+    occurred_at: str
+    cost_usd: str
+    attempts: list[AttemptAnswer]
+
+
+class WholeRequestAnswer(RequestAnswer):
+    trued_up: list[TrueUpAnswer]
+
+
+class RequestsAnswer(TypedDict):
+    requests: list[RequestAnswer]
 
 
 class UsageTotals(TypedDict):

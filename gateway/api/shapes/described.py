@@ -25,6 +25,8 @@ def _plain(schema: Any, parts: dict[str, Any]) -> Json:
     if "prefixItems" in schema:
         return {"type": "array", "items": {}}
     said = {name: _plain(value, parts) for name, value in schema.items() if name != "title"}
+    if not said.get("required", True):
+        del said["required"]
     options = said.pop("anyOf", None)
     if not isinstance(options, list):
         return said

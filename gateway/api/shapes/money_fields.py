@@ -1,11 +1,14 @@
 """Money on the wire: decimal strings in dollars, exact, never floats."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from billing.money import pico_from_usd, usd, usd_per_million
+
+LENGTH_MAX: Final = 40
 
 
 def usd_text(pico: int) -> str:
@@ -23,13 +26,16 @@ def _plain(amount: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
+@extend_schema_field(
+    {"type": "string", "format": "decimal", "maxLength": LENGTH_MAX, "example": "12.50"}
+)
 class UsdField(serializers.Field[int, Any, str, Any]):
     """Pico-dollars inside, a decimal string outside; refuses floats and what is finer."""
 
     default_error_messages = {"invalid": 'Dollars as a decimal string, such as "12.50".'}
 
     def to_internal_value(self, data: Any) -> int:
-        if not isinstance(data, str) or len(data) > 40:
+        if not isinstance(data, str) or len(data) > LENGTH_MAX:
             self.fail("invalid")
         try:
             return pico_from_usd(data)
