@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 from zoneinfo import ZoneInfo
 
@@ -134,6 +134,43 @@ def minute_key(tag: str, tenant: int, *, kind: str, scope: str, unit: str, minut
 def open_key(tag: str, tenant: int, *, kind: str, scope: str) -> str:
     """Open requests of a scope by the end of their lease."""
     return f"open:{tag}:{tenant}:{kind}:{scope}"
+
+
+class ShardKeys(NamedTuple):
+    """What every request of a shard needs, by name."""
+
+    tag: str
+    epoch: str
+    clock: str
+    leases: str
+    stream: str
+
+
+class TenantKeys(NamedTuple):
+    """What every request of a tenant needs, by name."""
+
+    shard: ShardKeys
+    tenant: str
+    key_status: str
+    sessions: str
+
+
+@lru_cache(maxsize=SHARDS)
+def keys_of_shard(shard: int) -> ShardKeys:
+    tag = tag_of_shard(shard)
+    return ShardKeys(tag, epoch_key(tag), clock_key(tag), leases_key(tag), stream_key(tag))
+
+
+@lru_cache(maxsize=4096)
+def keys_of_tenant(tenant: int) -> TenantKeys:
+    """Written once for as many tenants as are busy: each request asks twice."""
+    shard = keys_of_shard(shard_of(tenant))
+    return TenantKeys(
+        shard,
+        tenant_key(shard.tag, tenant),
+        key_status_key(shard.tag, tenant),
+        sessions_key(shard.tag, tenant),
+    )
 
 
 def moment_ms(at: datetime) -> int:

@@ -18,7 +18,7 @@ from billing.redis import scripts as lua_scripts
 from billing.redis.declared import OfHold
 from billing.redis.protocol import Reply, text
 from billing.redis.scripts import Call, Script
-from billing.registers import shard_tag
+from billing.registers import ShardKeys, keys_of_tenant, shard_tag
 
 __all__ = [
     "Call",
@@ -144,12 +144,12 @@ def scripts() -> tuple[Script[Any], ...]:
     return lua_scripts.ALL
 
 
-def _of_hold(tag: str, request_id: str, *, now_ms: int, epoch: str) -> OfHold:
+def _of_hold(shard: ShardKeys, request_id: str, *, now_ms: int, epoch: str) -> OfHold:
     return {
-        "epoch_key": registers.epoch_key(tag),
-        "clock_key": registers.clock_key(tag),
-        "hold_key": registers.hold_key(tag, request_id),
-        "leases_key": registers.leases_key(tag),
+        "epoch_key": shard.epoch,
+        "clock_key": shard.clock,
+        "hold_key": registers.hold_key(shard.tag, request_id),
+        "leases_key": shard.leases,
         "epoch": epoch,
         "now_ms": now_ms,
         "request": request_id,
@@ -157,18 +157,19 @@ def _of_hold(tag: str, request_id: str, *, now_ms: int, epoch: str) -> OfHold:
 
 
 def place_call(request: HoldRequest, *, epoch: str) -> Call:
-    tag, tenant, request_id = shard_tag(request.tenant), request.tenant, request.request_id
+    tenant, request_id = request.tenant, request.request_id
     for nano in (request.hold_nano, request.ceiling_nano, request.overdraft_nano):
         if not 0 <= nano < REGISTER_NANO_MAX:
             raise ValueError(f"{nano} nano-dollars fit no register")
-    at_ms = registers.request_ms(request_id)
+    keys, at_ms = keys_of_tenant(tenant), registers.request_ms(request_id)
+    tag = keys.shard.tag
     return lua_scripts.PLACE.call(
         {
-            **_of_hold(tag, request_id, now_ms=request.now_ms, epoch=epoch),
-            "tenant_key": registers.tenant_key(tag, tenant),
-            "status_key": registers.key_status_key(tag, tenant),
-            "stream_key": registers.stream_key(tag),
-            "sessions_key": registers.sessions_key(tag, tenant),
+            **_of_hold(keys.shard, request_id, now_ms=request.now_ms, epoch=epoch),
+            "tenant_key": keys.tenant,
+            "status_key": keys.key_status,
+            "stream_key": keys.shard.stream,
+            "sessions_key": keys.sessions,
             "key_id": request.key,
             "hold_nano": request.hold_nano,
             "ceiling_nano": request.ceiling_nano,
@@ -221,14 +222,15 @@ def count_call(
     *, tenant: int, key: int, rates: Iterable[RateScope], now_ms: int, epoch: str
 ) -> Call:
     """Count a request that costs nothing against its requests per minute; no hold is placed."""
-    tag = shard_tag(tenant)
+    keys = keys_of_tenant(tenant)
+    tag = keys.shard.tag
     requests_only = [replace(scope, tpm=None) for scope in rates]
     return lua_scripts.COUNT.call(
         {
-            "epoch_key": registers.epoch_key(tag),
-            "clock_key": registers.clock_key(tag),
-            "tenant_key": registers.tenant_key(tag, tenant),
-            "status_key": registers.key_status_key(tag, tenant),
+            "epoch_key": keys.shard.epoch,
+            "clock_key": keys.shard.clock,
+            "tenant_key": keys.tenant,
+            "status_key": keys.key_status,
             "epoch": epoch,
             "now_ms": now_ms,
             "key_id": key,
@@ -255,13 +257,13 @@ def settle_call(
 ) -> Call:
     """`spend` repeats the hold's scopes, for a hold that Redis has lost; `tokens` is what was
     really used, for the minute's token counter."""
-    tag = shard_tag(tenant)
-    at_ms = registers.request_ms(request_id)
+    keys, at_ms = keys_of_tenant(tenant), registers.request_ms(request_id)
+    tag = keys.shard.tag
     return lua_scripts.SETTLE.call(
         {
-            **_of_hold(tag, request_id, now_ms=now_ms, epoch=epoch),
-            "tenant_key": registers.tenant_key(tag, tenant),
-            "stream_key": registers.stream_key(tag),
+            **_of_hold(keys.shard, request_id, now_ms=now_ms, epoch=epoch),
+            "tenant_key": keys.tenant,
+            "stream_key": keys.shard.stream,
             "tokens": tokens,
             "kept_ms": GRACE_MS,
             "cap_kept_ms": registers.LOST_CAP_KEPT_MS,
@@ -306,10 +308,10 @@ def checkpoint_call(
 ) -> Call:
     """Renew the lease. `so_far` (outcome unknown, its charge rounded down) says what was delivered
     until now; `finished` are the events of attempts that are over and cost nothing."""
-    tag = shard_tag(tenant)
+    shard = keys_of_tenant(tenant).shard
     return lua_scripts.CHECKPOINT.call(
         {
-            **_of_hold(tag, request_id, now_ms=now_ms, epoch=epoch),
+            **_of_hold(shard, request_id, now_ms=now_ms, epoch=epoch),
             "lease_until_ms": lease_until_ms,
             "charge_nano": so_far.charge_nano,
             "not_in": _positions(so_far.not_in),
@@ -327,11 +329,11 @@ def read_checkpoint(reply: Reply) -> None:
 
 def void_call(*, tenant: int, request_id: str, now_ms: int, epoch: str) -> Call:
     """Release a hold of which nothing was dispatched."""
-    tag = shard_tag(tenant)
+    keys = keys_of_tenant(tenant)
     return lua_scripts.VOID.call(
         {
-            **_of_hold(tag, request_id, now_ms=now_ms, epoch=epoch),
-            "tenant_key": registers.tenant_key(tag, tenant),
+            **_of_hold(keys.shard, request_id, now_ms=now_ms, epoch=epoch),
+            "tenant_key": keys.tenant,
             "kept_ms": GRACE_MS,
         }
     )
@@ -343,11 +345,11 @@ def read_void(reply: Reply) -> None:
 
 
 def expire_call(*, shard: int, request_id: str, now_ms: int, epoch: str) -> Call:
-    tag = registers.tag_of_shard(shard)
+    keys = registers.keys_of_shard(shard)
     return lua_scripts.EXPIRE.call(
         {
-            **_of_hold(tag, request_id, now_ms=now_ms, epoch=epoch),
-            "stream_key": registers.stream_key(tag),
+            **_of_hold(keys, request_id, now_ms=now_ms, epoch=epoch),
+            "stream_key": keys.stream,
             "kept_ms": EXPIRED_KEPT_MS,
         }
     )

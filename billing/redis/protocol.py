@@ -62,14 +62,15 @@ def packer(name: str, declared: type[Told]) -> Callable[[Told], Packed]:
         each = f"for number, row in enumerate(told[{rows.name!r}], 1)"
         if rows.shape.keys:
             each = f"for row in told[{rows.name!r}]"
-            keys.append(f"*map(key_of, told[{rows.name!r}])")
+            keys.append(f"*(map(key_of, told[{rows.name!r}]) if told[{rows.name!r}] else ())")
         if rows.shape.json:
             said = _values(f"{rows.name} {{number}}", rows.shape, "row")
             args.append(f"*[{said}.encode() + b' ' + row[{rows.shape.json.name!r}] {each}]")
         else:
             head = "{row['key']}" if rows.shape.keys else "{number}"
             said = _values(f"\\n{head}", rows.shape, "row")
-            args.append(f"'{rows.name}' + ''.join([{said} {each}])")
+            parts = f"'{rows.name}' + ''.join([{said} {each}])"
+            args.append(f"({parts}) if told[{rows.name!r}] else '{rows.name}'")
     body = f"([{', '.join(keys)}], [{', '.join(args)}])"
     return _compiled(f"pack_{name}", ("told", body))
 
