@@ -16,6 +16,7 @@ import msgspec
 from django.db import connection
 
 from billing import rating
+from billing.books.usage_queries import first_id_of
 from billing.events import Estimated
 from billing.kinds import ServiceTier
 from billing.models import UsageEvent
@@ -34,26 +35,29 @@ OWN: Final = "our own engine's count"
 MIDDLE: Final = "the middle of its suppliers"
 ROUGH: Final = "four bytes a token"
 
-# Hidden reasoning is counted and not delivered: such answers say nothing about honesty. So many
-# events are read, whatever they hold: the page is no walk over a week of the house. Of each
-# supplier equally many, or the busiest would leave nothing of the others.
-_DELIVERED_SQL: Final = """
+_SUPPLIERS_SQL: Final = """
     WITH RECURSIVE suppliers AS (
         SELECT min(supplier) AS name FROM billing_usageevent
         UNION ALL
         SELECT (SELECT min(supplier) FROM billing_usageevent WHERE supplier > name)
         FROM suppliers WHERE name IS NOT NULL
     )
+    SELECT name FROM suppliers WHERE name IS NOT NULL
+"""
+# Hidden reasoning is counted and not delivered: such answers say nothing about honesty. So many
+# events are read, whatever they hold: the page is no walk over a week of the house. Of each
+# supplier equally many, or the busiest would leave nothing of the others.
+_DELIVERED_SQL: Final = """
     SELECT name, model, count(*), sum(output_tokens), sum(bytes)
-    FROM suppliers CROSS JOIN LATERAL (
+    FROM unnest(%(suppliers)s::text[]) name CROSS JOIN LATERAL (
         SELECT *, (detail ->> 'output_bytes')::bigint AS bytes FROM (
             SELECT model, output_tokens, reasoning_tokens, output_audio_tokens, detail,
                 occurred_at, outcome, usage_source, state
-            FROM billing_usageevent WHERE supplier = name
-            ORDER BY request_id DESC LIMIT (SELECT %s / greatest(count(name), 1) FROM suppliers)
+            FROM billing_usageevent WHERE supplier = name AND request_id >= %(first)s
+            ORDER BY request_id DESC LIMIT %(of_each)s
         ) newest
     ) answers
-    WHERE occurred_at >= %s AND outcome = 'ok' AND usage_source = 'provider' AND state = 'posted'
+    WHERE outcome = 'ok' AND usage_source = 'provider' AND state = 'posted'
         AND reasoning_tokens = 0 AND output_audio_tokens = 0 AND output_tokens > 0 AND bytes > 0
     GROUP BY name, model
 """
@@ -101,7 +105,14 @@ def drifts(*, trusted: Collection[str], now: datetime) -> list[Drift]:
     """Every supplier and model of the newest answers, the farthest off first. `trusted` are the
     suppliers whose counts are ours."""
     with connection.cursor() as cursor:
-        cursor.execute(_DELIVERED_SQL, [EVENTS_MAX, now - LOOKED_BACK])
+        cursor.execute(_SUPPLIERS_SQL)
+        suppliers = [name for (name,) in cursor.fetchall()]
+        asked = {
+            "suppliers": suppliers,
+            "first": first_id_of(now - LOOKED_BACK),
+            "of_each": EVENTS_MAX // max(len(suppliers), 1),
+        }
+        cursor.execute(_DELIVERED_SQL, asked)
         rows = [(*row[:2], *map(int, row[2:])) for row in cursor.fetchall()]
     by_model: dict[str, list[tuple[str, int, int, int]]] = defaultdict(list)
     for supplier, model, requests, tokens, size in rows:
