@@ -49,12 +49,12 @@ _SUPPLIERS_SQL: Final = """
 # supplier equally many, or the busiest would leave nothing of the others.
 _DELIVERED_SQL: Final = """
     SELECT name, model, count(*), sum(output_tokens), sum(bytes)
-    FROM unnest(%(suppliers)s::text[]) name CROSS JOIN LATERAL (
+    FROM unnest(%s::text[]) name CROSS JOIN LATERAL (
         SELECT *, (detail ->> 'output_bytes')::bigint AS bytes FROM (
             SELECT model, output_tokens, reasoning_tokens, output_audio_tokens, detail,
                 occurred_at, outcome, usage_source, state
-            FROM billing_usageevent WHERE supplier = name AND request_id >= %(first)s
-            ORDER BY request_id DESC LIMIT %(of_each)s
+            FROM billing_usageevent WHERE supplier = name AND request_id >= %s
+            ORDER BY request_id DESC LIMIT %s
         ) newest
     ) answers
     WHERE outcome = 'ok' AND usage_source = 'provider' AND state = 'posted'
@@ -107,12 +107,8 @@ def drifts(*, trusted: Collection[str], now: datetime) -> list[Drift]:
     with connection.cursor() as cursor:
         cursor.execute(_SUPPLIERS_SQL)
         suppliers = [name for (name,) in cursor.fetchall()]
-        asked = {
-            "suppliers": suppliers,
-            "first": first_id_of(now - LOOKED_BACK),
-            "of_each": EVENTS_MAX // max(len(suppliers), 1),
-        }
-        cursor.execute(_DELIVERED_SQL, asked)
+        of_each = EVENTS_MAX // max(len(suppliers), 1)
+        cursor.execute(_DELIVERED_SQL, [suppliers, first_id_of(now - LOOKED_BACK), of_each])
         rows = [(*row[:2], *map(int, row[2:])) for row in cursor.fetchall()]
     by_model: dict[str, list[tuple[str, int, int, int]]] = defaultdict(list)
     for supplier, model, requests, tokens, size in rows:

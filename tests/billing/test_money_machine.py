@@ -1,4 +1,4 @@
-"""Any order of steps: what is spent and held never passes the credit, and the books agree."""
+"""Any order of steps: what is spent and held never passes a cap, and the books agree."""
 
 from collections.abc import Iterator
 

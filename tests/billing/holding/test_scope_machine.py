@@ -1,7 +1,8 @@
-"""Any order of steps over keys, models, sessions and both modes of holds, beside a plain model.
+"""Any order of steps over every kind of scope and both modes of holds, beside a plain model.
 
 The model is what docs/budgets.md says: a hold counts in every cap, spending in those of the model
-that served; strict spending never passes a limit, expected spending by no more than the overdraft.
+and the supplier that served; strict spending never passes a limit, expected spending by no more
+than the overdraft.
 """
 
 from collections.abc import Iterator
@@ -29,13 +30,23 @@ from tests.billing.desk import Desk
 CREDIT = 6_000
 OVERDRAFT = 1_500
 KEY = SpendScope("key", "5", "day", 5_000)
+TEAM = SpendScope("team", "9", "month", 5_500)
+TENANT = SpendScope("tenant", "71", "week", 5_800)
 FOX = SpendScope("model", "fox", "week", 3_000)
 HARE = SpendScope("model", "hare", "month", 2_000)
+DEN = SpendScope("provider", "den", "day", 3_500)
+FORM = SpendScope("provider", "form", "lifetime", 2_500)
 WATCHED = SpendScope("tenant", "71", "lifetime", 10, shadow=True)
 SESSION = SpendScope("session", registers.session_of(71, "agent"), "session", 4_000)
 # With and without a session; its place is the last.
-SCOPES = (KEY, FOX, HARE, WATCHED, SESSION)
+SCOPES = (KEY, TEAM, TENANT, FOX, HARE, DEN, FORM, WATCHED, SESSION)
 CLIENTS: list[redis.Redis] = []
+
+
+def not_in(*, of_fox: bool, of_den: bool) -> tuple[int, ...]:
+    """The places of what did not serve, from 1."""
+    other = (HARE if of_fox else FOX, FORM if of_den else DEN)
+    return tuple(SCOPES.index(scope) + 1 for scope in other)
 
 
 @dataclass
@@ -97,22 +108,29 @@ class ScopeMachine(RuleBasedStateMachine):
             self.open[request_id] = wanted
 
     @precondition(lambda self: getattr(self, "open", None))
-    @rule(pick=st.integers(0), charge=st.integers(0, 4_000), of_fox=st.booleans())
-    def checkpoint(self, pick: int, charge: int, of_fox: bool) -> None:
+    @rule(
+        pick=st.integers(0),
+        charge=st.integers(0, 4_000),
+        served=st.builds(not_in, of_fox=st.booleans(), of_den=st.booleans()),
+    )
+    def checkpoint(self, pick: int, charge: int, served: tuple[int, ...]) -> None:
         request_id, hold = self._pick(self.open, pick)
-        hold.not_in = (3,) if of_fox else (2,)
+        hold.not_in = served
         hold.checkpoint = min(charge, hold.nano)
         self.desk.checkpoint(request_id, charge_nano=charge, not_in=hold.not_in)
 
     @precondition(lambda self: getattr(self, "open", None))
-    @rule(pick=st.integers(0), charge=st.integers(0, 6_000), of_fox=st.booleans())
-    def settle(self, pick: int, charge: int, of_fox: bool) -> None:
+    @rule(
+        pick=st.integers(0),
+        charge=st.integers(0, 6_000),
+        served=st.builds(not_in, of_fox=st.booleans(), of_den=st.booleans()),
+    )
+    def settle(self, pick: int, charge: int, served: tuple[int, ...]) -> None:
         request_id, hold = self._pick(self.open, pick)
-        not_in = (3,) if of_fox else (2,)
-        due = min(charge, self._payable(hold, not_in))
-        settled = self._settle(request_id, hold, charge, not_in)
+        due = min(charge, self._payable(hold, served))
+        settled = self._settle(request_id, hold, charge, served)
         assert (settled.charged_nano, settled.overage_nano) == (due, charge - due)
-        self._move(request_id, hold, due, not_in)
+        self._move(request_id, hold, due, served)
 
     @precondition(lambda self: getattr(self, "open", None))
     @rule(pick=st.integers(0))
@@ -214,7 +232,7 @@ def test_no_order_of_steps_breaks_a_scope_s_bound() -> None:
     run_state_machine_as_test(
         ScopeMachine,
         settings=settings(
-            max_examples=60,
+            max_examples=80,
             stateful_step_count=30,
             deadline=None,
             database=None,
