@@ -2,11 +2,12 @@
 
 Pure: no Django, no I/O. A surface parses the client's bytes into a ChatRequest; a wire turns
 it into vendor bytes and the vendor's answer into Chunks; the surface writes those for the
-client. Where both speak the same dialect, bytes pass through unchanged in `raw`. What one
-dialect cannot say in the other goes through the OpenAI shape, which is the common one.
+client. What a client speaks is its dialect, what a seller's API is its wire. A wire that takes the
+bytes of a dialect as they are gets them so, and its answers pass in `raw`; any other gets the
+conversation that the surface reads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -15,10 +16,13 @@ import msgspec
 from billing.prices.price_spans import PriceBook
 from billing.rating import Price
 from billing.usage import CanonicalUsage
-from providers.errors import ProviderError
+from providers.conversation import Conversation, Nuance
+from providers.errors import CannotSay, ProviderError
 from providers.pictures import Picture
 
+# What a client may speak, and what a seller's API may be.
 Dialect = Literal["openai", "anthropic"]
+WireName = Literal["openai", "anthropic"]
 # The index of a chunk that belongs to no choice.
 NO_CHOICE = -1
 # The ability of a pool that may fetch what a prompt gives the address of: its operator answers for
@@ -52,11 +56,13 @@ class ChatRequest:
     be able to do.
     `max_cost_pico` and `session_max_pico` are what the caller will pay for this request, and for
     its session, at most.
-    `cache_salt` and `priority` are set by the pipeline once the tenant is known.
+    `cache_salt` and `priority` are set by the pipeline once the tenant is known. `read` is how
+    the surface reads the conversation out of the fields.
     """
 
     surface: str
     dialect: Dialect
+    read: Callable[[Mapping[str, msgspec.Raw]], Conversation]
     body: bytes
     fields: Mapping[str, msgspec.Raw]
     model: str
@@ -85,6 +91,20 @@ class ChatRequest:
     preamble_tokens: int = 0  # what a vendor itself says of tools that it describes
     include_usage: bool = True  # False: the caller wants no usage in its stream
     thinking_tokens: int = 0  # the budget that the caller gave, which its limit must exceed
+    kept: Conversation | None = field(default=None, repr=False)
+
+    @property
+    def conversation(self) -> Conversation:
+        """Read when a seller's wire first needs it, and kept for the next. CannotSay where the
+        surface's look let something pass that is no request."""
+        if self.kept is None:
+            try:
+                self.kept = self.read(self.fields)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+                raise CannotSay(
+                    f"the request cannot be put into this provider's terms: {wrong}"
+                ) from None
+        return self.kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +118,7 @@ class OfferView:
     provider_name: str
     model: str
     upstream_model: str
-    wire: Dialect
+    wire: WireName
     base_url: str
     headers: Mapping[str, str]  # authorisation included: never logged
     context_length: int  # 0: not known
@@ -169,11 +189,11 @@ class Chunk(msgspec.Struct):
 
     `text` counts as delivered output; `tool_calls` are deltas in the OpenAI shape.
     `hidden` marks an event that the client is not shown as it came: usage, terminators. What
-    it says reaches the client through the Receipt. `dialect` says whose framing `raw` has.
+    it says reaches the client through the Receipt. `dialect` says whose clients read `raw`.
     """
 
     raw: bytes
-    dialect: str = ""
+    dialect: Dialect | Literal[""] = ""
     text: str = ""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] | None = None
@@ -219,12 +239,18 @@ class ResponseReader(Protocol):
 class Wire(Protocol):
     """How one vendor family is spoken to.
 
-    `build` raises providers.errors.CannotSay where the request cannot be said in this
-    dialect: another seller may be asked. `reader` takes the offer because providers of one
-    dialect count differently.
+    Clients of `dialect` speak as it does: their bytes pass. What it cannot say of others it
+    declares: `lacks` are needs, each a reason against the offer; `unsaid` is what is left out.
+    `build` raises providers.errors.CannotSay where that shows only in the writing: another seller
+    may be asked. `reader` takes the offer because providers of one wire count differently.
     """
 
-    dialect: Dialect
+    name: WireName
+    dialect: Dialect | None
+
+    def lacks(self, offer: OfferView) -> frozenset[str]: ...
+
+    def unsaid(self, conversation: Conversation) -> set[Nuance]: ...
 
     def build(
         self, request: ChatRequest, offer: OfferView, *, max_output_tokens: int

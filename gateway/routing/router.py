@@ -271,10 +271,9 @@ def _check_able(question: _Question, offer: OfferView) -> None:
         raise _Rejected("no_price", "tools that the vendor runs are billed by the call, unpriced")
     if offer.in_house:
         _check_fetching(request, offer)
-    if offer.wire != request.dialect:
-        missing = request.needs & registry.lacks(request.dialect, offer)
-        if missing:
-            raise _Rejected("dialect", f"{', '.join(sorted(missing))} cannot be said in its API")
+    missing = registry.lacks(request, offer)
+    if missing:
+        raise _Rejected("dialect", f"{', '.join(sorted(missing))} cannot be said in its API")
     if not FEATURES.isdisjoint(offer.capabilities):
         missing = (request.needs & FEATURES) - offer.capabilities
         if missing:

@@ -186,7 +186,7 @@ def _refusal_of_credential(provider: Provider, headers: dict[str, str]) -> str |
     if reply.status == 200:
         return ""
     # A 403 alone may say only that this key lists no models.
-    problem = failure(reply.status, {}, reply.body, offers.dialect_of(provider))
+    problem = failure(reply.status, {}, reply.body, offers.wire_of(provider))
     if isinstance(problem, AuthFailed):
         return f"answered {reply.status} when asked for its models"
     return ""

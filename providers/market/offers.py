@@ -13,7 +13,7 @@ from django.db.models import Q
 from billing import audit
 from billing.prices import price_books
 from billing.prices.price_spans import PriceBook
-from providers.chat import Dialect, OfferView
+from providers.chat import OfferView, WireName
 from providers.market import credentials
 from providers.models import Credential, Offer, Provider, Worker
 from providers.wires.registry import wire_for
@@ -87,7 +87,7 @@ def _view(
         provider_name=offer.provider.name,
         model=offer.model.slug,
         upstream_model=offer.upstream_model,
-        wire=dialect_of(offer.provider),
+        wire=wire_of(offer.provider),
         base_url=access.base_url,
         headers=access.headers or {},
         context_length=context_length,
@@ -194,13 +194,13 @@ def _open(provider: Provider, credential: Credential | None) -> _Access:
     )
 
 
-def dialect_of(provider: Provider) -> Dialect:
+def wire_of(provider: Provider) -> WireName:
     return "anthropic" if provider.wire == Provider.Wire.ANTHROPIC else "openai"
 
 
 def models_url(provider: Provider) -> str:
     """Where this provider lists its models, in its own wire."""
-    return wire_for(dialect_of(provider)).models_url(provider.base_url)
+    return wire_for(wire_of(provider)).models_url(provider.base_url)
 
 
 def headers_for(wire: str, secret: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from providers import errors
-from providers.chat import Dialect
+from providers.chat import WireName
 from providers.wires.error_words import (
     ACCOUNT_CODES,
     ACCOUNT_WORDS,
@@ -44,7 +44,7 @@ class _Said(NamedTuple):
 
 
 def failure(
-    status: int, headers: Mapping[str, str], body: bytes, dialect: Dialect
+    status: int, headers: Mapping[str, str], body: bytes, wire: WireName
 ) -> errors.ProviderError:
     """The error that an answer with this status means. Header names are lower case."""
     if status == 403 and body.lstrip().startswith(b"<"):

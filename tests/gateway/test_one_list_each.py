@@ -28,7 +28,7 @@ from gateway.routing.policies import PolicyKind, Scoring
 from gateway.sign_on import identities
 from gateway.tenants import roles
 from providers.boards.windows import WINDOWS
-from providers.chat import Dialect
+from providers.chat import Dialect, WireName
 from providers.market.price_schedule import CONTEXTS
 from providers.models import Offer, Provider
 from providers.wires import registry, service_tiers
@@ -142,11 +142,12 @@ def test_a_role_is_named_in_one_place() -> None:
     assert set().union(*roles.ALLOWED.values()) == set(found)
 
 
-def test_a_dialect_has_a_wire_and_a_provider_that_may_speak_it() -> None:
-    dialects = set(get_args(Dialect))
+def test_a_wire_is_named_in_one_place_and_so_is_a_dialect() -> None:
+    wires, dialects = set(get_args(WireName)), set(get_args(Dialect))
 
-    assert {registry.wire_for(dialect).dialect for dialect in dialects} == dialects
-    assert set(Provider.Wire.values) - {Provider.Wire.NONE} == dialects
+    assert {registry.wire_for(wire).name for wire in wires} == wires
+    assert {registry.wire_for(wire).dialect for wire in wires} - {None} <= dialects
+    assert set(Provider.Wire.values) - {Provider.Wire.NONE} == wires
 
 
 def test_every_basis_of_a_count_has_its_words() -> None:

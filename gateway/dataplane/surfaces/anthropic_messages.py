@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.dataplane.surfaces import nested, request_body
 from gateway.dataplane.surfaces.anthropic_writer import AnthropicWriter
+from gateway.dataplane.surfaces.reading import anthropic
 from gateway.dataplane.surfaces.request_body import Name, Names, Probability, TokenLimit
 from gateway.errors import GatewayError, InvalidRequest
 from providers import pictures
@@ -28,8 +29,6 @@ _PLAIN = {
     "speed": frozenset({b"null", b'"standard"'}),
     "inference_geo": frozenset({b"null", b'"global"', b'"not_available"'}),
 }
-# Tools that Anthropic describes and the caller runs.
-_CLIENT_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
 _CLIENT_TOOL_TOKENS = 1_500  # of the vendor's own description, at most
 _TEXT_BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
 _PASSED_HEADERS = (b"anthropic-version", b"anthropic-beta")
@@ -138,6 +137,7 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     return ChatRequest(
         surface=NAME,
         dialect="anthropic",
+        read=anthropic.read,
         body=body,
         fields=fields,
         model=model,
@@ -183,10 +183,10 @@ def _contents(typed: _Body) -> request_body.Contents:
         needs.add("tools")
     kinds = [tool.type or "custom" for tool in typed.tools or ()]
     for kind in kinds:
-        if kind.startswith(_CLIENT_TOOLS):
+        if kind.startswith(anthropic.CLIENT_TOOLS):
             needs.add("client_tools")
             contents.preamble_tokens += _CLIENT_TOOL_TOKENS
-    server_tools = any(k != "custom" and not k.startswith(_CLIENT_TOOLS) for k in kinds)
+    server_tools = any(k != "custom" and not k.startswith(anthropic.CLIENT_TOOLS) for k in kinds)
     if server_tools or typed.mcp_servers or typed.container is not None:
         needs.add("server_tools")
         contents.add_unbounded("a tool that the vendor runs")

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.dataplane.surfaces import nested, request_body
 from gateway.dataplane.surfaces.openai_writer import OpenAIWriter
+from gateway.dataplane.surfaces.reading import openai
 from gateway.dataplane.surfaces.request_body import Name, Names, Probability, TokenLimit
 from gateway.errors import GatewayError, InvalidRequest
 from providers import pictures
@@ -156,6 +157,7 @@ def parse(body: bytes, headers: Mapping[bytes, bytes]) -> ChatRequest:
     return ChatRequest(
         surface=NAME,
         dialect="openai",
+        read=openai.read,
         body=body,
         fields=fields,
         model=model,

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
-from providers.chat import Chunk
+from providers.chat import Chunk, Dialect
 from providers.errors import ProtocolError, ProviderError, StreamBroken
 from providers.wires import (
     error_answers,
@@ -25,7 +25,7 @@ from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
 from providers.wires.whole_answers import Body, read_as_stream
 
-DIALECT = "anthropic"
+DIALECT: Dialect = "anthropic"
 
 
 class _Block(msgspec.Struct):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
-from providers.chat import NO_CHOICE, Chunk
+from providers.chat import NO_CHOICE, Chunk, Dialect
 from providers.errors import ProtocolError, ProviderError, StreamBroken
 from providers.wires import (
     error_answers,
@@ -39,7 +39,7 @@ from providers.wires.sse import Event, Splitter
 from providers.wires.unreadable import MALFORMED_MAX, is_heartbeat, unreadable, with_model_name
 from providers.wires.whole_answers import Body, read_as_stream
 
-DIALECT = "openai"
+DIALECT: Dialect = "openai"
 UNDECODED = frozenset({"usage", "error"})
 # A server whose events are not plain so many times is not taken for one whose events are.
 ODD_MAX = 8

@@ -1,19 +1,28 @@
 """The OpenAI Chat Completions wire, which most vendors and every in-house server speak.
 
-Same dialect: the client's body, spliced. Usage is always asked for in streams, whatever the
-client asked, and the output limit is always sent, because the hold rests on it.
+Clients of this API: their body, spliced; of others the conversation. Usage is always asked for in
+streams, whatever the client asked, and the output limit is always sent, because the hold rests on
+it.
 """
 
 from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from billing.kinds import ServiceTier
-from providers.chat import ChatRequest, Dialect, OfferView, ResponseReader, UpstreamCall
+from providers.chat import (
+    ChatRequest,
+    Dialect,
+    OfferView,
+    ResponseReader,
+    UpstreamCall,
+    WireName,
+)
+from providers.conversation import Conversation, Nuance
 from providers.wires import splice
-from providers.wires.openai import from_messages
+from providers.wires.openai import request as requests
+from providers.wires.openai.body import StreamOptions
 from providers.wires.openai.reader import StreamReader, WholeReader
 from providers.wires.usage import convention
 
@@ -27,22 +36,29 @@ _TIERS = {tier.value: tier.word for tier in ServiceTier if tier != ServiceTier.D
 # The one thing about a stream that a caller may choose of a seller.
 _OBFUSCATION = "include_obfuscation"
 _stream_options = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_encode = msgspec.json.Encoder().encode
+# Needs that it has no words for.
+_LACKS = frozenset({"files", "citations", "prefill", "client_tools"})
 
 
 class OpenAIWire:
-    dialect: Dialect = "openai"
+    name: WireName = "openai"
+    dialect: Dialect | None = "openai"
+
+    def lacks(self, offer: OfferView) -> frozenset[str]:
+        return _LACKS
+
+    def unsaid(self, conversation: Conversation) -> set[Nuance]:
+        return requests.unsaid(conversation)
 
     def build(
         self, request: ChatRequest, offer: OfferView, *, max_output_tokens: int
     ) -> UpstreamCall:
-        """BadRequest where a request of another dialect cannot be said in this one."""
-        if request.dialect == "openai":
+        """CannotSay where another dialect's conversation cannot be said here."""
+        if request.dialect == self.dialect:
             body = _splice(request, offer, max_output_tokens)
         else:
-            fields = {**_ours(request, offer), _limit_name(offer): max_output_tokens}
-            if request.service_tier in _TIERS:
-                fields["service_tier"] = _TIERS[request.service_tier]
-            body = splice.translated(from_messages.chat_body, request.body, fields)
+            body = _written(request, offer, max_output_tokens)
         headers = {"content-type": "application/json", **offer.headers}
         if offer.in_house and not offer.pool and request.call_id:
             headers["x-request-id"] = request.call_id
@@ -71,10 +87,8 @@ def _splice(request: ChatRequest, offer: OfferView, max_output_tokens: int) -> b
     if request.stream and "stream_options" in request.fields:
         asked = _stream_options.decode(request.fields["stream_options"]) or {}
         if _OBFUSCATION in asked:
-            decided["stream_options"] = {
-                **decided["stream_options"],
-                _OBFUSCATION: asked[_OBFUSCATION],
-            }
+            options = _COUNTING if offer.in_house else _WITH_USAGE
+            decided["stream_options"] = {**options, _OBFUSCATION: asked[_OBFUSCATION]}
     if request.service_tier in _TIERS:
         decided["service_tier"] = _TIERS[request.service_tier]
     elif "service_tier" in request.fields and offer.provider in _NEW_LIMIT_NAME:
@@ -83,18 +97,40 @@ def _splice(request: ChatRequest, offer: OfferView, max_output_tokens: int) -> b
     return splice.spliced(request, offer, decided)
 
 
-def _ours(request: ChatRequest, offer: OfferView) -> dict[str, Any]:
-    """The fields that we decide, whatever the client's dialect."""
-    fields: dict[str, Any] = {"model": offer.upstream_model}
+def _ours(request: ChatRequest, offer: OfferView) -> dict[str, splice.Decided]:
+    """The fields that we decide."""
+    fields: dict[str, splice.Decided] = {"model": offer.upstream_model}
     if request.stream:
         fields["stream"] = True
         fields["stream_options"] = _COUNTING if offer.in_house else _WITH_USAGE
-    if offer.salted and request.cache_salt:
-        fields["cache_salt"] = request.cache_salt
-    # A pool whose queue knows no priorities refuses whoever names one.
-    if offer.salted and not offer.pool and request.priority:
-        fields["priority"] = request.priority
+    if salt := _salt(request, offer):
+        fields["cache_salt"] = salt
+    if priority := _priority(request, offer):
+        fields["priority"] = priority
     return fields
+
+
+def _written(request: ChatRequest, offer: OfferView, max_output_tokens: int) -> bytes:
+    body = requests.chat_body(request.conversation)
+    body.model = offer.upstream_model
+    if request.stream:
+        body.stream = True
+        options = _COUNTING if offer.in_house else _WITH_USAGE
+        body.stream_options = StreamOptions(**options)
+    body.cache_salt = _salt(request, offer)
+    body.priority = _priority(request, offer)
+    body.service_tier = _TIERS.get(request.service_tier, "")
+    setattr(body, _limit_name(offer), max_output_tokens)
+    return _encode(body)
+
+
+def _salt(request: ChatRequest, offer: OfferView) -> str:
+    return request.cache_salt if offer.salted else ""
+
+
+def _priority(request: ChatRequest, offer: OfferView) -> int:
+    """A pool whose queue knows no priorities refuses whoever names one."""
+    return request.priority if offer.salted and not offer.pool else 0
 
 
 def _limit_name(offer: OfferView) -> str:

@@ -16,6 +16,7 @@ from gateway.dataplane.exchange import Attempt, Exchange, Hold, Tally
 from gateway.dataplane.inbound.request_id import new_request_id
 from gateway.dataplane.settling import charges
 from gateway.dataplane.settling.charges import Charge
+from gateway.dataplane.surfaces.reading import openai
 from gateway.routing.policies import PolicyView
 from gateway.routing.router import Ranking
 from providers.chat import Candidate, ChatRequest, Chunk, Held, OfferView
@@ -81,6 +82,7 @@ PRINCIPAL = Principal(
 REQUEST = ChatRequest(
     surface="openai_chat",
     dialect="openai",
+    read=openai.read,
     body=b"{}",
     fields={
         "messages": msgspec.Raw(b'[{"role": "user", "content": "A quick brown fox"}]'),
