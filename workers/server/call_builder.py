@@ -3,15 +3,16 @@
 Slow for long texts and new schemas: not for the event loop.
 """
 
-import json
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from workers.engine.engine import Engine
 from workers.engine.sequence import GenerationRequest
+from workers.json_values import Fields, Json, JsonRefused, read_object
+from workers.model.families import GENERATION
 from workers.model.sampler import SamplingParams
+from workers.model.shape import UnsupportedModel
 from workers.server.chat_request import ChatRequest, Message, template_messages
 from workers.server.errors import BadRequest, ContextTooLong
 from workers.server.text_request import CompletionRequest, EmbeddingRequest, Texts, texts_of
@@ -30,15 +31,18 @@ class SamplingDefaults:
 
 
 def read_defaults(model_dir: Path) -> SamplingDefaults:
-    path = model_dir / "generation_config.json"
-    stored = json.loads(path.read_text()) if path.is_file() else {}
-    if not stored.get("do_sample"):
-        return SamplingDefaults()
-    return SamplingDefaults(
-        temperature=stored.get("temperature", 1.0),
-        top_p=stored.get("top_p", 1.0),
-        top_k=stored.get("top_k", 0),
-    )
+    path = model_dir / GENERATION
+    try:
+        stored = Fields(read_object(path) if path.is_file() else {}, source=GENERATION)
+        if not stored.flag("do_sample", False):
+            return SamplingDefaults()
+        return SamplingDefaults(
+            temperature=stored.number("temperature", 1.0),
+            top_p=stored.number("top_p", 1.0),
+            top_k=stored.count("top_k", 0, least=0),
+        )
+    except JsonRefused as error:
+        raise UnsupportedModel(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +142,23 @@ class CallBuilder:
         )
         return self._fitting(tokens, param="messages")
 
-    def _rendered(self, messages: list[Message], **options: Any) -> list[int]:
+    def _rendered(
+        self,
+        messages: list[Message],
+        *,
+        tools: list[dict[str, Json]] | None = None,
+        continue_final: bool = False,
+        opens_answer: bool = True,
+        opening: str = "",
+    ) -> list[int]:
         try:
-            return self.engine.tokenizer.encode_chat(template_messages(messages), **options)
+            return self.engine.tokenizer.encode_chat(
+                template_messages(messages),
+                tools=tools,
+                continue_final=continue_final,
+                opens_answer=opens_answer,
+                opening=opening,
+            )
         except TemplateRefused as error:
             raise BadRequest(str(error), code="invalid_value", param="messages") from error
 

@@ -1,11 +1,12 @@
 """The body of a chat completion: messages, and the functions that the model may call."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from workers.json_values import Json
 from workers.server.errors import BadRequest
 from workers.server.request_fields import Count, Sampling, TopLogprobs, unsupported
 from workers.text.tools import Function
@@ -33,7 +34,7 @@ class ToolCall(msgspec.Struct):
 class FunctionSpec(msgspec.Struct, omit_defaults=True):
     name: FunctionName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, Json] | None = None
 
 
 class Tool(msgspec.Struct):
@@ -82,7 +83,7 @@ class ChatRequest(Sampling, kw_only=True):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
-    def usable_tools(self) -> list[dict[str, Any]]:
+    def usable_tools(self) -> list[dict[str, Json]]:
         """The tools as templates show them; none if they may not be called."""
         if not self.tools or self.tool_choice == "none":
             return []
@@ -125,12 +126,12 @@ class ChatRequest(Sampling, kw_only=True):
             raise unsupported("messages", "this model's chat template knows no tool calls")
 
 
-def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
+def template_messages(messages: list[Message]) -> list[dict[str, Json]]:
     """Messages as chat templates read them."""
-    rendered: list[dict[str, Any]] = []
+    rendered: list[dict[str, Json]] = []
     for message in messages:
         role = "system" if message.role == "developer" else message.role
-        entry: dict[str, Any] = {"role": role, "content": message.text}
+        entry: dict[str, Json] = {"role": role, "content": message.text}
         if message.tool_calls:
             entry["tool_calls"] = [_template_call(call) for call in message.tool_calls]
         if message.tool_call_id:
@@ -139,10 +140,10 @@ def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
     return rendered
 
 
-def _template_call(call: ToolCall) -> dict[str, Any]:
+def _template_call(call: ToolCall) -> dict[str, Json]:
     """Templates write the arguments as JSON themselves, so they get them as an object."""
     try:
-        arguments = json.loads(call.function.arguments or "{}")
+        arguments: Json = json.loads(call.function.arguments or "{}")
     except (ValueError, RecursionError):
         raise BadRequest(
             f"the arguments of {call.function.name[:64]!r} are not JSON",

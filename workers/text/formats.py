@@ -6,7 +6,9 @@ small model that likes digits would fill its answer with them.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
+
+from workers.json_values import Json, is_number
 
 # Characters of the longest text that makes sense; 0 where the format itself has an end.
 LENGTH_MAX: Final[Mapping[str, int]] = {
@@ -43,13 +45,15 @@ _NAMED: Final = frozenset(
 )
 
 
-def settled(schema: Any) -> Any:
+def settled(schema: Json) -> Json:
     """The schema without formats that no grammar knows, and with an end for those that have none.
 
     Nothing is changed in place. RecursionError where it is nested too deeply to be walked.
     """
-    if not isinstance(schema, dict):
-        return schema
+    return settled_object(schema) if isinstance(schema, dict) else schema
+
+
+def settled_object(schema: dict[str, Json]) -> dict[str, Json]:
     made = {key: _value(key, value) for key, value in schema.items()}
     if "format" not in made:
         return made
@@ -61,7 +65,7 @@ def settled(schema: Any) -> Any:
     return made
 
 
-def _value(key: str, value: Any) -> Any:
+def _value(key: str, value: Json) -> Json:
     if key in _NAMED and isinstance(value, dict):
         return {name: settled(one) for name, one in value.items()}
     if key in _LISTED and isinstance(value, list):
@@ -69,9 +73,8 @@ def _value(key: str, value: Any) -> Any:
     return settled(value) if key in _ONE else value
 
 
-def _lower(stated: Any, bound: int) -> Any:
+def _lower(stated: Json, bound: int) -> Json:
     """A stated limit that is none is left to the compiler, which says what is wrong with it."""
-    is_number = isinstance(stated, int | float) and not isinstance(stated, bool)
-    if stated is None or (is_number and stated > bound):
+    if stated is None or (is_number(stated) and stated > bound):
         return bound
     return stated

@@ -8,10 +8,12 @@ by a tokenizer that knows no control tokens.
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from tokenizers import Tokenizer as RustTokenizer
+
+from workers.json_values import Json
 
 # Some models' turns are opened by tokens that are not flagged as special, but written like one.
 _LIKE_CONTROL: Final = re.compile(r"<[|｜][^<>]*[|｜]>")
@@ -42,22 +44,28 @@ class Literals:
         self._plain = RustTokenizer.from_str(json.dumps(described))
         self._plain.encode_special_tokens = True
 
-    def mark_for(self, *values: Any) -> str:
-        """The mark to use in these values; empty where they hold nothing that needs one."""
-        strings = [text for value in values for text in _strings(value)]
+    def mark_for(self, objects: Sequence[dict[str, Json]]) -> str:
+        """The mark to use in these objects; empty where they hold nothing that needs one."""
+        strings = [text for one in objects for text in _strings(one)]
         if not any(self._needs_mark(text) for text in strings):
             return ""
         used = set().union(*strings)
         return next(mark for mark in _MARKS if mark not in used)
 
-    def marked(self, value: Any, mark: str) -> Any:
-        """The value with the mark inside each control token, and behind what may become one."""
+    def marked_object(self, value: dict[str, Json], mark: str) -> dict[str, Json]:
+        """The object with the mark inside each control token, and behind what may become one."""
+        return {self._marked_text(k, mark): self._marked(v, mark) for k, v in value.items()}
+
+    def _marked(self, value: Json, mark: str) -> Json:
         if isinstance(value, str):
-            text = self._control.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", value)
-            return f"{text}{mark}" if self._begins_one(text) else text
+            return self._marked_text(value, mark)
         if isinstance(value, dict):
-            return {self.marked(k, mark): self.marked(v, mark) for k, v in value.items()}
-        return [self.marked(one, mark) for one in value] if isinstance(value, list) else value
+            return self.marked_object(value, mark)
+        return [self._marked(one, mark) for one in value] if isinstance(value, list) else value
+
+    def _marked_text(self, text: str, mark: str) -> str:
+        text = self._control.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", text)
+        return f"{text}{mark}" if self._begins_one(text) else text
 
     def encode(self, text: str, mark: str) -> list[int]:
         """Tokens of a rendered text: control tokens where the template put them, and only there."""
@@ -98,7 +106,7 @@ class Literals:
         return self._begins.search(text[-self._longest :]) is not None
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: Json) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -6,15 +6,17 @@ The template is the model's own, run in a sandbox: a template is code that came 
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RustTokenizer
 
+from workers.json_values import Fields, Json, JsonRefused, read_object
 from workers.text.special_tokens import Literals
 from workers.text.tools import style_of
 
@@ -26,6 +28,7 @@ BYTE_OF = {chr(byte): byte for byte in PRINTING} | {
     for index, byte in enumerate(byte for byte in range(256) if byte not in PRINTING)
 }
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
+SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
 
 
@@ -37,10 +40,19 @@ class TemplateRefused(ValueError):
     """The model's chat template cannot express these messages."""
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What stands beside a tokenizer: how chats are written, and the texts of special tokens."""
+
+    template: str
+    special: dict[str, str]
+
+
 class Tokenizer:
     def __init__(self, model_dir: Path) -> None:
-        self._tokenizer, settings = _read_files(model_dir)
-        source = _template_source(model_dir, settings)
+        self._tokenizer = _read_tokenizer(model_dir / "tokenizer.json")
+        settings = _read_settings(model_dir / "tokenizer_config.json")
+        source = _template_source(model_dir) or settings.template
         self.tool_style = style_of(source)
         self._literals = Literals(self._tokenizer)
         environment = ImmutableSandboxedEnvironment(
@@ -50,11 +62,7 @@ class Tokenizer:
         environment.globals["strftime_now"] = _strftime_now
         environment.filters["tojson"] = _to_json
         self._template = environment.from_string(source)
-        self._special = {
-            name: _token_text(settings[name])
-            for name in ("bos_token", "eos_token", "unk_token", "pad_token")
-            if settings.get(name) is not None
-        }
+        self._special = settings.special
 
     @property
     def vocab_size(self) -> int:
@@ -97,9 +105,9 @@ class Tokenizer:
 
     def encode_chat(
         self,
-        messages: list[dict[str, Any]],
+        messages: list[dict[str, Json]],
         *,
-        tools: list[dict[str, Any]] | None = None,
+        tools: list[dict[str, Json]] | None = None,
         continue_final: bool = False,
         opens_answer: bool = True,
         opening: str = "",
@@ -109,10 +117,10 @@ class Tokenizer:
         `opening` is how that turn begins, whatever the model would have written. Control tokens in
         what the caller wrote are text.
         """
-        mark = self._literals.mark_for(messages, tools)
+        mark = self._literals.mark_for([*messages, *(tools or [])])
         if mark:
-            messages = self._literals.marked(messages, mark)
-            tools = self._literals.marked(tools, mark)
+            messages = [self._literals.marked_object(one, mark) for one in messages]
+            tools = tools and [self._literals.marked_object(one, mark) for one in tools]
         try:
             text = self._template.render(
                 messages=messages,
@@ -137,32 +145,37 @@ def _without_closing(text: str, content: str) -> str:
     return text[: start + len(content)]
 
 
-def _read_files(model_dir: Path) -> tuple[RustTokenizer, dict[str, Any]]:
-    path, settings_path = model_dir / "tokenizer.json", model_dir / "tokenizer_config.json"
+def _read_tokenizer(path: Path) -> RustTokenizer:
     if not path.is_file():
         raise BadTokenizer(f"{path} is missing: save the fast tokenizer beside the weights")
     try:
-        tokenizer = RustTokenizer.from_file(str(path))
+        return RustTokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
         raise BadTokenizer(f"{path} cannot be read: {error}") from error
+
+
+def _read_settings(path: Path) -> Settings:
     try:
-        settings = json.loads(settings_path.read_text()) if settings_path.is_file() else {}
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadTokenizer(f"{settings_path} is not JSON: {error}") from error
-    return tokenizer, settings
+        fields = Fields(read_object(path) if path.is_file() else {}, source=str(path))
+        return Settings(
+            template=fields.text("chat_template", "") or PLAIN_TEMPLATE,
+            special={name: _token_text(fields, name) for name in SPECIAL if fields.has(name)},
+        )
+    except JsonRefused as error:
+        raise BadTokenizer(str(error)) from error
 
 
-def _token_text(token: str | dict[str, Any]) -> str:
+def _token_text(fields: Fields, name: str) -> str:
     """Older files spell a special token out with its flags."""
-    return token if isinstance(token, str) else str(token["content"])
+    if isinstance(fields.raw[name], str):
+        return fields.text(name)
+    return Fields(fields.within(name), source=f"{fields.source}: {name}").text("content")
 
 
-def _template_source(model_dir: Path, settings: dict[str, Any]) -> str:
+def _template_source(model_dir: Path) -> str:
+    """The template that stands in a file of its own, empty without one."""
     path = model_dir / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text()
-    template: str = settings.get("chat_template") or PLAIN_TEMPLATE
-    return template
+    return path.read_text() if path.is_file() else ""
 
 
 def _refuse(message: str) -> NoReturn:

@@ -9,8 +9,9 @@ every model. Text that only looks like a call stays text.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from workers.json_values import Json
 from workers.text import formats
 from workers.text.detokenizer import overlap
 from workers.text.structured import JSON_STYLE, GrammarRefused
@@ -28,7 +29,11 @@ OPENINGS: Final[dict[Style, str]] = {
     "llama": "",
     "mistral": f"{MISTRAL_START} [",
 }
-NO_PARAMETERS: Final = {"type": "object", "properties": {}, "additionalProperties": False}
+NO_PARAMETERS: Final[dict[str, Json]] = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Function:
     """A function that a caller offers; `parameters` is the JSON schema of its arguments."""
 
     name: str
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, Json] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +79,14 @@ def forced_grammar(functions: Sequence[Function], style: Style | None) -> str:
     return "\n".join(rules)
 
 
-def _settled(parameters: dict[str, Any]) -> dict[str, Any]:
+def _settled(parameters: dict[str, Json]) -> dict[str, Json]:
     try:
-        kept: dict[str, Any] = formats.settled(parameters)
+        return formats.settled_object(parameters)
     except RecursionError:
         raise GrammarRefused("it is nested too deeply") from None
-    return kept
 
 
-def instructions(tools: list[dict[str, Any]]) -> str:
+def instructions(tools: list[dict[str, Json]]) -> str:
     """What a model is told whose template has no place for tools."""
     listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
     return (

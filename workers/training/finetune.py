@@ -26,6 +26,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from workers.device import Clock
+from workers.json_values import read_object
 from workers.text.tokenizer import Tokenizer
 from workers.training.upcycle import MARKER
 
@@ -244,7 +245,7 @@ class Finetuning:
             (staging / REPORT).write_text(json.dumps(asdict(report), indent=1))
             marker = staging / MARKER
             if marker.is_file():
-                facts = {**json.loads(marker.read_text()), "trained_steps": report.steps}
+                facts = {**read_object(marker), "trained_steps": report.steps}
                 marker.write_text(json.dumps(facts, indent=1))
             staging.chmod(0o755)
             retired = staging.with_name(f"{staging.name}.old")

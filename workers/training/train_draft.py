@@ -15,10 +15,10 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -57,6 +57,16 @@ REPORT_EVERY = 50
 ALIKE_OF = 16
 
 
+class Saved(TypedDict):
+    """A checkpoint: the head is a module's weights by name, the optimiser's are torch's own."""
+
+    head: Mapping[str, Tensor]
+    optimizer: dict[str, object]
+    tokens: Tensor
+    seconds: float
+    steps: int
+
+
 @dataclass(slots=True)
 class Training:
     """What a checkpoint holds beside weights and optimiser: time spent and steps made."""
@@ -66,7 +76,7 @@ class Training:
     seconds: float = 0.0
     steps: int = 0
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Saved:
         return {
             "head": self.trained.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -227,7 +237,7 @@ def _start_or_resume(
     if not checkpoint.is_file():
         tokens = frequent_tokens(train, options.vocabulary)
         return Training(TrainedHead(shape, tokens, head), optimizer)
-    state = torch.load(checkpoint, weights_only=True)
+    state: Saved = torch.load(checkpoint, weights_only=True)
     head.load_state_dict(state["head"])
     optimizer.load_state_dict(state["optimizer"])
     report(f"going on after {state['seconds']:.0f} s and {state['steps']} steps")

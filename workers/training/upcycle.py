@@ -14,12 +14,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor, zeros
 
 from workers.config import DEFAULT_MODEL_DIR
+from workers.json_values import read_object
 from workers.model.families import read_config
 from workers.model.shape import UnsupportedModel
 from workers.weights.checkpoint import INDEX, SINGLE, BadWeights, Weights
@@ -105,8 +105,7 @@ def _copy_the_rest(source: Path, staging: Path, *, experts: int, top_k: int) -> 
         # A calibration is that of another model, and its marker another's story.
         if path.is_file() and not is_weight and not path.name.startswith(("calibration", "conv")):
             shutil.copyfile(path, staging / path.name)
-    config: dict[str, Any] = json.loads((source / "config.json").read_text())
-    config |= {
+    config = read_object(source / "config.json") | {
         "architectures": ["MixtralForCausalLM"],
         "model_type": "mixtral",
         "num_local_experts": experts,

@@ -4,12 +4,12 @@ Nothing is read before it is asked for, every tensor is checked for its shape an
 goes wrong is said with the file's and the tensor's name. Tensors come out as fp32.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -29,6 +29,12 @@ class ReadWeights(Protocol):
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> Tensor: ...
     def __contains__(self, name: str) -> bool: ...
+
+
+class Index(msgspec.Struct, frozen=True):
+    """Which file of the folder holds which tensor."""
+
+    weight_map: dict[str, str]
 
 
 class Weights:
@@ -89,8 +95,8 @@ def _files_by_name(folder: Path) -> dict[str, str]:
             "other formats (.bin, .pt) can run code when read: convert them to safetensors"
         )
     try:
-        listed: dict[str, str] = json.loads(index.read_text())["weight_map"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        listed = msgspec.json.decode(index.read_bytes(), type=Index).weight_map
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadWeights(f"{index} is damaged: {error!r}") from error
     for file in sorted(set(listed.values())):
         if Path(file).name != file or not (folder / file).is_file():

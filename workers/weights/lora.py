@@ -4,22 +4,23 @@ Merged once at load it costs nothing per token; an adapter that would not be mer
 exactly (DoRA, trained biases or embeddings, a tensor without its place) is refused.
 """
 
-import json
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from workers.json_values import Fields, Json, JsonRefused, read_object
 from workers.weights.checkpoint import BadWeights, Weights
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 # Fields of the config that change what the adapter computes, with the one value that is merged.
-EXACT = {
+EXACT: Mapping[str, Json] = {
     "peft_type": "LORA",
     "bias": "none",
     "use_dora": False,
@@ -30,6 +31,15 @@ EXACT = {
     "trainable_token_indices": None,
     "target_parameters": None,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How strongly an adapter pulls; some modules, by their names' ends, have their own alpha."""
+
+    alpha: float
+    special: list[tuple[re.Pattern[str], float]]
+    rank_stabilised: bool
 
 
 class AdaptedWeights(Weights):
@@ -73,29 +83,42 @@ class AdaptedWeights(Weights):
         return down, up
 
     def _scale(self, module: str, *, rank: int) -> float:
-        alpha = self._settings["lora_alpha"]
-        for pattern, special in (self._settings.get("alpha_pattern") or {}).items():
-            if re.fullmatch(rf"(.*\.)?({pattern})", module):
+        alpha = self._settings.alpha
+        for pattern, special in self._settings.special:
+            if pattern.fullmatch(module):
                 alpha = special
-        root = math.sqrt(rank) if self._settings.get("use_rslora") else rank
-        return float(alpha / root)
+        return alpha / (math.sqrt(rank) if self._settings.rank_stabilised else rank)
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path) -> Settings:
     try:
-        settings: dict[str, Any] = json.loads(path.read_text())
+        fields = Fields(read_object(path), source=str(path))
+        return _settings(fields)
     except FileNotFoundError:
         raise BadWeights(f"{path} is missing: it is no adapter folder") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadWeights(f"{path} is not JSON: {error}") from error
+    except JsonRefused as error:
+        raise BadWeights(str(error)) from error
+
+
+def _settings(fields: Fields) -> Settings:
     for name, exact in EXACT.items():
-        value = settings.get(name)
-        if value and value != exact:
-            raise BadWeights(f"{path}: {name} = {value!r} is not supported")
-    alpha = settings.get("lora_alpha")
-    if settings.get("peft_type") != "LORA" or not isinstance(alpha, int | float):
-        raise BadWeights(f"{path} names no peft_type LORA with a lora_alpha")
-    return settings
+        if fields.raw.get(name):
+            fields.require(name, exact)
+    if not fields.has("peft_type") or not fields.has("lora_alpha"):
+        raise JsonRefused(f"{fields.source} names no peft_type LORA with a lora_alpha")
+    special = Fields(fields.within("alpha_pattern"), source=f"{fields.source}: alpha_pattern")
+    return Settings(
+        alpha=fields.number("lora_alpha"),
+        special=[(_compiled(name, special.source), special.number(name)) for name in special.raw],
+        rank_stabilised=fields.flag("use_rslora", False),
+    )
+
+
+def _compiled(name: str, source: str) -> re.Pattern[str]:
+    try:
+        return re.compile(rf"(.*\.)?({name})")
+    except (re.error, RecursionError, OverflowError) as error:
+        raise JsonRefused(f"{source}: {name[:100]!r} is no pattern: {error}") from error
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

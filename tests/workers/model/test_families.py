@@ -146,6 +146,21 @@ def edited(source: Path, target: Path, **changes: object) -> Path:
         ("llama", {"rms_norm_eps": None}, "rms_norm_eps"),
         ("llama", {"num_hidden_layers": "many"}, "num_hidden_layers"),
         ("llama", {"num_hidden_layers": -1}, "num_hidden_layers"),
+        ("llama", {"num_hidden_layers": True}, "num_hidden_layers"),
+        ("llama", {"num_hidden_layers": 10**30}, "num_hidden_layers"),
+        ("llama", {"architectures": []}, "architecture none"),
+        ("llama", {"architectures": {"0": "LlamaForCausalLM"}}, "architecture none"),
+        ("llama", {"rms_norm_eps": "small"}, "rms_norm_eps must be a finite number, not 'small'"),
+        ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps must be a finite number, not nan"),
+        ("llama", {"rms_norm_eps": float("inf")}, "rms_norm_eps"),
+        ("llama", {"rms_norm_eps": 10**400}, "rms_norm_eps"),
+        ("llama", {"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false"),
+        ("llama", {"rope_parameters": 5}, "rope_parameters must be an object, not 5"),
+        ("llama", {"rope_parameters": {"rope_type": 7}}, "rope_type must be a text, not 7"),
+        ("llama", {"rope_parameters": {"rope_theta": []}}, "rope_theta"),
+        ("llama", {"eos_token_id": ["end"]}, "eos_token_id must be whole numbers"),
+        ("mistral", {"sliding_window": "wide"}, "sliding_window must be a number from 0 on"),
+        ("deepseek-v2", {"n_shared_experts": -1}, "n_shared_experts"),
         ("llama", {"num_key_value_heads": 4}, "num_key_value_heads"),
         ("olmoe", {"clip_qkv": 8.0}, "clip_qkv"),
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before"),
@@ -181,6 +196,31 @@ def test_a_text_ends_where_either_config_says_so(checkpoint, tmp_path: Path):
     edited(checkpoint("llama"), tmp_path, eos_token_id=[5, 6])
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [6, 9]}))
     assert read_config(tmp_path).eos_token_ids == (5, 6, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"vocab_size": ' + "9" * 5_000 + "}", "is not JSON"),
+    ],
+    ids=["empty", "a list", "too deep", "too long a number"],
+)
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_a_config_that_is_no_object_is_named(
+    checkpoint, tmp_path: Path, name: str, text: str, message: str
+):
+    edited(checkpoint("llama"), tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UnsupportedModel, match=f"{name} {message}"):
+        read_config(tmp_path)
+
+
+def test_a_folder_without_a_config_is_no_model(tmp_path: Path):
+    with pytest.raises(UnsupportedModel, match="config.json is missing: it is no model folder"):
+        read_config(tmp_path)
 
 
 @pytest.fixture
@@ -255,6 +295,26 @@ def test_shards_are_one_model(checkpoint, tmp_path: Path):
     # then
     with pytest.raises(BadWeights, match="which is not in the folder"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"weight_map": ["a"]}',
+        b'{"weight_map": {"a": 1}}',
+        b'{"weight_map": {"a": ["b"]}}',
+        b"\xff",
+        b"[" * 100_000,
+    ],
+    ids=["empty", "nothing in it", "a list", "no names", "a number", "lists", "bytes", "too deep"],
+)
+def test_an_index_that_names_no_files_is_damaged(broken: Path, index: bytes):
+    (broken / "model.safetensors.index.json").write_bytes(index)
+    with pytest.raises(BadWeights, match="index.json is damaged"):
+        load_model(broken)
 
 
 def test_half_precision_weights_are_widened(checkpoint, broken: Path):

@@ -158,8 +158,9 @@ def test_tokens_that_only_look_special_are_control_tokens(real_model_dir: Path) 
     literals = Literals(RustTokenizer.from_str(json.dumps(described)))
 
     # when
-    mark = literals.mark_for("a<|im_start|>b")
-    tokens = literals.encode(f"<|im_start|>{literals.marked('a<|im_start|>b', mark)}", mark)
+    said = {"content": "a<|im_start|>b"}
+    mark = literals.mark_for([said])
+    tokens = literals.encode(f"<|im_start|>{literals.marked_object(said, mark)['content']}", mark)
 
     # then
     assert mark

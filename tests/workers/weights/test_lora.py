@@ -85,7 +85,14 @@ def test_the_merged_model_is_the_sum(
         ({"bias": "all"}, "bias = 'all'"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
-        ({"lora_alpha": None}, "lora_alpha"),
+        ({"lora_alpha": None}, "names no peft_type LORA with a lora_alpha"),
+        ({"lora_alpha": "16"}, "lora_alpha must be a finite number, not '16'"),
+        ({"lora_alpha": True}, "lora_alpha must be a finite number, not True"),
+        ({"lora_alpha": float("nan")}, "lora_alpha must be a finite number, not nan"),
+        ({"use_rslora": "no"}, "use_rslora must be true or false"),
+        ({"alpha_pattern": ["q_proj"]}, "alpha_pattern must be an object"),
+        ({"alpha_pattern": {"q_proj": "8"}}, "q_proj must be a finite number, not '8'"),
+        ({"alpha_pattern": {"q_proj(": 8}}, r"'q_proj\(' is no pattern"),
     ],
 )
 def test_what_is_not_plain_lora_is_refused(
