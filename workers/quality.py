@@ -5,7 +5,7 @@ offer can show its worst slice. A setting that loses more than the margins on an
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -41,6 +41,17 @@ class SliceQuality(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.loss / RISE_MAX, self.disagreement / DISAGREEMENT_MAX)
 
 
+class QualityFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an offer shows of a report: its worst slice, in percent of full precision."""
+
+    brittle: bool
+    worst_slice: str
+    loss_percent: float
+    disagreement_percent: float
+    measure: Literal["perplexity", "right answers"]
+    sample: int
+
+
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """A setting's report: all slices, for the texts and tasks of one version of the bench."""
 
@@ -56,17 +67,16 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     def is_brittle(self) -> bool:
         return self.worst.strain > 1.0
 
-    def facts(self) -> dict[str, Any]:
-        """What an offer shows of it."""
+    def facts(self) -> QualityFacts:
         worst = self.worst
-        return {
-            "brittle": self.is_brittle,
-            "worst_slice": worst.slice,
-            "loss_percent": round(100 * worst.loss, 2),
-            "disagreement_percent": round(100 * worst.disagreement, 2),
-            "measure": "perplexity" if worst.kind == "text" else "right answers",
-            "sample": sum(item.n for item in self.slices),
-        }
+        return QualityFacts(
+            brittle=self.is_brittle,
+            worst_slice=worst.slice,
+            loss_percent=round(100 * worst.loss, 2),
+            disagreement_percent=round(100 * worst.disagreement, 2),
+            measure="perplexity" if worst.kind == "text" else "right answers",
+            sample=sum(item.n for item in self.slices),
+        )
 
 
 def path_of(model_dir: Path, setting: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -22,7 +22,7 @@ MONEY: Final = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,20})?([eE]-[0-9]{1,2})?")
 CURRENCY_COLUMNS: Final = ("currency", "amount_currency", "cost_currency")
 NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
 SECONDS: Final = re.compile(r"[0-9]{9,10}")
-Row = Mapping[str, Any]
+Row = Mapping[str, object]
 
 
 class BadRow(ValueError):
@@ -207,13 +207,13 @@ def _litellm_prefix(row: Row) -> str:
 
 def _cached(row: Row) -> int:
     """LiteLLM keeps the vendor's usage in its metadata, as an object or as text of one."""
-    metadata: Any = row.get("metadata")
+    metadata = row.get("metadata")
     if isinstance(metadata, str):
         try:
             metadata = msgspec.json.decode(metadata)
         except (msgspec.DecodeError, RecursionError):
             return 0
-    found: Any = metadata
+    found: object = metadata
     for name in ("usage_object", "prompt_tokens_details"):
         found = found.get(name) if isinstance(found, dict) else None
     return _count(found, "cached_tokens", default=0) if isinstance(found, dict) else 0

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import IO, Any, Final
+from typing import IO, Final, TypeVar
 
 import msgspec
 
@@ -21,6 +21,9 @@ ROWS_MAX: Final = 100_000
 LINE_BYTES_MAX: Final = 64 * 1024
 BAD_ROWS_LISTED_MAX: Final = 50
 MODELS_MAX: Final = 500
+
+
+Kind = TypeVar("Kind")
 
 
 class UsageFileRefused(ValueError):
@@ -142,7 +145,7 @@ def _json_rows(
 ) -> Iterator[tuple[int, Row | str]]:
     """JSON lines, or one document with a list, whose entries are then numbered."""
     try:
-        entry = msgspec.json.decode(text, type=dict[str, Any])
+        entry = msgspec.json.decode(text, type=dict[str, object])
     except (msgspec.DecodeError, RecursionError):
         whole = text + "".join(line for _, line in lines)
         yield from _document(whole)
@@ -153,14 +156,14 @@ def _json_rows(
     yield number, entry
     for at, line in lines:
         try:
-            yield at, _decode(line, dict[str, Any])
+            yield at, _decode(line, dict[str, object])
         except (msgspec.DecodeError, RecursionError) as wrong:
             yield at, f"no JSON object: {wrong}"
 
 
 def _document(text: str) -> Iterator[tuple[int, Row | str]]:
     try:
-        document = _decode(text, Any)
+        document = _decode(text, object)
     except (msgspec.DecodeError, RecursionError) as wrong:
         raise UsageFileRefused(f"the file is neither CSV nor JSON: {wrong}") from None
     if isinstance(document, dict):
@@ -171,7 +174,7 @@ def _document(text: str) -> Iterator[tuple[int, Row | str]]:
         yield number, entry if isinstance(entry, dict) else "no JSON object"
 
 
-def _decode(text: str, kind: Any) -> Any:
+def _decode(text: str, kind: type[Kind]) -> Kind:
     return msgspec.json.Decoder(kind, float_hook=Decimal).decode(text)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import cache, lru_cache
-from typing import Any, Final
+from typing import Final
 
 import genai_prices
 import msgspec
@@ -65,7 +65,7 @@ class _Extracted(msgspec.Struct):
 class BodyRow(msgspec.Struct):
     """One row of a file: an answer, and who may have sent it."""
 
-    body: dict[str, Any]
+    body: dict[str, object]
     model: str | None = None
     extracted: list[_Extracted] = []
 
@@ -129,7 +129,8 @@ def _skipped(row: BodyRow, provider: str, flavor: str) -> str:
 
 def _is_misread(row: BodyRow, flavor: str) -> bool:
     """What has an output is no embedding, whatever else could read its input."""
-    return flavor == "embeddings" and "completion_tokens" in row.body.get("usage", {})
+    usage = row.body.get("usage")
+    return flavor == "embeddings" and isinstance(usage, dict) and "completion_tokens" in usage
 
 
 def tally(found: Sequence[Verdict | Skipped]) -> Mapping[str, int]:

@@ -103,11 +103,12 @@ def read_loads(*, now: datetime) -> int:
         page = reply.body.decode(errors="replace") if reply.status == 200 else ""
         load = pool_metrics.load_of(page)
         # A load that is not renewed would be read as today's.
-        pool.load = {**load, "at": now.isoformat()} if load else {}
+        shown = {"engine": load.engine, **load.figures, "at": now.isoformat()} if load else {}
+        pool.load = shown
         pool.save(update_fields=["load"])
-        if pool.salted is None and load.get("engine") in pool_metrics.SALTED:
+        if load and pool.salted is None and load.engine in pool_metrics.SALTED:
             offers.salt(pool.pk)
-        return bool(load)
+        return load is not None
 
     told = list(zip((pool for pool, _ in asked), replies, strict=True))
     return sum(fault_isolation.each(told, keep, name=lambda pair: pair[0].slug))

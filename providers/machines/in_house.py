@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from billing import fault_isolation
 from billing.kinds import ServiceTier
@@ -58,6 +58,17 @@ class Wanted:
     @property
     def price(self) -> InHousePrice:
         return InHousePrice(self.input_pico, cached_price(self.input_pico), self.output_pico)
+
+
+class Paid(TypedDict):
+    """A price as versions are made of it: what is not read from a cache costs the same."""
+
+    input_pico: int
+    cache_read_pico: int
+    cache_write_5m_pico: int
+    cache_write_1h_pico: int
+    output_pico: int
+    reasoning_pico: int
 
 
 def publish_calibrated(*, worker: Worker, now: datetime) -> InHousePrice:
@@ -191,7 +202,7 @@ def _propose_rest(workers: Iterable[Worker], now: datetime) -> None:
     price_proposals.propose(history, source=MEASURED, now=now)
 
 
-def _rates(price: InHousePrice) -> dict[str, Any]:
+def _rates(price: InHousePrice) -> Paid:
     return {
         "input_pico": price.input_pico,
         "cache_read_pico": price.cached_pico,

@@ -8,7 +8,7 @@ ours. An odd entry is passed over, and told, without the rest.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -55,6 +55,8 @@ NO_CHAT_NAME: Final = re.compile(
 CHATS: Final = frozenset({"completion", "chat", "completion_chat", "text-generation"})
 
 Tell = Callable[[str], object]
+# What a server says of one model, by names of its own: each is looked at before it is believed.
+Entry = Mapping[str, object]
 
 
 class PoolRefused(ValueError):
@@ -77,7 +79,7 @@ class Served:
 
 
 class _Listed(msgspec.Struct):
-    data: list[Any]
+    data: list[object]
 
 
 def listed(*, base_url: str, headers: Mapping[str, str], tell: Tell) -> list[Served]:
@@ -92,8 +94,9 @@ def listed(*, base_url: str, headers: Mapping[str, str], tell: Tell) -> list[Ser
         tell(f"the server lists {len(entries)} models; the first {MODELS_MAX} are looked at")
     pages = _Pages(base_url, headers)
     found = []
-    for entry in entries[:MODELS_MAX]:
-        if (said := _odd(entry)) or (said := _no_chat(entry)):
+    for stated in entries[:MODELS_MAX]:
+        entry: Entry = stated if isinstance(stated, dict) else {}
+        if (said := _odd(entry.get("id"))) or (said := _no_chat(entry)):
             tell(said)
         else:
             found.append(_served(entry))
@@ -129,15 +132,14 @@ def is_name(name: str) -> bool:
     return bool(SERVED_ID.fullmatch(name)) and bool(name.strip("/. "))
 
 
-def _odd(entry: Any) -> str:
-    """Why an entry cannot be sold under its name; empty where it can."""
-    name = entry.get("id") if isinstance(entry, dict) else None
+def _odd(name: object) -> str:
+    """Why an entry of this name cannot be sold under it; empty where it can."""
     if isinstance(name, str) and is_name(name):
         return ""
     return f"passed over: the server calls a model {str(name)[:SHOWN_MAX]!r}, which is no name"
 
 
-def _no_chat(entry: Mapping[str, Any]) -> str:
+def _no_chat(entry: Entry) -> str:
     """Why this is no chat model: by what the server says of it, and only then by its name."""
     name = str(entry["id"])
     kinds = [kind for at in KINDS if isinstance(kind := entry.get(at), str)]
@@ -156,7 +158,7 @@ def _no_chat(entry: Mapping[str, Any]) -> str:
     return f"passed over: {name} is {other[:SHOWN_MAX]}; name it with --model to sell it as chat"
 
 
-def _served(entry: Mapping[str, Any]) -> Served:
+def _served(entry: Entry) -> Served:
     owner = entry.get("owned_by")
     return Served(
         id=str(entry["id"]),
@@ -167,7 +169,7 @@ def _served(entry: Mapping[str, Any]) -> Served:
     )
 
 
-def _first(entry: Any, paths: Iterable[str]) -> int | None:
+def _first(entry: object, paths: Iterable[str]) -> int | None:
     for path in paths:
         value = entry
         for part in path.split("."):
@@ -177,14 +179,15 @@ def _first(entry: Any, paths: Iterable[str]) -> int | None:
     return None
 
 
-def _tokens(value: Any) -> int | None:
+def _tokens(value: object) -> int | None:
     """A limit as servers write it: 4096, 4096.0 or "4096"; None for what can be none."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
         value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and 1 <= value <= CONTEXT_MAX else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 1 <= value <= CONTEXT_MAX else None
 
 
 class _Pages:
@@ -201,7 +204,7 @@ class _Pages:
         slot = _first(props, ("default_generation_settings.n_ctx", "n_ctx"))
         of_server = slot or _first(info, ("max_total_tokens",))
         loaded = {**_by_name(studio, "data", "id"), **_by_name(running, "models", "name", "model")}
-        shown: dict[str, Any] = {}
+        shown: Mapping[str, Entry] = {}
         if isinstance(running, dict) and isinstance(running.get("models"), list):
             shown = self._shown(found)
         completed = []
@@ -220,7 +223,7 @@ class _Pages:
             )
         return completed
 
-    def _shown(self, found: Sequence[Served]) -> dict[str, Any]:
+    def _shown(self, found: Sequence[Served]) -> Mapping[str, Entry]:
         """What Ollama says of each: the context that it is run with, if its file names one, and
         what the weights were trained for."""
         url = f"{self._root}/api/show"
@@ -232,12 +235,12 @@ class _Pages:
             one.id: _of_ollama(_json(reply)) for one, reply in zip(found, ask(asked), strict=True)
         }
 
-    def _ask(self, *paths: str) -> list[Any]:
+    def _ask(self, *paths: str) -> list[object]:
         asked = [Question(f"{self._root}{path}", self._headers, approved=True) for path in paths]
         return [_json(reply) for reply in ask(asked)]
 
 
-def _json(reply: Reply) -> Any:
+def _json(reply: Reply) -> object:
     if reply.status != 200:
         return None
     try:
@@ -246,16 +249,16 @@ def _json(reply: Reply) -> Any:
         return None
 
 
-def _by_name(page: Any, rows: str, *names: str) -> dict[str, dict[str, Any]]:
+def _by_name(page: object, rows: str, *names: str) -> dict[str, Entry]:
     listed = page.get(rows) if isinstance(page, dict) else None
     entries = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
     return {str(row[name]): row for row in entries for name in names if name in row}
 
 
-def _of_ollama(page: Any) -> dict[str, Any]:
+def _of_ollama(page: object) -> Entry:
     if not isinstance(page, dict):
         return {}
-    entry: dict[str, Any] = {"capabilities": page.get("capabilities")}
+    entry: dict[str, object] = {"capabilities": page.get("capabilities")}
     parameters = page.get("parameters")
     if isinstance(parameters, str) and (stated := re.search(r"(?m)^num_ctx\s+(\d+)", parameters)):
         entry["context_length"] = stated[1]

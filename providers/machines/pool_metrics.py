@@ -7,7 +7,8 @@ address are added, shares are taken at their worst. What an engine does not say 
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 # Facts by engine, with the names that its versions gave them; the first one that is there counts.
 NAMES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
@@ -60,8 +61,16 @@ SHARES: Final = frozenset({"kv_cache_usage"})
 SAMPLE: Final = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)")
 
 
-def load_of(page: str) -> dict[str, Any]:
-    """`{"engine": "vllm", "running": 3, …}` of a page of metrics; empty for one nobody knows."""
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine of this kind says, by the names above: `running`, `waiting`, …"""
+
+    engine: str
+    figures: Mapping[str, int | float]
+
+
+def load_of(page: str) -> Load | None:
+    """The load on a page of metrics; None of one nobody knows."""
     samples: dict[str, list[float]] = {}
     for name, value in _samples(page):
         samples.setdefault(name, []).append(value)
@@ -69,8 +78,8 @@ def load_of(page: str) -> dict[str, Any]:
         found = {fact: _value(fact, names, samples) for fact, names in facts.items()}
         known = {fact: value for fact, value in found.items() if value is not None}
         if known:
-            return {"engine": engine, **known}
-    return {}
+            return Load(engine, known)
+    return None
 
 
 def _value(

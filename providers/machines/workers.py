@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from django.db import transaction
 
@@ -63,10 +62,10 @@ class Registration:
     techniques: tuple[str, ...]
     usd_per_hour: Decimal
     usd_per_hour_source: str
-    calibration: Mapping[str, Any]
-    engine: Mapping[str, Any]
+    calibration: Mapping[str, object]
+    engine: Mapping[str, object]
     features: tuple[str, ...] = ()
-    costs: Mapping[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, object] = field(default_factory=dict)
 
 
 def issue_key(
@@ -268,8 +267,8 @@ def heartbeat(
     *,
     key: WorkerKey,
     worker_id: int,
-    load: Mapping[str, Any],
-    totals: Mapping[str, Any],
+    load: Mapping[str, object],
+    totals: Mapping[str, float],
     now: datetime,
 ) -> Worker:
     """Note that a worker lives: a demoted offer is live again, a removed one waits for a check."""

@@ -8,7 +8,7 @@ what is not a price is counted and left out.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -37,6 +37,7 @@ LITELLM_RATES: Final = {
     "output_cost_per_reasoning_token": "reasoning_pico",
 }
 Stated = dict[str, dict[str, int]]
+Kind = TypeVar("Kind")
 
 
 class PriceFileRefused(ValueError):
@@ -71,7 +72,7 @@ def read(body: bytes, *, provider: str = OPENROUTER) -> PriceFile:
 
 class _Model(msgspec.Struct):
     id: str
-    pricing: dict[str, Any] | None = None
+    pricing: dict[str, object] | None = None
 
 
 def _openrouter(entries: list[msgspec.Raw], provider: str) -> PriceFile:
@@ -79,7 +80,7 @@ def _openrouter(entries: list[msgspec.Raw], provider: str) -> PriceFile:
     _check_count(len(entries))
     for raw in entries:
         try:
-            model: _Model = _decimals(raw, _Model)
+            model = _decimals(raw, _Model)
         except msgspec.ValidationError:
             found.skip("not a model")
             continue
@@ -88,7 +89,7 @@ def _openrouter(entries: list[msgspec.Raw], provider: str) -> PriceFile:
     return found
 
 
-def _decimals(raw: msgspec.Raw, kind: Any) -> Any:
+def _decimals(raw: msgspec.Raw, kind: type[Kind]) -> Kind:
     """Decoded with fractions as the text says them, never as floats."""
     return msgspec.json.Decoder(kind, float_hook=Decimal).decode(raw)
 
@@ -97,7 +98,7 @@ def _litellm(document: Mapping[str, msgspec.Raw]) -> PriceFile:
     found = PriceFile(LITELLM)
     _check_count(len(document))
     for name, raw in document.items():
-        entry = _decimals(raw, Any)
+        entry = _decimals(raw, object)
         if not isinstance(entry, dict) or not isinstance(entry.get("litellm_provider"), str):
             found.skip("no seller")
             continue
@@ -118,7 +119,7 @@ def _check_count(entries: int) -> None:
 def _take(
     found: PriceFile,
     sku: str,
-    priced: Mapping[str, Any] | None,
+    priced: Mapping[str, object] | None,
     names: Mapping[str, str],
     currency: object,
 ) -> None:

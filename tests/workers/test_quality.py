@@ -186,7 +186,7 @@ def report(*items: SliceQuality) -> Quality:
 def test_one_slice_past_its_margin_makes_a_setting_brittle(changes, brittle):
     judged = report(slice_quality(slice="English"), slice_quality(slice="worse", **changes))
     assert judged.is_brittle == brittle
-    assert judged.facts()["brittle"] == brittle
+    assert judged.facts().brittle == brittle
     if brittle:
         assert judged.worst.slice == "worse"
         assert "worst slice: worse; brittle" in render(judged)

@@ -7,11 +7,24 @@ kept, so the figures follow the present traffic.
 from collections import deque
 from typing import Final
 
+import msgspec
+
 KEPT: Final = 1_000
 TAIL: Final = 0.95
 
-# p95 in milliseconds and how many gaps it is of, by kind; what was never seen is left out.
-GapFigures = dict[str, dict[str, float]]
+
+class Gap(msgspec.Struct, frozen=True):
+    """`n`: of how many gaps it is the 95th percentile."""
+
+    p95_ms: float
+    n: int
+
+
+class GapFigures(msgspec.Struct, frozen=True, omit_defaults=True):
+    """By kind; what was never seen is left out."""
+
+    alone: Gap | None = None
+    full: Gap | None = None
 
 
 class Gaps:
@@ -26,13 +39,11 @@ class Gaps:
             self._alone.append(seconds)
 
     def figures(self) -> GapFigures:
-        kinds = {"alone": sorted(self._alone), "full": sorted(self._full)}
-        return {
-            name: {"p95_ms": round(_tail(gaps) * 1e3, 3), "n": len(gaps)}
-            for name, gaps in kinds.items()
-            if gaps
-        }
+        return GapFigures(_gap(sorted(self._alone)), _gap(sorted(self._full)))
 
 
-def _tail(ordered: list[float]) -> float:
-    return ordered[min(int(TAIL * len(ordered)), len(ordered) - 1)]
+def _gap(ordered: list[float]) -> Gap | None:
+    if not ordered:
+        return None
+    tail = ordered[min(int(TAIL * len(ordered)), len(ordered) - 1)]
+    return Gap(round(tail * 1e3, 3), len(ordered))

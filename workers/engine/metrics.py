@@ -7,34 +7,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from workers.engine.gaps import GapFigures, Gaps
 from workers.engine.redraw_verdict import Verdict
 from workers.engine.scheduler import CacheStats
+from workers.engine.totals import Totals
 from workers.model.experts import ExpertUse
 
 PREFIX = "tokenhouse_worker_"
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 1.0, 2.5)
 TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-
-
-@dataclass(slots=True)
-class Totals:
-    """Sums since the engine started. Seconds are engine time, split by who the tokens were for."""
-
-    input_tokens_uncached: int = 0
-    input_tokens_cached: int = 0
-    output_tokens: int = 0
-    input_seconds: float = 0.0
-    output_seconds: float = 0.0
-    drafted: int = 0
-    accepted: int = 0
-    steps: int = 0
-    audits_same: int = 0
-    audits_tie: int = 0
-    audits_different: int = 0
-    audit_seconds: float = 0.0
-    # Parts of the seconds above: choosing drafts; experts beside their products.
-    draft_seconds: float = 0.0
-    dispatch_seconds: float = 0.0
-    joules: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +44,7 @@ class Metrics:
     def __init__(self) -> None:
         self.totals = Totals()
         self.gaps = Gaps()
-        self.gap_figures: GapFigures = {}
+        self.gap_figures = GapFigures()
         self.registry = CollectorRegistry()
         self._energy: tuple[Gauge, Gauge] | None = None
         self.running = self._gauge("num_requests_running", "Requests with a seat")

@@ -4,16 +4,17 @@ import hmac
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 from workers.config import ENGINE_VERSION
 from workers.server import errors, tokens
+from workers.server.bodies import Health, ModelList, ServedModel
 from workers.server.bridge import EngineBridge
 from workers.server.call_builder import CallBuilder
 from workers.server.chat_request import ChatRequest
 from workers.server.embeddings import Embedder
 from workers.server.generation import Generator
-from workers.server.http_exchange import JSON, ClientGone, Exchange, Receive, Send
+from workers.server.http_exchange import JSON, ClientGone, Exchange, Headers, Receive, Send
 from workers.server.recent_calls import RecentCalls
 from workers.server.request_fields import AnyCall, decode
 from workers.server.responses import encode
@@ -21,9 +22,20 @@ from workers.server.text_request import CompletionRequest, EmbeddingRequest
 
 CALLS = "/v1/calls/"
 
-Scope = dict[str, Any]
 Read = Callable[[], Awaitable[tuple[bytes, bytes]]]
 Answer = Callable[[AnyCall, int, Exchange], Awaitable[None]]
+
+
+class _Typed(TypedDict):
+    type: str
+
+
+class Scope(_Typed, total=False):
+    """What ASGI says of a connection; only one of HTTP has the rest."""
+
+    method: str
+    path: str
+    headers: Headers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,18 +121,15 @@ class App:
     async def _health(self) -> tuple[bytes, bytes]:
         if not self._bridge.is_alive:
             raise errors.EngineFailed("The engine has stopped", code="engine_stopped")
-        state = {"status": "ok", "model": self._config.model_name, "version": ENGINE_VERSION}
-        return encode(state), JSON
+        return encode(Health(model=self._config.model_name, version=ENGINE_VERSION)), JSON
 
     async def _models(self) -> tuple[bytes, bytes]:
-        model = {
-            "id": self._config.model_name,
-            "object": "model",
-            "created": self._config.created_s,
-            "owned_by": "tokenhouse",
-            "max_model_len": self._builder.engine.context_length,
-        }
-        return encode({"object": "list", "data": [model]}), JSON
+        model = ServedModel(
+            id=self._config.model_name,
+            created=self._config.created_s,
+            max_model_len=self._builder.engine.context_length,
+        )
+        return encode(ModelList(data=[model])), JSON
 
     async def _metrics(self) -> tuple[bytes, bytes]:
         await self._bridge.load_now()

@@ -22,8 +22,8 @@ import torch
 from workers.config import EngineConfig
 from workers.engine.engine import Engine
 from workers.engine.gaps import GapFigures
-from workers.engine.metrics import Totals
 from workers.engine.sequence import GenerationRequest
+from workers.engine.totals import Totals
 from workers.identity import code_digest
 from workers.model.sampler import SamplingParams
 

@@ -3,12 +3,12 @@
 import asyncio
 import base64
 import struct
-from typing import Any
 
 from workers.engine.progress import Progress
 from workers.engine.sequence import FinishReason
 from workers.model.sampler import NonFiniteLogits
 from workers.server import errors
+from workers.server.bodies import Embedding, EmbeddingsBody, EmbeddingSums
 from workers.server.bridge import EngineBridge, Stream
 from workers.server.call_builder import CallBuilder
 from workers.server.generation import INLINE_BODY_BYTES, submit
@@ -40,22 +40,17 @@ class Embedder:
         finally:
             self._bridge.close(stream)
 
-    def _body(self, answers: list[Progress], *, in_base64: bool) -> dict[str, Any]:
+    def _body(self, answers: list[Progress], *, in_base64: bool) -> EmbeddingsBody:
         vectors = [_vector(answer) for answer in answers]
         tokens = sum(answer.usage.prompt_tokens for answer in answers if answer.usage is not None)
-        return {
-            "object": "list",
-            "model": self._model_name,
-            "data": [
-                {
-                    "object": "embedding",
-                    "index": index,
-                    "embedding": _packed(vector) if in_base64 else vector,
-                }
+        return EmbeddingsBody(
+            model=self._model_name,
+            data=[
+                Embedding(index=index, embedding=_packed(vector) if in_base64 else vector)
                 for index, vector in enumerate(vectors)
             ],
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
+            usage=EmbeddingSums(tokens, tokens),
+        )
 
 
 async def _until_all_ended(stream: Stream) -> dict[str, Progress]:

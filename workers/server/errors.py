@@ -5,8 +5,7 @@ ApiError
   MethodNotAllowed(405)  BodyTooLarge(413)  Overloaded(429)  EngineFailed(500)
 """
 
-from typing import Any
-
+from workers.server.bodies import ErrorBody, ErrorFacts
 from workers.text.structured import GrammarFailed
 
 
@@ -24,15 +23,8 @@ class ApiError(Exception):
     def headers(self) -> list[tuple[bytes, bytes]]:
         return []
 
-    def body(self) -> dict[str, Any]:
-        return {
-            "error": {
-                "message": self.message,
-                "type": self.type,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+    def body(self) -> ErrorBody:
+        return ErrorBody(ErrorFacts(self.message, self.type, self.param, self.code))
 
 
 class BadRequest(ApiError):

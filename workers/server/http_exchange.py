@@ -3,13 +3,38 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Literal, TypedDict
 
 from workers.server.errors import BodyTooLarge
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+
+
+class _Typed(TypedDict):
+    type: str
+
+
+class Received(_Typed, total=False):
+    """A part of the body, or that the client has left."""
+
+    body: bytes
+    more_body: bool
+
+
+class ResponseStart(TypedDict):
+    type: Literal["http.response.start"]
+    status: int
+    headers: Headers
+
+
+class ResponseBody(TypedDict):
+    type: Literal["http.response.body"]
+    body: bytes
+    more_body: bool
+
+
+Receive = Callable[[], Awaitable[Received]]
+Send = Callable[[ResponseStart | ResponseBody], Awaitable[None]]
 
 JSON = b"application/json"
 EVENT_STREAM = b"text/event-stream"
@@ -86,7 +111,7 @@ class Exchange:
             }
         )
 
-    async def _push(self, message: dict[str, Any]) -> None:
+    async def _push(self, message: ResponseStart | ResponseBody) -> None:
         """Send, or give the client up if its side of the connection stays full."""
         try:
             await asyncio.wait_for(self._send(message), self._send_timeout_s)

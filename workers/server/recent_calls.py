@@ -9,8 +9,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
+from workers.server.bodies import CallUsage, UsageSoFar
 from workers.server.errors import NotFound
-from workers.server.responses import Answers, Json, encode
+from workers.server.responses import Answers, encode
 
 CALLS_MAX: Final = 4096
 ID_LENGTH_MAX: Final = 128
@@ -23,7 +24,7 @@ class Call:
     """A call from its arrival on. `answers` are let go of once it is over."""
 
     answers: Answers | None = None
-    usage: Json | None = None
+    usage: UsageSoFar | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self) -> None:
@@ -58,4 +59,4 @@ class RecentCalls:
         except TimeoutError:
             pass
         usage = call.answers.usage_so_far() if call.answers is not None else call.usage
-        return encode({"id": call_id, "over": call.over.is_set(), "usage": usage})
+        return encode(CallUsage(call_id, call.over.is_set(), usage))

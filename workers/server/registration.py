@@ -10,9 +10,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypeVar
 
 import httpx
+import msgspec
 import torch
 
 from workers import quality
@@ -20,6 +21,17 @@ from workers.config import ENGINE_VERSION
 from workers.engine.engine import Engine
 from workers.server.bridge import EngineBridge, Stopped
 from workers.server.calibration import Calibration
+from workers.server.console_bodies import (
+    CalibratedWork,
+    CalibrationFacts,
+    Costs,
+    EngineFacts,
+    Heard,
+    HeartbeatBody,
+    HeartbeatTotals,
+    Registered,
+    RegistrationBody,
+)
 from workers.training.upcycle import MARKER
 
 PAUSE_MIN_S = 1.0
@@ -29,6 +41,7 @@ HEARTBEAT_MIN_S = 1.0
 HEARTBEAT_MAX_S = 60.0
 
 Sleep = Callable[[float], Awaitable[None]]
+Answer = TypeVar("Answer", Registered, Heard)
 
 logger = logging.getLogger(__name__)
 
@@ -75,71 +88,69 @@ def features(engine: Engine) -> list[str]:
     return ["json_schema", "tools"] if engine.tokenizer.tool_style else ["json_schema"]
 
 
-def _quality(engine: Engine) -> dict[str, Any]:
+def _quality(engine: Engine) -> quality.QualityFacts | None:
     """What the bench found this arithmetic to cost with these weights; nothing where unmeasured."""
     report = quality.stored(engine.config.model_dir, engine.model.linear_kind)
-    return {} if report is None else {"quality": report.facts()}
+    return None if report is None else report.facts()
 
 
-def costs(engine: Engine, calibration: Calibration) -> dict[str, Any]:
+def costs(engine: Engine, calibration: Calibration) -> Costs:
     """What its techniques take, as far as it is known: bytes now, times of the calibration."""
     every_expert, active = engine.model.expert_bytes
-    experts = {"expert_bytes": every_expert, "active_expert_bytes": active} if every_expert else {}
-    drafts = {} if engine.draft_bytes is None else {"draft_bytes": engine.draft_bytes}
-    return {
-        "weight_bytes": engine.model.weight_bytes,
-        "full_weight_bytes": engine.model.full_weight_bytes,
-        **drafts,
-        **experts,
-        "calibrated": {
-            "steps": calibration.steps,
-            "output_tokens": calibration.output_tokens,
-            "busy_seconds": calibration.busy_seconds,
-            "draft_seconds": calibration.draft_seconds,
-            "dispatch_seconds": calibration.dispatch_seconds,
-        },
-        "gaps": calibration.gaps,
-    }
+    return Costs(
+        weight_bytes=engine.model.weight_bytes,
+        full_weight_bytes=engine.model.full_weight_bytes,
+        draft_bytes=engine.draft_bytes,
+        expert_bytes=every_expert or None,
+        active_expert_bytes=active if every_expert else None,
+        calibrated=CalibratedWork(
+            steps=calibration.steps,
+            output_tokens=calibration.output_tokens,
+            busy_seconds=calibration.busy_seconds,
+            draft_seconds=calibration.draft_seconds,
+            dispatch_seconds=calibration.dispatch_seconds,
+        ),
+        gaps=calibration.gaps,
+    )
 
 
 def registration_body(
     identity: Identity, bridge: EngineBridge, calibration: Calibration
-) -> dict[str, Any]:
+) -> RegistrationBody:
     engine = bridge.engine
-    energy = {} if calibration.joules is None else {"joules": calibration.joules}
-    return {
-        "name": identity.name,
-        "base_url": identity.base_url,
-        "bearer": identity.bearer,
-        "model": identity.model,
-        "context_length": engine.context_length,
-        "max_output_tokens": engine.config.max_output_tokens,
-        "techniques": techniques(engine),
-        "features": features(engine),
-        "usd_per_hour": identity.usd_per_hour,
-        "usd_per_hour_source": identity.usd_per_hour_source,
-        "calibration": {
-            "input_tokens_per_s": calibration.input_tokens_per_s,
-            "output_tokens_per_s": calibration.output_tokens_per_s,
-            "input_time_share": calibration.input_time_share,
-            "seconds": calibration.seconds,
-            "sample": calibration.sample,
-            "mix": calibration.mix,
-            "output_tokens": calibration.output_tokens,
-            **energy,
-        },
-        "costs": costs(engine, calibration),
-        "engine": {
-            "version": ENGINE_VERSION,
-            "dtype": engine.model.precision,
-            "linear": engine.model.linear_kind,
-            "threads": engine.config.threads,
-            "device": str(engine.model.device),
-            "energy": engine.meter.source,
-            **_quality(engine),
-            "torch": torch.__version__,
-        },
-    }
+    return RegistrationBody(
+        name=identity.name,
+        base_url=identity.base_url,
+        bearer=identity.bearer,
+        model=identity.model,
+        context_length=engine.context_length,
+        max_output_tokens=engine.config.max_output_tokens,
+        techniques=techniques(engine),
+        features=features(engine),
+        usd_per_hour=identity.usd_per_hour,
+        usd_per_hour_source=identity.usd_per_hour_source,
+        calibration=CalibrationFacts(
+            input_tokens_per_s=calibration.input_tokens_per_s,
+            output_tokens_per_s=calibration.output_tokens_per_s,
+            input_time_share=calibration.input_time_share,
+            seconds=calibration.seconds,
+            sample=calibration.sample,
+            mix=calibration.mix,
+            output_tokens=calibration.output_tokens,
+            joules=calibration.joules,
+        ),
+        costs=costs(engine, calibration),
+        engine=EngineFacts(
+            version=ENGINE_VERSION,
+            dtype=engine.model.precision,
+            linear=engine.model.linear_kind,
+            threads=engine.config.threads,
+            device=str(engine.model.device),
+            energy=engine.meter.source,
+            quality=_quality(engine),
+            torch=str(torch.__version__),
+        ),
+    )
 
 
 class Registration:
@@ -170,55 +181,61 @@ class Registration:
                 worker_id, period_s = await self._register(client)
                 await self._send_heartbeats(client, worker_id, period_s)
 
-    async def _register(self, client: httpx.AsyncClient) -> tuple[Any, float]:
+    async def _register(self, client: httpx.AsyncClient) -> tuple[int, float]:
         body = registration_body(self._identity, self._bridge, self._calibration)
         pause_s = PAUSE_MIN_S
         while True:
             try:
-                answer = await self._call(client, "/api/workers/register", body)
-                period_s = float(answer["heartbeat_seconds"])
+                answer = await self._call(client, "/api/workers/register", body, Registered)
                 logger.info("registered with %s", self._identity.gateway_url)
-                return answer["worker_id"], min(max(period_s, HEARTBEAT_MIN_S), HEARTBEAT_MAX_S)
-            except (httpx.HTTPError, UnknownWorker, ValueError, KeyError, TypeError) as error:
+                period_s = min(max(answer.heartbeat_seconds, HEARTBEAT_MIN_S), HEARTBEAT_MAX_S)
+                return answer.worker_id, period_s
+            except (httpx.HTTPError, UnknownWorker, ValueError) as error:
                 logger.warning("not registered, next try in %.0f s: %s", pause_s, error)
             await self._sleep(pause_s * random.uniform(0.8, 1.2))
             pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
     async def _send_heartbeats(
-        self, client: httpx.AsyncClient, worker_id: object, period_s: float
+        self, client: httpx.AsyncClient, worker_id: int, period_s: float
     ) -> None:
         """One each period; a lost one is not repeated, the next says more. Ends on 404."""
         while True:
             try:
                 body = await self.heartbeat_body(worker_id)
-                await self._call(client, "/api/workers/heartbeat", body)
+                await self._call(client, "/api/workers/heartbeat", body, Heard)
             except (UnknownWorker, Stopped):
                 return
             except (httpx.HTTPError, ValueError) as error:
                 logger.warning("heartbeat failed: %s", error)
             await self._sleep(period_s)
 
-    async def heartbeat_body(self, worker_id: object) -> dict[str, Any]:
+    async def heartbeat_body(self, worker_id: int) -> HeartbeatBody:
         load = await self._bridge.load_now()
-        totals = asdict(self._bridge.engine.metrics.totals)
-        return {
-            "worker_id": worker_id,
-            "running": load.running,
-            "waiting": load.waiting,
-            "kv_cache_usage": round(load.kv_cache_usage, 4),
-            "gaps": self._bridge.engine.metrics.gap_figures,
-            "totals": {**totals, "uptime_s": round(time.monotonic() - self._started_at, 3)},
-        }
+        metrics = self._bridge.engine.metrics
+        uptime_s = round(time.monotonic() - self._started_at, 3)
+        return HeartbeatBody(
+            worker_id=worker_id,
+            running=load.running,
+            waiting=load.waiting,
+            kv_cache_usage=round(load.kv_cache_usage, 4),
+            gaps=metrics.gap_figures,
+            totals=HeartbeatTotals(**asdict(metrics.totals), uptime_s=uptime_s),
+        )
 
     async def _call(
-        self, client: httpx.AsyncClient, path: str, body: dict[str, Any]
-    ) -> dict[str, Any]:
-        response = await client.post(path, json=body)
+        self,
+        client: httpx.AsyncClient,
+        path: str,
+        body: RegistrationBody | HeartbeatBody,
+        answer: type[Answer],
+    ) -> Answer:
+        headers = {"content-type": "application/json"}
+        response = await client.post(path, content=msgspec.json.encode(body), headers=headers)
         if response.status_code == httpx.codes.NOT_FOUND:
             raise UnknownWorker(f"{path} answered 404")
         if not response.is_success:
             raise ValueError(f"{path} answered {response.status_code}: {response.text[:300]}")
-        answer = response.json() if response.content else {}
-        if not isinstance(answer, dict):
-            raise ValueError(f"{path} did not answer with an object")
-        return answer
+        try:
+            return msgspec.json.decode(response.content or b"{}", type=answer)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{path} answered what makes no sense: {error}") from error

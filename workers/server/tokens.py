@@ -5,13 +5,14 @@ The last says what a chat call and the answer to it are in tokens, whoever gave 
 
 import asyncio
 
+from workers.server.bodies import Counted, Detokenized, Tokenized, TokenSums
 from workers.server.call_builder import CallBuilder
 from workers.server.chat_request import ChatRequest, Message
 from workers.server.errors import BadRequest
 from workers.server.generation import INLINE_BODY_BYTES
 from workers.server.http_exchange import Exchange
 from workers.server.request_fields import AnyCall, check_token
-from workers.server.responses import Json, encode
+from workers.server.responses import encode
 
 
 class TokenizeRequest(AnyCall, kw_only=True):
@@ -46,7 +47,7 @@ class TokenCounter:
             body = self._tokenized(call)
         await exchange.respond(encode(body), headers=[])
 
-    def _tokenized(self, call: TokenizeRequest) -> Json:
+    def _tokenized(self, call: TokenizeRequest) -> Tokenized:
         builder = self._builder
         if call.prompt is not None and call.messages is None:
             tokens = builder.text_tokens(call.prompt, special=call.add_special_tokens)
@@ -57,12 +58,7 @@ class TokenCounter:
         else:
             raise BadRequest("Send either prompt or messages", code="invalid_value", param="prompt")
         strings = builder.engine.tokenizer.pieces(tokens) if call.return_token_strs else None
-        return {
-            "count": len(tokens),
-            "max_model_len": builder.engine.context_length,
-            "tokens": tokens,
-            "token_strs": strings,
-        }
+        return Tokenized(len(tokens), builder.engine.context_length, tokens, strings)
 
     async def count(self, call: AnyCall, size: int, exchange: Exchange) -> None:
         """Always in a thread: nobody waits for it but who lost a count."""
@@ -70,15 +66,10 @@ class TokenCounter:
         body = await asyncio.to_thread(self._counted, call)
         await exchange.respond(encode(body), headers=[])
 
-    def _counted(self, call: CountRequest) -> Json:
+    def _counted(self, call: CountRequest) -> Counted:
         prompt = len(self._builder.prompt_tokens(call))
         answer = len(self._builder.text_tokens(call.answer, special=False))
-        usage = {
-            "prompt_tokens": prompt,
-            "completion_tokens": answer,
-            "total_tokens": prompt + answer,
-        }
-        return {"usage": usage}
+        return Counted(TokenSums(prompt, answer, prompt + answer))
 
     async def detokenize(self, call: AnyCall, size: int, exchange: Exchange) -> None:
         assert isinstance(call, DetokenizeRequest)
@@ -86,4 +77,4 @@ class TokenCounter:
         for token in call.tokens:
             check_token("tokens", str(token), engine.model.config.vocab_size)
         text = engine.tokenizer.decode(call.tokens, keeps_special=True)
-        await exchange.respond(encode({"prompt": text}), headers=[])
+        await exchange.respond(encode(Detokenized(text)), headers=[])

@@ -1,5 +1,6 @@
 """`manage.py attach_pool NAME BASE_URL --input-usd 0.10 --output-usd 0.40`: attach a server."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         bearer_file: Path | None = options["bearer_file"]
+        salted: str | None = options["cache_salt"]
         terms = pools.Terms(options["input_usd"], options["output_usd"], options["cached_usd"])
         try:
             bearer = bearer_file.read_text(encoding="utf-8").strip() if bearer_file else ""
@@ -62,7 +64,12 @@ class Command(BaseCommand):
                 terms=terms,
                 recorded_by="attach_pool",
                 now=timezone.now(),
-                facts=_facts(options),
+                facts=pools.Facts(
+                    models=options["model"],
+                    contexts=_contexts(options["context_length"]),
+                    salted=None if salted is None else salted == "yes",
+                    fetches=options["fetches"],
+                ),
                 tell=self.stderr.write,
             )
         except (PoolRefused, AddressRefused, OSError) as problem:
@@ -71,17 +78,12 @@ class Command(BaseCommand):
             self.stdout.write(f"{offer.sku} sells {offer.model.slug}")
 
 
-def _facts(options: dict[str, Any]) -> pools.Facts:
+def _contexts(stated_lengths: Sequence[str]) -> dict[str, int]:
+    """By model; of all under an empty name."""
     contexts = {}
-    for stated in options["context_length"]:
+    for stated in stated_lengths:
         model, _, tokens = stated.rpartition("=")
         if not tokens.isascii() or not tokens.isdigit() or not 1 <= int(tokens) <= CONTEXT_MAX:
             raise CommandError(f"{stated!r} is no context length; say 8192 or MODEL=8192")
         contexts[model] = int(tokens)
-    salted = options["cache_salt"]
-    return pools.Facts(
-        models=options["model"],
-        contexts=contexts,
-        salted=None if salted is None else salted == "yes",
-        fetches=options["fetches"],
-    )
+    return contexts

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from providers.machines.pool_metrics import load_of
+from providers.machines.pool_metrics import Load, load_of
 
 VLLM = """
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -105,12 +105,12 @@ llamacpp:requests_deferred 0
     ],
 )
 def test_every_engine_is_understood(page: str, load: dict[str, Any]) -> None:
-    assert load_of(page) == load
+    assert load_of(page) == Load(load.pop("engine"), load)
 
 
 def test_older_names_are_known_too() -> None:
     page = 'vllm:num_requests_running{model_name="m"} 1\nvllm:gpu_cache_usage_perc 0.75\n'
-    assert load_of(page) == {"engine": "vllm", "running": 1, "kv_cache_usage": 0.75}
+    assert load_of(page) == Load("vllm", {"running": 1, "kv_cache_usage": 0.75})
 
 
 @pytest.mark.parametrize(
@@ -128,4 +128,4 @@ def test_older_names_are_known_too() -> None:
     ],
 )
 def test_nonsense_says_nothing(page: str) -> None:
-    assert load_of(page) == {}
+    assert load_of(page) is None

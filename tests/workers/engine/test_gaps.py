@@ -1,6 +1,7 @@
+import msgspec
 import pytest
 
-from workers.engine.gaps import KEPT, Gaps
+from workers.engine.gaps import KEPT, Gap, GapFigures, Gaps
 
 
 def test_gaps_are_told_apart_by_the_seats_that_are_taken():
@@ -14,10 +15,7 @@ def test_gaps_are_told_apart_by_the_seats_that_are_taken():
     gaps.observe(9.0, running=2, seats=4)
 
     # then
-    assert gaps.figures() == {
-        "alone": {"p95_ms": 9.6, "n": 100},
-        "full": {"p95_ms": 200.0, "n": 1},
-    }
+    assert gaps.figures() == GapFigures(alone=Gap(9.6, 100), full=Gap(200.0, 1))
 
 
 @pytest.mark.parametrize("seats", [1, 16])
@@ -29,7 +27,8 @@ def test_what_was_never_seen_has_no_figure(seats: int):
     gaps.observe(0.1, running=1, seats=seats)
 
     # then: a house of one seat is full with one stream
-    assert list(gaps.figures()) == ["full" if seats == 1 else "alone"]
+    seen = {"full" if seats == 1 else "alone": {"p95_ms": 100.0, "n": 1}}
+    assert msgspec.to_builtins(gaps.figures()) == seen
 
 
 def test_only_the_last_ones_are_kept():
@@ -43,4 +42,4 @@ def test_only_the_last_ones_are_kept():
         gaps.observe(0.001, running=1, seats=4)
 
     # then
-    assert gaps.figures() == {"alone": {"p95_ms": 1.0, "n": KEPT}}
+    assert gaps.figures() == GapFigures(alone=Gap(1.0, KEPT))

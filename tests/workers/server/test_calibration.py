@@ -5,6 +5,7 @@ import pytest
 
 from tests.workers.engines import make_engine, write_tiny_model
 from workers.engine.engine import Engine
+from workers.engine.gaps import GapFigures
 from workers.server import calibration
 from workers.server.calibration import calibrate, mix_prompts, stored_or_measured
 
@@ -44,11 +45,12 @@ def test_a_calibration_measures_and_leaves_no_trace(model_dir: Path):
     assert 0.8 < busy_s / result.seconds <= 1.001
     assert result.steps == result.output_tokens
     assert (result.draft_seconds, result.dispatch_seconds) == (0.0, 0.0)
-    assert result.gaps["alone"]["n"] >= 63
-    assert result.gaps["full"]["n"] > 20
-    assert all(figure["p95_ms"] > 0 for figure in result.gaps.values())
+    alone, full = result.gaps.alone, result.gaps.full
+    assert alone.n >= 63
+    assert full.n > 20
+    assert min(alone.p95_ms, full.p95_ms) > 0
     assert not measured.has_work
-    assert measured.metrics.gaps.figures() == {}
+    assert measured.metrics.gaps.figures() == GapFigures()
     assert measured.metrics.totals.output_tokens == 0
     assert measured.pool.cached_blocks == 0
 

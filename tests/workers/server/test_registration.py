@@ -9,6 +9,7 @@ import pytest
 from tests.workers.engines import make_engine, request
 from tests.workers.servers import Console, running_console, until
 from workers import quality
+from workers.engine.gaps import Gap, GapFigures
 from workers.quality import Quality, SliceQuality
 from workers.server.bridge import EngineBridge
 from workers.server.calibration import Calibration
@@ -30,7 +31,7 @@ CALIBRATION = Calibration(
     busy_seconds=9.5,
     draft_seconds=0.19,
     dispatch_seconds=0.0,
-    gaps={"alone": {"p95_ms": 12.5, "n": 60}},
+    gaps=GapFigures(alone=Gap(12.5, 60)),
 )
 
 
@@ -307,7 +308,24 @@ def test_a_redirect_never_carries_the_worker_key_elsewhere(tiny_model_dir: Path)
     assert 0.8 <= pauses.seconds[0] <= 1.2
 
 
-@pytest.mark.parametrize("reply", [b"", b"[]", b"{}", b'{"worker_id": 1}', b"nonsense"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"worker_id": 1}',
+        b'{"worker_id": "1", "heartbeat_seconds": 5}',
+        b'{"worker_id": null, "heartbeat_seconds": 5}',
+        b'{"worker_id": 1, "heartbeat_seconds": NaN}',
+        b'{"worker_id": 1, "heartbeat_seconds": 1e999}',
+        b'{"worker_id": 1, "heartbeat_seconds": true}',
+        b"[" * 100_000,
+        b"\xff",
+        b"nonsense",
+    ],
+    ids=lambda reply: reply[:40].decode("latin-1") or "nothing",
+)
 def test_a_reply_that_makes_no_sense_is_a_failure(tiny_model_dir: Path, reply: bytes):
     # given
     console = Console()
