@@ -23,6 +23,15 @@ TIMES: Final = re.compile(
     r"(^|_)(timeout|interval|delay|period|ttl|age|duration|elapsed|deadline|wait|lag|latency)$"
 )
 NUMBERS: Final = frozenset({"int", "float", "int | None", "float | None"})
+# What is there is known field by field: nothing from elsewhere is passed on unlooked at.
+KNOWN: Final = (
+    "workers/",
+    "providers/imports/",
+    "providers/machines/",
+    "providers/market/",
+    "providers/models/",
+)
+UNKNOWN: Final = re.compile(r"\b(dict|Mapping)\[str, Any\]")
 NEGATED: Final = re.compile(r"^(no|not|dis|without|never|isnt|un)_")
 CLOCKS: Final = frozenset(
     {"timezone.now", "datetime.now", "datetime.utcnow", "datetime.today", "date.today", "time.time"}
@@ -90,6 +99,18 @@ def test_a_time_says_its_unit() -> None:
 def test_a_time_without_its_unit_would_be_found(name: str) -> None:
     assert TIMES.search(name)
     assert not TIMES.search(f"{name}_s")
+
+
+def test_what_comes_from_elsewhere_gets_a_shape() -> None:
+    """A struct, a typed dictionary, or JSON that must be narrowed before it is used."""
+    shapeless = [
+        (path, ast.unparse(node))
+        for path, tree, _ in parsed(*PRODUCT)
+        if path.startswith(KNOWN)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript) and UNKNOWN.fullmatch(ast.unparse(node))
+    ]
+    assert without_allowed("shape", shapeless) == []
 
 
 def test_what_is_true_or_false_is_said_positively() -> None:
