@@ -42,6 +42,7 @@ class RoutingFields:
     max_input_pico: int | None = None
     max_output_pico: int | None = None
     models: tuple[str, ...] = ()
+    require_parameters: bool = False  # an offer that would leave anything out is none
 
 
 @dataclass(slots=True)

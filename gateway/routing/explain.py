@@ -41,6 +41,7 @@ class AttemptNote:
     sku: str
     outcome: str
     reason: str = ""
+    left_out: Sequence[str] = ()
 
 
 def explanation(ranking: Ranking, *, attempts: Sequence[AttemptNote] = ()) -> Explanation:
@@ -178,4 +179,6 @@ def _attempt(note: AttemptNote) -> AttemptRow:
     row: AttemptRow = {"offer": note.sku, "outcome": note.outcome}
     if note.reason:
         row["reason"] = note.reason
+    if note.left_out:
+        row["left_out"] = list(note.left_out)
     return row

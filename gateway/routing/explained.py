@@ -34,6 +34,7 @@ class AttemptRow(TypedDict):
     offer: str
     outcome: str
     reason: NotRequired[str]
+    left_out: NotRequired[list[str]]  # what of the request did not reach it
 
 
 class TriedRow(TypedDict):

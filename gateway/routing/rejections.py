@@ -52,6 +52,7 @@ CAUSES: Final[Mapping[str, Cause]] = {
     "not_in_order": Cause.CHOICE,
     "fallbacks_off": Cause.CHOICE,
     "over_price_ceiling": Cause.CHOICE,
+    "parameters": Cause.CHOICE,
     "not_routable": Cause.HOUSE,
     "away": Cause.AWAY,
     "breaker_open": Cause.AWAY,

@@ -167,6 +167,8 @@ def _candidate(question: _Question, offer: OfferView) -> Candidate:
     _check_allowed(question, offer)
     _check_able(question, offer)
     request = question.request
+    if request.routing.require_parameters:
+        _check_unsaid(request, offer)
     input_bound = bounds.input_bound(request, offer)
     limit, limited_by = bounds.output_limit(request, offer, cap=question.limits.output_cap)
     _check_thinking(request, limit, limited_by)
@@ -278,6 +280,11 @@ def _check_able(question: _Question, offer: OfferView) -> None:
         missing = (request.needs & FEATURES) - offer.capabilities
         if missing:
             raise _Rejected("capability", f"does not support {', '.join(sorted(missing))}")
+
+
+def _check_unsaid(request: ChatRequest, offer: OfferView) -> None:
+    if unsaid := registry.left_out(request, offer):
+        raise _Rejected("parameters", f"it would not be sent {', '.join(unsaid)}")
 
 
 def _check_fetching(request: ChatRequest, offer: OfferView) -> None:

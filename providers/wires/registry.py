@@ -7,6 +7,7 @@ tunes it is left out, and the caller is told. A dialect that a wire speaks itsel
 import re
 
 from providers.chat import ChatRequest, OfferView, Wire, WireName
+from providers.errors import CannotSay
 from providers.wires import body_fields
 from providers.wires.anthropic.wire import AnthropicWire
 from providers.wires.openai.wire import OpenAIWire
@@ -34,7 +35,10 @@ def left_out(request: ChatRequest, offer: OfferView) -> list[str]:
     if wire.dialect == request.dialect:
         unsent = body_fields.dropped(request.fields, body_fields.seller_of(offer))
         return sorted(map(_shown, unsent)) if unsent else unsent
-    said = request.conversation
+    try:
+        said = request.conversation
+    except CannotSay:
+        return []  # then nothing is sent at all
     names = said.unread | {said.names[nuance] for nuance in wire.unsaid(said)}
     # Of what is left out whole, its parts need no words.
     return sorted({_shown(name) for name in names if name.rpartition(".")[0] not in names})

@@ -20,7 +20,7 @@ from gateway.dataplane.settling import counting
 from gateway.dataplane.settling.counting import Counted
 from gateway.routing import explain
 from providers.chat import Held, Receipt
-from providers.wires import finish_reasons, service_tiers
+from providers.wires import finish_reasons, registry, service_tiers
 
 NO_PRICE = "no price was pinned for the tier that served"
 
@@ -260,6 +260,7 @@ def receipt_of(
                 each.candidate.offer.sku,
                 each.outcome,
                 each.failure.message if each.failure else "",
+                registry.left_out(exchange.request, each.candidate.offer),
             )
             for each in exchange.attempts
         ]

@@ -117,6 +117,7 @@ class Provider(msgspec.Struct):
     only: Names | None = None
     ignore: Names | None = None
     allow_fallbacks: bool | None = None
+    require_parameters: bool | None = None
     sort: str | Sort | None = None
     max_price: MaxPrice | None = None
 
@@ -236,6 +237,7 @@ def routing(
         max_input_pico=_ceiling("prompt", price.prompt),
         max_output_pico=_ceiling("completion", price.completion),
         models=tuple(models or ()),
+        require_parameters=bool(chosen.require_parameters),
     )
 
 

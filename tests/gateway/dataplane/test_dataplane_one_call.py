@@ -197,9 +197,12 @@ def test_what_only_tunes_and_has_no_words_is_told(the_world: World) -> None:
     alice = the_world.caller()
     body = {**question("fox-good"), "top_k": 3, "thinking": {"type": "adaptive"}}
 
+    headers = {**alice.headers, "x-tokenhouse-explain": "1"}
     answer = httpx.post(
-        f"{the_world.plane.url}{ANTHROPIC}", json=body, headers=alice.headers, timeout=PATIENCE_S
+        f"{the_world.plane.url}{ANTHROPIC}", json=body, headers=headers, timeout=PATIENCE_S
     )
 
     assert answer.status_code == 200
     assert answer.headers["x-tokenhouse-left-out"] == "thinking, top_k"
+    [attempt] = answer.json()["tokenhouse"]["explanation"]["attempts"]
+    assert attempt["left_out"] == ["thinking", "top_k"]

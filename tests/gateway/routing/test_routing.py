@@ -296,6 +296,22 @@ def test_what_the_other_dialect_cannot_say_is_not_sent_there() -> None:
     assert rejected(ranking)["bolt"] == ("dialect", "n cannot be said in its API")
 
 
+def test_who_would_leave_something_out_is_none_where_all_parameters_are_required() -> None:
+    bolt = seller(2, "bolt", wire="anthropic")
+    said = {"seed": 7, "enable_thinking": True}
+    own = seller(3, "cura", in_house=True)
+    asked = {"provider": {"require_parameters": True}}
+
+    ranking = rank(ACME, bolt, own, request=openai_request(**said, **asked))
+
+    assert order(ranking) == ["acme"]
+    assert rejected(ranking) == {
+        "bolt": ("parameters", "it would not be sent enable_thinking, seed"),
+        "cura": ("parameters", "it would not be sent enable_thinking"),
+    }
+    assert len(order(rank(ACME, bolt, own, request=openai_request(**said)))) == 3
+
+
 def test_tools_that_the_vendor_runs_have_no_price_and_are_refused() -> None:
     tools = [{"type": "web_search_20250305", "name": "web_search"}]
 

@@ -189,6 +189,7 @@ def test_model_suffixes_and_routing_fields_are_read() -> None:
             "sort": {"by": "price"},
             "max_price": {"prompt": "0.15", "completion": 0.6},
             "data_collection": "deny",
+            "require_parameters": True,
         },
     )
 
@@ -198,6 +199,7 @@ def test_model_suffixes_and_routing_fields_are_read() -> None:
     assert (routing.order, routing.only, routing.ignore) == (("acme",), ("acme", "bolt"), ("cura",))
     assert routing.models == ("small", "tiny")
     assert not routing.allow_fallbacks
+    assert routing.require_parameters
     assert (routing.max_input_pico, routing.max_output_pico) == (150_000, 600_000)
 
 
