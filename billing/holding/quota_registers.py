@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -66,10 +66,40 @@ def register_of(
     """The register of a cap in the window that `now` is in."""
     span = _span_at(window, zone, now)
     scope = (tenant_id, kind, scope_id)
+    return _register(scope, span, _used_by(scope, span), now)
+
+
+def highest_limit(quota: Quota, now: datetime) -> int:
+    """The most that the window which `now` is in has been allowed under this cap's terms."""
+    span = _span_at(quota.window, quota.tenant.time_zone, now)
+    if quota.raised_until is not None and registers.moment_ms(quota.raised_until) > span.begins_ms:
+        return int(quota.raised_pico or 0)
+    return int(quota.limit_pico)
+
+
+def has_bound(quota: Quota, since: datetime | None, now: datetime) -> bool:
+    """Whether the window that `now` is in has requests that a limit of this moment surely bound:
+    all of them where it began later, else those of the days (UTC) after, read from their sums. A
+    limit of an unknown moment is older than any window that ends."""
+    span = _span_at(quota.window, quota.tenant.time_zone, now)
+    if since is None:
+        return bool(span.ends_ms)
+    since_ms = registers.moment_ms(since)
+    if span.ends_ms and since_ms <= span.begins_ms:
+        return True
+    begins_ms = _day_after(max(since_ms, span.begins_ms))
+    ends_ms = _day_before(span.ends_ms or registers.moment_ms(now) + registers.MS_PER_DAY)
+    if begins_ms >= ends_ms:
+        return False
+    days = replace(span, begins_ms=begins_ms, ends_ms=ends_ms)
+    return _used_by(_scope_of(quota), days) > 0
+
+
+def _used_by(scope: Scope, span: Span) -> int:
+    tenant_id, kind, _ = scope
     own = used([tenant_id], [kind], span)
     makers = key_makers.lines([tenant_id]) if kind == ScopeKind.KEY else {}
-    spent = own | _with_made_keys(makers, own)
-    return _register(scope, span, spent.get(scope, 0), now)
+    return (own | _with_made_keys(makers, own)).get(scope, 0)
 
 
 def of_quotas(quotas: Iterable[Quota], now: datetime) -> dict[int, CapRegister]:
@@ -96,10 +126,10 @@ def of_quotas(quotas: Iterable[Quota], now: datetime) -> dict[int, CapRegister]:
 
 def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterable[CapRegister]:
     """The registers of every cap of these tenants."""
-    return of_quotas(_with_registers(tenant_ids), now).values()
+    return of_quotas(with_registers(tenant_ids), now).values()
 
 
-def _with_registers(tenant_ids: Iterable[int]) -> "QuerySet[Quota]":
+def with_registers(tenant_ids: Iterable[int]) -> "QuerySet[Quota]":
     """Sessions have a register each, whether anything caps them or not."""
     found = Quota.objects.filter(tenant_id__in=list(tenant_ids)).select_related("tenant")
     return found.exclude(scope_kind=ScopeKind.SESSION)
@@ -161,8 +191,7 @@ def _parts(span: Span) -> tuple[str, dict[str, Any]]:
     """The whole days of a window, and the parts of days at its ends."""
     if not span.ends_ms:
         return DAYS, {}
-    first_ms = -(-span.begins_ms // registers.MS_PER_DAY) * registers.MS_PER_DAY
-    after_ms = span.ends_ms // registers.MS_PER_DAY * registers.MS_PER_DAY
+    first_ms, after_ms = _day_after(span.begins_ms), _day_before(span.ends_ms)
     first, after = registers.at_moment(first_ms), registers.at_moment(after_ms)
     arguments: dict[str, Any] = {"first": first.date(), "after": after.date()}
     sql = DAYS + WITHIN
@@ -176,6 +205,15 @@ def _parts(span: Span) -> tuple[str, dict[str, Any]]:
             sql += EVENTS.format(name)
             arguments |= _between(name, begins_ms, ends_ms)
     return sql, arguments
+
+
+def _day_after(at_ms: int) -> int:
+    """The first midnight (UTC) that is not before."""
+    return -(-at_ms // registers.MS_PER_DAY) * registers.MS_PER_DAY
+
+
+def _day_before(at_ms: int) -> int:
+    return at_ms // registers.MS_PER_DAY * registers.MS_PER_DAY
 
 
 def _between(name: str, begins_ms: int, ends_ms: int) -> dict[str, Any]:
@@ -196,7 +234,7 @@ class QuotaRegisters:
     @classmethod
     def of(cls, tenants: Iterable[int], shard: int) -> "QuotaRegisters":
         windows: dict[Scope, list[Window]] = defaultdict(list)
-        for quota in _with_registers(tenants):
+        for quota in with_registers(tenants):
             windows[_scope_of(quota)].append((quota.window, quota.tenant.time_zone))
         capped = {tenant for tenant, kind, _ in windows if kind == ScopeKind.KEY}
         makers = key_makers.lines(capped) if capped else {}

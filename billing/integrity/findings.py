@@ -1,6 +1,6 @@
 """What an audit found altered, kept until somebody says what it was.
 
-Each is told once as an error in the log, and breaks the invariant for as long as it is open.
+Each is told once as an error in the log, and breaks its invariant for as long as it is open.
 """
 
 import logging
@@ -36,8 +36,8 @@ def record(what: str, first: int, after: int, detail: str, now: datetime) -> Non
 
 
 def open_words() -> list[str]:
-    """The open ones, as the invariant says them."""
-    found = Finding.objects.filter(resolved_at=None).order_by("found_at", "pk")
+    """The open ones of rows, as the invariant says them."""
+    found = Finding.objects.filter(resolved_at=None, register="").order_by("found_at", "pk")
     return [f"{finding}: {finding.detail}" for finding in found[:SHOWN_MAX]]
 
 

@@ -5,13 +5,13 @@ kept. Of rows, of sums, and of sums against rows.
 from typing import Final
 
 # Of rows: {which} says of which transfers t, or events u. Of those written since a time for the
-# continuous check, of those in a block of ids for the audit.
+# continuous check, of those in a block of ids for the audit. The first column is the row's id.
 OF_TRANSFERS: Final = {
     "entries of a transfer sum to zero": """
         SELECT t.id, sum(e.amount_pico) FROM billing_transfer t
         LEFT JOIN billing_entry e ON e.transfer_id = t.id
         WHERE {which} GROUP BY t.id
-        HAVING count(e.id) < 2 OR sum(e.amount_pico) <> 0 LIMIT 5
+        HAVING count(e.id) < 2 OR sum(e.amount_pico) <> 0
     """,
     "events of a transfer equal what it posted": """
         SELECT t.id, coalesce(u.paid, 0), coalesce(e.paid, 0) FROM billing_transfer t
@@ -31,7 +31,7 @@ OF_TRANSFERS: Final = {
         WHERE t.code = 'usage' AND {which}
             AND (coalesce(u.paid, 0) <> coalesce(e.paid, 0)
                 OR coalesce(u.supplied, 0) <> coalesce(e.supplied, 0)
-                OR coalesce(u.over, 0) <> coalesce(e.over, 0)) LIMIT 5
+                OR coalesce(u.over, 0) <> coalesce(e.over, 0))
     """,
 }
 OF_EVENTS: Final = {
@@ -41,17 +41,13 @@ OF_EVENTS: Final = {
         WHERE {which} AND (
             (u.state = 'posted' AND (t.id IS NULL OR t.code <> 'usage'
                 OR t.tenant_id <> u.tenant_id))
-            OR (u.state = 'quarantined' AND t.id IS NOT NULL)) LIMIT 5
+            OR (u.state = 'quarantined' AND t.id IS NOT NULL))
     """,
     "each expiry of an attempt is told once": """
-        SELECT u.request_id, count(*) FROM billing_usageevent u
+        SELECT u.id, u.request_id, count(*) FROM billing_usageevent u
         JOIN billing_usageevent other ON other.request_id = u.request_id AND other.attempt < 0
-        WHERE u.attempt < 0 AND {which} GROUP BY u.id HAVING count(*) > 1 LIMIT 5
+        WHERE u.attempt < 0 AND {which} GROUP BY u.id HAVING count(*) > 1
     """,
-}
-OF_NEW_ROWS: Final = {
-    **{name: sql.format(which="t.created_at >= %s") for name, sql in OF_TRANSFERS.items()},
-    **{name: sql.format(which="u.drained_at >= %s") for name, sql in OF_EVENTS.items()},
 }
 # Of everything, by its sums: the cost grows with tenants, keys, offers and days. What the events
 # come to and what was posted for them are summed by different triggers, from different tables.

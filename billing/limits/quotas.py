@@ -218,8 +218,11 @@ def change_time_zone(
         if before == zone:
             return
         caps = Quota.objects.filter(tenant=tenant, window__in=CALENDAR)
-        for quota in caps.exclude(scope_kind=ScopeKind.SESSION):
+        caps = caps.exclude(scope_kind=ScopeKind.SESSION)
+        for quota in caps:
             _begin_register(client, locked, _register_of(locked, quota, now))
+        # The windows that are now had other limits for what was spent in them before.
+        caps.update(limit_since=now)
         locked.save(update_fields=["time_zone"])
         audit.record(
             actor=actor,

@@ -19,13 +19,15 @@ class ShardEpoch(models.Model):
 
 
 class InvariantCheck(models.Model):
-    """The latest result of one ledger invariant; all rows up to `verified_until` kept it."""
+    """The latest result of one ledger invariant. All rows up to `verified_until` were read for it
+    and kept it, but for the broken ones."""
 
     name = models.CharField(max_length=60, primary_key=True)
     holds = models.BooleanField()
     detail = models.CharField(max_length=400, blank=True)
     checked_at = models.DateTimeField()
     verified_until = models.DateTimeField(null=True)
+    broken_ids = models.JSONField(default=list)
 
     class Meta:
         verbose_name = "invariant"

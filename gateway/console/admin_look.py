@@ -121,7 +121,7 @@ UNFOLD: Final[dict[str, Any]] = {
                 "Health",
                 _item("Who changed what", "history", "billing_auditentry"),
                 _item("Invariants", "verified", "billing_invariantcheck"),
-                _item("Altered rows", "gpp_maybe", "billing_finding"),
+                _item("Findings", "gpp_maybe", "billing_finding"),
                 _item("Task runs", "schedule", "billing_taskrun"),
             ),
         ],

@@ -1,5 +1,6 @@
 """One tenant, shard or hold that cannot be served keeps no other waiting, and is told of."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from billing.credit import grant_expiry
 from billing.fault_isolation import SomeFailed
 from billing.holding import call_profiles, expiry
 from billing.holding.holds import SettledAttempt
-from billing.integrity import invariants
+from billing.integrity import new_rows, register_checks
 from billing.invoicing import runs
 from billing.models import (
     BillingProfile,
@@ -189,7 +190,7 @@ def test_a_shard_that_cannot_be_compared_hides_no_other_s_difference(
         tasks.check_invariants()
     # then
     failed(tasks.CHECK, f"shard {first.shard}: ResponseError")
-    check = InvariantCheck.objects.get(name=invariants.REGISTERS_EQUAL)
+    check = InvariantCheck.objects.get(name=register_checks.REGISTERS_EQUAL)
     assert (check.holds, check.detail.endswith("spent 280001000, due 280000000")) == (False, True)
 
 
@@ -197,10 +198,12 @@ def test_a_check_that_cannot_be_made_is_not_called_kept(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
-    name, *others = invariants.OF_NEW_ROWS
+    name, *others = new_rows.PROMISES
     tasks.check_invariants()
     before = InvariantCheck.objects.get(name=name)
-    monkeypatch.setitem(invariants.OF_NEW_ROWS, name, "SELECT 1 / 0, now() >= %s")
+    impossible = "SELECT 1 / 0 FROM billing_transfer t WHERE {which}"
+    promise = replace(new_rows.PROMISES[name], sql=impossible)
+    monkeypatch.setitem(new_rows.PROMISES, name, promise)
     # when
     with pytest.raises(SomeFailed):
         tasks.check_invariants()

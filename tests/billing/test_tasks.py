@@ -13,7 +13,7 @@ from billing.drain import booking, metering
 from billing.fault_isolation import SomeFailed
 from billing.holding import expiry, scopes
 from billing.holding.holds import SpendScope
-from billing.integrity import findings, invariants
+from billing.integrity import findings, invariants, new_rows, register_checks
 from billing.models import InvariantCheck, Quota, ShardEpoch, TaskRun, UsageEvent, UsageSession
 from billing.operations import rebuild
 from tests.billing import desk as desks
@@ -168,10 +168,11 @@ def test_the_check_task_records_every_invariant(books: Books) -> None:
     # then
     checks = dict(InvariantCheck.objects.values_list("name", "holds"))
     assert set(checks) == {
-        *invariants.OF_NEW_ROWS,
+        *new_rows.PROMISES,
         *invariants.OF_SUMS,
-        invariants.REGISTERS_EQUAL,
-        invariants.WITHIN_CREDIT,
+        register_checks.REGISTERS_EQUAL,
+        register_checks.WITHIN_CREDIT,
+        register_checks.WITHIN_CAPS,
         claims.WITHIN_ASKED,
         findings.AS_SEALED,
         *invariants.REPORTED,
@@ -188,7 +189,7 @@ def test_a_register_that_drifted_is_found(books: Books) -> None:
     # then
     wrong = books.check()
     assert wrong == {
-        invariants.REGISTERS_EQUAL: f"{key}: spent 280001000, due 280000000",
+        register_checks.REGISTERS_EQUAL: f"{key}: spent 280001000, due 280000000",
     }
 
 
@@ -199,7 +200,7 @@ def test_a_hold_that_leaked_is_found(books: Books) -> None:
     # when
     books.desk.client.zrem(registers.leases_key(books.desk.tag), request_id)
     # then
-    assert books.check() == {invariants.REGISTERS_EQUAL: f"{key}: held 70000, open 0"}
+    assert books.check() == {register_checks.REGISTERS_EQUAL: f"{key}: held 70000, open 0"}
 
 
 def test_the_lag_is_the_age_of_the_oldest_unread_event(books: Books) -> None:

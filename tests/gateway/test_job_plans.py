@@ -13,7 +13,7 @@ import redis
 
 from bench.drain import past
 from bench.drain.posted_rows import House
-from billing.integrity import invariants
+from billing.integrity import invariants, new_rows
 from billing.models import InvariantCheck, PriceVersion, Tenant
 from gateway.celery import CLOCKWORK, app
 from tests.gateway import long_history, plans
@@ -37,8 +37,8 @@ def history(committed: None, services: Services) -> Iterator[History]:
         for task in CLOCKWORK:
             app.tasks[task]()
         # A past of few, large transfers, some of them without entries, is none that a drain made.
-        checked = datetime.now(UTC) + invariants.OVERLAP
-        InvariantCheck.objects.update(holds=True, verified_until=checked)
+        checked = datetime.now(UTC) + new_rows.OVERLAP
+        InvariantCheck.objects.update(holds=True, verified_until=checked, broken_ids=[])
         yield history
         client.flushall()
 

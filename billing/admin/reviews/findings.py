@@ -1,4 +1,5 @@
-"""The operators' page of rows that were altered since they were sealed: what it was, says who."""
+"""The operators' page of rows that were altered since they were sealed, and of registers that are
+wrong: what it was, says who."""
 
 from django import forms
 from django.contrib import admin, messages
@@ -19,7 +20,7 @@ FINDINGS_MAX = 500
 class ResolveForm(forms.Form):
     reason = forms.CharField(
         max_length=200,
-        help_text="What altered the rows, and why what they say now is right.",
+        help_text="What altered the rows or the register, and why it may stay so.",
         widget=UnfoldAdminTextInputWidget,
     )
 
@@ -57,7 +58,7 @@ class FindingAdmin(HistoryAdmin):
             self,
             request,
             "admin/resolve_findings.html",
-            title="Altered rows",
+            title="Findings",
             form=form,
             rows=rows,
         )

@@ -30,12 +30,14 @@ class RowSeal(models.Model):
 
 
 class Finding(models.Model):
-    """Sealed rows that are no longer what they were. It stays until somebody says what it was;
-    `digest` is what the rows came to then, and from then on have to."""
+    """Sealed rows that are no longer what they were, or a register that is wrong: then `first` is
+    its tenant. It stays until somebody says what it was; `digest` is what the rows came to then,
+    and from then on have to, or the most that the register had."""
 
     what = models.CharField(max_length=40)
     first = models.BigIntegerField()
     after = models.BigIntegerField()
+    register = models.CharField(max_length=800, blank=True, default="", db_default="")
     detail = models.CharField(max_length=400)
     found_at = models.DateTimeField()
     seen_at = models.DateTimeField()
@@ -45,10 +47,11 @@ class Finding(models.Model):
     resolved_at = models.DateTimeField(null=True)
 
     class Meta:
-        verbose_name_plural = "altered rows"
         constraints = [
             models.UniqueConstraint(
-                fields=["what", "first"], condition=Q(resolved_at=None), name="finding_open_once"
+                fields=["what", "first", "register"],
+                condition=Q(resolved_at=None),
+                name="finding_open_once",
             ),
         ]
         indexes = [
@@ -57,4 +60,6 @@ class Finding(models.Model):
         ]
 
     def __str__(self) -> str:
+        if self.register:
+            return f"{self.what} {self.register}"
         return f"{self.what} {self.first} to {self.after - 1}"
