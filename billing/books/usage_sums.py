@@ -5,6 +5,7 @@ Every function takes the tenant and answers nothing of another. A span is made o
 (UTC): it is widened to them.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -169,15 +170,15 @@ def filter_choices(tenant_id: int, *, since: datetime) -> dict[str, list[str]]:
     return {**occurred, "outcome": list(OUTCOMES)}
 
 
-def last_used(tenant_id: int, *, since: datetime) -> dict[int, datetime]:
-    """When each API key of the tenant was last used since then, by key id."""
+def last_used(tenant_id: int, key_ids: Collection[int], *, since: datetime) -> dict[int, datetime]:
+    """When each of these API keys of the tenant was last used since then, by key id."""
     found = (
         UsageDay.objects.filter(
             tenant_id=tenant_id,
             # A request may have been made on the day before its attempt.
             day__gte=since.date() - timedelta(days=1),
             last_at__gte=since,
-            api_key_id__isnull=False,
+            api_key_id__in=key_ids,
         )
         .values("api_key_id")
         .annotate(at=Max("last_at"))

@@ -6,12 +6,12 @@ from django.urls import include, path
 
 from gateway.console.board import views as board
 from gateway.console.budgets import views as budgets
+from gateway.console.keys import views as keys
 from gateway.console.overview import views as overview
 from gateway.console.requests import views as requests
 from gateway.console.views import (
     account,
     billing,
-    keys,
     live,
     members,
     playground,

@@ -137,7 +137,10 @@ def test_a_stranger_reads_nothing(books: Books) -> None:
     # then
     assert usage_sums.totals(stranger, since=noon - HOUR, until=noon + HOUR).attempts == 0
     assert usage_sums.used_by_offer(stranger, since=noon - HOUR, until=noon + HOUR) == []
-    assert usage_sums.last_used(stranger, since=noon - HOUR) == {}
+    key = books.desk.key
+    assert usage_sums.last_used(stranger, [key], since=noon - HOUR) == {}
+    assert usage_sums.last_used(books.tenant.pk, [key + 1], since=noon - HOUR) == {}
+    assert usage_sums.last_used(books.tenant.pk, [key], since=noon - HOUR).keys() == {key}
     assert usage_sums.first_used_hour(stranger) is None
 
 

@@ -88,7 +88,7 @@ def test_charlie_sees_nothing_of_alices(alice: Person, charlie: Person, client: 
 
     # then
     assert client.get("/requests/").context["page"].rows == []
-    assert client.get("/keys/").context["rows"] == []
+    assert client.get("/keys/").context["page"].rows == []
     assert "alices" not in client.get("/budgets/").content.decode()
     revoking = client.post(f"/keys/{issued.key.pk}/revoke/")
     assert revoking.status_code == 404

@@ -1,8 +1,5 @@
 """API keys: list, make (the secret is shown once), revoke."""
 
-from datetime import timedelta
-from typing import Final
-
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
@@ -11,16 +8,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 from redis.exceptions import RedisError
 
-from billing.books import usage_sums
 from gateway.console.access import access_key, tenant_page
 from gateway.console.first_request import curl_line, example_model
 from gateway.console.forms import KeyForm
+from gateway.console.keys import listing
 from gateway.console.page_frame import render_page
-from gateway.models import ApiKey, Member
+from gateway.models import Member
 from gateway.tenants import keys, roles
 from gateway.tenants.roles import Action, require
-
-USE_LOOKS_BACK: Final = timedelta(days=90)
 
 
 @require_safe
@@ -82,22 +77,8 @@ def revoke_key(request: HttpRequest, member: Member, key_id: int) -> HttpRespons
 def _list(
     request: HttpRequest, member: Member, form: KeyForm, *, status: int = 200
 ) -> HttpResponse:
-    now = timezone.now()
-    found = keys.of_people(ApiKey.objects.filter(tenant=member.tenant)).select_related("team")
-    used = usage_sums.last_used(member.tenant_id, since=now - USE_LOOKS_BACK)
-    context = {
-        "form": form,
-        "looks_back": now - USE_LOOKS_BACK,
-        "rows": [
-            (
-                key,
-                keys.is_live(key, now),
-                used.get(key.pk),
-                roles.may(member, Action.REVOKE_KEYS, roles.key_thing(key)),
-            )
-            for key in found.order_by("revoked_at", "-created_at")
-        ],
-    }
+    page = listing.read(member, listing.asked_in(request.GET), now=timezone.now())
+    context = {"form": form, "page": page}
     return render_page(
         request, "console/keys.html", context, nav="keys", member=member, status=status
     )
