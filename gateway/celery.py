@@ -6,7 +6,7 @@ missed.
 """
 
 import sys
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from celery import Celery
 from celery.schedules import schedule
@@ -43,7 +43,20 @@ CLOCKWORK: Final[dict[str, tuple[float, str]]] = {
 }
 
 
-def _entry(task: str, period_s: float, queue: str) -> dict[str, Any]:
+class Options(TypedDict):
+    queue: str
+    expires: float
+
+
+class BeatEntry(TypedDict):
+    """What Celery's beat wants to know of a task."""
+
+    task: str
+    schedule: schedule
+    options: Options
+
+
+def _entry(task: str, period_s: float, queue: str) -> BeatEntry:
     return {
         "task": task,
         "schedule": schedule(run_every=period_s),

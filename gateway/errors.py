@@ -17,7 +17,7 @@ where not, callers are told so, for some SDKs repeat whatever they are refused w
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from gateway.routing.explained import RejectionRow, TriedRow
 
@@ -58,7 +58,7 @@ class GatewayError(Exception):
         code: str = "",
         param: str | None = None,
         retry_after_s: int | None = None,
-        detail: dict[str, Any] | None = None,
+        detail: Mapping[str, object] | None = None,
         retryable: bool | None = None,
     ) -> None:
         super().__init__(message)

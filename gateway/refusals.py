@@ -7,7 +7,7 @@ choose some of the words in a note, so one that PostgreSQL does not take costs o
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 from uuid import UUID
 
 import msgspec
@@ -39,7 +39,7 @@ class RefusedRequest(msgspec.Struct, frozen=True):
     code: str
     message: str
     at_ms: Milliseconds
-    detail: dict[str, Any] = {}
+    detail: dict[str, object] = {}
 
 
 @transaction.atomic

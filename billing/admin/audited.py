@@ -3,8 +3,8 @@
 Where a service makes the change, the service writes its own entry, and its page is none of these.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias, cast
 
 from django.db import transaction
 from django.db.models import Model, QuerySet
@@ -17,6 +17,8 @@ from billing import audit
 from billing.admin.base_admin import LIST_PER_PAGE
 from billing.models import Tenant
 
+# As the log can keep a value.
+Kept: TypeAlias = bool | int | str | list[str] | None
 # Told as changed; never what it was or is.
 HIDDEN = ("password", "secret")
 
@@ -51,8 +53,8 @@ def _record(
     obj: Model,
     verb: str,
     *,
-    before: dict[str, Any] | None,
-    after: dict[str, Any] | None,
+    before: Mapping[str, Kept] | None,
+    after: Mapping[str, Kept] | None,
 ) -> None:
     tenant = obj if isinstance(obj, Tenant) else getattr(obj, "tenant", None)
     audit.record(
@@ -70,25 +72,25 @@ def _is_hidden(name: str) -> bool:
     return any(word in name for word in HIDDEN)
 
 
-def _initial(form: BaseForm) -> dict[str, Any]:
+def _initial(form: BaseForm) -> dict[str, Kept]:
     return {
         name: None if _is_hidden(name) else _plain(form[name].initial) for name in form.changed_data
     }
 
 
-def _stated(form: BaseForm) -> dict[str, Any]:
+def _stated(form: BaseForm) -> dict[str, Kept]:
     return {
         name: "(hidden)" if _is_hidden(name) else _plain(form.cleaned_data.get(name))
         for name in form.changed_data
     }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Kept:
     """As the log can keep it; rows by their id."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, Model):
-        return value.pk
+        return cast(Kept, value.pk)
     if isinstance(value, Iterable):
         return sorted(str(_plain(each)) for each in value)
     return str(value)

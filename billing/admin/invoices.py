@@ -198,15 +198,16 @@ class InvoiceAdmin(HistoryAdmin):
             bound[wanted] = form
             return None
         try:
-            self._carry_out(request, invoice, wanted, form.cleaned_data if form else {})
+            self._carry_out(request, invoice, wanted, form)
         except BillingError as refusal:
             self.message_user(request, f"Nothing was changed: {refusal}", messages.ERROR)
         return HttpResponseRedirect(request.path)
 
     def _carry_out(
-        self, request: HttpRequest, invoice: Invoice, wanted: str, asked: dict[str, Any]
+        self, request: HttpRequest, invoice: Invoice, wanted: str, form: forms.Form | None
     ) -> None:
         who, now = request.user.get_username(), timezone.now()
+        asked = form.cleaned_data if form else {}
         if wanted == "finalise":
             done = f"{self._finalise(request, invoice).number} is issued."
         elif wanted == "pay":
@@ -281,8 +282,9 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
         if self.instance.pk:
             self.initial["tax_percent"] = percent(self.instance.tax_ppm)
 
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
+    def clean(self) -> None:
+        super().clean()
+        cleaned = self.cleaned_data
         self.instance.tax_ppm = int((cleaned.get("tax_percent") or 0) * PPM_PER_PERCENT)
         if self.instance.tax_ppm and not cleaned.get("tax_name"):
             self.add_error("tax_name", "Name the tax that is charged.")
@@ -294,7 +296,6 @@ class ProfileForm(forms.ModelForm):  # type: ignore[type-arg]
         )
         if wrong:
             self.add_error("is_reverse_charge", wrong)
-        return cleaned
 
 
 class BillingProfileAdmin(AuditedAdmin):

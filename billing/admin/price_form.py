@@ -2,7 +2,7 @@
 
 from datetime import time
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from django import forms
 from unfold.widgets import (
@@ -87,13 +87,13 @@ class RatesForm(forms.Form):
             raise forms.ValidationError("No offer is sold under this sku.")
         return code
 
-    def clean(self) -> dict[str, Any]:
-        asked = super().clean() or self.cleaned_data
+    def clean(self) -> None:
+        super().clean()
+        asked = self.cleaned_data
         if (asked.get("from_hour") is None) != (asked.get("to_hour") is None):
             raise forms.ValidationError("Hours have a beginning and an end: give both or none.")
         if asked.get("from_hour") is not None and asked["from_hour"] == asked["to_hour"]:
             raise forms.ValidationError("Hours begin and end at different minutes.")
-        return asked
 
     def slot(self) -> Slot:
         asked = self.cleaned_data

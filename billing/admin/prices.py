@@ -1,5 +1,6 @@
 """Prices in the admin console: versions, price lists and their rules, corrections."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from billing.admin.price_form import CorrectionForm, PriceForm
 from billing.admin.units import dollars, dollars_per_million
 from billing.books import usage_sums
 from billing.corrections import rerating
-from billing.corrections.rerating import Correction
+from billing.corrections.rerating import Correction, Difference, Untouched
 from billing.errors import BillingError, PriceRefused
 from billing.models import (
     Adjustment,
@@ -194,7 +195,7 @@ class ReRatingAdmin(ReadOnlyAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         form = CorrectionForm(request.POST or None)
-        shown: dict[str, Any] = {}
+        shown: Shown | None = None
         if request.method == "POST" and form.is_valid():
             correction = _correction(form)
             try:
@@ -204,7 +205,8 @@ class ReRatingAdmin(ReadOnlyAdmin):
             except (BillingError, RedisError) as refusal:
                 self.message_user(request, f"Nothing was posted: {refusal}", messages.ERROR)
         title = "Correct a period's price"
-        return own_page(self, request, "admin/correct_prices.html", title=title, form=form, **shown)
+        page = "admin/correct_prices.html"
+        return own_page(self, request, page, title=title, form=form, shown=shown)
 
     def _post(
         self, request: HttpRequest, form: CorrectionForm, correction: Correction
@@ -242,19 +244,29 @@ def _correction(form: CorrectionForm) -> Correction:
     )
 
 
-def _shown(correction: Correction) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a correction would post, by the tenants' names, and what it does not touch."""
+
+    rows: list[tuple[str, Difference]]
+    left_out: int
+    refund_pico: int
+    owed_pico: int
+    untouched: list[tuple[str, Untouched]]
+
+
+def _shown(correction: Correction) -> Shown:
     found = rerating.preview(correction, now=timezone.now())
     left = rerating.untouched(correction)
     concerned = {d.tenant_id for d in found} | {each.tenant_id for each in left}
     names = dict(Tenant.objects.filter(pk__in=concerned).values_list("pk", "name"))
-    return {
-        "rows": [(names[each.tenant_id], each) for each in found[:SHOWN_MAX]],
-        "left_out": max(0, len(found) - SHOWN_MAX),
-        "refund_pico": sum(max(0, each.credit_pico) for each in found),
-        "owed_pico": -sum(min(0, each.credit_pico) for each in found),
-        "untouched": [(names[each.tenant_id], each) for each in left[:SHOWN_MAX]],
-        "previewed": True,
-    }
+    return Shown(
+        rows=[(names[each.tenant_id], each) for each in found[:SHOWN_MAX]],
+        left_out=max(0, len(found) - SHOWN_MAX),
+        refund_pico=sum(max(0, each.credit_pico) for each in found),
+        owed_pico=-sum(min(0, each.credit_pico) for each in found),
+        untouched=[(names[each.tenant_id], each) for each in left[:SHOWN_MAX]],
+    )
 
 
 def terms_of(row: PriceVersion | PriceProposal) -> str:

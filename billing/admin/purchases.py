@@ -53,11 +53,11 @@ class EndForm(forms.Form):
     )
     note = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget)
 
-    def clean(self) -> dict[str, Any]:
-        stated = super().clean() or {}
+    def clean(self) -> None:
+        super().clean()
+        stated = self.cleaned_data
         if stated.get("end") == CREDIT and stated.get("arrived_usd") is None:
             self.add_error("arrived_usd", "Say what has arrived.")
-        return stated
 
 
 class TopUpAdmin(HistoryAdmin):

@@ -69,12 +69,12 @@ class TenantForm(forms.ModelForm):  # type: ignore[type-arg]
             self.initial["credit_limit_usd"] = usd(self.instance.credit_limit_pico).normalize()
             self.initial["overdraft_usd"] = usd(self.instance.overdraft_pico).normalize()
 
-    def clean(self) -> dict[str, Any] | None:
-        stated = super().clean() or {}
+    def clean(self) -> None:
+        super().clean()
+        stated = self.cleaned_data
         is_expected = stated.get("hold_mode") == HoldMode.EXPECTED
         if is_expected and not stated.get("overdraft_usd"):
             self.add_error("overdraft_usd", "Expected holds need an overdraft above zero.")
-        return stated
 
 
 class TenantAdmin(ServiceAdmin):

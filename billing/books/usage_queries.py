@@ -9,7 +9,7 @@ a page costs the same however far back it lies.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from django.db.models import QuerySet, Sum
@@ -35,7 +35,7 @@ class RequestFilter:
     api_key_id: int | None = None
 
     @property
-    def of_rollups(self) -> dict[str, Any]:
+    def of_rollups(self) -> dict[str, str | int | None]:
         """Those that the rollups tell apart, too."""
         return {"model": self.model, "supplier": self.supplier, "api_key_id": self.api_key_id}
 
@@ -109,7 +109,9 @@ def _matching(
     return found.filter(**chosen)
 
 
-def _reached(tenant_id: int, chosen: Mapping[str, Any], before: UUID | None, limit: int) -> UUID:
+def _reached(
+    tenant_id: int, chosen: Mapping[str, str | int], before: UUID | None, limit: int
+) -> UUID:
     """Back to where the page reaches. No index is of two filters at once; the rollups know on
     which days both hold, so that nothing is looked for where there is none."""
     days = UsageDay.objects.filter(tenant_id=tenant_id, attempts__gt=0, **chosen)

@@ -323,8 +323,8 @@ def _versions(correction: Correction) -> dict[int | None, list[int]]:
 def _sums(
     correction: Correction, rates: Rates, versions: Sequence[int]
 ) -> Iterable[tuple[Any, ...]]:
-    parameters: dict[str, Any] = {name: value or 0 for name, value in rates.items()}
-    parameters |= {
+    parameters: dict[str, int | str | datetime | list[int]] = {
+        **{name: value or 0 for name, value in rates.items()},
         "versions": list(versions),
         "sku": correction.sku,
         "since": correction.since,

@@ -8,9 +8,9 @@ A withdrawal of bought credit takes bought credit; none takes what ends.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from django.db import connection
 from django.db.models import QuerySet, Sum
@@ -154,11 +154,10 @@ def _take(rest: list[Pot], tenant: Tenant, used_pico: int) -> int:
 
 def debited_before(tenant: Tenant, moments_ms: Sequence[int]) -> dict[int, int]:
     """Pico-dollars that requests of before each moment were debited, all at one instant."""
-    days = [registers.at_moment(at).date() for at in moments_ms]
-    arguments: dict[str, Any] = {
+    arguments: dict[str, int | list[int] | list[date] | list[str]] = {
         "tenant": tenant.pk,
         "moments": list(moments_ms),
-        "days": days,
+        "days": [registers.at_moment(at).date() for at in moments_ms],
         "ids": [registers.least_id(at) for at in moments_ms],
     }
     with connection.cursor() as cursor:

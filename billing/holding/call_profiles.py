@@ -7,7 +7,7 @@ Integers throughout; a percentile is the upper edge of its bucket, at most a ten
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.db import connection, transaction
 
@@ -111,17 +111,19 @@ def _count_new() -> list[tuple[int, str]]:
     until = min(newest, mark.last_event_id + EVENTS_PER_RUN_MAX)
     if until <= mark.last_event_id:
         return []
+    # A claim beyond all bounds counts as the most that is told apart: it is one call.
+    asked: dict[str, int | list[int]] = {
+        "since": mark.last_event_id,
+        "until": until,
+        "edges": EDGES,
+        "most": TOKENS_MAX,
+    }
     with connection.cursor() as cursor:
-        cursor.execute(COUNT, _asked(mark.last_event_id, until))
+        cursor.execute(COUNT, asked)
         touched = sorted(set(cursor.fetchall()))
     mark.last_event_id = until
     mark.save(update_fields=["last_event_id"])
     return touched
-
-
-def _asked(since: int, until: int) -> dict[str, Any]:
-    """A claim beyond all bounds counts as the most that is told apart: it is one call."""
-    return {"since": since, "until": until, "edges": EDGES, "most": TOKENS_MAX}
 
 
 def _profiles(tenant_id: int, model: str, since: date, now: datetime) -> Iterable[CallProfile]:

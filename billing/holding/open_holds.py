@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import redis
@@ -29,6 +29,12 @@ class OpenHold:
     lease_ends: datetime
     deadline: datetime
     sku: str
+
+
+class Sold(msgspec.Struct, frozen=True):
+    """What is read of the event that a hold's expiry would append."""
+
+    sku: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,7 @@ def _read(client: redis.Redis, leases: list[tuple[str, str, int]]) -> list[OpenH
 
 
 def _hold(request_id: str, lease_ms: int, row: dict[bytes, bytes]) -> OpenHold:
-    event: dict[str, Any] = msgspec.json.decode(row.get(b"event") or b"{}")
+    event = msgspec.json.decode(row.get(b"event") or b"{}", type=Sold)
     return OpenHold(
         request_id=request_id,
         tenant_id=int(row[b"tenant"].rsplit(b":", 1)[-1]),
@@ -84,7 +90,7 @@ def _hold(request_id: str, lease_ms: int, row: dict[bytes, bytes]) -> OpenHold:
         charged_pico=int(row.get(b"charge") or 0) * PICO_PER_NANO,
         lease_ends=registers.at_moment(lease_ms),
         deadline=registers.at_moment(int(row[b"deadline"])),
-        sku=str(event.get("sku", "")),
+        sku=event.sku,
     )
 
 

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, Final
+from datetime import date, datetime
+from typing import Final
 
 from django.db import connection
 from django.db.models import QuerySet
@@ -187,13 +187,13 @@ def _with_made_keys(
     return found
 
 
-def _parts(span: Span) -> tuple[str, dict[str, Any]]:
+def _parts(span: Span) -> tuple[str, dict[str, date | str]]:
     """The whole days of a window, and the parts of days at its ends."""
     if not span.ends_ms:
         return DAYS, {}
     first_ms, after_ms = _day_after(span.begins_ms), _day_before(span.ends_ms)
     first, after = registers.at_moment(first_ms), registers.at_moment(after_ms)
-    arguments: dict[str, Any] = {"first": first.date(), "after": after.date()}
+    arguments: dict[str, date | str] = {"first": first.date(), "after": after.date()}
     sql = DAYS + WITHIN
     if first_ms >= after_ms:
         ends = {"whole": (span.begins_ms, span.ends_ms)}
@@ -216,7 +216,7 @@ def _day_before(at_ms: int) -> int:
     return at_ms // registers.MS_PER_DAY * registers.MS_PER_DAY
 
 
-def _between(name: str, begins_ms: int, ends_ms: int) -> dict[str, Any]:
+def _between(name: str, begins_ms: int, ends_ms: int) -> dict[str, str]:
     first, after = registers.ids_between(begins_ms, ends_ms)
     return {f"{name}_id": first, f"{name}_end": after}
 

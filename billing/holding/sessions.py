@@ -5,7 +5,7 @@ another one. Their registers need no cap: the running total of a session is told
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from django.db import connection
@@ -86,7 +86,8 @@ def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterator[CapRegist
 def forget_over(*, now: datetime) -> int:
     """Delete the sums of sessions that nobody has called in for a week, in bounded batches; returns
     how many rows went. A session that goes on keeps all its days."""
-    asked: dict[str, Any] = {"day": (now - FORGOTTEN_AFTER).date(), "most": FORGOTTEN_AT_ONCE}
+    forgotten_day = (now - FORGOTTEN_AFTER).date()
+    asked: dict[str, date | int] = {"day": forgotten_day, "most": FORGOTTEN_AT_ONCE}
     forgotten = 0
     for _ in range(BATCHES_PER_RUN_MAX):
         with connection.cursor() as cursor:

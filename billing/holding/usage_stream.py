@@ -152,12 +152,12 @@ def set_aside(client: redis.Redis, shard: int, entries: Sequence[Unreadable]) ->
 
 def last_delivered(client: redis.Redis, shard: int) -> str:
     """Up to where the ledger's group has read."""
-    return str(_groups(client, shard)[registers.GROUP_LEDGER]["last-delivered-id"])
+    return _groups(client, shard)[registers.GROUP_LEDGER].last_delivered
 
 
 def has_pending(client: redis.Redis, shard: int) -> bool:
     """Whether the ledger has read something that it has not acknowledged."""
-    return bool(_groups(client, shard)[registers.GROUP_LEDGER]["pending"])
+    return _groups(client, shard)[registers.GROUP_LEDGER].pending > 0
 
 
 def oldest_unread_ms(client: redis.Redis, shard: int) -> int | None:
@@ -171,12 +171,12 @@ def trim(client: redis.Redis, shard: int) -> int:
     """Remove what is acknowledged; returns how many entries went."""
     key = registers.stream_key(registers.tag_of_shard(shard))
     group = _groups(client, shard)[registers.GROUP_LEDGER]
-    oldest = client.xpending(key, registers.GROUP_LEDGER)["min"] if group["pending"] else None
+    oldest = client.xpending(key, registers.GROUP_LEDGER)["min"] if group.pending else None
     if oldest is not None:
         keep_from = oldest.decode()
     else:
         # None too if the rest was acknowledged between the two calls.
-        milliseconds, sequence = _order(group["last-delivered-id"])
+        milliseconds, sequence = _order(group.last_delivered)
         keep_from = f"{milliseconds}-{sequence + 1}"
     return int(client.xtrim(key, minid=keep_from, approximate=False))
 
@@ -186,11 +186,19 @@ def _order(entry_id: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-def _groups(client: redis.Redis, shard: int) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Up to where one of a stream's readers has read, and how much it has not acknowledged."""
+
+    last_delivered: str
+    pending: int
+
+
+def _groups(client: redis.Redis, shard: int) -> dict[str, Group]:
     key = registers.stream_key(registers.tag_of_shard(shard))
     groups = client.xinfo_groups(key)
     return {
-        _text(group["name"]): {**group, "last-delivered-id": _text(group["last-delivered-id"])}
+        _text(group["name"]): Group(_text(group["last-delivered-id"]), int(group["pending"]))
         for group in groups
     }
 

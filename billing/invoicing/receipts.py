@@ -5,7 +5,7 @@ Seller, buyer and tax stand as they were when the money came; nothing alters the
 """
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from billing.invoicing import numbers
 from billing.invoicing.documents import buyer_of
@@ -17,6 +17,19 @@ TAXED_LATER: Final = (
     "No tax is charged yet, as there was no billing profile: it is on the invoice of the usage that"
     " this credit covers."
 )
+
+
+class Parties(TypedDict):
+    seller: dict[str, str]
+    buyer: dict[str, str]
+
+
+class Stated(TypedDict):
+    """What stands on a document of a purchase as it was when the money came."""
+
+    parties: Parties
+    tax_ppm: int | None
+    payment_reference: str
 
 
 def issue(topup: TopUp, *, seller: dict[str, str], now: datetime) -> Receipt:
@@ -47,8 +60,11 @@ def issue_refund(
         # Bought before purchases had receipts: the parties are those of today.
         stated = _stated(topup, seller)
     else:
-        names = ("parties", "tax_ppm", "payment_reference")
-        stated = {name: getattr(receipt, name) for name in names}
+        stated = {
+            "parties": receipt.parties,
+            "tax_ppm": receipt.tax_ppm,
+            "payment_reference": receipt.payment_reference,
+        }
     return Refund.objects.create(
         topup=topup,
         cause=cause,
@@ -61,7 +77,7 @@ def issue_refund(
     )
 
 
-def _stated(topup: TopUp, seller: dict[str, str]) -> dict[str, Any]:
+def _stated(topup: TopUp, seller: dict[str, str]) -> Stated:
     profile = BillingProfile.objects.filter(tenant=topup.tenant).first()
     # The profile may have changed since the sum was fixed; then no rate is printed.
     is_same = profile and half_away(topup.net_cents * profile.tax_ppm, PPM) == topup.tax_cents

@@ -9,7 +9,7 @@ data plane only after its register is right. Every change is written down (`audi
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final, TypedDict
 from zoneinfo import available_timezones
 
 import redis
@@ -167,11 +167,20 @@ def _locked(tenant: Tenant, quota_id: int) -> Quota:
     return quota
 
 
+class CapFacts(TypedDict):
+    """What the audit log keeps of a cap."""
+
+    limit_pico: int
+    shadow: bool
+    raised_pico: int | None
+    raised_until: str | None
+
+
 def _record(
     action: str,
     quota: Quota,
     *,
-    before: Quota | dict[str, Any] | None,
+    before: Quota | CapFacts | None,
     actor: str,
     now: datetime,
     reason: str,
@@ -188,7 +197,7 @@ def _record(
     )
 
 
-def _stated(quota: Quota) -> dict[str, Any]:
+def _stated(quota: Quota) -> CapFacts:
     return {
         "limit_pico": int(quota.limit_pico),
         "shadow": quota.shadow,
@@ -329,16 +338,24 @@ def set_rate_limit(
 
 
 def tighten_rate_limit(
-    *, tenant: Tenant, scope: tuple[str, int], rates: RateValues, actor: str, now: datetime
+    *,
+    tenant: Tenant,
+    scope_kind: str,
+    scope_id: int,
+    actor: str,
+    now: datetime,
+    rpm: int | None = None,
+    tpm: int | None = None,
+    concurrency: int | None = None,
 ) -> RateLimit | None:
     """The same for who may not loosen them: refused what lets more through."""
-    kind, scope_id = scope
+    rates = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
     with transaction.atomic():
         rows = RateLimit.objects.select_for_update()
-        known = rows.filter(tenant=tenant, scope_kind=kind, scope_id=scope_id)
+        known = rows.filter(tenant=tenant, scope_kind=scope_kind, scope_id=scope_id)
         if _lets_more(known.values(*rates).first() or {}, rates):
             raise LimitRefused(OWN_LIMIT)
-        return _write_rates(tenant, scope, rates, actor=actor, now=now)
+        return _write_rates(tenant, (scope_kind, scope_id), rates, actor=actor, now=now)
 
 
 def _write_rates(

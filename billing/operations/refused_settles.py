@@ -9,7 +9,7 @@ import logging
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 import redis
@@ -131,7 +131,7 @@ def let_go(request_ids: Iterable[uuid.UUID], *, actor: str, reason: str, now: da
 
 
 def _resolve(row: RefusedSettle, state: str, *, actor: str, reason: str, now: datetime) -> None:
-    before: dict[str, Any] = {"state": row.state}
+    before = row.state
     row.state, row.resolved_at, row.resolved_by = state, now, actor
     row.save(update_fields=["state", "resolved_at", "resolved_by"])
     audit.record(
@@ -139,7 +139,7 @@ def _resolve(row: RefusedSettle, state: str, *, actor: str, reason: str, now: da
         action="refused_settle.resolve",
         subject=str(row.request_id),
         tenant=Tenant.objects.filter(pk=row.tenant_id or 0).first(),
-        before=before,
+        before={"state": before},
         after={"state": state, "charge_pico": int(row.charge_pico)},
         reason=reason,
         now=now,

@@ -34,15 +34,15 @@ class PriceSourceForm(forms.ModelForm):  # type: ignore[type-arg]
             "is_private": "May be read by http, and on addresses that are not public.",
         }
 
-    def clean(self) -> dict[str, Any] | None:
-        stated = super().clean() or {}
+    def clean(self) -> None:
+        super().clean()
+        stated = self.cleaned_data
         try:
             price_sources.check_address(
                 stated.get("url", ""), is_private=stated.get("is_private", False)
             )
         except EgressRefused as refused:
             raise ValidationError({"url": f"{refused}"}) from None
-        return stated
 
 
 class PriceSourceAdmin(AuditedAdmin, ServiceAdmin):  # type: ignore[misc]

@@ -6,8 +6,9 @@ The description says what the code does, so it is made once in a process: it tak
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
@@ -15,6 +16,7 @@ from drf_spectacular.generators import SchemaGenerator
 from gateway.console.page_frame import render_page
 
 OPENAPI_JSON: Final = "application/vnd.oai.openapi+json"
+JSON: Final = "application/json"
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -29,6 +31,42 @@ class Operation:
     fields: list[str]
 
 
+class Parameter(msgspec.Struct, frozen=True):
+    name: str
+    place: str = msgspec.field(name="in")
+
+
+class Schema(msgspec.Struct, frozen=True):
+    reference: str = msgspec.field(name="$ref", default="")
+    required: list[str] = []
+    properties: dict[str, object] = {}
+
+
+class Content(msgspec.Struct, frozen=True):
+    schema: Schema = Schema()
+
+
+class RequestBody(msgspec.Struct, frozen=True):
+    content: dict[str, Content] = {}
+
+
+class Call(msgspec.Struct, frozen=True):
+    description: str = ""
+    parameters: list[Parameter] = []
+    body: RequestBody = msgspec.field(name="requestBody", default=RequestBody())
+
+
+class Components(msgspec.Struct, frozen=True):
+    schemas: dict[str, Schema]
+
+
+class Described(msgspec.Struct, frozen=True):
+    """What the page reads of an OpenAPI description."""
+
+    paths: dict[str, dict[str, Call]]
+    components: Components
+
+
 @require_safe
 def description(request: HttpRequest) -> HttpResponse:
     return HttpResponse(_description_json(), content_type=OPENAPI_JSON)
@@ -41,45 +79,35 @@ def reference(request: HttpRequest) -> HttpResponse:
 
 
 @cache
-def _description() -> dict[str, Any]:
-    generator = SchemaGenerator()  # type: ignore[no-untyped-call]
-    described: dict[str, Any] = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    return described
-
-
-@cache
 def _description_json() -> bytes:
-    return json.dumps(_description(), indent=4).encode()
+    generator = SchemaGenerator()  # type: ignore[no-untyped-call]
+    described = generator.get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return json.dumps(described, indent=4).encode()
 
 
 @cache
 def _operations() -> list[Operation]:
-    return operations(_description())
+    return operations(_description_json())
 
 
-def operations(schema: dict[str, Any]) -> list[Operation]:
+def operations(description_json: bytes) -> list[Operation]:
+    described = msgspec.json.decode(description_json, type=Described)
     return [
         Operation(
             method=method.upper(),
             path=path,
-            summary=described.get("description", ""),
-            parameters=[
-                parameter["name"]
-                for parameter in described.get("parameters", [])
-                if parameter["in"] == "query"
-            ],
-            fields=_fields(schema, described),
+            summary=call.description,
+            parameters=[each.name for each in call.parameters if each.place == "query"],
+            fields=_fields(call, described.components),
         )
-        for path, methods in schema["paths"].items()
-        for method, described in methods.items()
+        for path, calls in described.paths.items()
+        for method, call in calls.items()
         if method in METHODS
     ]
 
 
-def _fields(schema: dict[str, Any], described: dict[str, Any]) -> list[str]:
+def _fields(call: Call, components: Components) -> list[str]:
     """The names in the JSON body; required ones are marked with an asterisk."""
-    content = described.get("requestBody", {}).get("content", {})
-    reference = content.get("application/json", {}).get("schema", {}).get("$ref", "")
-    body = schema["components"]["schemas"].get(reference.rpartition("/")[2], {})
-    required = body.get("required", [])
-    return [f"{name}*" if name in required else name for name in body.get("properties", {})]
+    content = call.body.content.get(JSON, Content())
+    body = components.schemas.get(content.schema.reference.rpartition("/")[2], Schema())
+    return [f"{name}*" if name in body.required else name for name in body.properties]

@@ -1,7 +1,7 @@
 """Spend caps, rate limits and routing policies of a tenant, its teams and keys."""
 
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
@@ -53,6 +53,18 @@ class ScopeFacts(TypedDict):
     scope: str
 
 
+class AskedQuota(ScopeFacts):
+    window: str
+    limit_pico: int
+    shadow: bool
+
+
+class AskedRates(ScopeFacts):
+    rpm: int | None
+    tpm: int | None
+    concurrency: int | None
+
+
 class QuotaFacts(TypedDict):
     id: int
     window: str
@@ -102,7 +114,7 @@ class QuotaListView(TenantView):
         """Set a spend cap of a scope and window; it holds from the next request on."""
         body = QuotaSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        stated: dict[str, Any] = body.validated_data
+        stated: AskedQuota = body.validated_data
         kind = stated["scope_kind"]
         limited = scope_id(self.access, kind, stated["scope"])
         quota = quotas.set_quota(
@@ -118,7 +130,7 @@ class QuotaListView(TenantView):
             actor=self.access.caller,
             now=timezone.now(),
         )
-        return Response(QuotaSerializer(stated | _stated(quota)).data)
+        return Response(QuotaSerializer({**stated, **_stated(quota)}).data)
 
 
 class QuotaView(TenantView):
@@ -182,19 +194,21 @@ class RateLimitListView(TenantView):
         """Set all three rates of a scope; null lifts one."""
         body = RateLimitSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        stated: dict[str, Any] = body.validated_data
+        stated: AskedRates = body.validated_data
         kind = stated["scope_kind"]
         limited = _number(self.access, kind, stated["scope"])
-        rates = {name: stated[name] for name in ("rpm", "tpm", "concurrency")}
-        by: dict[str, Any] = {
-            "tenant": self.access.tenant,
-            "actor": self.access.caller,
-            "now": timezone.now(),
-        }
-        if self.access.is_bound_by(kind, str(limited)):
-            quotas.tighten_rate_limit(scope=(kind, limited), rates=rates, **by)
-        else:
-            quotas.set_rate_limit(scope_kind=kind, scope_id=limited, **rates, **by)
+        own = self.access.is_bound_by(kind, str(limited))
+        write = quotas.tighten_rate_limit if own else quotas.set_rate_limit
+        write(
+            tenant=self.access.tenant,
+            scope_kind=kind,
+            scope_id=limited,
+            rpm=stated["rpm"],
+            tpm=stated["tpm"],
+            concurrency=stated["concurrency"],
+            actor=self.access.caller,
+            now=timezone.now(),
+        )
         return Response(RateLimitSerializer(stated).data)
 
 

@@ -1,6 +1,7 @@
 """The operators' API: what sellers earned and are owed, and payouts to them."""
 
-from typing import Any
+from datetime import date, datetime
+from typing import Any, TypedDict
 
 from django.http import Http404
 from django.utils import timezone
@@ -10,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from billing.books import earnings, payouts
+from billing.books.earnings import Earning
 from billing.models import Payout
 from billing.money import PICO_PER_CENT
 from gateway import months
@@ -53,6 +55,21 @@ class PayoutSerializer(serializers.Serializer[Any]):
         return pico
 
 
+class NewPayout(TypedDict):
+    """A payout as it is asked for."""
+
+    supplier: str
+    amount_pico: int
+    reference: str
+    paid_on: date
+
+
+class PayoutFacts(NewPayout):
+    pk: int
+    created_by: str
+    created_at: datetime
+
+
 class PayoutPageSerializer(pagination.PageSerializer):
     seller = serializers.CharField(max_length=PROVIDER_LENGTH_MAX, required=False)
 
@@ -76,6 +93,16 @@ class StatementSerializer(serializers.Serializer[Any]):
     seller_credit_usd = UsdField(source="credit_pico")
     paid_out_usd = UsdField(source="paid_out_pico")
     owed_usd = UsdField(source="owed_pico", help_text="Now, not at the month's end.")
+
+
+class StatementFacts(TypedDict):
+    seller: str
+    month: str
+    rows: list[Earning]
+    payouts: list[PayoutFacts]
+    credit_pico: int
+    paid_out_pico: int
+    owed_pico: int
 
 
 class MonthSerializer(serializers.Serializer[Any]):
@@ -111,7 +138,7 @@ class SellerStatementView(OperatorView):
         slug = _seller(seller).provider.slug
         rows = earnings.by_day(slug, since=month.begins_at, until=month.following.begins_at)
         sent = payouts.between(slug, since=month.first, until=month.following.first)
-        facts: dict[str, Any] = {
+        facts: StatementFacts = {
             "seller": slug,
             "month": str(month),
             "rows": rows,
@@ -143,7 +170,7 @@ class PayoutListView(OperatorView):
         """Record money that was sent: never more than is owed. For operators of the house."""
         body = PayoutSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        stated: dict[str, Any] = body.validated_data
+        stated: NewPayout = body.validated_data
         made = payouts.record(
             supplier=_seller(stated["supplier"]).provider.slug,
             amount_cents=stated["amount_pico"] // PICO_PER_CENT,
@@ -162,7 +189,13 @@ def _seller(slug: str) -> Seller:
     return found
 
 
-def _stated(payout: Payout) -> dict[str, Any]:
-    names = ("pk", "supplier", "reference", "paid_on", "created_by", "created_at")
-    facts = {name: getattr(payout, name) for name in names}
-    return facts | {"amount_pico": payout.amount_cents * PICO_PER_CENT}
+def _stated(payout: Payout) -> PayoutFacts:
+    return {
+        "pk": payout.pk,
+        "supplier": payout.supplier,
+        "amount_pico": payout.amount_cents * PICO_PER_CENT,
+        "reference": payout.reference,
+        "paid_on": payout.paid_on,
+        "created_by": payout.created_by,
+        "created_at": payout.created_at,
+    }

@@ -1,6 +1,6 @@
 """Errors of the management API as problem details (RFC 9457): one shape, always with a code."""
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import redis
 from django.core.exceptions import PermissionDenied
@@ -83,16 +83,27 @@ def _as_api_exception(error: Exception) -> Exception:
     return error
 
 
-def problem(error: Exception, response: Response) -> dict[str, Any]:
-    body: dict[str, Any] = {
+class Problem(TypedDict):
+    """`errors`: by field, what is wrong with it."""
+
+    type: str
+    title: str
+    status: int
+    code: NotRequired[str]
+    detail: NotRequired[str]
+    errors: NotRequired[object]
+
+
+def problem(error: Exception, response: Response) -> Problem:
+    body: Problem = {
         "type": "about:blank",
         "title": response.status_text,
         "status": response.status_code,
     }
     if isinstance(error, exceptions.ValidationError):
-        return body | {"code": "invalid", "detail": "See errors.", "errors": error.detail}
+        return {**body, "code": "invalid", "detail": "See errors.", "errors": error.detail}
     if isinstance(error, exceptions.APIException):
         codes = error.get_codes()
         code = codes if isinstance(codes, str) else error.default_code
-        return body | {"code": code, "detail": str(error.detail)}
+        return {**body, "code": code, "detail": str(error.detail)}
     return body

@@ -1,7 +1,7 @@
 """A tenant's terms, and who is told of its money."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from django.http import Http404
 from django.utils import timezone
@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from billing.kinds import HoldMode
 from billing.limits import alert_channels, credit_alerts
-from billing.models import AlertChannel, Tenant
+from billing.models import AlertChannel, PlanAssignment, Tenant
 from billing.prices import plans
 from gateway.alerts import delivery as alert_delivery
 from gateway.api.base import Access, TenantView, access_to, operator_access
@@ -73,6 +73,17 @@ class SettingsSerializer(serializers.Serializer[Any]):
         return attrs
 
 
+class SettingsFacts(TypedDict):
+    time_zone: str
+    hold_mode: str
+    overdraft_pico: int
+    plan: str | None
+    plans_to_come: list[PlanAssignment]
+    below_pico: int | None
+    second_factor_demanded: bool
+    credit_limit_pico: int
+
+
 class ChannelSerializer(serializers.Serializer[Any]):
     id = serializers.IntegerField(read_only=True, source="pk")
     kind = serializers.ChoiceField(choices=AlertChannel.Kind.choices)
@@ -120,16 +131,17 @@ class SettingsView(TenantView):
 
 def _stated(tenant: Tenant, now: datetime) -> Any:
     plan = plans.of(tenant, now)
-    facts: dict[str, Any] = {
+    facts: SettingsFacts = {
         "time_zone": tenant.time_zone,
         "hold_mode": tenant.hold_mode,
+        "overdraft_pico": int(tenant.overdraft_pico),
         "plan": None if plan is None else plan.slug,
         "plans_to_come": plans.coming([tenant.pk], now),
+        "below_pico": credit_alerts.threshold_pico(tenant),
+        "second_factor_demanded": sign_in_rules.demands_second_factor(tenant),
+        "credit_limit_pico": int(tenant.credit_limit_pico),
     }
-    facts["second_factor_demanded"] = sign_in_rules.demands_second_factor(tenant)
-    facts["below_pico"] = credit_alerts.threshold_pico(tenant)
-    sums = {name: int(getattr(tenant, name)) for name in ("overdraft_pico", "credit_limit_pico")}
-    return SettingsSerializer(facts | sums).data
+    return SettingsSerializer(facts).data
 
 
 class ChannelListView(TenantView):

@@ -1,6 +1,8 @@
 """Tenants, their balance, teams and keys."""
 
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TypedDict
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
@@ -98,6 +100,14 @@ class TeamView(TenantView):
         return Response(TeamSerializer(changed).data)
 
 
+class AskedKey(TypedDict):
+    name: str
+    team: str | None
+    scopes: Sequence[str]
+    models_allowed: Sequence[str]
+    expires_at: datetime | None
+
+
 class KeyListView(TenantView):
     writes = Action.MAKE_KEYS
 
@@ -116,8 +126,8 @@ class KeyListView(TenantView):
         out no more than it has: its own caps and rates hold for both together."""
         body = NewKeySerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        stated: dict[str, Any] = body.validated_data
-        team = self.access.team(stated.pop("team")) or self.access.own_team()
+        stated: AskedKey = body.validated_data
+        team = self.access.team(stated["team"]) or self.access.own_team()
         manages = keys.is_managing(stated["scopes"])
         roles.require(self.access, Action.MAKE_KEYS, Thing(team.pk if team else None, manages))
         issued = keys.issue(
@@ -125,7 +135,10 @@ class KeyListView(TenantView):
             team=team,
             created_by=self.access.key or self.access.caller,
             now=timezone.now(),
-            **stated,
+            name=stated["name"],
+            scopes=stated["scopes"],
+            models_allowed=stated["models_allowed"],
+            expires_at=stated["expires_at"],
         )
         answer = KeySerializer(issued.key).data | {"secret": issued.plain}
         return Response(answer, status=status.HTTP_201_CREATED)

@@ -1,6 +1,6 @@
 """Where workers register and send heartbeats, each with a worker key bound to their network."""
 
-from typing import Any
+from typing import TypedDict
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
@@ -43,13 +43,33 @@ class RegisterView(WorkerView):
         """Register a worker, or tell what has changed about one."""
         body = WorkerRegistrationSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        stated: dict[str, Any] = body.validated_data
-        lists = {name: tuple(stated[name]) for name in ("techniques", "features")}
-        registration = workers.Registration(**stated | lists)
+        lists = {name: tuple(body.validated_data[name]) for name in ("techniques", "features")}
+        registration = workers.Registration(**{**body.validated_data, **lists})
         worker = workers.register(
             key=self.key_of(request), registration=registration, now=timezone.now()
         )
         return _answer(worker)
+
+
+class Gap(TypedDict):
+    p95_ms: float
+    n: int
+
+
+class Gaps(TypedDict, total=False):
+    alone: Gap
+    full: Gap
+
+
+class Beat(TypedDict):
+    """What a worker says that it has done."""
+
+    worker_id: int
+    running: int
+    waiting: int
+    kv_cache_usage: float
+    totals: dict[str, float]
+    gaps: Gaps
 
 
 class HeartbeatView(WorkerView):
@@ -58,11 +78,17 @@ class HeartbeatView(WorkerView):
         """Say that a worker lives and what it has done; 404 means register again."""
         body = HeartbeatSerializer(data=request.data)
         body.is_valid(raise_exception=True)
-        stated: dict[str, Any] = body.validated_data
+        stated: Beat = body.validated_data
+        load = {
+            "running": stated["running"],
+            "waiting": stated["waiting"],
+            "kv_cache_usage": stated["kv_cache_usage"],
+            "gaps": stated["gaps"],
+        }
         worker = workers.heartbeat(
             key=self.key_of(request),
             worker_id=stated["worker_id"],
-            load={name: stated[name] for name in ("running", "waiting", "kv_cache_usage", "gaps")},
+            load=load,
             totals=stated["totals"],
             now=timezone.now(),
         )

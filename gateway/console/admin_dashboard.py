@@ -1,7 +1,7 @@
 """The first page of the admin console: what is earned, whether the money is right, what goes on."""
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -60,8 +60,16 @@ def _waiting(rows: QuerySet[Any]) -> str:
     return f"more than {WAITING_COUNTED:,}" if found > WAITING_COUNTED else f"{found:,}"
 
 
-def _chart(earned: Margins) -> dict[str, Any]:
+class MarginChart(TypedDict):
     """What js/charts/margin.js draws. Dollars as floats here: pixels, not money."""
+
+    days: list[str]
+    revenue: list[float]
+    cost: list[float]
+    margin: list[float]
+
+
+def _chart(earned: Margins) -> MarginChart:
     return {
         "days": [f"{day.day} {day:%b}" for day, _ in earned.by_day],
         "revenue": [row.revenue_pico / 1e12 for _, row in earned.by_day],

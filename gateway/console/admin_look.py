@@ -3,12 +3,29 @@
 Settings import this, so it knows no models.
 """
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, TypeAlias, TypedDict
 
+from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse_lazy
+from django.utils.functional import Promise
 
-Item = dict[str, Any]
+Link: TypeAlias = str | Promise | Callable[[HttpRequest], str]
+
+
+class Item(TypedDict):
+    """A page of the admin console in its sidebar."""
+
+    title: str
+    icon: str
+    link: Link
+
+
+class Group(TypedDict):
+    title: str
+    separator: bool
+    items: list[Item]
 
 
 def _item(title: str, icon: str, model: str, query: str = "") -> Item:
@@ -16,11 +33,11 @@ def _item(title: str, icon: str, model: str, query: str = "") -> Item:
     return {"title": title, "icon": icon, "link": (lambda _: f"{link}{query}") if query else link}
 
 
-def _group(title: str, *items: Item) -> Item:
+def _group(title: str, *items: Item) -> Group:
     return {"title": title, "separator": True, "items": list(items)}
 
 
-UNFOLD: Final[dict[str, Any]] = {
+UNFOLD: Final[dict[str, object]] = {
     "SITE_TITLE": "Tokenhouse admin",
     "SITE_HEADER": "Tokenhouse",
     "SITE_SUBHEADER": "Admin console",

@@ -53,8 +53,9 @@ class AskForm(PlainForm):
         assert isinstance(offers, forms.ModelChoiceField)
         offers.queryset = Offer.objects.filter(provider=seller.provider).order_by("sku")
 
-    def clean(self) -> dict[str, Any]:
-        asked = super().clean() or self.cleaned_data
+    def clean(self) -> None:
+        super().clean()
+        asked = self.cleaned_data
         start, end = asked.get("from_hour"), asked.get("to_hour")
         if (start is None) != (end is None) or (start is not None and start == end):
             raise forms.ValidationError(
@@ -62,7 +63,6 @@ class AskForm(PlainForm):
             )
         if asked.get("basis") == COST_PLUS and asked.get("margin") is None:
             raise forms.ValidationError("Say which margin you want on your cost.")
-        return asked
 
     def rates(self) -> Rates:
         asked = self.cleaned_data

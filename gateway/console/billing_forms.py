@@ -1,7 +1,6 @@
 """What a tenant types to buy credit, once or by itself when little is left."""
 
 from decimal import Decimal
-from typing import Any
 
 from django import forms
 
@@ -45,15 +44,15 @@ class RechargeForm(PlainForm):
         minimum=topups.NET_CENTS_MIN // 100,
     )
 
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
+    def clean(self) -> None:
+        super().clean()
+        cleaned = self.cleaned_data
         amount, most = cleaned.get("amount_usd"), cleaned.get("monthly_max_usd")
         if amount is not None and most is not None and most < amount:
             self.add_error("monthly_max_usd", "Less than one purchase.")
-        return cleaned
 
 
-def recharge_terms(recharge: Recharge | None) -> dict[str, Any]:
+def recharge_terms(recharge: Recharge | None) -> dict[str, bool | Decimal]:
     """A tenant's terms as the form shows them."""
     if recharge is None:
         return {}

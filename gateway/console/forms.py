@@ -145,11 +145,11 @@ class QuotaForm(ScopeForm):
         required=False, label="Only watch: refuse nothing, list what would have been refused"
     )
 
-    def clean(self) -> dict[str, Any] | None:
-        stated = super().clean() or {}
+    def clean(self) -> None:
+        super().clean()
+        stated = self.cleaned_data
         if stated.get("scope", "").endswith(":") and not stated.get("name"):
             self.add_error("name", "Say which model or provider.")
-        return stated
 
     def cap(self) -> Cap:
         kind, scope_id = self.scope_chosen()

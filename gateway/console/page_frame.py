@@ -1,6 +1,7 @@
 """The frame around every page: navigation, tenant, balance, theme."""
 
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -24,7 +25,7 @@ THEME_COOKIE_AGE_S: Final = 365 * 86_400
 def render_page(
     request: HttpRequest,
     template: str,
-    context: dict[str, Any],
+    context: Mapping[str, object],
     *,
     nav: str,
     member: Member | None = None,

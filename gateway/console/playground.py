@@ -8,9 +8,9 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 from django.conf import settings
 
@@ -37,7 +37,32 @@ class Question:
     prompt: str
 
 
-def body_of(question: Question) -> dict[str, Any]:
+class Message(TypedDict):
+    role: str
+    content: str
+
+
+class StreamOptions(TypedDict):
+    include_usage: bool
+
+
+class Body(TypedDict):
+    """A question as the public API takes it."""
+
+    model: str
+    messages: list[Message]
+    max_tokens: int
+    stream: bool
+    stream_options: StreamOptions
+
+
+class Head(TypedDict):
+    status: int
+    request_id: str | None
+    offer: str | None
+
+
+def body_of(question: Question) -> Body:
     return {
         "model": question.model,
         "messages": [{"role": "user", "content": question.prompt}],
@@ -89,7 +114,7 @@ def _call(question: Question) -> UpstreamCall:
     )
 
 
-def _head(answered: Answer) -> dict[str, Any]:
+def _head(answered: Answer) -> Head:
     headers = answered.headers()
     return {
         "status": answered.status,
@@ -105,5 +130,5 @@ def _words(body: bytes) -> str:
         return "The API answered with something that is not an error of its own."
 
 
-def _event(name: str, payload: dict[str, Any]) -> bytes:
+def _event(name: str, payload: Mapping[str, object]) -> bytes:
     return f"event: {name}\ndata: {json.dumps(payload)}\n\n".encode()

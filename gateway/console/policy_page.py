@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from decimal import Decimal
 
 from gateway.console.forms import usd_per_million_of
 from gateway.console.overview import repricing
@@ -34,7 +34,7 @@ def options(tenant_id: int, policy: RoutingPolicy, *, now: datetime) -> list[Opt
     ]
 
 
-def initial(policy: RoutingPolicy) -> dict[str, Any]:
+def initial(policy: RoutingPolicy) -> dict[str, str | bool | Decimal | None]:
     return {
         "kind": policy.kind,
         "pinned_skus": "\n".join(policy.pinned_skus),

@@ -4,9 +4,8 @@ Models become offers of the catalogue where the seller is known here; budgets an
 those of a tenant. Credentials are never read: what stands in the file may be a secret.
 """
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, NotRequired, TypeAlias, TypedDict
 
 import msgspec
 
@@ -24,13 +23,44 @@ STRATEGIES: Final = {
 NEEDLESS: Final = frozenset({"drop_params", "set_verbose", "num_retries", "request_timeout"})
 
 
+Settings: TypeAlias = dict[object, object]
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """What is read of a proxy's configuration; its settings' names are looked at one by one."""
+
+    model_list: list[object] | None = None
+    litellm_settings: Settings | None = None
+    general_settings: Settings | None = None
+    router_settings: Settings | None = None
+
+
+class MappedQuota(TypedDict):
+    scope: str
+    window: str
+    limit_usd: str
+
+
+class MappedPolicy(TypedDict):
+    kind: str
+
+
+class MappedTenant(TypedDict):
+    """A tenant as the declarative file has it."""
+
+    slug: str
+    name: str
+    quotas: NotRequired[list[MappedQuota]]
+    policy: NotRequired[MappedPolicy]
+
+
 @dataclass(slots=True)
 class Mapped:
     """What was found: lines for a person, and a tenant for the declarative file."""
 
+    tenant: MappedTenant
     mapped: list[str] = field(default_factory=list)
     unmapped: list[str] = field(default_factory=list)
-    tenant: dict[str, Any] = field(default_factory=dict)
 
 
 def read(text: bytes, *, slug: str) -> Mapped:
@@ -38,17 +68,17 @@ def read(text: bytes, *, slug: str) -> Mapped:
     if len(text) > FILE_BYTES_MAX:
         raise DocumentRefused(f"the file is larger than {FILE_BYTES_MAX} bytes")
     try:
-        config = msgspec.yaml.decode(text, type=dict[str, Any])
+        config = msgspec.yaml.decode(text, type=Configuration)
     except (msgspec.MsgspecError, RecursionError) as problem:
         raise DocumentRefused(str(problem)) from problem
     found = Mapped(tenant={"slug": slug, "name": slug})
-    for number, entry in enumerate(_list(config, "model_list"), start=1):
+    for number, entry in enumerate(config.model_list or (), start=1):
         _model(found, number, entry)
-    settings = {**_part(config, "litellm_settings"), **_part(config, "general_settings")}
+    settings = {**_named(config.litellm_settings), **_named(config.general_settings)}
     _budget(found, settings)
     for name in sorted(settings.keys() - NEEDLESS):
         found.unmapped.append(f"setting {name}: has no counterpart here")
-    _routing(found, _part(config, "router_settings"))
+    _routing(found, _named(config.router_settings))
     return found
 
 
@@ -76,7 +106,7 @@ def _model(found: Mapped, number: int, entry: object) -> None:
         found.mapped.append(f"{asked}: {sku}{other}")
 
 
-def _budget(found: Mapped, settings: dict[str, Any]) -> None:
+def _budget(found: Mapped, settings: dict[str, object]) -> None:
     most, duration = settings.pop("max_budget", None), settings.pop("budget_duration", None)
     if most is None:
         return
@@ -88,7 +118,7 @@ def _budget(found: Mapped, settings: dict[str, Any]) -> None:
     found.mapped.append(f"max_budget {most}: a quota of the tenant per {window}")
 
 
-def _routing(found: Mapped, router: dict[str, Any]) -> None:
+def _routing(found: Mapped, router: dict[str, object]) -> None:
     strategy = router.pop("routing_strategy", None)
     if strategy in STRATEGIES:
         found.tenant["policy"] = {"kind": STRATEGIES[strategy]}
@@ -99,15 +129,6 @@ def _routing(found: Mapped, router: dict[str, Any]) -> None:
         found.unmapped.append(f"router setting {name}: has no counterpart here")
 
 
-def _part(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    part = config.get(name) or {}
-    if not isinstance(part, dict):
-        raise DocumentRefused(f"{name} is no mapping")
-    return {str(key): value for key, value in part.items()}
-
-
-def _list(config: Mapping[str, Any], name: str) -> Iterator[object]:
-    part = config.get(name) or []
-    if not isinstance(part, list):
-        raise DocumentRefused(f"{name} is no list")
-    return iter(part)
+def _named(settings: Settings | None) -> dict[str, object]:
+    """By names that are texts: YAML's may be numbers."""
+    return {str(name): value for name, value in (settings or {}).items()}

@@ -35,6 +35,7 @@ from gateway.declared.document import (
 )
 from gateway.models import ApiKey, GroupMapping, RoutingPolicy, Team
 from gateway.tenants import keys, policies, teams
+from gateway.tenants.policies import PolicyTerms
 
 
 def plan(document: Document, *, now: datetime) -> list[Change]:
@@ -157,7 +158,7 @@ def _quota(slug: str, there: Tenant | None, declared: DeclaredQuota) -> Iterator
 
 def _rate_limit(slug: str, there: Tenant | None, declared: DeclaredRateLimit) -> Iterator[Change]:
     wanted = {"rpm": declared.rpm, "tpm": declared.tpm, "concurrency": declared.concurrency}
-    known: dict[str, Any] = {}
+    known: dict[str, int | None] = {}
     if there is not None:
         kind, scope_id = _rated_scope(there, declared.scope)
         found = RateLimit.objects.filter(scope_kind=kind, scope_id=scope_id or 0)
@@ -191,7 +192,7 @@ def _rated_scope(tenant: Tenant, scope: str) -> tuple[str, str]:
 
 
 def _policy(slug: str, there: Tenant | None, declared: DeclaredPolicy) -> Iterator[Change]:
-    wanted = {
+    wanted: PolicyTerms = {
         "kind": declared.kind,
         "pinned_skus": list(declared.pinned_skus),
         "providers_allowed": list(declared.providers_allowed),
@@ -208,7 +209,7 @@ def _policy(slug: str, there: Tenant | None, declared: DeclaredPolicy) -> Iterat
         )
 
 
-def _set_policy(slug: str, terms: dict[str, Any], run: Run) -> None:
+def _set_policy(slug: str, terms: PolicyTerms, run: Run) -> None:
     policies.set_policy(tenant=_there(slug), actor=run.actor, now=run.now, **terms)
 
 

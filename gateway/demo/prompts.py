@@ -4,7 +4,7 @@ Extraction and code edits repeat long spans of the prompt, which prompt lookup c
 draft; chat and questions do not. The mix is what makes the comparison on the board mean something.
 """
 
-from typing import Any, Final
+from typing import Final, TypedDict
 
 NOTES: Final = (
     "Order 4411 from Mara Lindqvist: two boxes of filter paper and one brass funnel, to be sent "
@@ -53,7 +53,28 @@ PROMPTS: Final[dict[str, tuple[str, ...]]] = {
 KINDS: Final = tuple(PROMPTS)
 
 
-def body(*, kind: str, prompt: str, model: str, max_tokens: int, sku: str) -> dict[str, Any]:
+class Message(TypedDict):
+    role: str
+    content: str
+
+
+class Routing(TypedDict):
+    only: list[str]
+
+
+class Body(TypedDict):
+    """A chat request."""
+
+    model: str
+    messages: list[Message]
+    max_tokens: int
+    temperature: int
+    stream: bool
+    user: str
+    provider: Routing
+
+
+def body(*, kind: str, prompt: str, model: str, max_tokens: int, sku: str) -> Body:
     """A chat request; `sku` pins the offer so that both offers are measured on the same mix."""
     return {
         "model": model,

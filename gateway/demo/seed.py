@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TypeAlias
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -32,6 +32,10 @@ TOKENS_PER_MINUTE = 1_000_000
 OPEN_REQUESTS = 64
 LOCAL_NETWORK = "127.0.0.0/8"
 KEY_NAME = "Demo key"
+
+
+# By name: of what was made, its user's name, password or key; and the tenants' keys by theirs.
+Made: TypeAlias = dict[str, str | dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +63,9 @@ COMPANIES = (
 
 
 @transaction.atomic
-def seed(*, now: datetime) -> dict[str, Any]:
+def seed(*, now: datetime) -> Made:
     """Make what is missing; returns what can be shown only now."""
-    made: dict[str, Any] = {}
+    made: Made = {}
     api_keys = {}
     for company in COMPANIES:
         tenant, teams = _tenant(company, now)

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from itertools import count, islice
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -50,6 +51,48 @@ class Tally:
     output_tokens: int = 0
     cost_usd: Decimal = Decimal(0)
     outcomes: Counter[str] = field(default_factory=Counter)
+
+
+class Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+    cost: Decimal
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """What is read of an answer, or of a chunk of one."""
+
+    usage: Usage | None = None
+
+
+class Speculation(msgspec.Struct, frozen=True):
+    percent: int | float
+    plain_effective_pico: int
+    fast_effective_pico: int
+    n: int
+
+
+class Facts(msgspec.Struct, frozen=True):
+    speculation: Speculation | None = None
+
+
+class Row(msgspec.Struct, frozen=True):
+    sku: str
+    kind: str
+    state: str
+
+
+class Board(msgspec.Struct, frozen=True):
+    """What is read of a model's public board."""
+
+    rows: list[Row] = []
+    facts: Facts | None = None
+
+
+class Seeded(msgspec.Struct, frozen=True):
+    """What is read of what the seed made."""
+
+    api_keys: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +139,14 @@ def _tenants(given: list[str]) -> list[Tenant]:
     path = of_clone().secrets / "demo.json"
     if not path.exists():
         return []
-    stored: dict[str, str] = json.loads(path.read_text(encoding="utf-8")).get("api_keys", {})
-    return [Tenant(name, key) for name, key in stored.items()]
+    stored = msgspec.json.decode(path.read_bytes(), type=Seeded)
+    return [Tenant(name, key) for name, key in stored.api_keys.items()]
 
 
 def _in_house_skus(console: str) -> list[str]:
     """What our own workers sell now; how they compute is in the name, so it is asked."""
-    rows = _board(console).get("rows", [])
-    ours = [row for row in rows if row["kind"] == "in_house" and row["state"] == "live"]
-    return sorted(row["sku"] for row in ours)
+    rows = _board(console).rows
+    return sorted(row.sku for row in rows if row.kind == "in_house" and row.state == "live")
 
 
 def _run(arguments: argparse.Namespace, tenants: list[Tenant], skus: list[str]) -> dict[str, Tally]:
@@ -179,17 +221,17 @@ def _count(answer: bytes, tally: Tally) -> None:
         tally.outcomes["hung up"] += 1
         return
     tally.outcomes["ok"] += 1
-    tally.input_tokens += int(usage["prompt_tokens"])
-    tally.output_tokens += int(usage["completion_tokens"])
-    tally.cost_usd += usage["cost"]
+    tally.input_tokens += usage.prompt_tokens
+    tally.output_tokens += usage.completion_tokens
+    tally.cost_usd += usage.cost
 
 
-def _usage_blocks(answer: bytes) -> Iterator[dict[str, Any]]:
+def _usage_blocks(answer: bytes) -> Iterator[Usage]:
     for line in answer.splitlines():
         text = line.removeprefix(b"data: ")
         if b'"cost"' in text:
-            usage = json.loads(text, parse_float=Decimal, parse_int=Decimal).get("usage")
-            if usage:
+            usage = msgspec.json.decode(text, type=Chunk).usage
+            if usage is not None:
                 yield usage
 
 
@@ -215,31 +257,32 @@ def _summary(
 def _speculation(console: str) -> str:
     """What speculation saved, as the board computes it; says so where it has too few samples."""
     time.sleep(BOARD_SETTLES_S)
-    found = (_board(console).get("facts") or {}).get("speculation")
-    if not found:
+    facts = _board(console).facts
+    found = None if facts is None else facts.speculation
+    if found is None:
         return "Speculation: too few samples yet; run the demo once more."
-    word = "cheaper" if found["percent"] >= 0 else "dearer"
+    word = "cheaper" if found.percent >= 0 else "dearer"
     plain, fast = (
-        f"${Decimal(found[name]) / 10**6:.3f}"
-        for name in ("plain_effective_pico", "fast_effective_pico")
+        f"${Decimal(pico) / 10**6:.3f}"
+        for pico in (found.plain_effective_pico, found.fast_effective_pico)
     )
     return (
-        f"Speculation made this {abs(found['percent'])} % {word}: {fast} per million output tokens "
-        f"with drafts, {plain} without, this traffic's own mix at both prices (n = {found['n']}).\n"
+        f"Speculation made this {abs(found.percent)} % {word}: {fast} per million output tokens "
+        f"with drafts, {plain} without, this traffic's own mix at both prices (n = {found.n}).\n"
         "Prices begin at the calibration and follow what was measured by at most a tenth an hour."
     )
 
 
-def _board(console: str) -> dict[str, Any]:
+def _board(console: str) -> Board:
     """The model's public board; empty where there is none yet."""
     connection = HTTPConnection(urlsplit(console).netloc, timeout=REQUEST_TIMEOUT_S)
     try:
         connection.request("GET", f"/api/v1/leaderboards/{MODEL}/?window=1h")
         response = connection.getresponse()
-        read: dict[str, Any] = json.load(response) if response.status == 200 else {}
-        return read
+        body = response.read()
+        return msgspec.json.decode(body, type=Board) if response.status == 200 else Board()
     except (OSError, HTTPException):
-        return {}
+        return Board()
     finally:
         connection.close()
 

@@ -4,7 +4,7 @@ A tokenizer spends about so many tokens on each of them, whatever the text says.
 say nothing of the text itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -128,7 +128,7 @@ def of_texts(texts: Iterable[str]) -> tuple[Shape, int]:
     return of_text(data), len(data)
 
 
-def tool_texts(calls: Iterable[dict[str, Any]]) -> Iterator[str]:
+def tool_texts(calls: Iterable[Mapping[str, object]]) -> Iterator[str]:
     """What a model wrote of tool calls: names and arguments."""
     for call in calls:
         function = call.get("function")

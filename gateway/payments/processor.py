@@ -5,7 +5,7 @@ top-up's key as idempotency key: a repeated call starts no second payment.
 """
 
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import stripe
 from django.conf import settings
@@ -35,7 +35,7 @@ def is_configured() -> bool:
 
 def open_page(topup: TopUp, *, return_url: str, save_card: bool) -> str:
     """The address of a hosted page on which this top-up is paid."""
-    lines: list[Any] = [_line("Credit", topup.net_cents)]
+    lines = [_line("Credit", topup.net_cents)]
     if topup.tax_cents:
         lines.append(_line("Tax", topup.tax_cents))
     params: Any = {
@@ -138,20 +138,20 @@ def _failed(topup: TopUp, why: str, *, now: datetime) -> str:
     return topups.failed(Failed(key=str(topup.key), why=why), now=now)
 
 
-def keep_card(page: dict[str, Any]) -> None:
+def keep_card(*, key: str, payer: str | None, payment: str | None) -> None:
     """Remember the payer whose card was saved on a payment page, for automatic recharges."""
-    if not page.get("customer") or not page.get("payment_intent"):
+    if not payer or not payment:
         return
-    topup = topups.find(str((page.get("metadata") or {}).get(METADATA_KEY) or ""))
+    topup = topups.find(key)
     if topup is None or topup.state != TopUp.State.PAID:
         return
     try:
-        intent = _client().v1.payment_intents.retrieve(str(page["payment_intent"]))
+        intent = _client().v1.payment_intents.retrieve(payment)
     except stripe.StripeError as problem:
         raise ProcessorAway("the saved card could not be looked up") from problem
     if intent.payment_method:
         Recharge.objects.filter(tenant=topup.tenant).update(
-            payer_reference=str(page["customer"]), card_reference=str(intent.payment_method)
+            payer_reference=payer, card_reference=str(intent.payment_method)
         )
 
 
@@ -164,7 +164,24 @@ def _client(*, retries_max: int = RETRIES_MAX) -> stripe.StripeClient:
     )
 
 
-def _line(name: str, cents: int) -> dict[str, Any]:
+class ProductData(TypedDict):
+    name: str
+
+
+class PriceData(TypedDict):
+    currency: str
+    unit_amount: int
+    product_data: ProductData
+
+
+class PageLine(TypedDict):
+    """A line of a payment page, as the processor wants it."""
+
+    quantity: int
+    price_data: PriceData
+
+
+def _line(name: str, cents: int) -> PageLine:
     return {
         "quantity": 1,
         "price_data": {

@@ -1,8 +1,10 @@
 """Stripe's signed messages, read into what billing understands."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import stripe
 from django.conf import settings
 
@@ -19,6 +21,9 @@ PAGE_FAILED: Final = ("checkout.session.expired", "checkout.session.async_paymen
 CARD_PAID: Final = "payment_intent.succeeded"
 CARD_FAILED: Final = ("payment_intent.payment_failed", "payment_intent.canceled")
 DISPUTED: Final = "charge.dispute."
+OF_CONCERN: Final = frozenset(
+    {REFUNDED, *REFUND_FAILED, *PAGE_PAID, *PAGE_FAILED, CARD_PAID, *CARD_FAILED}
+)
 NO_CONCERN: Final = "of no concern"
 Stage = Dispute.Stage
 
@@ -31,11 +36,45 @@ class UnreadableMessage(ValueError):
     """A signed message whose figures cannot be read, or which only a person can act on."""
 
 
+class PaymentProblem(msgspec.Struct, frozen=True):
+    message: str | None = None
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of the thing that a message is about: a payment page, a payment, a charge, a
+    refund or a dispute. Which fields are there depends on which it is."""
+
+    id: str | None = None
+    metadata: dict[str, object] | None = None
+    payment_intent: str | None = None
+    payment_status: str | None = None
+    status: str | None = None
+    currency: str | None = None
+    customer: str | None = None
+    amount: int | None = None
+    amount_total: int | None = None
+    amount_refunded: int | None = None
+    last_payment_error: PaymentProblem | None = None
+
+    @property
+    def key(self) -> str:
+        """The purchase that a payment is for; empty where it is none of ours."""
+        return str((self.metadata or {}).get(METADATA_KEY) or "")
+
+    @property
+    def own_id(self) -> str:
+        if self.id is None:
+            raise ValueError("it has no id")
+        return self.id
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
+    """`subject` as it came; `subject_of` reads it."""
+
     event_id: str
     kind: str
-    subject: dict[str, Any]
+    subject: Mapping[str, object]
 
 
 def read(body: bytes, signature: str) -> Message:
@@ -52,44 +91,52 @@ def read(body: bytes, signature: str) -> Message:
 def fact_of(message: Message) -> Fact | str:
     """What a message says, or why there is nothing to do; UnreadableMessage where it says that it
     concerns us and not what."""
+    if message.kind not in OF_CONCERN and not message.kind.startswith(DISPUTED):
+        return NO_CONCERN
     try:
-        return _fact_of(message.kind, message.subject)
-    except (KeyError, TypeError, ValueError) as problem:
+        return _fact_of(message.kind, subject_of(message))
+    except ValueError as problem:
         raise UnreadableMessage(f"cannot be read: {type(problem).__name__} {problem}") from problem
 
 
-def _fact_of(kind: str, subject: dict[str, Any]) -> Fact | str:
-    key = str((subject.get("metadata") or {}).get(METADATA_KEY) or "")
-    payment = str(subject.get("payment_intent") or "")
-    if kind in PAGE_PAID and key and subject.get("payment_status") == "paid":
-        return _paid(key, subject, "amount_total", payment or str(subject["id"]))
+def subject_of(message: Message) -> Subject:
+    """ValueError where a field is not of its kind."""
+    return msgspec.convert(message.subject, Subject)
+
+
+def _fact_of(kind: str, subject: Subject) -> Fact | str:
+    key, payment = subject.key, subject.payment_intent
+    if kind in PAGE_PAID and key and subject.payment_status == "paid":
+        return _paid(subject, subject.amount_total, payment or subject.own_id)
     if kind in PAGE_FAILED and key:
         return Failed(key=key, why="the payment page was left")
     if kind == CARD_PAID and key:
-        return _paid(key, subject, "amount", str(subject["id"]))
+        return _paid(subject, subject.amount, subject.own_id)
     if kind in CARD_FAILED and key:
-        problem = subject.get("last_payment_error") or {}
-        return Failed(key=key, why=str(problem.get("message") or "declined"))
+        problem = subject.last_payment_error
+        return Failed(key=key, why=(problem and problem.message) or "declined")
     if kind == REFUNDED and payment:
-        return Refunded(reference=payment, refunded_cents=_cents(subject["amount_refunded"]))
-    if kind in REFUND_FAILED and payment and subject.get("status") in ("failed", "canceled"):
-        raise ValueError(f"refund {subject.get('id')} of {payment} did not arrive")
+        return Refunded(reference=payment, refunded_cents=_cents(subject.amount_refunded))
+    if kind in REFUND_FAILED and payment and subject.status in ("failed", "canceled"):
+        raise ValueError(f"refund {subject.id} of {payment} did not arrive")
     if kind.startswith(DISPUTED) and payment:
         return _disputed(kind.removeprefix(DISPUTED), subject, payment)
     return NO_CONCERN
 
 
-def _paid(key: str, subject: dict[str, Any], amount: str, reference: str) -> Paid:
+def _paid(subject: Subject, amount_cents: int | None, reference: str) -> Paid:
+    if subject.currency is None:
+        raise ValueError("it names no currency")
     return Paid(
-        key=key,
-        total_cents=_cents(subject[amount]),
-        currency=str(subject["currency"]),
+        key=subject.key,
+        total_cents=_cents(amount_cents),
+        currency=subject.currency,
         reference=reference,
     )
 
 
-def _disputed(word: str, subject: dict[str, Any], payment: str) -> Disputed | str:
-    status = str(subject.get("status") or "")
+def _disputed(word: str, subject: Subject, payment: str) -> Disputed | str:
+    status = subject.status or ""
     stages = {
         "created": Stage.INQUIRY if status.startswith("warning") else Stage.OPENED,
         "funds_withdrawn": Stage.WITHDRAWN,
@@ -100,13 +147,13 @@ def _disputed(word: str, subject: dict[str, Any], payment: str) -> Disputed | st
         return NO_CONCERN
     return Disputed(
         reference=payment,
-        dispute_id=str(subject["id"]),
-        amount_cents=_cents(subject["amount"]),
+        dispute_id=subject.own_id,
+        amount_cents=_cents(subject.amount),
         stage=stages[word],
     )
 
 
-def _cents(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+def _cents(value: int | None) -> int:
+    if value is None or value < 0:
         raise ValueError(f"no amount: {value!r}")
     return value

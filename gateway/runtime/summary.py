@@ -2,8 +2,9 @@
 
 import json
 import shlex
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, TypedDict
+
+import msgspec
 
 from gateway.runtime import services
 from gateway.runtime.data_folders import Places
@@ -11,28 +12,41 @@ from gateway.runtime.data_folders import Places
 RULE: Final = "─" * 78
 
 
-def read_demo(where: Places) -> dict[str, Any]:
+class Demo(TypedDict, total=False):
+    """What is read of what the demo seed made: a part that was there before is not in it."""
+
+    api_key: str
+    api_keys: dict[str, str]
+    worker_key: str
+    demo_user: str
+    demo_password: str
+    admin_user: str
+    admin_password: str
+
+
+def read_demo(where: Places) -> Demo:
     """What the demo seed made for this installation; empty where the operator seeded nothing."""
     try:
-        loaded: dict[str, Any] = json.loads((where.secrets / "demo.json").read_text("utf-8"))
+        return msgspec.json.decode((where.secrets / "demo.json").read_bytes(), type=Demo)
     except FileNotFoundError:
         return {}
-    return loaded
 
 
-def demo_key(demo: Mapping[str, Any]) -> str | None:
+def demo_key(demo: Demo) -> str | None:
     keys = demo.get("api_keys") or {}
     return demo.get("api_key") or next(iter(keys.values()), None)
 
 
-def text(demo: Mapping[str, Any], *, workers_ready: bool) -> str:
+def text(demo: Demo, *, workers_ready: bool) -> str:
     lines = [RULE, f"  API       {services.api_url()}/v1", f"  Console   {services.console_url()}"]
     key = demo_key(demo)
     if key is not None:
         lines.append(f"  API key   {key}")
-    for title, prefix in (("Team", "demo"), ("Admin", "admin")):
-        user, password = demo.get(f"{prefix}_user"), demo.get(f"{prefix}_password")
-        page = "/admin/" if prefix == "admin" else "/login/"
+    signed_in = (
+        ("Team", "/login/", demo.get("demo_user"), demo.get("demo_password")),
+        ("Admin", "/admin/", demo.get("admin_user"), demo.get("admin_password")),
+    )
+    for title, page, user, password in signed_in:
         if user and password:
             lines.append(f"  {title:<9} {services.console_url()}{page}  {user} / {password}")
     if key is not None:

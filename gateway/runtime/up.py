@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from django.conf import settings
 
@@ -221,7 +221,7 @@ def worker_secrets(where: Places, worker_key: str) -> tuple[Path, dict[str, Path
 def choose_environment(where: Places) -> None:
     """The operator's variables win; the rest is the embedded services' and our own secrets."""
     user = osuser.for_services()
-    chosen: dict[str, Any] = {
+    chosen = {
         "DJANGO_SETTINGS_MODULE": "gateway.settings",
         "TOKENHOUSE_DATA_DIR": str(where.root),
         "DATABASE_URL": Postgres(places=where, user=user).url,

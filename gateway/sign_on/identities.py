@@ -5,7 +5,8 @@ provider must not become somebody who has an account here. Memberships that came
 the groups at every sign-in; those that were made here are left alone.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -29,45 +30,58 @@ class IdentityRefused(ValueError):
     """The text says why this person does not get in."""
 
 
-def groups_of(claims: Mapping[str, Any], claim: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What is read of what an identity provider says of a person. `name`: what the person would
+    like to be called, or whatever else is known of them."""
+
+    subject: str
+    name: str
+    email: str
+    groups: frozenset[str]
+
+
+def claims_in(said: Mapping[str, object], *, groups_claim: str) -> Claims:
+    email = said.get("email")
+    return Claims(
+        subject=str(said["sub"]),
+        name=str(said.get("preferred_username") or email or said["sub"]),
+        email=email if isinstance(email, str) else "",
+        groups=frozenset(_groups(said.get(groups_claim) or [])),
+    )
+
+
+def _groups(said: object) -> list[str]:
     """The groups in a claim, which providers send as a list or as one text."""
-    said = claims.get(claim) or []
     listed = [said] if isinstance(said, str) else said
     if not isinstance(listed, list):
         return []
     return [group for group in listed[:GROUPS_MAX] if isinstance(group, str)]
 
 
-def sign_in(
-    *, issuer: str, claims: Mapping[str, Any], groups: Iterable[str], now: datetime
-) -> User:
+def sign_in(*, issuer: str, claims: Claims, now: datetime) -> User:
     """The person behind these claims, with the memberships that the groups give."""
     with transaction.atomic():
         user = _person(issuer, claims)
         if not user.is_active:
             raise IdentityRefused("This account is closed.")
-        _follow_groups(user, set(groups), now)
+        _follow_groups(user, claims.groups, now)
     return user
 
 
-def _person(issuer: str, claims: Mapping[str, Any]) -> User:
-    subject = str(claims["sub"])
+def _person(issuer: str, claims: Claims) -> User:
+    subject = claims.subject
     known = Identity.objects.select_related("user").filter(issuer=issuer, subject=subject).first()
     if known is not None:
         return known.user
-    email = claims.get("email")
-    user = User(
-        username=_free_name(claims),
-        email=email if isinstance(email, str) else "",
-    )
+    user = User(username=_free_name(claims.name), email=claims.email)
     user.set_unusable_password()
     user.save()
     Identity.objects.create(user=user, issuer=issuer, subject=subject)
     return user
 
 
-def _free_name(claims: Mapping[str, Any]) -> str:
-    wanted = str(claims.get("preferred_username") or claims.get("email") or claims.get("sub") or "")
+def _free_name(wanted: str) -> str:
     allowed = "".join(letter for letter in wanted if letter.isalnum() or letter in "@.+-_")
     base = allowed[: USERNAME_LENGTH_MAX - 6] or "person"
     name, number = base, 1
@@ -77,7 +91,7 @@ def _free_name(claims: Mapping[str, Any]) -> str:
     return name
 
 
-def _follow_groups(user: User, groups: set[str], now: datetime) -> None:
+def _follow_groups(user: User, groups: frozenset[str], now: datetime) -> None:
     wanted = _wanted(groups)
     mine = {
         member.tenant_id: member
@@ -94,7 +108,7 @@ def _follow_groups(user: User, groups: set[str], now: datetime) -> None:
             _leave(member, now)
 
 
-def _wanted(groups: set[str]) -> dict[int, GroupMapping]:
+def _wanted(groups: frozenset[str]) -> dict[int, GroupMapping]:
     """Per tenant the mapping that gives most."""
     found: dict[int, GroupMapping] = {}
     rows = GroupMapping.objects.select_related("tenant", "team").filter(group__in=groups)

@@ -14,6 +14,9 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from joserfc.errors import JoseError
 
+from gateway.sign_on import identities
+from gateway.sign_on.identities import Claims
+
 NAME: Final = "house"
 TIMEOUT_S: Final = 10
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
@@ -36,7 +39,7 @@ def begin(request: HttpRequest, *, return_url: str) -> HttpResponse:
     return answer
 
 
-def claims_of(request: HttpRequest) -> dict[str, Any]:
+def claims_of(request: HttpRequest) -> Claims:
     """Who came back: the claims of a checked ID token, completed from the userinfo endpoint."""
     client = _client()
     try:
@@ -50,7 +53,7 @@ def claims_of(request: HttpRequest) -> dict[str, Any]:
                 claims = {**told, **claims}
     except (AuthlibBaseError, JoseError, requests.RequestException, ValueError) as problem:
         raise SignOnFailed("Signing in was not completed. Try again.") from problem
-    return claims
+    return identities.claims_in(claims, groups_claim=settings.OIDC_GROUPS_CLAIM)
 
 
 def _client() -> Any:

@@ -1,6 +1,6 @@
 """Table heads that sort by a link, so that the order stands in the URL and needs no script."""
 
-from typing import Any
+from typing import TypedDict
 
 from django import template
 from django.http import QueryDict
@@ -13,6 +13,16 @@ from providers.boards.home import CHANGE_OVER
 register = template.Library()
 
 
+class SortHead(TypedDict):
+    column: str
+    label: str
+    unit: str
+    kind: str
+    url: str
+    is_sorted: bool
+    descending: bool
+
+
 @register.inclusion_tag("parts/sort_head.html", takes_context=True)
 def sort_head(
     context: Context,
@@ -22,7 +32,7 @@ def sort_head(
     *,
     kind: str = "num",
     most_first: bool = False,
-) -> dict[str, Any]:
+) -> SortHead:
     """`column` empty is the page's own order, the rank. A second click turns the order round."""
     query: QueryDict = context["request"].GET.copy()
     is_sorted = query.get("sort", "") == column

@@ -5,7 +5,7 @@ A team's own policy wins over the tenant's; without either, the cheapest offer s
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from django.db import transaction
 
@@ -83,8 +83,8 @@ def _record(
     actor: str,
     now: datetime,
     *,
-    before: dict[str, Any] | None,
-    after: dict[str, Any] | None,
+    before: PolicyTerms | None,
+    after: PolicyTerms | None,
 ) -> None:
     audit.record(
         actor=actor,
@@ -97,8 +97,15 @@ def _record(
     )
 
 
-def _facts(policy: RoutingPolicy) -> dict[str, Any]:
-    return {name: getattr(policy, name) for name in PolicyTerms.__annotations__}
+def _facts(policy: RoutingPolicy) -> PolicyTerms:
+    return {
+        "kind": policy.kind,
+        "pinned_skus": policy.pinned_skus,
+        "providers_allowed": policy.providers_allowed,
+        "max_input_pico": policy.max_input_pico,
+        "max_output_pico": policy.max_output_pico,
+        "allow_fallbacks": policy.allow_fallbacks,
+    }
 
 
 def _check(policy: RoutingPolicy) -> None:

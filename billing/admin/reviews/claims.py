@@ -1,7 +1,5 @@
 """The operators' page of claims: what sellers counted beyond what was asked, and what is owed."""
 
-from typing import Any
-
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -49,7 +47,7 @@ class ClaimAdmin(HistoryAdmin):
             self.message_user(request, words, messages.WARNING)
             return None
         form = DecideForm(request.POST if "_confirm" in request.POST else None)
-        if form.is_valid() and self._decided(request, found, form.cleaned_data):
+        if form.is_valid() and self._decided(request, found, form):
             return None
         return own_page(
             self,
@@ -60,7 +58,8 @@ class ClaimAdmin(HistoryAdmin):
             claims=found,
         )
 
-    def _decided(self, request: HttpRequest, found: list[Claim], asked: dict[str, Any]) -> bool:
+    def _decided(self, request: HttpRequest, found: list[Claim], form: DecideForm) -> bool:
+        asked = form.cleaned_data
         try:
             claims.decide_all(
                 claim_ids=[claim.pk for claim in found],

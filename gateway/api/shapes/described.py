@@ -1,5 +1,6 @@
 """The API's reference of an answer that is no serializer's: its schema, from its type."""
 
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
@@ -14,7 +15,7 @@ def answer(shape: Any) -> dict[int, Json]:
     return {200: _plain(schema, {PLACE.format(name=name): part for name, part in parts.items()})}
 
 
-def _plain(schema: Any, parts: dict[str, Any]) -> Json:
+def _plain(schema: Any, parts: Mapping[str, Any]) -> Json:
     """As OpenAPI 3.0 says it: what may be null is nullable, and a tuple is a list of anything."""
     if isinstance(schema, list):
         return [_plain(each, parts) for each in schema]

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.http import HttpResponse
 
@@ -14,7 +14,7 @@ from billing.models import Quota, Tenant
 from gateway.console.overview import spend_chart
 from gateway.console.overview.forecast import Forecast, month_end
 from gateway.console.overview.periods import Period
-from gateway.console.overview.spend_chart import Series
+from gateway.console.overview.spend_chart import Series, SpendChart
 from gateway.console.spreadsheet import csv_response
 
 TOKENS_PER_MILLION: Final = 1_000_000
@@ -31,7 +31,7 @@ class Figures:
     forecast: Forecast | None
     series: list[Series]
     days: list[date]
-    chart: dict[str, Any]
+    chart: SpendChart
 
     @property
     def budget_share(self) -> float | None:

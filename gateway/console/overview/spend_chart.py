@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from billing.books.usage_sums import DaySpend
 from gateway.console.overview.forecast import Forecast
@@ -25,6 +25,22 @@ class Series:
     @property
     def total_pico(self) -> int:
         return sum(self.by_day.values())
+
+
+class DrawnSeries(TypedDict):
+    """Dollars per day, as floats: pixels, not money."""
+
+    name: str
+    colour: int
+    actual: list[float | None]
+    forecast: list[float | None]
+
+
+class SpendChart(TypedDict):
+    """What js/charts/spend.js draws."""
+
+    days: list[str]
+    series: list[DrawnSeries]
 
 
 def series_of(spends: Iterable[DaySpend]) -> list[Series]:
@@ -60,8 +76,7 @@ def _colours(names: Sequence[str]) -> list[int]:
 
 def chart(
     series: Sequence[Series], *, days: Sequence[date], today: date, forecast: Forecast | None
-) -> dict[str, Any]:
-    """What js/charts/spend.js draws. Dollars as floats here: pixels, not money."""
+) -> SpendChart:
     total = sum(s.total_pico for s in series)
     return {
         "days": [f"{day.day} {day:%b}" for day in days],

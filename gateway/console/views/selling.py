@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
@@ -108,7 +108,7 @@ def _page(
     slug = seller.provider.slug
     rows = earnings.by_day(slug, since=now - LOOKED_BACK, until=now)
     offers = list(seller.provider.offers.order_by("sku"))
-    context: dict[str, Any] = {
+    context = {
         "seller": seller,
         "others": sellers_of(member).exclude(pk=seller.pk),
         "rows": rows,

@@ -2,7 +2,6 @@
 
 from django.conf import settings
 from django.contrib.auth import login
-from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -42,12 +41,7 @@ def back(request: HttpRequest) -> HttpResponse:
         raise Http404
     try:
         claims = provider.claims_of(request)
-        user: User = identities.sign_in(
-            issuer=settings.OIDC_ISSUER,
-            claims=claims,
-            groups=identities.groups_of(claims, settings.OIDC_GROUPS_CLAIM),
-            now=timezone.now(),
-        )
+        user = identities.sign_in(issuer=settings.OIDC_ISSUER, claims=claims, now=timezone.now())
     except (SignOnFailed, IdentityRefused) as problem:
         return _refused(request, str(problem), status=403)
     target = request.session.pop(NEXT, reverse("overview"))

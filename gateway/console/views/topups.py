@@ -108,5 +108,6 @@ def _carry_out(message: stripe_messages.Message, body: bytes, now: datetime) -> 
         return "noted for a person"
     outcome = payment_messages.receive(told, fact, seller=settings.INVOICE_SELLER)
     if message.kind in stripe_messages.PAGE_PAID:
-        processor.keep_card(message.subject)
+        page = stripe_messages.subject_of(message)
+        processor.keep_card(key=page.key, payer=page.customer, payment=page.payment_intent)
     return outcome

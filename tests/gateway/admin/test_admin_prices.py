@@ -171,7 +171,7 @@ def test_a_correction_is_shown_before_it_is_posted(
 
     page = operator.post("/admin/billing/rerating/add/", {**correction(sold.sku), "_preview": "1"})
 
-    (name, difference) = page.context["rows"][0]
+    (name, difference) = page.context["shown"].rows[0]
     assert (name, difference.charged_pico) == (alice.tenant.name, paid)
     assert (ReRating.objects.count(), Adjustment.objects.count()) == (0, 0)
 
@@ -196,8 +196,8 @@ def test_a_correction_says_whose_events_it_does_not_touch(
     # when
     page = operator.post("/admin/billing/rerating/add/", {**correction(sold.sku), "_preview": "1"})
     # then
-    assert [(name, d.events) for name, d in page.context["rows"]] == [(alice.tenant.name, 1)]
-    ((name, left),) = page.context["untouched"]
+    assert [(name, d.events) for name, d in page.context["shown"].rows] == [(alice.tenant.name, 1)]
+    ((name, left),) = page.context["shown"].untouched
     assert (name, left.why, left.events) == (
         charlie.tenant.name, "of another tier, input size or hours", 2,
     )  # fmt: skip

@@ -62,6 +62,14 @@ def test_what_is_no_configuration_is_refused(text: str, db: None, tmp_path: Path
         run(path)
 
 
+def test_names_of_settings_may_be_numbers_and_parts_empty(db: None, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("model_list:\nlitellm_settings: {12: x}\nrouter_settings:\nunheard_of: [1]\n")
+    shown = run(path)
+    assert "setting 12: has no counterpart here" in shown
+    assert "Not mapped: 1" in shown
+
+
 def test_a_file_that_is_not_there_is_told(db: None, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="No such file"):
         run(tmp_path / "none.yaml")

@@ -277,6 +277,8 @@ def test_money_back_of_a_payment_under_review_moves_nothing(alice: Person) -> No
         ("charge.refunded", {"payment_intent": "pi_1", "amount_refunded": "12"}),
         ("charge.refunded", {"payment_intent": "pi_1", "amount_refunded": 1.5}),
         ("charge.refunded", {"payment_intent": "pi_1", "amount_refunded": -1}),
+        ("charge.refunded", {"payment_intent": {"id": "pi_1"}, "amount_refunded": 100}),
+        ("charge.refunded", {"payment_intent": "pi_1", "amount_refunded": True}),
         ("charge.dispute.created", {"payment_intent": "pi_1", "status": "needs_response"}),
         ("payment_intent.succeeded", {"id": "pi_1", "metadata": {"topup": "x"}, "amount": None}),
         ("refund.failed", {"id": "re_1", "payment_intent": "pi_1", "status": "failed"}),
@@ -312,3 +314,15 @@ def test_a_page_of_another_shop_is_answered(key: str, kind: str, alice: Person) 
     assert tell((kind, {**said, "metadata": {"topup": key}}))
     assert tell((kind, {**said, "metadata": None})) == "of no concern"
     assert not CreditGrant.objects.exists()
+
+
+@pytest.mark.parametrize("kind", ["customer.created", "invoice.paid", "charge.succeeded", ""])
+def test_of_what_does_not_concern_us_nothing_is_read(kind: str) -> None:
+    odd = {"id": 7, "metadata": "x", "amount": "12", "payment_intent": ["pi_1"]}
+    assert stripe_messages.fact_of(Message("evt_1", kind, odd)) == "of no concern"
+
+
+def test_a_payment_of_another_shop_s_is_of_no_concern() -> None:
+    said = {"id": "pi_1", "metadata": {"order": "5"}, "amount": 100, "currency": "usd"}
+    for kind in ("payment_intent.succeeded", "payment_intent.payment_failed"):
+        assert stripe_messages.fact_of(Message("evt_1", kind, said)) == "of no concern"

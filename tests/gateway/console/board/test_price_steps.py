@@ -20,5 +20,5 @@ def test_two_offers_of_our_own_are_told_apart_and_an_outside_seller_by_name() ->
     steps = price_steps.read("small", since=NOW - timedelta(days=9), now=NOW)
     # then
     names = ["Acme", "House ngram-int8", "House plain-int8"]
-    assert sorted(series["name"] for series in steps.all) == names
+    assert sorted(series.name for series in steps.all) == names
     assert sorted(line["name"] for line in steps.drawn) == names
