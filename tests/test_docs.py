@@ -32,6 +32,9 @@ PATH: Final = re.compile(r"(\.\./)*[\w.*-]+(/[\w.*-]+)*/?")
 MODULE: Final = re.compile(r"\bpython3? -m (\w+(?:\.\w+)*)")
 MANAGE: Final = re.compile(r"\bmanage\.py (\w+)")
 MAKE: Final = re.compile(r"^ *make ([a-z]+)")
+OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
+# Options of other people's programs.
+FOREIGN_OPTIONS: Final = {"--profile"}
 # A word of a program; with many digits it is an example's.
 WORD: Final = re.compile(r"\b(?!\w*\d{4})[^\W\d]\w*")
 SOURCES: Final = (".py", ".lua", ".h", ".cpp", ".toml", "Makefile")
@@ -203,6 +206,24 @@ def test_commands_that_a_page_gives_exist(page: str) -> None:
         missing += [f"manage.py {n}" for n in MANAGE.findall(line) if n not in get_commands()]
         missing += [f"make {name}" for name in MAKE.findall(line) if name not in targets]
     assert missing == [], f"{page} gives commands that are not there"
+
+
+@cache
+def options_of_the_tree() -> frozenset[str]:
+    """Those that some source takes or gives, as a text of its own or in a script."""
+    scripts = ["Makefile", *(path for path in listed() if path.startswith(".ci/"))]
+    known = {option for path in scripts for option in OPTION.findall(text_of(path))}
+    for path in listed():
+        if path.endswith(".py") and CLONE / path != Path(__file__):
+            known |= set(re.findall(r"[\"'](--[a-z][a-z0-9-]+)[\"'= ]", text_of(path)))
+    return frozenset(known)
+
+
+@pytest.mark.parametrize("page", pages())
+def test_options_that_a_page_gives_exist(page: str) -> None:
+    given = {option for line in commands(page) for option in OPTION.findall(line)}
+    missing = sorted(given - options_of_the_tree() - FOREIGN_OPTIONS)
+    assert missing == [], f"{page} gives options that no command takes"
 
 
 def can_run(module: str) -> bool:
