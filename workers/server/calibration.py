@@ -26,6 +26,7 @@ from workers.engine.sequence import GenerationRequest
 from workers.engine.totals import Totals
 from workers.identity import code_digest
 from workers.model.sampler import SamplingParams
+from workers.server.console_bodies import CalibrationFacts
 
 CONCURRENCY = 8
 REQUESTS = 32
@@ -41,23 +42,17 @@ CITIES = ("Oslo", "Lima", "Turin", "Quito", "Perth", "Delhi", "Bern", "Osaka")
 Progress = Callable[[str], None]
 
 
-class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    input_tokens_per_s: float
-    output_tokens_per_s: float
-    input_time_share: float
-    seconds: float
-    sample: int
-    mix: str
+class Calibration(CalibrationFacts, frozen=True, kw_only=True):
+    """What a console hears of it, and what is kept besides."""
+
     drafted: int
     accepted: int
     input_tokens: int
-    output_tokens: int
     steps: int
     busy_seconds: float
     draft_seconds: float
     dispatch_seconds: float
     gaps: GapFigures
-    joules: float | None = None
 
 
 def mix_prompts() -> list[str]:

@@ -23,7 +23,7 @@ class CalibratedWork(msgspec.Struct, kw_only=True):
     dispatch_seconds: float
 
 
-class CalibrationFacts(msgspec.Struct, omit_defaults=True, kw_only=True):
+class CalibrationFacts(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What the first price is made of."""
 
     input_tokens_per_s: float

@@ -103,13 +103,7 @@ def costs(engine: Engine, calibration: Calibration) -> Costs:
         draft_bytes=engine.draft_bytes,
         expert_bytes=every_expert or None,
         active_expert_bytes=active if every_expert else None,
-        calibrated=CalibratedWork(
-            steps=calibration.steps,
-            output_tokens=calibration.output_tokens,
-            busy_seconds=calibration.busy_seconds,
-            draft_seconds=calibration.draft_seconds,
-            dispatch_seconds=calibration.dispatch_seconds,
-        ),
+        calibrated=msgspec.convert(calibration, CalibratedWork, from_attributes=True),
         gaps=calibration.gaps,
     )
 
@@ -129,16 +123,7 @@ def registration_body(
         features=features(engine),
         usd_per_hour=identity.usd_per_hour,
         usd_per_hour_source=identity.usd_per_hour_source,
-        calibration=CalibrationFacts(
-            input_tokens_per_s=calibration.input_tokens_per_s,
-            output_tokens_per_s=calibration.output_tokens_per_s,
-            input_time_share=calibration.input_time_share,
-            seconds=calibration.seconds,
-            sample=calibration.sample,
-            mix=calibration.mix,
-            output_tokens=calibration.output_tokens,
-            joules=calibration.joules,
-        ),
+        calibration=msgspec.convert(calibration, CalibrationFacts, from_attributes=True),
         costs=costs(engine, calibration),
         engine=EngineFacts(
             version=ENGINE_VERSION,

@@ -7,7 +7,6 @@ folder is the control: what training alone gives, without experts.
 Run as `python -m workers.training.finetune MODEL_DIR`.
 """
 
-import argparse
 import json
 import math
 import shutil
@@ -23,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from workers.device import Clock
 from workers.json_values import read_object
 from workers.text.tokenizer import Tokenizer
+from workers.training import command
 from workers.training.upcycle import MARKER
 
 STATE = "finetune.pt"
@@ -264,29 +263,17 @@ def read_documents(path: Path | None) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m workers.training.finetune", description=__doc__
-    )
-    parser.add_argument("model_dir", type=Path)
-    parser.add_argument("--minutes", type=float, default=5.0, help="CPU time to spend")
+    parser = command.parser("finetune", __doc__, minutes=5.0)
     parser.add_argument("--layers", type=int, default=4, help="how many of the last layers learn")
-    parser.add_argument("--text", type=Path, help="default: Python's own language reference")
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-    def report(line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-
+    command.begin(options)
     try:
         run = Finetuning(options.model_dir, read_documents(options.text), layers=options.layers)
-        result = run.run(options.minutes, progress=report)
+        result = run.run(options.minutes, progress=command.report)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    report(
+    command.report(
         f"held-out loss {result.loss_before:.4f} -> {result.loss_after:.4f} after {result.steps} "
         f"steps of {WINDOWS_PER_STEP * WINDOW} tokens; experts differ from their mean by "
         f"{100 * result.divergence:.2f} %, shares {result.expert_shares}"

@@ -6,7 +6,6 @@ nearly all neurons that fire are found. The report stands in the file's metadata
 `python -m workers.training.train_contextual MODEL_DIR`.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -19,11 +18,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from workers.model.contextual import PREDICTORS
 from workers.model.shape import UnsupportedModel
 from workers.text.tokenizer import Tokenizer
+from workers.training import command
 from workers.training.finetune import read_documents, windows
 
 RANK = 64
@@ -168,24 +167,12 @@ class Training:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m workers.training.train_contextual", description=__doc__
-    )
-    parser.add_argument("model_dir", type=Path)
-    parser.add_argument("--minutes", type=float, default=2.0, help="CPU time to spend")
-    parser.add_argument("--text", type=Path, help="default: Python's own language reference")
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-    def report(line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
-
+    options = command.parser("train_contextual", __doc__, minutes=2.0).parse_args(arguments)
+    command.begin(options)
     try:
         training = Training(options.model_dir, read_documents(options.text))
-        report(json.dumps(asdict(training.run(options.minutes, progress=report)), indent=1))
+        found = training.run(options.minutes, progress=command.report)
+        command.report(json.dumps(asdict(found), indent=1))
     except (OSError, ValueError, UnsupportedModel) as error:
         sys.stderr.write(f"{error}\n")
         return 1

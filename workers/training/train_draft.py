@@ -36,6 +36,7 @@ from workers.speculation.draft_heads import (
 )
 from workers.speculation.phrases import ORDER_MAX, count_phrases, save_phrases
 from workers.text.tokenizer import Tokenizer
+from workers.training.command import report
 from workers.training.corpus import Corpus, Dialogue, Writer
 from workers.training.fitting import (
     BATCH,
@@ -270,11 +271,6 @@ def _batches(corpus: Corpus, *, seed: int) -> Iterator[list[Dialogue]]:
             batches = [alike[at : at + BATCH] for at in range(0, len(alike) - BATCH + 1, BATCH)]
             order.shuffle(batches)
             yield from batches
-
-
-def report(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -42,7 +42,23 @@ class MakeLinear(Protocol):
     def __call__(self, weight: Tensor, bias: Tensor | None = None) -> Linear: ...
 
 
-class PlainLinear:
+class Followed:
+    """What the decoder does next, computed on the product in place."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def relu(self, x: Tensor) -> Tensor:
+        return self(x).relu_()
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        return self(x).mul_(factor)
+
+    def plus(self, x: Tensor, term: Tensor) -> Tensor:
+        return self(x).add_(term)
+
+
+class PlainLinear(Followed):
     kind = "fp32"
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -58,15 +74,6 @@ class PlainLinear:
 
     def silu(self, x: Tensor) -> Tensor:
         return F.silu(self(x))
-
-    def relu(self, x: Tensor) -> Tensor:
-        return self(x).relu_()
-
-    def times(self, x: Tensor, factor: Tensor) -> Tensor:
-        return self(x).mul_(factor)
-
-    def plus(self, x: Tensor, term: Tensor) -> Tensor:
-        return self(x).add_(term)
 
 
 class PackedLinear:
@@ -104,7 +111,7 @@ class PackedLinear:
         return result
 
 
-class KernelLinear:
+class KernelLinear(Followed):
     """A product of the kernels: fp32, or int8 weights and activations (`kernels/`)."""
 
     def __init__(
@@ -122,15 +129,6 @@ class KernelLinear:
 
     def silu(self, x: Tensor) -> Tensor:
         return F.silu(self(x), inplace=True)
-
-    def relu(self, x: Tensor) -> Tensor:
-        return self(x).relu_()
-
-    def times(self, x: Tensor, factor: Tensor) -> Tensor:
-        return self(x).mul_(factor)
-
-    def plus(self, x: Tensor, term: Tensor) -> Tensor:
-        return self(x).add_(term)
 
 
 class KernelMaker:
