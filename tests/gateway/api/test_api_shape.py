@@ -8,6 +8,7 @@ from django.urls import get_resolver
 
 from gateway.api import docs
 from gateway.api.urls import urlpatterns
+from tests.gateway.pages import said
 from tests.people import Person
 
 TENANT_PATHS = [
@@ -47,6 +48,7 @@ def test_the_reference_page_lists_the_calls(client: Client, db: None) -> None:
     assert page.status_code == 200
     assert "POST /api/v1/tenants/{tenant}/keys/" in page.text
     assert "name*" in page.text
+    assert "a key of the scope <code>operator</code>" in said(page)
 
 
 @pytest.mark.parametrize("route", TENANT_PATHS)
