@@ -18,6 +18,7 @@ import psycopg
 
 from billing import registers
 from billing.holding import usage_stream
+from billing.holding.scopes import scope_of
 from billing.money import PICO_PER_NANO
 from billing.registers import SNAPSHOT_VERSION_KEY
 from gateway.runtime.data_folders import CLONE
@@ -219,6 +220,21 @@ class House:
     def spent_pico(self, customer: Customer) -> int:
         register = self.register(customer)
         return register["spent"] * PICO_PER_NANO + register["pico"]
+
+    def caps(self, customer: Customer) -> dict[str, tuple[int, int]]:
+        """What the registers of the customer's spend caps have, by scope and window: pico-dollars
+        that are spent, and nano-dollars that are held."""
+        found = {}
+        with self.stack.redis() as redis:
+            prefix = registers.spend_key(
+                _tag(customer), customer.tenant, kind="", scope="", bucket=""
+            ).rstrip(":")
+            for key in redis.scan_iter(match=f"{prefix}:*", count=1000):
+                kind, _, window = scope_of(key.decode())
+                if window != registers.SESSION:
+                    row = [int(n or 0) for n in redis.hmget(key, "spent", "pico", "held")]
+                    found[f"{kind} {window}"] = (row[0] * PICO_PER_NANO + row[1], row[2])
+        return found
 
     def open_requests(self, customer: Customer) -> int:
         with self.stack.redis() as redis:

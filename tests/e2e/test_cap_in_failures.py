@@ -1,5 +1,6 @@
-"""A cap under failure: 500 clients at three data planes on a budget for a few of them, while a data
-plane is killed and Redis and Postgres are restarted.
+"""A cap under failure: 500 clients at three data planes on a budget for a few of them, and 250 of
+another tenant that has credit enough and spend caps, while a data plane is killed and Redis and
+Postgres are restarted.
 
 CI runs one round; `CAP_ROUNDS=20 pytest tests/e2e/test_cap_in_failures.py` runs twenty on one
 installation.
@@ -9,9 +10,10 @@ import asyncio
 import os
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
@@ -23,7 +25,7 @@ import redis
 from billing.integrity.invariants import REPORTED
 from billing.money import PICO_PER_NANO
 from billing.registers import session_of
-from tests.e2e.house import INPUT_PICO, OPENAI, OUTPUT_PICO, Customer, House, question
+from tests.e2e.house import INPUT_PICO, OPENAI, OUTPUT_PICO, Customer, House, Wanted, question
 from tests.e2e.stack import Stack, sse_events
 from tests.fakes.pool import selling
 from tests.fakes.upstream import FakeUpstream, Seen, two_second_trickle
@@ -31,6 +33,7 @@ from tests.patience import PATIENCE_S
 
 ROUNDS = int(os.environ.get("CAP_ROUNDS", "1"))
 CLIENTS = 500
+CAPPED_CLIENTS = 250
 HOLDS = 60  # that the budget has room for at first
 PLANES = 3
 TOKENS_MAX = 40  # what the provider makes
@@ -49,6 +52,17 @@ class Told:
     status: int
     request_id: str = ""
     cost_pico: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A tenant with its clients, and what all of them together may spend."""
+
+    customer: Customer
+    marker: str
+    clients: int
+    limit_pico: int
+    caps: Sequence[str] = ()
 
 
 class Event(NamedTuple):
@@ -93,7 +107,7 @@ def hold_pico(trio: House) -> int:
     """What one of the requests holds, as the refusal of an empty purse names it; every other's
     name is as long as this one's."""
     poor = trio.customer(credit_pico=0)
-    refused = trio.ask(OPENAI, _body(_name(_marker(0), 0, 0)), poor.headers)
+    refused = trio.ask(OPENAI, _body(_name(f"{_marker(0)} a", 0, 0)), poor.headers)
     assert refused.status_code == 402, refused.text
     needed = Decimal(refused.json()["error"]["metadata"]["needed_usd"])
     assert needed * PICO > TOKENS_MAX * OUTPUT_PICO + INPUT_PICO
@@ -115,14 +129,12 @@ def _body(name: str) -> dict[str, Any]:
     return body
 
 
-async def _ask(
-    client: httpx.AsyncClient, house: House, customer: Customer, marker: str, number: int
-) -> Told:
+async def _ask(client: httpx.AsyncClient, house: House, party: Party, number: int) -> Told:
     """Ask until somebody decides; an outage and a lost connection before an answer are not."""
     url = f"{house.stack.api}{OPENAI}"
     for tried in range(TRIES_MAX):
-        read, request_id, name = b"", "", _name(marker, number, tried)
-        headers = {**customer.headers, "x-session-id": name}
+        read, request_id, name = b"", "", _name(party.marker, number, tried)
+        headers = {**party.customer.headers, "x-session-id": name}
         try:
             async with client.stream("POST", url, json=_body(name), headers=headers) as answer:
                 if answer.status_code != 503:
@@ -143,12 +155,12 @@ def _told(status: int, request_id: str, read: bytes) -> Told:
     return Told(status, request_id, int(usage["cost"] * PICO) if usage else None)
 
 
-async def _round(house: House, customer: Customer, marker: str) -> list[Told]:
-    limits = httpx.Limits(max_connections=CLIENTS)
+async def _round(house: House, parties: Sequence[Party], marker: str) -> list[list[Told]]:
+    limits = httpx.Limits(max_connections=sum(party.clients for party in parties))
     async with httpx.AsyncClient(limits=limits, timeout=PATIENCE_S, trust_env=False) as client:
         running = [
-            asyncio.create_task(_ask(client, house, customer, marker, number))
-            for number in range(CLIENTS)
+            asyncio.gather(*(_ask(client, house, party, number) for number in range(party.clients)))
+            for party in parties
         ]
         # The failures come while answers are under way, or they would prove nothing; each of these
         # takes two seconds.
@@ -158,7 +170,7 @@ async def _round(house: House, customer: Customer, marker: str) -> list[Told]:
         house.stack.kill("redis")
         await asyncio.sleep(0.4)
         house.stack.kill("postgres")
-        return list(await asyncio.gather(*running))
+        return [list(told) for told in await asyncio.gather(*running)]
 
 
 def _until_under_way(house: House, marker: str) -> None:
@@ -194,22 +206,38 @@ def _busiest_plane(house: House, marker: str) -> int:
 def test_no_failure_passes_the_cap_or_loses_an_attempt(
     trio: House, hold_pico: int, number: int
 ) -> None:
-    # given a budget for sixty holds, known to every data plane
+    # given a budget for sixty holds, as credit and as caps, known to every data plane
     house, marker = trio, _marker(number)
-    customer = _new_customer(house, HOLDS * hold_pico)
-    earlier = house.outcomes(customer).keys()
+    parties = _parties(house, marker, HOLDS * hold_pico)
+    earlier = [house.outcomes(party.customer).keys() for party in parties]
 
-    # when five hundred ask, and three things fail in the middle
-    told = asyncio.run(_round(house, customer, marker))
+    # when all ask, and three things fail in the middle
+    told = asyncio.run(_round(house, parties, marker))
 
-    # then all that was dispatched is accounted for once the leases of the dead have run out
-    house.stack.eventually(lambda: _is_settled(house, customer), timeout_s=SETTLED_WITHIN_S)
+    # then each is accounted for once the leases of the dead have run out
+    for party, said, known in zip(parties, told, earlier, strict=True):
+        customer = party.customer
+        house.stack.eventually(partial(_is_settled, house, customer), timeout_s=SETTLED_WITHIN_S)
+        n_expired = _assert_accounted(house, party, said, known)
+        assert n_expired > 0 or party.caps
+    assert house.broken_sums() == []
+    assert _broken_invariants(house) == []
+
+
+def _assert_accounted(
+    house: House, party: Party, told: Sequence[Told], earlier: Collection[str]
+) -> int:
+    """Whatever was dispatched is booked once, at what was told, and within the limit; returns how
+    many holds ran out with the process that had them."""
+    customer = party.customer
     outcomes = {i: each for i, each in house.outcomes(customer).items() if i not in earlier}
     events = _events(house, customer)
     # The expiry of attempt n is stored as attempt -(n + 1).
     attempts = {(e.request_id, max(e.attempt, -e.attempt - 1)): e.session for e in events}
     booked = Counter(attempts.values())
-    called = Counter(session_of(customer.tenant, _said(s)) for s in _dispatched(house, marker))
+    called = Counter(
+        session_of(customer.tenant, _said(s)) for s in _dispatched(house, party.marker)
+    )
     assert called - booked == Counter()
     # A process that died between its hold and its call is taken for one that called, for nothing.
     free = Counter(e.session for e in events if e.outcome == "unknown" and not e.cost_pico)
@@ -231,7 +259,6 @@ def test_no_failure_passes_the_cap_or_loses_an_attempt(
     expired = {i for i, (state, _) in outcomes.items() if state == "expired"}
     assert len(unknown) == len(set(unknown))
     assert set(unknown) - settled.keys() == expired
-    assert len(expired) > 0
 
     # and what a client was told is what was posted
     costs = {e.request_id: e.cost_pico for e in events if e.outcome == "ok"}
@@ -242,20 +269,34 @@ def test_no_failure_passes_the_cap_or_loses_an_attempt(
 
     # and the cap was not passed, in Redis or in Postgres, which agree to the pico
     spent = sum(e.cost_pico for e in events)
-    assert spent <= HOLDS * hold_pico
+    assert spent <= party.limit_pico
     assert house.register(customer)["held"] == 0
     assert house.spent_pico(customer) == house.debited_pico(customer) == spent
-    assert house.broken_sums() == []
-    assert _broken_invariants(house) == []
+    assert house.caps(customer) == dict.fromkeys(party.caps, (spent, 0))
+    return len(expired)
 
 
-def _new_customer(house: House, credit_pico: int) -> Customer:
+def _parties(house: House, marker: str, limit_pico: int) -> list[Party]:
     """Made once PostgreSQL is back from the round before, and known to every data plane without
-    asking it."""
+    asking it. What the caps of one leave would be credit for all of its clients."""
     house.stack.eventually(house.is_reachable)
-    made = house.customer(credit_pico=credit_pico)
+    caps = [("key", "lifetime", limit_pico), ("tenant", "week", limit_pico + 1_000)]
+    caps.append(("team", "week", 2 * limit_pico))
+    bought, capped = house.customers(
+        Wanted(credit_pico=limit_pico),
+        Wanted(credit_pico=limit_pico * CAPPED_CLIENTS, quotas=caps),
+    )
     house.until_known()
-    return made
+    return [
+        Party(bought, f"{marker} a", CLIENTS, limit_pico),
+        Party(
+            capped,
+            f"{marker} b",
+            CAPPED_CLIENTS,
+            limit_pico,
+            [f"{kind} {window}" for kind, window, _ in caps],
+        ),
+    ]
 
 
 def _events(house: House, customer: Customer) -> list[Event]:
