@@ -1,2 +1,3 @@
+from gateway.admin import list_cells as list_cells
 from gateway.admin import list_headers as list_headers
 from gateway.admin import people as people
