@@ -9,7 +9,7 @@ conversation that the surface reads.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 
 import msgspec
 
@@ -18,6 +18,7 @@ from billing.rating import Price
 from billing.usage import CanonicalUsage
 from providers.conversation import Conversation, Nuance
 from providers.errors import CannotSay, ProviderError
+from providers.json_values import JsonObject
 from providers.pictures import Picture
 
 # What a client may speak, and what a seller's API may be.
@@ -185,6 +186,20 @@ class UpstreamCall:
     method: Literal["GET", "POST"] = "POST"
 
 
+class Called(TypedDict, total=False):
+    name: str
+    arguments: str
+
+
+class CallDelta(TypedDict, total=False):
+    """A piece of a tool call in the OpenAI shape. Its server may have said more in it."""
+
+    index: int
+    id: str
+    type: str
+    function: Called
+
+
 class Chunk(msgspec.Struct):
     """One event of an answer. `raw` is the whole event in the wire's dialect, framing included.
 
@@ -197,7 +212,7 @@ class Chunk(msgspec.Struct):
     dialect: Dialect | Literal[""] = ""
     text: str = ""
     reasoning: str = ""
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: list[CallDelta] | None = None
     index: int = 0
     finish_reason: str = ""
     stop_sequence: str = ""  # the caller's own, where the upstream says that it ended there
@@ -223,7 +238,7 @@ class ResponseReader(Protocol):
     usage: CanonicalUsage | None
     prompt_usage: CanonicalUsage | None
     usage_problem: str
-    usage_extra: dict[str, Any]  # vendor fields beside the counts: speculation, engine_ms
+    usage_extra: JsonObject  # vendor fields beside the counts: speculation, engine_ms
     finish_reason: str
     upstream_id: str
     served_tier: str
@@ -284,7 +299,7 @@ class Receipt:
     usage: CanonicalUsage
     usage_source: str
     cost_pico: int
-    usage_extra: dict[str, Any] = field(default_factory=dict)
+    usage_extra: JsonObject = field(default_factory=dict)
     explanation: Mapping[str, object] | None = None
     session_cost_pico: int | None = None  # the session's running total, this request included
     stopped_by: str = ""  # the ceiling that ended the answer

@@ -3,9 +3,9 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from billing import registers
 from billing.credit import credit_ends
@@ -36,6 +36,63 @@ MODELS_PATH = "/v1/models"
 _encode = msgspec.json.Encoder().encode
 
 
+class _RateLimit(msgspec.Struct):
+    requests: int
+    interval: str
+
+
+class _Credit(msgspec.Struct):
+    total: msgspec.Raw
+    spent: msgspec.Raw
+    held: msgspec.Raw
+    left: msgspec.Raw
+
+
+class _KeyData(msgspec.Struct):
+    label: str
+    usage: msgspec.Raw | None
+    limit: msgspec.Raw | None
+    limit_remaining: msgspec.Raw | None
+    is_free_tier: bool
+    rate_limit: _RateLimit | None
+    models: list[str]
+    credit: _Credit
+
+
+class _Key(msgspec.Struct):
+    data: _KeyData
+
+
+class _Pricing(msgspec.Struct):
+    prompt: str
+    completion: str
+    input_cache_read: str
+
+
+class _Model(msgspec.Struct):
+    """In a shape that OpenAI's, Anthropic's and OpenRouter's clients all read."""
+
+    id: str
+    name: str
+    display_name: str
+    owned_by: str
+    context_length: int | None
+    offers: list[str]
+    object: str = "model"
+    type: str = "model"
+    created: int = 0
+    created_at: str = "1970-01-01T00:00:00Z"
+    pricing: _Pricing | UnsetType = UNSET
+
+
+class _Models(msgspec.Struct):
+    object: str
+    data: list[_Model]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
 async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
     """Answer one of the small pages, or RouteNotFound."""
     if path not in ("/health", "/ready", "/v1/key", MODELS_PATH) and not path.startswith(
@@ -63,6 +120,7 @@ async def serve(plane: Plane, client: Client, method: str, path: str) -> None:
         return
     principal = await plane.pipeline.authenticate(client)
     await _check_status(plane, principal)
+    document: _Key | _Models | _Model
     if path == "/v1/key":
         document = await _key(plane, principal)
     elif path == MODELS_PATH:
@@ -84,7 +142,7 @@ async def _check_status(plane: Plane, principal: Principal) -> None:
         raise InvalidApiKey("This API key was revoked.", code="revoked_api_key")
 
 
-async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:
+async def _key(plane: Plane, principal: Principal) -> _Key:
     """OpenRouter's shape: `limit` is the key's lifetime cap, or that of a key that made it where
     less of it remains; the tenant's credit is beside it."""
     tag = registers.shard_tag(principal.tenant_id)
@@ -104,9 +162,9 @@ async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:
     except NO_ANSWER:
         raise Unavailable("The balance cannot be read now. Try again shortly.") from None
     rpm = [rate.rpm for rate in principal.rates if rate.rpm is not None]
-    data: dict[str, Any] = {
-        "label": principal.name,
-        "usage": next(
+    data = _KeyData(
+        label=principal.name,
+        usage=next(
             (
                 _usd(row["spent"])
                 for cap, row in zip(caps, rest, strict=True)
@@ -114,22 +172,22 @@ async def _key(plane: Plane, principal: Principal) -> dict[str, Any]:
             ),
             None,
         ),
-        "limit": None,
-        "limit_remaining": None,
-        "is_free_tier": False,
-        "rate_limit": {"requests": min(rpm), "interval": "1m"} if rpm else None,
-        "models": sorted(principal.models_allowed),
-        "credit": {
-            "total": _usd(tenant["credit"]),
-            "spent": _usd(tenant["spent"]),
-            "held": _usd(tenant["held"]),
-            "left": _usd(tenant["credit"] - tenant["spent"] - tenant["held"]),
-        },
-    }
+        limit=None,
+        limit_remaining=None,
+        is_free_tier=False,
+        rate_limit=_RateLimit(min(rpm), "1m") if rpm else None,
+        models=sorted(principal.models_allowed),
+        credit=_Credit(
+            total=_usd(tenant["credit"]),
+            spent=_usd(tenant["spent"]),
+            held=_usd(tenant["held"]),
+            left=_usd(tenant["credit"] - tenant["spent"] - tenant["held"]),
+        ),
+    )
     if caps:
         left_nano, limit_nano = min(_remains(plane, *pair) for pair in zip(caps, rest, strict=True))
-        data |= {"limit": _usd(limit_nano), "limit_remaining": _usd(left_nano)}
-    return {"data": data}
+        data.limit, data.limit_remaining = _usd(limit_nano), _usd(left_nano)
+    return _Key(data)
 
 
 def _remains(plane: Plane, cap: SpendScope, row: Mapping[str, int]) -> tuple[int, int]:
@@ -156,23 +214,18 @@ def _usd(nano: int) -> msgspec.Raw:
     return msgspec.Raw(usd_json(nano * PICO_PER_NANO))
 
 
-def _models(plane: Plane, principal: Principal) -> dict[str, Any]:
+def _models(plane: Plane, principal: Principal) -> _Models:
     """Every model that this key could call now, cheapest offer's terms first."""
     rows = [
         _row(plane, principal, model, callable_)
         for model, offers in sorted(plane.snapshots.current.offers_by_model.items())
         if (callable_ := _callable(principal, offers))
     ]
-    return {
-        "object": "list",
-        "data": rows,
-        "has_more": False,
-        "first_id": rows[0]["id"] if rows else None,
-        "last_id": rows[-1]["id"] if rows else None,
-    }
+    first_id, last_id = (rows[0].id, rows[-1].id) if rows else (None, None)
+    return _Models("list", rows, has_more=False, first_id=first_id, last_id=last_id)
 
 
-def _model(plane: Plane, principal: Principal, name: str) -> dict[str, Any]:
+def _model(plane: Plane, principal: Principal, name: str) -> _Model:
     by_model = plane.snapshots.current.offers_by_model
     offers = by_model.named(name)
     callable_ = _callable(principal, offers)
@@ -192,31 +245,26 @@ def _callable(principal: Principal, offers: tuple[OfferView, ...]) -> list[Offer
     ]
 
 
-def _row(plane: Plane, principal: Principal, model: str, offers: list[OfferView]) -> dict[str, Any]:
-    """One model in a shape that OpenAI's, Anthropic's and OpenRouter's clients all read. Its
-    price is what this key's tenant pays, as it stands on the receipt."""
+def _row(plane: Plane, principal: Principal, model: str, offers: list[OfferView]) -> _Model:
+    """Its price is what this key's tenant pays, as it stands on the receipt."""
     now_ms = plane.clock.now_ms()
     lists = lists_at(principal.price_lists, now_ms)
     asked = [(_plain(offer.prices_at(lists, now_ms)), offer) for offer in offers]
     price, cheapest = min(asked, key=_order)
-    row: dict[str, Any] = {
-        "id": model,
-        "object": "model",
-        "type": "model",
-        "name": model,
-        "display_name": model,
-        "created": 0,
-        "created_at": "1970-01-01T00:00:00Z",
-        "owned_by": cheapest.provider,
-        "context_length": cheapest.context_length or None,
-        "offers": [offer.sku for offer in offers],
-    }
+    row = _Model(
+        id=model,
+        name=model,
+        display_name=model,
+        owned_by=cheapest.provider,
+        context_length=cheapest.context_length or None,
+        offers=[offer.sku for offer in offers],
+    )
     if price is not None:
-        row["pricing"] = {
-            "prompt": usd_json(price.input_pico).decode(),
-            "completion": usd_json(price.output_pico).decode(),
-            "input_cache_read": usd_json(price.cache_read_pico).decode(),
-        }
+        row.pricing = _Pricing(
+            prompt=usd_json(price.input_pico).decode(),
+            completion=usd_json(price.output_pico).decode(),
+            input_cache_read=usd_json(price.cache_read_pico).decode(),
+        )
     return row
 
 

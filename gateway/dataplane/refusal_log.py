@@ -57,7 +57,7 @@ def note(
     at_ms: int,
 ) -> None:
     """Append one refusal; nobody waits for it."""
-    entry: dict[str, Any] = {
+    entry: dict[str, object] = {
         "request_id": request_id,
         "tenant": principal.tenant_id,
         "key": principal.key_id,

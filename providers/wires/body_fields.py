@@ -10,7 +10,9 @@ which Go's JSON reads as `stream`) are refused: a server could read them in plac
 import unicodedata
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, Final
+from typing import Final
+
+import msgspec
 
 from providers.chat import OfferView
 
@@ -116,7 +118,7 @@ def rule(name: str, seller: Seller) -> Rule:
     return Rule.PASS if name in _PASSING[seller] else Rule.DROP
 
 
-def dropped(fields: Mapping[str, Any], seller: Seller) -> list[str]:
+def dropped(fields: Mapping[str, msgspec.Raw], seller: Seller) -> list[str]:
     """Those that stay here although the caller set them."""
     kept = _PASSING[seller]
     return [

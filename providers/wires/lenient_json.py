@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from providers.json_values import JsonValue
+
 T = TypeVar("T")
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -37,7 +39,7 @@ def fields(data: bytes) -> dict[str, msgspec.Raw]:
 
 
 def _document(data: bytes, undecoded: frozenset[str]) -> Any:
-    def taken(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def taken(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue | msgspec.Raw]:
         return {name: _raw(value) if name in undecoded else value for name, value in pairs}
 
     try:
@@ -54,8 +56,9 @@ def _decoded(raw: msgspec.Raw) -> Any:
     return json.loads(bytes(raw))
 
 
-def encode(document: Any) -> bytes:
-    """As the encoder does; half a pair is written as the escape that it came as."""
+def encode(document: object) -> bytes:
+    """As the encoder does; half a pair is written as the escape that it came as. Structs must have
+    no other names and say no less than their fields."""
     try:
         return _encode(document)
     except UnicodeEncodeError:
@@ -65,8 +68,10 @@ def encode(document: Any) -> bytes:
 def _escaped(value: Any) -> Any:
     if isinstance(value, str):
         return value if value.isascii() else msgspec.Raw(json.dumps(value).encode())
+    if isinstance(value, msgspec.Struct):
+        return _escaped(msgspec.structs.asdict(value))
     if isinstance(value, dict):
-        return {name: _escaped(part) for name, part in value.items()}
+        return {name: _escaped(part) for name, part in value.items() if part is not msgspec.UNSET}
     if isinstance(value, list | tuple):
         return [_escaped(part) for part in value]
     return value

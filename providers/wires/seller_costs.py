@@ -6,8 +6,9 @@ but inside what the model itself wrote. The tenant's own cost is written in the 
 """
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
+
+from providers.json_values import JsonValue
 
 # Parts of names, folded.
 MONEY: Final = (
@@ -48,9 +49,9 @@ def without(data: bytes) -> bytes:
     return data if kept == document else json.dumps(kept, separators=(",", ":")).encode()
 
 
-def kept_of(value: Any) -> Any:
+def kept_of(value: JsonValue) -> JsonValue:
     """A decoded part of an answer without sums."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {
             name: part if name in SAID else kept_of(part)
             for name, part in value.items()

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
+from providers.json_values import JsonObject, JsonValue
 from providers.wires import seller_costs
 
 
@@ -296,9 +297,10 @@ _COUNTED = (
 )
 
 
-def extra(usage: Mapping[str, Any]) -> dict[str, Any]:
+def extra(usage: JsonValue) -> JsonObject:
     """What a vendor says in its usage beside the counts and beside what it charges us."""
-    told: dict[str, Any] = seller_costs.kept_of(
-        {name: value for name, value in usage.items() if name not in _COUNTED}
-    )
-    return told
+    if not isinstance(usage, dict):
+        return {}
+    beside: JsonObject = {name: said for name, said in usage.items() if name not in _COUNTED}
+    told = seller_costs.kept_of(beside)
+    return told if isinstance(told, dict) else {}

@@ -130,12 +130,12 @@ class CohereUsage(msgspec.Struct):
     billed_units: _BilledUnits
 
 
-def read(provider: str, surface: str, answer: Mapping[str, Any]) -> CanonicalUsage:
+def read(provider: str, surface: str, answer: Mapping[str, object]) -> CanonicalUsage:
     """The usage of one whole answer; UsageError where it is missing or does not add up."""
     if surface not in READERS:
         raise UsageError(f"no surface is called {surface}")
     place, reader = READERS[surface]
-    counts: Any = answer
+    counts: object = answer
     for name in place.split("."):
         counts = counts.get(name) if isinstance(counts, Mapping) else None
     if counts is None:

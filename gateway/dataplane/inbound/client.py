@@ -9,7 +9,7 @@ is cut. The server swallows what is sent to a caller that has left, so leaving i
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from gateway.dataplane.inbound import codings, sockets
 from gateway.dataplane.inbound.memory_budget import Budget
@@ -19,8 +19,30 @@ from gateway.errors import InvalidRequest, RequestTimeout, Unavailable
 from gateway.version import HEADER, VERSION
 from providers.wires.sse import BYTE_ORDER_MARK
 
-Scope = dict[str, Any]
-Message = dict[str, Any]
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Scope(TypedDict, total=False):
+    """What a server says of a call, as far as it is read here."""
+
+    type: str
+    method: str
+    path: str
+    headers: Headers
+    client: tuple[str, int] | None
+
+
+class Message(TypedDict, total=False):
+    """What a server and we say to each other in it."""
+
+    type: str
+    status: int
+    headers: Headers
+    body: bytes
+    more_body: bool
+    message: str
+
+
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 

@@ -7,6 +7,7 @@ pinned when it was ranked. The settle is never lost: what Redis does not take go
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 from billing import basis, events, rating
 from billing.events import AttemptDetail, AttemptEvent, Estimated
@@ -225,7 +226,7 @@ def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDeta
         finish_reason=reader.finish_reason,
         ttft_ms=watch.ttft_ms if request.stream else None,
         e2e_ms=watch.e2e_ms,
-        queue_ms=queue_ms,
+        queue_ms=queue_ms if isinstance(queue_ms, int | float) else None,
         output_tps=watch.output_tps(output_tokens) if request.stream else None,
         tpot_ms=watch.tpot_ms(output_tokens) if request.stream else None,
         upstream_id=reader.upstream_id,
@@ -236,7 +237,8 @@ def _detail(exchange: Exchange, attempt: Attempt, charge: Charge) -> AttemptDeta
         tag=request.tag,
         input_bound=attempt.candidate.input_bound,
         cancel_applied=attempt.cancel_applied,
-        speculation=speculation if isinstance(speculation, dict) else None,
+        # The event itself drops what are no counts.
+        speculation=cast(dict[str, int], speculation) if isinstance(speculation, dict) else None,
         ranking=explain.kept(exchange.ranking) if attempt.number == 1 else None,
         taught=attempt.taught,
     )

@@ -7,14 +7,16 @@ begins. Blocks cannot interleave, so a second tool call waits until the first is
 """
 
 import json
-from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
+from gateway.dataplane.surfaces import anthropic_events as events
 from gateway.dataplane.surfaces import sse, usage_block
 from gateway.dataplane.surfaces.openai_writer import join_tool_calls
 from gateway.routing import bounds
-from providers.chat import ChatRequest, Chunk, Receipt
+from providers.chat import CallDelta, ChatRequest, Chunk, Receipt
+from providers.json_values import JsonObject
 from providers.wires import finish_reasons, lenient_json
 
 
@@ -38,7 +40,7 @@ class AnthropicWriter:
         self._stop_sequence: str | None = None
         self._started = False
         self._stopped = False  # the upstream's own message_delta was seen and is held
-        self._delta: dict[str, Any] = {}
+        self._delta: dict[str, msgspec.Raw] = {}
         self._finish_reason = ""
         self._blocks = 0
         self._open = ""  # "text", "thinking" or "tool_use": the block that is open
@@ -57,15 +59,10 @@ class AnthropicWriter:
             return b""
         out = b"" if self._started else self._start()
         if chunk.reasoning:
-            out += self._delta_of(
-                "thinking",
-                {"type": "thinking", "thinking": "", "signature": ""},
-                {"type": "thinking_delta", "thinking": chunk.reasoning},
-            )
+            delta = events.ThinkingDelta("thinking_delta", chunk.reasoning)
+            out += self._delta_of(events.THINKING, delta)
         if chunk.text:
-            out += self._delta_of(
-                "text", {"type": "text", "text": ""}, {"type": "text_delta", "text": chunk.text}
-            )
+            out += self._delta_of(events.TEXT, events.Text("text_delta", chunk.text))
         if chunk.tool_calls:
             out += self._tool_deltas(chunk.tool_calls)
         return out
@@ -82,68 +79,67 @@ class AnthropicWriter:
         if chunk.finish_reason:
             self._stopped = True
             data = chunk.raw.partition(b"data:")[2]
-            self._delta = dict(lenient_json.fields(data))
+            self._delta = lenient_json.fields(data)
         return b""
 
     def _start(self) -> bytes:
         self._started = True
-        message: dict[str, Any] = {
-            "id": self._id,
-            "type": "message",
-            "role": "assistant",
-            "model": self.model,
-            "content": [],
-            "stop_reason": None,
-            "stop_sequence": None,
-            # The true counts come with the closing message_delta.
-            "usage": {"input_tokens": self._input_expected, "output_tokens": 0},
-        }
-        return sse.event("message_start", {"type": "message_start", "message": message})
+        # The true counts come with the closing message_delta.
+        usage = events.InputUsage(self._input_expected, 0)
+        message = events.Message(
+            self._id, "message", "assistant", self.model, [], None, None, usage=usage
+        )
+        return sse.event("message_start", events.MessageStart("message_start", message))
 
-    def _delta_of(self, kind: str, block: dict[str, Any], delta: dict[str, Any]) -> bytes:
-        out = b""
-        if self._open != kind:
-            out = self._close() + self._begin(kind, block)
-        return out + self._event("content_block_delta", delta=delta)
+    def _delta_of(self, opening: events.Block, delta: events.Piece) -> bytes:
+        if self._open == opening.type:
+            return self._piece(delta)
+        return self._close() + self._begin(opening) + self._piece(delta)
 
-    def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
-        self._open = kind
+    def _begin(self, block: events.Block) -> bytes:
+        self._open = block.type
         self._blocks += 1
-        return self._event("content_block_start", content_block=block)
+        name = "content_block_start"
+        return sse.event(name, events.BlockEvent(name, self._blocks - 1, block))
 
-    def _event(self, name: str, **fields: Any) -> bytes:
-        return sse.event(name, {"type": name, "index": self._blocks - 1, **fields})
+    def _piece(self, delta: events.Piece) -> bytes:
+        name = "content_block_delta"
+        return sse.event(name, events.BlockEvent(name, self._blocks - 1, UNSET, delta))
+
+    def _end_block(self) -> bytes:
+        name = "content_block_stop"
+        return sse.event(name, events.BlockEvent(name, self._blocks - 1))
 
     def _close(self) -> bytes:
         """End the open block; tool calls that waited for it follow as whole blocks."""
         if not self._open:
             return b""
-        out = self._event("content_block_stop")
+        out = self._end_block()
         self._open = ""
         waiting, self._waiting = self._waiting, []
         for call in join_tool_calls(waiting):
-            out += self._begin("tool_use", _tool_block(call, self._blocks))
-            out += self._event(
-                "content_block_delta", delta=_json_delta(call["function"]["arguments"])
-            )
-            out += self._event("content_block_stop")
+            block = _tool_block(call.id, call.function.name, self._blocks)
+            out += self._begin(block)
+            out += self._piece(_json_delta(call.function.arguments))
+            out += self._end_block()
             self._open = ""
         return out
 
-    def _tool_deltas(self, deltas: list[dict[str, Any]]) -> bytes:
+    def _tool_deltas(self, deltas: list[CallDelta]) -> bytes:
         out = b""
         for delta in deltas:
-            index = delta.get("index", 0)
+            index, called = delta.get("index", 0), delta.get("function") or {}
             if self._open == "tool_use" and index != self._tool_index:
                 self._waiting.append(Chunk(b"", tool_calls=[delta]))
                 continue
             if self._open != "tool_use":
                 out += self._close()
                 self._tool_index = index
-                out += self._begin("tool_use", _tool_block(delta, self._blocks))
-            arguments = (delta.get("function") or {}).get("arguments")
-            if arguments:
-                out += self._event("content_block_delta", delta=_json_delta(arguments))
+                name = called.get("name") or ""
+                block = _tool_block(delta.get("id") or "", name, self._blocks)
+                out += self._begin(block)
+            if arguments := called.get("arguments"):
+                out += self._piece(_json_delta(arguments))
         return out
 
     def end(self, receipt: Receipt) -> bytes:
@@ -158,7 +154,7 @@ class AnthropicWriter:
         return out + self._closing(receipt, finish_reason) + _stop()
 
     def _closing(self, receipt: Receipt, finish_reason: str) -> bytes:
-        delta = dict(self._delta)
+        delta: usage_block.Written = dict(self._delta)
         if not self._stopped:
             delta["delta"] = _ending(finish_reason, self._stop_sequence)
         delta["type"] = "message_delta"
@@ -168,37 +164,37 @@ class AnthropicWriter:
 
     def error(self, *, status: int, code: str, message: str, receipt: Receipt | None) -> bytes:
         """An error inside a 200 answer; SDKs raise on it, so what was billed is told in it."""
-        error: dict[str, Any] = {"type": "api_error", "message": message, "code": code}
-        document: dict[str, Any] = {"type": "error", "error": error}
-        if receipt is not None:
-            document["usage"] = usage_block.anthropic_usage(receipt)
-        return sse.event("error", document)
+        usage = UNSET if receipt is None else usage_block.anthropic_usage(receipt)
+        error = events.Error("api_error", message, code)
+        return sse.event("error", events.ErrorEvent("error", error, usage))
 
     def whole(self, chunks: list[Chunk], receipt: Receipt) -> bytes:
         """The complete answer: the upstream's own body with our usage, or one made of chunks."""
         if chunks and chunks[0].dialect == "anthropic":
-            body: dict[str, Any] = dict(lenient_json.fields(chunks[0].raw))
-        else:
-            body = self._body(chunks, receipt)
-        body["usage"] = usage_block.anthropic_usage(receipt)
-        body.update(usage_block.own_fields(receipt))
-        return lenient_json.encode(body)
+            body: usage_block.Written = dict(lenient_json.fields(chunks[0].raw))
+            body["usage"] = usage_block.anthropic_usage(receipt)
+            body.update(usage_block.own_fields(receipt))
+            return lenient_json.encode(body)
+        return lenient_json.encode(self._message(chunks, receipt))
 
-    def _body(self, chunks: list[Chunk], receipt: Receipt) -> dict[str, Any]:
+    def _message(self, chunks: list[Chunk], receipt: Receipt) -> events.Message:
         first = [chunk for chunk in chunks if chunk.index == 0]
         finishes = [chunk for chunk in first if chunk.finish_reason]
-        ending: dict[str, str | None] = {"stop_reason": None, "stop_sequence": None}
+        ending = events.Ending()
         if finishes:
             last = finishes[-1]
             ending = _ending(last.finish_reason, self._known_stop(last))
-        return {
-            "id": self._id,
-            "type": "message",
-            "role": "assistant",
-            "model": receipt.model or self.model,
-            "content": _content(first),
-            **ending,
-        }
+        return events.Message(
+            self._id,
+            "message",
+            "assistant",
+            receipt.model or self.model,
+            _content(first),
+            ending.stop_reason,
+            ending.stop_sequence,
+            usage_block.anthropic_usage(receipt),
+            usage_block.own_part(receipt) or UNSET,
+        )
 
 
 def _stops_of(request: ChatRequest) -> frozenset[str]:
@@ -206,32 +202,26 @@ def _stops_of(request: ChatRequest) -> frozenset[str]:
     return frozenset(msgspec.json.decode(raw) or () if raw is not None else ())
 
 
-def _ending(finish_reason: str, stop_sequence: str | None) -> dict[str, str | None]:
+def _ending(finish_reason: str, stop_sequence: str | None) -> events.Ending:
     reason = finish_reasons.TO_ANTHROPIC.get(finish_reason, "end_turn")
     if stop_sequence is not None and finish_reason == "stop":
         reason = "stop_sequence"
     else:
         stop_sequence = None
-    return {"stop_reason": reason, "stop_sequence": stop_sequence}
+    return events.Ending(reason, stop_sequence)
 
 
 def _stop() -> bytes:
-    return sse.event("message_stop", {"type": "message_stop"})
+    return sse.event("message_stop", events.Bare("message_stop"))
 
 
-def _json_delta(arguments: str) -> dict[str, str]:
-    return {"type": "input_json_delta", "partial_json": arguments}
+def _json_delta(arguments: str) -> events.JsonDelta:
+    return events.JsonDelta("input_json_delta", arguments)
 
 
-def _tool_block(call: dict[str, Any], number: int) -> dict[str, Any]:
+def _tool_block(identity: str, name: str, number: int) -> events.ToolUse:
     """The opening of a tool call; some servers give their calls no id."""
-    name = (call.get("function") or {}).get("name") or ""
-    return {
-        "type": "tool_use",
-        "id": call.get("id") or f"toolu_{number}",
-        "name": name,
-        "input": {},
-    }
+    return events.ToolUse("tool_use", identity or f"toolu_{number}", name, {})
 
 
 def _end_of_block(passed: bytes) -> bytes:
@@ -241,27 +231,26 @@ def _end_of_block(passed: bytes) -> bytes:
     event = _event_head(passed.partition(b"data:")[2])
     if event.type not in ("content_block_start", "content_block_delta"):
         return b""
-    ending = {"type": "content_block_stop", "index": event.index}
-    return sse.event("content_block_stop", ending)
+    return sse.event("content_block_stop", events.BlockEvent("content_block_stop", event.index))
 
 
-def _content(chunks: list[Chunk]) -> list[dict[str, Any]]:
+def _content(chunks: list[Chunk]) -> list[events.Block]:
     """Content blocks of a whole answer, in the order in which Anthropic gives them."""
-    content: list[dict[str, Any]] = []
+    content: list[events.Block] = []
     reasoning = "".join(chunk.reasoning for chunk in chunks)
     if reasoning:
-        content.append({"type": "thinking", "thinking": reasoning, "signature": ""})
+        content.append(events.Thinking("thinking", reasoning))
     text = "".join(chunk.text for chunk in chunks)
     if text:
-        content.append({"type": "text", "text": text})
+        content.append(events.Text("text", text))
     for number, call in enumerate(join_tool_calls(chunks)):
-        block = _tool_block(call, number)
-        block["input"] = _input(call["function"]["arguments"])
+        block = _tool_block(call.id, call.function.name, number)
+        block.input = _input(call.function.arguments)
         content.append(block)
     return content
 
 
-def _input(arguments: str) -> Any:
+def _input(arguments: str) -> JsonObject:
     """A tool's arguments as an object; what the model wrote is kept where it is not one."""
     try:
         value = json.loads(arguments or "{}")

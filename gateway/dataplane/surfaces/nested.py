@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from gateway.errors import InvalidRequest
 from providers.wires import body_fields
 
@@ -28,7 +30,7 @@ class _Object(list[tuple[str, Any]]):
     """A JSON object as its pairs, in order, nothing merged."""
 
 
-def check(body: Mapping[str, Any], *names: str) -> None:
+def check(body: Mapping[str, msgspec.Raw], *names: str) -> None:
     """InvalidRequest where these fields hold names that are there twice, in whatever spelling."""
     for name in names:
         raw = bytes(body.get(name, b"null"))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -280,7 +280,7 @@ def tier(service_tier: str | None) -> int:
     return number
 
 
-def costs_extra(fields: Mapping[str, Any], plain: Mapping[str, frozenset[bytes]]) -> bool:
+def costs_extra(fields: Mapping[str, msgspec.Raw], plain: Mapping[str, frozenset[bytes]]) -> bool:
     """Whether a field has another value than those at which the vendor charges what it publishes.
     `plain` names the fields, with these values as JSON."""
     return any(
@@ -300,7 +300,7 @@ def text(headers: Mapping[bytes, bytes], name: bytes, *, length_max: int = TAG_M
     return "".join(c for c in value.decode("latin-1") if c.isprintable())[:length_max]
 
 
-def max_cost(fields: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> int | None:
+def max_cost(fields: Mapping[str, msgspec.Raw], headers: Mapping[bytes, bytes]) -> int | None:
     """What the caller will pay at most for this request, in pico-dollars: the lower of the body's
     `max_cost` and the header's. InvalidRequest where one is not an exact amount."""
     of_header = _ceiling_in(headers, b"x-max-cost", "X-Max-Cost")
@@ -354,6 +354,6 @@ def session(stated: str | None, headers: Mapping[bytes, bytes]) -> str:
     return session_id
 
 
-def bytes_outside(fields: Mapping[str, Any], not_prompt: frozenset[str]) -> int:
+def bytes_outside(fields: Mapping[str, msgspec.Raw], not_prompt: frozenset[str]) -> int:
     """JSON bytes of every field that is not known to stay out of the prompt."""
     return sum(len(memoryview(raw)) for name, raw in fields.items() if name not in not_prompt)

@@ -3,7 +3,8 @@
 `cost` is a JSON number written from integer pico-dollars: it never was a float.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
@@ -11,11 +12,29 @@ from billing import basis
 from billing.money import usd_json
 from providers.chat import Held, Receipt
 
+# A block that is written and never read: whatever a vendor says beside its counts goes on in it.
+Written = dict[str, object]
+OWN: Final = "tokenhouse"
 
-def openai_usage(receipt: Receipt) -> dict[str, Any]:
+
+class HeldPart(msgspec.Struct):
+    """What stays debited until somebody decides, why, and what is charged when nobody does."""
+
+    amount: msgspec.Raw
+    estimate: msgspec.Raw
+    reason: str
+
+
+class Own(msgspec.Struct):
+    stopped_by: str | msgspec.UnsetType = msgspec.UNSET
+    choices_missing: int | msgspec.UnsetType = msgspec.UNSET
+    explanation: Mapping[str, object] | msgspec.UnsetType = msgspec.UNSET
+
+
+def openai_usage(receipt: Receipt) -> Written:
     """OpenAI counts parts as subsets of their parents, as the canonical usage does."""
     usage = receipt.usage
-    counts: dict[str, Any] = {
+    counts: Written = {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.input_tokens + usage.output_tokens,
@@ -32,11 +51,11 @@ def openai_usage(receipt: Receipt) -> dict[str, Any]:
     return _completed(counts, receipt)
 
 
-def anthropic_usage(receipt: Receipt) -> dict[str, Any]:
+def anthropic_usage(receipt: Receipt) -> Written:
     """Anthropic counts cache reads and writes beside the input, not inside it."""
     usage = receipt.usage
     writes = usage.cache_write_5m_tokens + usage.cache_write_1h_tokens
-    counts: dict[str, Any] = {
+    counts: Written = {
         "input_tokens": usage.input_tokens - usage.cache_read_tokens - writes,
         "output_tokens": usage.output_tokens,
         "cache_read_input_tokens": usage.cache_read_tokens,
@@ -51,7 +70,7 @@ def anthropic_usage(receipt: Receipt) -> dict[str, Any]:
     return _completed(counts, receipt)
 
 
-def _completed(counts: dict[str, Any], receipt: Receipt) -> dict[str, Any]:
+def _completed(counts: Written, receipt: Receipt) -> Written:
     """Counts with the cost, where they come from, and the vendor's extras, which replace none."""
     counts["cost"] = msgspec.Raw(usd_json(receipt.cost_pico))
     if receipt.session_cost_pico is not None:
@@ -67,22 +86,26 @@ def _completed(counts: dict[str, Any], receipt: Receipt) -> dict[str, Any]:
     return counts
 
 
-def held_part(held: Held) -> dict[str, Any]:
-    """What stays debited until somebody decides, why, and what is charged when nobody does."""
-    return {
-        "amount": msgspec.Raw(usd_json(held.amount_pico)),
-        "estimate": msgspec.Raw(usd_json(held.estimate_pico)),
-        "reason": held.reason,
-    }
+def held_part(held: Held) -> HeldPart:
+    return HeldPart(
+        amount=msgspec.Raw(usd_json(held.amount_pico)),
+        estimate=msgspec.Raw(usd_json(held.estimate_pico)),
+        reason=held.reason,
+    )
 
 
-def own_fields(receipt: Receipt) -> dict[str, Any]:
-    """Top-level fields of ours in an answer's last part."""
-    ours: dict[str, Any] = {}
-    if receipt.stopped_by:
-        ours["stopped_by"] = receipt.stopped_by
-    if receipt.choices_missing:
-        ours["choices_missing"] = receipt.choices_missing
-    if receipt.explanation is not None:
-        ours["explanation"] = receipt.explanation
-    return {"tokenhouse": ours} if ours else {}
+def own_part(receipt: Receipt) -> Own | None:
+    """What of ours stands in an answer's last part beside its usage."""
+    if not (receipt.stopped_by or receipt.choices_missing or receipt.explanation is not None):
+        return None
+    return Own(
+        stopped_by=receipt.stopped_by or msgspec.UNSET,
+        choices_missing=receipt.choices_missing or msgspec.UNSET,
+        explanation=msgspec.UNSET if receipt.explanation is None else receipt.explanation,
+    )
+
+
+def own_fields(receipt: Receipt) -> dict[str, Own]:
+    """The same, under its name."""
+    own = own_part(receipt)
+    return {} if own is None else {OWN: own}

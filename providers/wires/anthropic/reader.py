@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
-from providers.chat import Chunk, Dialect
+from providers.chat import CallDelta, Chunk, Dialect
 from providers.errors import ProtocolError, ProviderError, StreamBroken
+from providers.json_values import JsonObject, JsonValue
 from providers.wires import (
     error_answers,
     finish_reasons,
@@ -84,15 +85,15 @@ class _Reader:
         self.usage: CanonicalUsage | None = None
         self.prompt_usage: CanonicalUsage | None = None
         self.usage_problem = ""
-        self.usage_extra: dict[str, Any] = {}
+        self.usage_extra: JsonObject = {}
         self.finish_reason = ""
         self.upstream_id = ""
         self.served_tier = ""
         self.finished = False
-        self._counts: dict[str, Any] = {}
+        self._counts: JsonObject = {}
         self._unreadable = ""
 
-    def _merge_usage(self, counts: Any) -> None:
+    def _merge_usage(self, counts: JsonValue) -> None:
         """Later counts are totals and replace earlier ones; a null replaces nothing."""
         if counts is None:
             return
@@ -135,7 +136,7 @@ class _Reader:
         return word
 
 
-def _canonical(stated: dict[str, Any]) -> tuple[CanonicalUsage | None, str]:
+def _canonical(stated: JsonObject) -> tuple[CanonicalUsage | None, str]:
     """The counts, or what is wrong with them."""
     try:
         return usage.from_anthropic(usage.counts_of(stated, usage.AnthropicUsage)), ""
@@ -272,9 +273,9 @@ class StreamReader(_Reader):
             self._given.pop(event.index, None)
             chunk.tool_calls = [{"index": number, "function": {"arguments": delta.partial_json}}]
 
-    def _inputs(self, blocks: list[int]) -> list[dict[str, Any]] | None:
+    def _inputs(self, blocks: list[int]) -> list[CallDelta] | None:
         """The inputs of those of these blocks whose calls got none in pieces."""
-        calls = [
+        calls: list[CallDelta] = [
             {"index": self._tools[block], "function": {"arguments": self._given.pop(block)}}
             for block in blocks
             if block in self._given
@@ -362,7 +363,7 @@ def _arguments(block: _Block) -> str:
     return raw if raw.startswith("{") else "{}"
 
 
-def _tool_call(number: int, block: _Block, *, arguments: str) -> dict[str, Any]:
+def _tool_call(number: int, block: _Block, *, arguments: str) -> CallDelta:
     return {
         "index": number,
         "id": block.id or f"call_{number}",

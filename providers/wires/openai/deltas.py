@@ -3,20 +3,23 @@ in the shapes that servers give them. Pure.
 """
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import msgspec
+
+from providers.chat import CallDelta
+from providers.json_values import JsonObject, JsonValue
 
 
 class Delta(msgspec.Struct):
     """A delta of a stream or the message of a whole answer: the same fields."""
 
-    content: Any = None
+    content: JsonValue = None
     refusal: str | None = None
-    reasoning: Any = None
-    reasoning_content: Any = None
-    tool_calls: Any = None
-    function_call: dict[str, Any] | None = None  # what tool_calls were before
+    reasoning: JsonValue = None
+    reasoning_content: JsonValue = None
+    tool_calls: JsonValue = None
+    function_call: JsonObject | None = None  # what tool_calls were before
 
 
 class Choice(msgspec.Struct):
@@ -30,7 +33,7 @@ class Choice(msgspec.Struct):
     matched_stop: Any = None
 
 
-def spoken(delta: Delta) -> tuple[str, str, list[dict[str, Any]] | None]:
+def spoken(delta: Delta) -> tuple[str, str, list[CallDelta] | None]:
     """Text, reasoning and calls; ValueError where something stands in the place of content that is
     none."""
     content, reasoning = delta.content, delta.reasoning_content or delta.reasoning
@@ -44,7 +47,7 @@ def spoken(delta: Delta) -> tuple[str, str, list[dict[str, Any]] | None]:
     return text or delta.refusal or "", said + thoughts, calls
 
 
-def _parts(content: Any) -> tuple[str, str]:
+def _parts(content: JsonValue) -> tuple[str, str]:
     """The text, and apart from it the thinking, of content in parts (Mistral) or in an object."""
     if isinstance(content, str):
         return content, ""
@@ -59,25 +62,25 @@ def _parts(content: Any) -> tuple[str, str]:
     return "".join(text for text, _ in found), "".join(thoughts for _, thoughts in found)
 
 
-def _calls(delta: Delta) -> list[dict[str, Any]] | None:
+def _calls(delta: Delta) -> list[CallDelta] | None:
     """Tool calls with arguments as text, which some servers send as an object."""
     calls = delta.tool_calls
     if not calls and delta.function_call:
         calls = [{"index": 0, "function": delta.function_call}]
-    if isinstance(calls, dict):
+    if not isinstance(calls, list):
         calls = [calls]
-    if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
-        raise ValueError("tool_calls are no list of objects")
     return [_with_text(call) for call in calls] or None
 
 
-def _with_text(call: dict[str, Any]) -> dict[str, Any]:
+def _with_text(call: JsonValue) -> CallDelta:
+    if not isinstance(call, dict):
+        raise ValueError("tool_calls are no list of objects")
     function = call.get("function")
     if function is None:
-        return call
+        return cast(CallDelta, call)
     if not isinstance(function, dict):
         raise ValueError("the function of a tool call is no object")
     arguments = function.get("arguments")
-    if arguments is None or isinstance(arguments, str):
-        return call
-    return {**call, "function": {**function, "arguments": json.dumps(arguments)}}
+    if arguments is not None and not isinstance(arguments, str):
+        call = {**call, "function": {**function, "arguments": json.dumps(arguments)}}
+    return cast(CallDelta, call)

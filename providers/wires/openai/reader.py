@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from billing.usage import CanonicalUsage, UsageError
-from providers.chat import NO_CHOICE, Chunk, Dialect
+from providers.chat import NO_CHOICE, CallDelta, Chunk, Dialect
 from providers.errors import ProtocolError, ProviderError, StreamBroken
+from providers.json_values import JsonObject
 from providers.wires import (
     error_answers,
     finish_reasons,
@@ -76,7 +77,7 @@ class _Reader:
         self.usage: CanonicalUsage | None = None
         self.prompt_usage: CanonicalUsage | None = None  # this dialect counts at the end
         self.usage_problem = ""
-        self.usage_extra: dict[str, Any] = {}
+        self.usage_extra: JsonObject = {}
         self.finish_reason = ""
         self.upstream_id = ""
         self.served_tier = ""
@@ -154,9 +155,7 @@ class _Reader:
             self._finish(chunk, reason)
         return chunk
 
-    def _numbered(
-        self, choice: Choice, index: int, calls: list[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
+    def _numbered(self, choice: Choice, index: int, calls: list[CallDelta]) -> list[CallDelta]:
         """Those of a whole answer by their place, those of a stream by what each says."""
         if choice.delta is None:
             return tool_calls.in_order(calls)

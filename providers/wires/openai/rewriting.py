@@ -24,7 +24,8 @@ def is_renumbered(choice: Choice, chunk: Chunk) -> bool:
     said = choice.delta or choice.message
     if chunk.tool_calls is None or said is None or said.function_call:
         return False
-    came = said.tool_calls if isinstance(said.tool_calls, list) else []
+    stated = said.tool_calls if isinstance(said.tool_calls, list) else []
+    came = [call for call in stated if isinstance(call, dict)]
     if choice.delta is not None:
         return [call.get("index") for call in came] != [c["index"] for c in chunk.tool_calls]
     mine = [call.get("function") for call in chunk.tool_calls]

@@ -4,11 +4,13 @@ A number and an id at the beginning say so, where servers keep to it. Some give 
 number or none: there a new id is a new call, and so is a name after arguments that are complete.
 """
 
-from typing import Any, Final
+from typing import Final, cast
 
 import msgspec
 
-Delta = dict[str, Any]
+from providers.chat import CallDelta
+from providers.json_values import JsonObject, JsonValue
+
 NOTHING: Final = "{}"
 
 
@@ -36,24 +38,24 @@ class Numbering:
         self._by_identity: dict[str, int] = {}
         self._last: int | None = None
 
-    def renumbered(self, deltas: list[Delta]) -> list[Delta]:
+    def renumbered(self, deltas: list[CallDelta]) -> list[CallDelta]:
         """The deltas with numbers that tell calls apart; the same list where they do already."""
         numbers = [self._number(delta) for delta in deltas]
         if all(d.get("index") == n for d, n in zip(deltas, numbers, strict=True)):
             return deltas
         return [{**d, "index": n} for d, n in zip(deltas, numbers, strict=True)]
 
-    def unsaid(self) -> list[Delta]:
+    def unsaid(self) -> list[CallDelta]:
         """The arguments of calls that got none at all: no text is no JSON, and an empty object is
         what was meant."""
-        found = []
+        found: list[CallDelta] = []
         for number, call in enumerate(self._calls):
             if not "".join(call.arguments).strip():
                 call.arguments.append(NOTHING)
                 found.append({"index": number, "function": {"arguments": NOTHING}})
         return found
 
-    def _number(self, delta: Delta) -> int:
+    def _number(self, delta: CallDelta) -> int:
         function = delta.get("function")
         words = function if isinstance(function, dict) else {}
         identity, name = _text(delta.get("id")), _text(words.get("name"))
@@ -84,25 +86,29 @@ class Numbering:
         return None if is_other or (call.name and call.is_complete) else number
 
 
-def in_order(calls: list[Delta]) -> list[Delta]:
+def in_order(calls: list[CallDelta]) -> list[CallDelta]:
     """The calls of a whole answer, numbered by their place, each with arguments."""
     return [{**_filled(call), "index": at} for at, call in enumerate(calls)]
 
 
-def _filled(call: Delta) -> Delta:
+def _filled(call: CallDelta) -> CallDelta:
     function = call.get("function")
     if not isinstance(function, dict) or _text(function.get("arguments")).strip():
         return call
     return {**call, "function": {**function, "arguments": NOTHING}}
 
 
-def put_into(choice: dict[str, Any], calls: list[Delta]) -> None:
+def put_into(choice: JsonObject, calls: list[CallDelta]) -> None:
     """A choice as it came, with its calls as they are read here."""
-    if choice.get("delta") is not None:
-        choice["delta"]["tool_calls"] = calls
+    delta, message = choice.get("delta"), choice.get("message")
+    if isinstance(delta, dict):
+        delta["tool_calls"] = cast(JsonValue, calls)
         return
-    for written, call in zip(choice["message"]["tool_calls"], calls, strict=True):
-        written["function"] = call["function"]
+    came = message.get("tool_calls") if isinstance(message, dict) else None
+    if isinstance(came, list):
+        for written, call in zip(came, calls, strict=True):
+            if isinstance(written, dict):
+                written["function"] = cast(JsonValue, call["function"])
 
 
 def _text(value: object) -> str:

@@ -238,3 +238,13 @@ def test_a_whole_answer_of_the_same_dialect_keeps_every_field_but_usage() -> Non
 
     assert body.startswith(b'{"id":"up1","choices":[],"usage":{"prompt_tokens":20,')
     assert body.endswith(b'"vendor":1.50,"model":"m"}')
+
+
+def test_half_a_surrogate_pair_is_written_as_the_escape_that_it_came_as() -> None:
+    half = Chunk(b"", text="a\ud83d", finish_reason="stop")
+    writer = openai_chat.writer(openai_request(stream=True), request_id="r1", created_s=1)
+
+    assert b'"delta":{"role":"assistant","content":"a\\ud83d"},' in writer.chunk(half)
+    assert b'"content":"a\\ud83d"' in writer.whole([half], RECEIPT)
+    other = anthropic_messages.writer(anthropic_request(stream=True), request_id="r1", created_s=1)
+    assert b'"delta":{"type":"text_delta","text":"a\\ud83d"}}' in other.chunk(half)
