@@ -26,8 +26,6 @@ VERSION = "2023-06-01"
 # Only the default tier is priced here: the vendor must not move a request to another.
 _STANDARD_ONLY = "standard_only"
 _encode = msgspec.json.Encoder().encode
-
-
 # Needs that it has no words for.
 _LACKS = frozenset(
     "n logprobs audio audio_output json_object files functions whitespace_stop "
