@@ -12,17 +12,30 @@ from typing import Final
 
 from django.db import connection
 
-from billing.models import Tenant
 from billing.money import half_away
 
 ROWS_MAX: Final = 10
-# One walk over the days' rows for all three, which are then sums of few.
+# One walk over the days' rows for all three, which are then sums of few: of every day, and of
+# models and tenants the greatest by what moved, so that one that only costs is seen too.
 SUMS: Final = """
     WITH used AS (
         SELECT day, model, tenant_id, sum(cost_pico) AS revenue, sum(supplier_cost_pico) AS cost
-        FROM billing_usageday WHERE day BETWEEN %s AND %s GROUP BY day, model, tenant_id
-    ) SELECT day, model, tenant_id, sum(revenue), sum(cost)
-    FROM used GROUP BY GROUPING SETS ((day), (model), (tenant_id))
+        FROM billing_usageday WHERE day BETWEEN %(since)s AND %(until)s
+        GROUP BY day, model, tenant_id
+    ), sums AS (
+        SELECT day, model, tenant_id, sum(revenue) AS revenue, sum(cost) AS cost
+        FROM used GROUP BY GROUPING SETS ((day), (model), (tenant_id))
+    ), named AS (
+        SELECT sums.*, coalesce(t.name, model, day::text) COLLATE "C" AS name
+        FROM sums LEFT JOIN billing_tenant t ON t.id = tenant_id
+    ), ranked AS (
+        SELECT *, row_number() OVER (
+            PARTITION BY day IS NULL, tenant_id IS NULL
+            ORDER BY greatest(revenue, cost) DESC, name, tenant_id) AS place
+        FROM named
+    )
+    SELECT day, tenant_id IS NOT NULL, name, revenue, cost
+    FROM ranked WHERE day IS NOT NULL OR place <= %(most)s ORDER BY place
 """
 
 
@@ -67,29 +80,21 @@ def read(*, since: date, until: date) -> Margins:
             sum(row.cost_pico for row in by_day.values()),
         ),
         by_day=[(day, by_day.get(day, Earned(str(day), 0, 0))) for day in days],
-        by_model=_dearest(by_model),
-        by_tenant=_dearest(by_tenant),
+        by_model=by_model,
+        by_tenant=by_tenant,
     )
 
 
 def _sums(since: date, until: date) -> tuple[dict[date, Earned], list[Earned], list[Earned]]:
     by_day: dict[date, Earned] = {}
     by_model: list[Earned] = []
-    by_tenant: dict[int, tuple[int, int]] = {}
+    by_tenant: list[Earned] = []
     with connection.cursor() as cursor:
-        cursor.execute(SUMS, [since, until])
-        for day, model, tenant, *sums in cursor.fetchall():
-            revenue_pico, cost_pico = map(int, sums)
+        cursor.execute(SUMS, {"since": since, "until": until, "most": ROWS_MAX})
+        for day, is_tenant, name, *sums in cursor.fetchall():
+            earned = Earned(name, *map(int, sums))
             if day is not None:
-                by_day[day] = Earned(str(day), revenue_pico, cost_pico)
-            elif tenant is not None:
-                by_tenant[tenant] = (revenue_pico, cost_pico)
+                by_day[day] = earned
             else:
-                by_model.append(Earned(model, revenue_pico, cost_pico))
-    names = dict(Tenant.objects.filter(pk__in=by_tenant).values_list("pk", "name"))
-    return by_day, by_model, [Earned(names[pk], *sums) for pk, sums in by_tenant.items()]
-
-
-def _dearest(rows: Sequence[Earned]) -> list[Earned]:
-    """The greatest by what moved, so that a model that only costs is seen too."""
-    return sorted(rows, key=lambda r: (-max(r.revenue_pico, r.cost_pico), r.name))[:ROWS_MAX]
+                (by_tenant if is_tenant else by_model).append(earned)
+    return by_day, by_model, by_tenant

@@ -1,9 +1,10 @@
 """What the house earns: sums by day, model and tenant that agree with the ledger."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from billing.books import margins
 from billing.books.ledger import Kind
+from billing.models import Tenant, UsageDay
 from tests.billing.open_books import Books
 
 DAY = date(2026, 3, 10)  # the day of the books' requests
@@ -36,3 +37,31 @@ def test_other_days_are_not_counted(books: Books) -> None:
 
     assert (earned.total.revenue_pico, earned.total.share, list(earned.by_model)) == (0, None, [])
     assert len(earned.by_day) == 3
+
+
+def test_the_greatest_are_named_and_no_more_is_kept(books: Books) -> None:
+    # given: 15 tenants of 15 models; the last only costs, and two move as much
+    tenants = [Tenant.objects.create(slug=f"t{n}", name=f"T{n:02}") for n in range(15)]
+    moved = [10 * (n + 1) for n in range(15)]
+    moved[13] = moved[12]
+    UsageDay.objects.bulk_create(
+        UsageDay(
+            tenant=tenant,
+            day=DAY,
+            sku="acme/swift-1",
+            supplier="acme",
+            model=f"m{n:02}",
+            last_at=datetime(2026, 3, 10, tzinfo=UTC),
+            cost_pico=0 if n == 14 else moved[n],
+            supplier_cost_pico=moved[n] if n == 14 else 1,
+        )
+        for n, tenant in enumerate(tenants)
+    )
+    greatest = [14, 12, 13, 11, 10, 9, 8, 7, 6, 5]
+    # when
+    earned = margins.read(since=DAY, until=DAY)
+    # then
+    assert [row.name for row in earned.by_tenant] == [f"T{n:02}" for n in greatest]
+    assert [row.name for row in earned.by_model] == [f"m{n:02}" for n in greatest]
+    assert earned.total.revenue_pico == sum(moved[:14])
+    assert earned.total.cost_pico == moved[14] + 14
