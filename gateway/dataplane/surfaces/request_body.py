@@ -99,6 +99,10 @@ class Contents:
         self.unbounded = self.unbounded or name
 
 
+# Of routing, as the usual request does.
+_ASKS_NOTHING = RoutingFields()
+
+
 class Sort(msgspec.Struct):
     by: str | None = None
 
@@ -219,6 +223,8 @@ def routing(
     provider: Provider | None, models: list[str] | None, *, sort: str = ""
 ) -> RoutingFields:
     """What the caller asks of routing; `sort` is what a model suffix asked for."""
+    if provider is None and not models and not sort:
+        return _ASKS_NOTHING
     chosen = provider or Provider()
     by = chosen.sort.by if isinstance(chosen.sort, Sort) else chosen.sort
     price = chosen.max_price or MaxPrice()
