@@ -20,7 +20,7 @@ ROWS_MAX: Final = 10
 SUMS: Final = """
     WITH used AS (
         SELECT day, model, tenant_id, sum(cost_pico) AS revenue, sum(supplier_cost_pico) AS cost
-        FROM billing_usageday WHERE day BETWEEN %(since)s AND %(until)s
+        FROM billing_earnedday WHERE day BETWEEN %(since)s AND %(until)s
         GROUP BY day, model, tenant_id
     ), sums AS (
         SELECT day, model, tenant_id, sum(revenue) AS revenue, sum(cost) AS cost

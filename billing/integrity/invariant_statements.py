@@ -91,6 +91,17 @@ OF_SUMS: Final = {
                 SELECT 1 FROM billing_usageevent u WHERE u.request_id = r.request_id))
         ORDER BY settled_at LIMIT 5
     """,
+    "what is earned by day equals sums by day": """
+        SELECT tenant_id, earned.cost, used.cost, earned.supplied, used.supplied FROM (
+            SELECT tenant_id, sum(cost_pico) AS cost, sum(supplier_cost_pico) AS supplied
+            FROM billing_earnedday GROUP BY tenant_id
+        ) earned FULL JOIN (
+            SELECT tenant_id, sum(cost_pico) AS cost, sum(supplier_cost_pico) AS supplied
+            FROM billing_usageday GROUP BY tenant_id
+        ) used USING (tenant_id)
+        WHERE coalesce(earned.cost, 0) <> coalesce(used.cost, 0)
+            OR coalesce(earned.supplied, 0) <> coalesce(used.supplied, 0) LIMIT 5
+    """,
     "sums by hour equal sums by day": """
         SELECT tenant_id, h.*, d.* FROM (
             SELECT tenant_id, sum(attempts), sum(requests), sum(cost_pico), sum(input_tokens),

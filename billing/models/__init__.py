@@ -36,7 +36,7 @@ from billing.models.prices.versions import (
 from billing.models.provider_bills import BillRate, ProviderBill, ProviderBillRow
 from billing.models.quotas import MadeKey, Quota, RateLimit, RevokedKey, ScopeKind
 from billing.models.refused_settles import RefusedSettle
-from billing.models.rollups import AccountSum, UsageDay, UsageHour, UsageSession
+from billing.models.rollups import AccountSum, EarnedDay, UsageDay, UsageHour, UsageSession
 from billing.models.tenants import CreditGrant, GrantUse, Tenant
 from billing.models.true_ups import TrueUp
 from billing.models.usage_events import UsageEvent
@@ -65,6 +65,7 @@ __all__ = [
     "Entry",
     "EntrySeal",
     "EventSeal",
+    "EarnedDay",
     "Finding",
     "GrantUse",
     "InvariantCheck",

@@ -123,6 +123,27 @@ class UsageHour(models.Model):
         return f"{self.tenant_id} {self.hour} {self.sku}"
 
 
+class EarnedDay(models.Model):
+    """What one tenant's use of one model brought on one day, and what its sellers take for it: sums
+    of `UsageDay` over keys, offers and prices, however many there are."""
+
+    tenant = models.ForeignKey(
+        "billing.Tenant", on_delete=models.PROTECT, db_constraint=False, db_index=False
+    )
+    day = models.DateField()
+    model = models.CharField(max_length=200)
+    cost_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
+    supplier_cost_pico = models.DecimalField(max_digits=38, decimal_places=0, default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["day", "tenant", "model"], name="earned_day_unique"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id} {self.day} {self.model}"
+
+
 class UsageSession(models.Model):
     """What the calls of one session came to on one day (UTC, by the attempts): from the first that
     began to the last, and until the last had ended. Forgotten when the session is long over."""

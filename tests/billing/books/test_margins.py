@@ -1,10 +1,11 @@
 """What the house earns: sums by day, model and tenant that agree with the ledger."""
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 
 from billing.books import margins
 from billing.books.ledger import Kind
-from billing.models import Tenant, UsageDay
+from billing.models import EarnedDay, Tenant, UsageDay
 from tests.billing.open_books import Books
 
 DAY = date(2026, 3, 10)  # the day of the books' requests
@@ -65,3 +66,17 @@ def test_the_greatest_are_named_and_no_more_is_kept(books: Books) -> None:
     assert [row.name for row in earned.by_model] == [f"m{n:02}" for n in greatest]
     assert earned.total.revenue_pico == sum(moved[:14])
     assert earned.total.cost_pico == moved[14] + 14
+
+
+def test_what_is_read_does_not_grow_with_keys_and_sellers(books: Books) -> None:
+    # given
+    for key, supplier in product((5, 6, 7), ("acme", "other")):
+        books.desk.key = key
+        books.served(supplier=supplier, supplier_pico=SUPPLIER_PICO)
+    books.drain()
+    # then
+    (row,) = EarnedDay.objects.all()
+    assert (row.cost_pico, row.supplier_cost_pico) == (6 * COST_PICO, 6 * SUPPLIER_PICO)
+    assert UsageDay.objects.count() == 6
+
+    assert books.check() == {}

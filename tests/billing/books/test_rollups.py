@@ -162,6 +162,8 @@ def test_a_balance_is_the_sum_of_its_entries(books: Books) -> None:
         ("usageday", "cost_pico = cost_pico + 1", "events of a tenant equal what it was posted"),
         ("usageday", "supplier_cost_pico = 1", "events of a supplier equal what it was posted"),
         ("usagehour", "requests = 2", "sums by hour equal sums by day"),
+        ("earnedday", "cost_pico = 1", "what is earned by day equals sums by day"),
+        ("earnedday", "supplier_cost_pico = 1", "what is earned by day equals sums by day"),
         ("usageday", "debited_pico = 0", "usage sums equal their events"),
         ("accountsum", "amount_pico = 1", "all entries together are zero"),
         ("accountsum", "entries = entries + 1", "account sums equal their entries"),
