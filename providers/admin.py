@@ -97,6 +97,7 @@ class ModelAdminPage(CatalogueAdmin):
 
 @admin.register(Offer)
 class OfferAdmin(CatalogueAdmin):
+    nothing_yet = "No offer yet. A provider gets them from its list of models."
     list_display = ("sku", "model", "verdict", "called", "state_changed_at")
     list_filter = ("state", "provider__kind", "provider")
     search_fields = ("sku", "model__slug")
@@ -265,6 +266,7 @@ class WorkerKeyAdmin(ServiceAdmin):
 
 @admin.register(Worker)
 class WorkerAdmin(ReadOnlyAdmin):
+    nothing_yet = "No machine has joined. Make a worker key, and start a worker with it."
     list_display = ("name", "offer", "base_url", "hourly", "heartbeat_at", "checked_at", "running")
     list_select_related = ("offer",)
     exclude = ("bearer_ciphertext",)

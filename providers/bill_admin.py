@@ -94,6 +94,7 @@ def names_of(provider: Provider) -> dict[str, str]:
 
 
 class ProviderBillAdmin(ReadOnlyAdmin):
+    nothing_yet = "No bill of a provider was uploaded yet."
     list_display = ("supplier", "first_day", "last_day", "file_name", "status", "uploaded_by")
     list_filter = ("supplier",)
     ordering = ("-pk",)

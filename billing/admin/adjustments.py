@@ -42,6 +42,7 @@ class AdjustmentForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class AdjustmentNoteAdmin(Growing, ServiceAdmin):  # type: ignore[misc]
+    nothing_yet = "No tenant's credit was adjusted yet."
     form = AdjustmentForm
     refusals = (BillingError,)
     list_display = ("document", "tenant", "cause", "charged", "reason", "by", "issued_at")

@@ -160,6 +160,8 @@ class AsksOnce(ModelAdmin):
     """What cells say that no row has is asked for once, for all rows of the page."""
 
     list_per_page = LIST_PER_PAGE
+    # What a list without rows says: why, or what makes the first.
+    nothing_yet = ""
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         page = super().get_changelist_instance(request)

@@ -8,6 +8,7 @@ from billing.models import InvariantCheck, TaskRun
 
 
 class InvariantCheckAdmin(ReadOnlyAdmin):
+    nothing_yet = "No check has run yet: the jobs run them every half minute."
     list_display = ("name", "verdict", "detail", "checked_at")
     ordering = ("holds", "name")
 
@@ -17,6 +18,7 @@ class InvariantCheckAdmin(ReadOnlyAdmin):
 
 
 class TaskRunAdmin(ReadOnlyAdmin):
+    nothing_yet = "No job has run yet: look whether the workers of the queues are up."
     list_display = ("name", "started_at", "took", "lag", "last_failure")
     ordering = ("name",)
 

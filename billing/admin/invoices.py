@@ -67,6 +67,7 @@ class VoidForm(forms.Form):
 
 
 class InvoiceAdmin(HistoryAdmin):
+    nothing_yet = 'No invoice yet. "Draft last month…" drafts one for each tenant that is billed.'
     list_display = ("name", "tenant", "period", "status", "usage", "total", "open", "due_on")
     list_filter = ("state", "tenant")
     search_fields = ("number", "tenant__name")
@@ -310,6 +311,7 @@ class BillingProfileAdmin(AuditedAdmin):
 
 
 class CreditNoteAdmin(HistoryAdmin):
+    nothing_yet = "No invoice was taken back yet. A finalised invoice's page writes one."
     list_display = ("number", "invoice", "net", "tax", "reason", "created_by", "issued_at")
     search_fields = ("number",)
     named_by = ("number", "invoice__number")
@@ -325,6 +327,7 @@ class CreditNoteAdmin(HistoryAdmin):
 
 
 class PaymentAdmin(HistoryAdmin):
+    nothing_yet = "No payment yet. An invoice's page records one, and the processor's messages do."
     list_display = ("reference", "invoice", "amount", "received_on", "created_by")
     search_fields = ("reference",)
     named_by = ("reference", "invoice__number")
@@ -338,6 +341,7 @@ class PaymentAdmin(HistoryAdmin):
 class PayoutAdmin(HistoryAdmin):
     """What sellers were sent; recorded from the list of sellers."""
 
+    nothing_yet = 'Nothing was paid yet. Choose sellers in their list, then "Record a payout…".'
     list_display = ("paid_on", "supplier", "amount", "reference", "created_by", "transfer")
     list_filter = (occurring("supplier"), months("paid_on"))
     search_fields = named_by = ("reference",)

@@ -39,6 +39,7 @@ def name_of(account: Account) -> str:
 
 
 class AccountAdmin(ReadOnlyAdmin):
+    nothing_yet = "No account yet: the first posted request opens them."
     list_display = ("kind", "tenant", "supplier", "debited", "credited")
     list_filter = ("kind", "tenant")
     search_fields = ("tenant__name", "supplier")
@@ -117,6 +118,7 @@ class EntryInline(TabularInline):
 
 
 class TransferAdmin(HistoryAdmin):
+    nothing_yet = "Nothing is posted yet: the first request that is served makes a transfer."
     list_display = ("id", "created_at", "code", "tenant", "amount", "between", "memo", "corrects")
     list_filter = ("code", "tenant")
     search_fields = named_by = ("pk", "idempotency_key")
@@ -155,6 +157,7 @@ class AccountKind(SimpleListFilter):
 
 
 class EntryAdmin(HistoryAdmin):
+    nothing_yet = "Nothing is posted yet."
     list_display = ("id", "transfer", "name", "debited", "credited")
     list_filter = (AccountKind,)
     list_select_related = ("transfer", "account", "account__tenant")

@@ -97,6 +97,7 @@ class QuotaAdmin(ServiceAdmin):
 class CreditAlertAdmin(HistoryAdmin):
     """Whose credit fell below the sum it named, and whether it was told."""
 
+    nothing_yet = "No tenant has asked to be told when its credit runs low."
     list_display = ("occurred_at", "tenant", "left", "below", "told")
     list_filter = ("tenant",)
     list_select_related = ("tenant",)

@@ -36,6 +36,7 @@ class OnPlan(SimpleListFilter):
 class PlanAssignmentAdmin(ReadOnlyAdmin):
     """Given by “Put on a plan…” in the list of tenants."""
 
+    nothing_yet = 'No tenant is on a plan. Choose tenants in their list, then "Put on a plan".'
     list_display = ("tenant", "pays", "assigned_at", "assigned_by", "recorded_at", "state")
     list_filter = ("plan",)
     search_fields = ("tenant__name", "tenant__slug")

@@ -174,6 +174,7 @@ def _previewed(form: PriceRuleForm) -> rule_preview.RulePreview:
 class PriceProposalAdmin(ReadOnlyAdmin):
     """What imports would change: approved or rejected, row by row or many at once."""
 
+    nothing_yet = "Nothing waits for a decision: no source proposes another price."
     list_display = (
         "sku", "kind", "terms", "now", "proposed", "change", "begins", "source", "verdict",
         "decided_by", "decided_at",
@@ -257,6 +258,7 @@ class PriceProposalAdmin(ReadOnlyAdmin):
 class PriceDisagreementAdmin(ReadOnlyAdmin):
     """Rates that a second source states more than one per cent differently."""
 
+    nothing_yet = "The sources agree on every price."
     list_display = ("sku", "rate", "ours", "theirs", "source", "found_at", "seen_at", "ended_at")
     list_filter = (("ended_at", EmptyFieldListFilter), "source", "rate")
     search_fields = ("sku",)

@@ -41,6 +41,7 @@ NAMED_MAX = 5
 class PriceVersionAdmin(HistoryAdmin):
     """Versions never change; the button publishes a new one, after a look at what it changes."""
 
+    nothing_yet = "No price is published yet. Publish one, or connect a price source."
     list_display = (
         "sku", "terms", "state", "since", "until", "inward", "cached", "outward", "source",
     )  # fmt: skip
@@ -173,6 +174,7 @@ class AdjustmentInline(TabularInline):
 class ReRatingAdmin(ReadOnlyAdmin):
     """Corrections that were posted; the button previews another and posts it once confirmed."""
 
+    nothing_yet = "No price was corrected for past requests. A price's page does it."
     list_display = ("created_at", "sku", "since", "until", "tenants", "reason", "created_by")
     search_fields = ("sku", "reason")
     ordering = ("-pk",)

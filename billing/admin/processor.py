@@ -25,6 +25,7 @@ class ResolveForm(forms.Form):
 class DisputeAdmin(HistoryAdmin):
     """Payments that are disputed: their credit is taken until the dispute is won."""
 
+    nothing_yet = "Nobody disputes a payment."
     list_display = ("opened_at", "tenant", "topup", "amount", "reached", "taken", "dispute_id")
     list_filter = ("topup__tenant",)
     search_fields = ("dispute_id", "topup__payment_reference")
@@ -52,6 +53,9 @@ class ProcessorEventAdmin(HistoryAdmin):
     """What the processor told. `waiting`: of a payment that is not known yet, tried again by
     itself; `given_up`: none came for a month; `review`: a person has to look at it."""
 
+    nothing_yet = (
+        "The payment processor has sent nothing yet. Its key and its webhook's secret are settings."
+    )
     list_display = (
         "received_at", "status", "kind", "event_id", "outcome", "reference", "tries", "due_at",
     )  # fmt: skip

@@ -64,6 +64,7 @@ class TopUpAdmin(HistoryAdmin):
     """What was bought. `review`: another sum than was asked for was paid, or nobody could say for
     weeks; nothing was granted."""
 
+    nothing_yet = "Nobody has bought credit yet."
     list_display = (
         "created_at",
         "tenant",

@@ -100,6 +100,7 @@ class RebateScaleAdmin(ServiceAdmin):
 class VolumeRebateAdmin(HistoryAdmin):
     """What was posted: the first of a month, and each difference since."""
 
+    nothing_yet = "No rebate was posted yet: they are when a month has ended."
     list_display = ("posted_at", "tenant", "period", "plan", "spent", "due", "posted", "by")
     list_filter = ("tenant", "scale__plan", months("month"))
     list_select_related = ("tenant", "grant", "scale__plan")

@@ -27,6 +27,7 @@ class OutcomeFilter(admin.SimpleListFilter):
 
 
 class UsageEventAdmin(HistoryAdmin):
+    nothing_yet = "No request was served yet. The start page of a tenant has a first one to paste."
     list_display = ("when", "what", "tokens", "cost", "verdict")
     list_filter = ("state", OutcomeFilter, "tenant", occurring("supplier"))
     search_fields = ("request_id",)

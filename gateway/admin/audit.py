@@ -11,6 +11,7 @@ from gateway.tenants import audit_lines
 
 
 class AuditEntryAdmin(HistoryAdmin):
+    nothing_yet = "Nobody has changed anything yet."
     list_display = ("occurred_at", "who", "what", "change", "reason")
     list_filter = (occurring("action"), "tenant")
     list_select_related = ("tenant",)

@@ -148,6 +148,7 @@ class GroupMappingAdmin(AuditedAdmin):
 
 @admin.register(Identity)
 class IdentityAdmin(ReadOnlyAdmin):
+    nothing_yet = "Nobody has signed in by single sign-on yet."
     list_display = ("user", "issuer", "subject")
     search_fields = ("user__username", "subject")
     list_select_related = ("user",)
@@ -283,6 +284,7 @@ class RoutingPolicyAdmin(ServiceAdmin):
 
 @admin.register(Refusal)
 class RefusalAdmin(HistoryAdmin):
+    nothing_yet = "No request was refused."
     list_display = ("occurred_at", "tenant", "model", "status", "code", "message")
     list_filter = (occurring("status"), occurring("code"), "tenant")
     search_fields = ("request_id",)

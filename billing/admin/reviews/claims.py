@@ -30,6 +30,7 @@ class DecideForm(forms.Form):
 
 
 class ClaimAdmin(HistoryAdmin):
+    nothing_yet = "No seller has claimed more than it was asked for."
     list_display = ("occurred_at", "supplier", "sku", "reason", "claimed", "billed", "verdict")
     list_filter = (("decided_at", admin.EmptyFieldListFilter), occurring("supplier"))
     search_fields = ("request_id",)

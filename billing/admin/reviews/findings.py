@@ -26,6 +26,7 @@ class ResolveForm(forms.Form):
 
 
 class FindingAdmin(HistoryAdmin):
+    nothing_yet = "Nothing was found: no row was altered, and every register agrees with the books."
     list_display = ("found_at", "what", "first", "detail", "seen_at", "verdict", "resolved_by")
     list_filter = (("resolved_at", admin.EmptyFieldListFilter), occurring("what"))
     actions = ("resolve",)

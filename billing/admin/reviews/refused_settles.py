@@ -23,6 +23,7 @@ class LetGoForm(forms.Form):
 
 
 class RefusedSettleAdmin(HistoryAdmin):
+    nothing_yet = "Redis has taken every settle."
     list_display = ("settled_at", "tenant", "request_id", "charge", "verdict", "reason")
     list_filter = ("state",)
     list_select_related = ("tenant",)

@@ -3,6 +3,7 @@
 import gzip
 from collections import defaultdict
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from django.contrib import admin
@@ -12,13 +13,14 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import capfirst
 
-from billing.admin.base_admin import LIST_PER_PAGE
+from billing.admin.base_admin import LIST_PER_PAGE, ReadOnlyAdmin
 from billing.models import AuditEntry
 from gateway.console.admin_look import UNFOLD
 from gateway.models import ApiKey, Member
 from gateway.tenants import keys
 from providers.models import Offer
 from tests.gateway.console_rows import offer, served
+from tests.gateway.pages import said
 from tests.people import Person
 
 pytestmark = pytest.mark.django_db
@@ -180,3 +182,33 @@ def test_a_page_of_a_list_holds_few_enough_rows_to_be_laid_out_at_once() -> None
     long = {m.__name__: o.list_per_page for m, o in admin.site._registry.items()}
 
     assert set(long.values()) == {LIST_PER_PAGE}, long
+
+
+@pytest.mark.parametrize("model", admin.site._registry, ids=lambda model: model._meta.label_lower)
+def test_an_empty_list_says_why_or_what_makes_the_first(
+    operator: Client, model: type[Model]
+) -> None:
+    # given
+    if model._default_manager.exists():
+        return  # Accounts of the house are there from the beginning, and who asks.
+    page = admin.site._registry[model]
+    link = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+
+    # when
+    shown = operator.get(link)
+    text = unescape(said(shown))
+
+    # then
+    says = getattr(page, "nothing_yet", "")
+    assert (says or "There is none yet.") in text
+    offered = text.partition(says or "There is none yet.")[2].partition("</div>")[0]
+    assert (f"Add {model._meta.verbose_name}" in offered) == shown.context["has_add_permission"]
+    assert says or not isinstance(page, ReadOnlyAdmin)
+
+
+def test_a_list_that_is_narrowed_to_nothing_offers_the_whole(operator: Client) -> None:
+    text = said(operator.get(reverse("admin:gateway_apikey_changelist"), {"q": "nobody's"}))
+
+    assert "No row fits what is searched and filtered by." in text
+    assert "Show all" in text
+    assert "Add " not in text.partition("No row fits")[2]
