@@ -350,7 +350,8 @@ def _operator(books: Books, clock: Clock, seed: int) -> None:
                     zone = draw.choice(("UTC", "Asia/Kolkata", "America/New_York"))
                     quotas.change_time_zone(zone=zone, now=now, client=books.desk.client, **by)
                 case 1:
-                    metering.drain(books.desk.client, books.shard, now=now)
+                    with locks.shard_or_raise(books.shard, wait_s=10):
+                        metering.drain(books.desk.client, books.shard, now=now)
                 case 2:
                     quota = quotas.set_quota(cap=cap, now=now, client=books.desk.client, **by)
                     quotas.raise_quota(
