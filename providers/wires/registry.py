@@ -5,6 +5,7 @@ tunes it is left out, and the caller is told. A dialect that a wire speaks itsel
 """
 
 import re
+from collections.abc import Set
 
 from providers.chat import ChatRequest, OfferView, Wire, WireName
 from providers.errors import CannotSay
@@ -41,7 +42,12 @@ def left_out(request: ChatRequest, offer: OfferView) -> list[str]:
         return []  # then nothing is sent at all
     names = said.unread | {said.names[nuance] for nuance in wire.unsaid(said)}
     # Of what is left out whole, its parts need no words.
-    return sorted({_shown(name) for name in names if name.rpartition(".")[0] not in names})
+    return sorted({_shown(name) for name in names if not _is_within(name, names)})
+
+
+def _is_within(name: str, others: Set[str]) -> bool:
+    parent, dot, _ = name.rpartition(".")
+    return bool(dot) and parent in others
 
 
 def _shown(name: str) -> str:

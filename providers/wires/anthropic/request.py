@@ -120,9 +120,12 @@ def _system(said: Conversation) -> str | list[Block] | None:
     """One text; blocks as they are where a turn has several, or marks one."""
     turns = [turn for turn in said.turns if turn.role in ("system", "developer")]
     each = [written for turn in turns if (written := _content(turn.parts))]
+    found = [block for written in each for block in written]
+    texts = [block.text for block in found if isinstance(block, blocks.Text)]
+    if len(texts) < len(found):
+        raise CannotSay("a system message of this provider holds text only", param="messages")
     if any(len(written) > 1 or blocks.is_marked(written[0]) for written in each):
-        return [block for written in each for block in written]
-    texts = [block.text for written in each for block in written if isinstance(block, blocks.Text)]
+        return found
     return "\n\n".join(texts) if texts else None
 
 
@@ -235,8 +238,9 @@ def _tool_use(call: middle.ToolCall) -> Block:
         raise CannotSay(
             f"the arguments of the call of {call.name} are not a JSON object", param="messages"
         )
-    written = Raw(msgspec.json.encode(arguments))
-    return blocks.ToolUse(call.id, call.name, written, blocks.mark(call.cache))
+    # Encoded again, its numbers would be others.
+    written = msgspec.json.format(call.arguments or "{}", indent=-1).encode()
+    return blocks.ToolUse(call.id, call.name, Raw(written), blocks.mark(call.cache))
 
 
 def _tool_result(result: middle.ToolResult) -> Block:

@@ -49,6 +49,8 @@ def chat_body(said: Conversation) -> Body:
         response_format=_format(said.format),
         user=said.user,
     )
+    if not target.messages:
+        raise CannotSay("a conversation needs a message of the user", param="messages")
     if said.tools:
         target.tools = [_tool(tool) for tool in said.tools]
         target.tool_choice = _choice(said.choice)
@@ -66,6 +68,9 @@ def _messages(turn: middle.Turn) -> list[Message]:
         return [_assistant(turn)]
     if turn.role == "user":
         return _user(turn)
+    for part in turn.parts:
+        if not isinstance(part, middle.Text | middle.Reasoning):
+            raise CannotSay(f"{_kind(part)} in a system message cannot be sent to this provider")
     return [body.Asked(turn.role, _texts(turn.parts), turn.speaker)]
 
 

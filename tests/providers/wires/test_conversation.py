@@ -182,6 +182,9 @@ HI = {"role": "user", "content": "hi"}
 TOOL = {"type": "function", "function": {"name": "f", "strict": True}}
 URL = {"url": "https://e.example/a.png", "detail": "high"}
 BLOCK = {"type": "text", "text": "a"}
+PNG = {"type": "image_url", "image_url": "data:image/png;base64,aGk="}
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+ALLOWING_NONE = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}
 
 
 @pytest.mark.parametrize(
@@ -315,11 +318,75 @@ def test_an_answer_of_nothing_but_thoughts_has_an_empty_text() -> None:
         openai_request(messages=[user({"type": "video_url", "video_url": URL})]),
         openai_request(response_format={"type": "grammar"}),
         openai_request(messages=[user({"type": "file", "file": {"file_id": "f"}})]),
+        openai_request(messages=[{"role": "system", "content": [PNG]}, HI]),
+        openai_request(messages=[{"role": "system", "content": [BLOCK, PNG]}, HI]),
+        openai_request(tools=[TOOL], tool_choice=ALLOWING_NONE),
+        anthropic_request(system=[BLOCK, IMAGE]),
+        anthropic_request(system=[{"type": "document", "source": {"type": "text", "data": "a"}}]),
+        anthropic_request(messages=[user()]),
+        anthropic_request(tools=[{"name": "f"}], tool_choice={"type": "tool"}),
     ],
 )
 def test_what_matters_and_has_no_words_is_never_left_out(request_: ChatRequest) -> None:
     with pytest.raises(CannotSay):
-        sent(request_, ANTHROPIC)
+        sent(request_, ANTHROPIC if request_.dialect == "openai" else OPENAI)
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"messages": [{**HI, "reasoning": "hm"}]}, ["messages.reasoning"]),
+        (
+            {"messages": [user({**BLOCK, "image_url": URL, "refusal": "no"})]},
+            ["messages.content.image_url", "messages.content.refusal"],
+        ),
+        ({"messages": [user({**BLOCK, "image_url": None, "refusal": ""})]}, []),
+        ({"": 1, "top_a": 3, "a": {"b": 1}, "a.b": 2}, ["?", "a", "top_a"]),
+    ],
+)
+def test_what_stands_where_it_has_no_place_is_told(
+    changed: dict[str, Any], told: list[str]
+) -> None:
+    assert registry.left_out(openai_request(**changed), ANTHROPIC) == told
+
+
+def test_calls_in_the_place_of_a_result_are_not_dropped() -> None:
+    called = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "b", "content": "x", "tool_calls": [called]}
+
+    (message,) = sent(openai_request(messages=[result]), ANTHROPIC)["messages"]
+
+    assert [block["type"] for block in message["content"]] == ["tool_result", "tool_use"]
+
+
+ARGUMENTS = '{"a":1.00000000000000000001,"b":[1E+2,123456789012345678901234567890],"c":"\\u00e9"}'
+
+
+@pytest.mark.parametrize("request_", [
+    openai_request(messages=[assistant(tool_calls=[
+        {"id": "c", "function": {"name": "f", "arguments": ARGUMENTS}}
+    ]), HI]),
+    anthropic_request(messages=[HI, assistant(content=[
+        {"type": "tool_use", "id": "c", "name": "f", "input": msgspec.Raw(ARGUMENTS.encode())}
+    ])]),
+])  # fmt: skip
+def test_arguments_of_calls_keep_the_digits_that_they_were_written_with(
+    request_: ChatRequest,
+) -> None:
+    offer = ANTHROPIC if request_.dialect == "openai" else OPENAI
+    body = registry.wire_for(offer.wire).build(request_, offer, max_output_tokens=64).body
+
+    assert ARGUMENTS.encode() in body.replace(b'\\"', b'"').replace(b"\\\\", b"\\")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["[" * 100_000, "NaN", '{"a":1e999}', '{"a":"\\ud800"}', "{}x"]
+)
+def test_arguments_that_are_no_json_are_told_of_and_no_fault_of_ours(arguments: str) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
+
+    with pytest.raises(CannotSay):
+        sent(openai_request(messages=[assistant(tool_calls=[call]), HI]), ANTHROPIC)
 
 
 def test_a_conversation_is_read_once_and_only_where_the_wire_is_another() -> None:

@@ -163,7 +163,7 @@ def _call(raw: Raw, unread: set[str]) -> Part:
     block = shapes.TOOL_USE.read(raw, unread)
     arguments = "{}"
     if said(block.input) is not None:
-        arguments = _encode(msgspec.json.decode(block.input)).decode()
+        arguments = msgspec.json.format(bytes(block.input), indent=-1).decode()
     return ToolCall(block.id, block.name, arguments, cache=cache_mark(block.cache_control, unread))
 
 
@@ -216,7 +216,9 @@ def _read_choice(raw: Raw, unread: set[str]) -> ToolChoice:
     choice = shapes.CHOICE.read(raw, unread)
     parallel = False if choice.disable_parallel_tool_use else None
     if choice.type == "tool":
-        return ToolChoice(name=choice.name or "", parallel=parallel)
+        if not choice.name:
+            raise CannotSay("tool_choice names no tool", param="tool_choice")
+        return ToolChoice(name=choice.name, parallel=parallel)
     if choice.type not in _MODES:
         raise CannotSay(f"tool_choice of type {choice.type} is not known", param="tool_choice")
     return ToolChoice(_MODES[choice.type], parallel=parallel)

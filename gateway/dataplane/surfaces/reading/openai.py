@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from gateway.dataplane.surfaces.reading import openai_shapes as shapes
-from gateway.dataplane.surfaces.reading.shapes import cache_mark, given, left, said
+from gateway.dataplane.surfaces.reading.shapes import NULL, cache_mark, given, left, said
 from providers.conversation import (
     Address,
     Audio,
@@ -58,6 +58,9 @@ NAMES: Final[Mapping[Nuance, str]] = {
 _ELSEWHERE: Final = frozenset({"n", "logprobs", "metadata", "store", "safety_identifier"})
 _DATA: Final = "data:"
 _EMPTY: Final = Raw(b"{}")
+# What a part holds stands under the name of its type.
+_CONTENTS: Final = ("text", "refusal", "image_url", "input_audio", "file")
+_NO_CONTENT: Final = (None, "", NULL)
 _MODES: Final[Mapping[str, Mode]] = {"auto": "auto", "none": "none", "required": "required"}
 
 
@@ -99,14 +102,14 @@ def read(fields: Mapping[str, Raw]) -> Conversation:
 
 def _turn(raw: Raw, unread: set[str]) -> Turn:
     message = shapes.MESSAGE.read(raw, unread)
-    speaker = message.name or ""
-    if message.role == "tool":
-        result = ToolResult(message.tool_call_id, _result(message.content, unread))
-        return Turn("user", (result,), speaker)
     if message.role == "function":
         return Turn("user", (Other("function", raw),))
-    role: Role = message.role
-    parts = list(_thoughts(message)) + _parts(message.content, unread)
+    role: Role = "user" if message.role == "tool" else message.role
+    parts = list(_thoughts(message))
+    if message.role == "tool":
+        parts.append(ToolResult(message.tool_call_id, _result(message.content, unread)))
+    else:
+        parts += _parts(message.content, unread)
     if message.refusal:
         parts.append(Text(message.refusal, refused=True))
     parts += [_call(each, unread) for each in message.tool_calls or ()]
@@ -114,12 +117,12 @@ def _turn(raw: Raw, unread: set[str]) -> Turn:
         parts.append(Other("function_call", message.function_call))
     if given(message.audio):
         parts.append(Other("audio", message.audio))
-    return Turn(role, tuple(parts), speaker)
+    return Turn(role, tuple(parts), message.name or "")
 
 
 def _thoughts(message: shapes.Message) -> tuple[Part, ...]:
     text = message.reasoning or message.reasoning_content
-    return (Reasoning(text),) if text and message.role == "assistant" else ()
+    return (Reasoning(text),) if text else ()
 
 
 def _result(content: str | list[Raw] | None, unread: set[str]) -> str | tuple[Part, ...]:
@@ -134,6 +137,11 @@ def _parts(content: str | list[Raw] | None, unread: set[str]) -> list[Part]:
 
 def _read_part(raw: Raw, unread: set[str]) -> Part:
     part = shapes.PART.read(raw, unread)
+    unread.update(
+        f"messages.content.{name}"
+        for name in _CONTENTS
+        if name != part.type and getattr(part, name) not in _NO_CONTENT
+    )
     cache = cache_mark(part.cache_control, unread)
     if part.type == "text":
         return Text(part.text or "", cache=cache)
@@ -221,6 +229,8 @@ def _read_choice(asked: shapes.Settings) -> ToolChoice:
         if choice.type == "allowed_tools":
             allowed = _allowed(said(choice.allowed_tools) or asked.tool_choice)
             names = tuple((tool.function or tool).name for tool in allowed.tools)
+            if not names:
+                raise CannotSay("tool_choice allows none of the tools", param="tool_choice")
             return ToolChoice(allowed.mode or "auto", allowed=names, parallel=parallel)
     except msgspec.ValidationError as wrong:
         raise CannotSay(f"tool_choice is not known: {wrong}", param="tool_choice") from None
