@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="finding",
             name="register",
-            field=models.CharField(blank=True, db_default="", default="", max_length=800),
+            field=models.CharField(blank=True, db_default="", default="", max_length=2500),
         ),
         migrations.AddConstraint(
             model_name="finding",

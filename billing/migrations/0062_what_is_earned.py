@@ -44,6 +44,11 @@ TRIGGERS = trigger(
     "NEW TABLE AS fresh OLD TABLE AS stale",
     f"{days_of('fresh')} UNION ALL {days_of('stale', -1)}",
 )
+NO_TRIGGERS = """
+DROP TRIGGER earned_added ON billing_usageday;
+DROP TRIGGER earned_changed ON billing_usageday;
+DROP FUNCTION billing_earned_added(), billing_earned_changed();
+"""
 # Writers wait: what they add must not be counted twice. The drain's stream keeps it for them.
 SO_FAR = "LOCK TABLE billing_usageday IN SHARE ROW EXCLUSIVE MODE;" + summed(
     days_of("billing_usageday")
@@ -90,5 +95,5 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
-        migrations.RunSQL(SO_FAR + ";" + TRIGGERS, reverse_sql=migrations.RunSQL.noop),
+        migrations.RunSQL(SO_FAR + ";" + TRIGGERS, reverse_sql=NO_TRIGGERS),
     ]

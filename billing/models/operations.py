@@ -27,7 +27,7 @@ class InvariantCheck(models.Model):
     detail = models.CharField(max_length=400, blank=True)
     checked_at = models.DateTimeField()
     verified_until = models.DateTimeField(null=True)
-    broken_ids = models.JSONField(default=list)
+    broken_ids = models.JSONField(default=list, db_default=models.Value([], models.JSONField()))
 
     class Meta:
         verbose_name = "invariant"

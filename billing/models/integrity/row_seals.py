@@ -37,7 +37,8 @@ class Finding(models.Model):
     what = models.CharField(max_length=40)
     first = models.BigIntegerField()
     after = models.BigIntegerField()
-    register = models.CharField(max_length=800, blank=True, default="", db_default="")
+    # A name of 200 letters, each of four bytes and so twelve characters of a key.
+    register = models.CharField(max_length=2500, blank=True, default="", db_default="")
     detail = models.CharField(max_length=400)
     found_at = models.DateTimeField()
     seen_at = models.DateTimeField()
