@@ -100,11 +100,17 @@ def set_quota(
                 "shadow": cap.shadow,
                 "raised_pico": None,
                 "raised_until": None,
-                "limit_since": now,
+                "limit_since": now if known is None or _moves(known, cap) else known.limit_since,
             },
         )
         _record("quota.set", quota, before=known, actor=actor, now=now, reason=reason)
     return quota
+
+
+def _moves(known: Quota, cap: Cap) -> bool:
+    """Whether the terms are others: a cap that is only said again has bound its window so far."""
+    was_raised = known.raised_until is not None
+    return was_raised or (int(known.limit_pico), known.shadow) != (cap.limit_pico, cap.shadow)
 
 
 def _loosens(known: Quota, cap: Cap) -> bool:

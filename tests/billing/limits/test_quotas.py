@@ -120,6 +120,22 @@ def test_changing_a_cap_changes_its_limit_only(books: Books) -> None:
     assert [int(q.limit_pico) for q in quotas.limits_for(books.tenant).quotas] == [5]
 
 
+def test_a_cap_that_is_said_again_is_as_old_as_it_was(books: Books) -> None:
+    # given
+    first = cap(books)
+    long_ago = desks.at(0)
+    Quota.objects.update(limit_since=long_ago)
+    # when
+    again = cap(books, limit_pico=int(first.limit_pico))
+    # then
+    assert again.limit_since == long_ago
+    # when
+    other = cap(books, limit_pico=int(first.limit_pico) + 1)
+    # then
+    assert other.limit_since is not None
+    assert other.limit_since > long_ago
+
+
 @pytest.mark.parametrize("limit", [-1, 10**30, 1.5, True, None])
 def test_a_limit_that_is_no_amount_is_refused(books: Books, limit: object) -> None:
     with pytest.raises(LimitRefused):
