@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Final
 
@@ -77,22 +77,32 @@ def highest_limit(quota: Quota, now: datetime) -> int:
     return int(quota.limit_pico)
 
 
-def has_bound(quota: Quota, since: datetime | None, now: datetime) -> bool:
-    """Whether the window that `now` is in has requests that a limit of this moment surely bound:
-    all of them where it began later, else those of the days (UTC) after, read from their sums. A
-    limit of an unknown moment is older than any window that ends."""
-    span = _span_at(quota.window, quota.tenant.time_zone, now)
-    if since is None:
-        return bool(span.ends_ms)
-    since_ms = registers.moment_ms(since)
-    if span.ends_ms and since_ms <= span.begins_ms:
-        return True
+def bound_among(limited: Mapping[Quota, datetime | None], now: datetime) -> set[int]:
+    """Which caps, given since when each has its limit, surely bound requests of the window that
+    `now` is in: all of them where it began later, else those of the days (UTC) after. A limit of an
+    unknown moment is older than any window that ends. Caps that ask for the same days are read
+    together."""
+    bound: set[int] = set()
+    unsure: dict[Span, list[Quota]] = defaultdict(list)
+    for quota, since in limited.items():
+        span = _span_at(quota.window, quota.tenant.time_zone, now)
+        since_ms = registers.moment_ms(since) if since else 0
+        if span.ends_ms and since_ms <= span.begins_ms:
+            bound.add(int(quota.pk))
+        elif since:
+            unsure[_whole_days(span, since_ms, now)].append(quota)
+    makers = _makers_of(limited)
+    for days, members in unsure.items():
+        if days.begins_ms < days.ends_ms:
+            spent = _spent(members, makers, days)
+            bound |= {int(quota.pk) for quota in members if spent.get(_scope_of(quota), 0) > 0}
+    return bound
+
+
+def _whole_days(span: Span, since_ms: int, now: datetime) -> Span:
     begins_ms = _day_after(max(since_ms, span.begins_ms))
     ends_ms = _day_before(span.ends_ms or registers.moment_ms(now) + registers.MS_PER_DAY)
-    if begins_ms >= ends_ms:
-        return False
-    days = replace(span, begins_ms=begins_ms, ends_ms=ends_ms)
-    return _used_by(_scope_of(quota), days) > 0
+    return Span("", begins_ms, ends_ms, 0)
 
 
 def _used_by(scope: Scope, span: Span) -> int:
@@ -106,22 +116,30 @@ def of_quotas(quotas: Iterable[Quota], now: datetime) -> dict[int, CapRegister]:
     """The registers of caps by their id. Caps of one window and time zone are read together:
     however many of them a tenant has, its usage is read once."""
     alike: dict[Window, list[Quota]] = defaultdict(list)
-    of_keys: set[int] = set()
     for quota in quotas:
         alike[quota.window, quota.tenant.time_zone].append(quota)
-        if quota.scope_kind == ScopeKind.KEY:
-            of_keys.add(quota.tenant_id)
-    # Who made which key is the same in every window.
-    makers = key_makers.lines(of_keys) if of_keys else {}
+    makers = _makers_of(quota for members in alike.values() for quota in members)
     found = {}
     for (window, zone), members in alike.items():
         span = _span_at(window, zone, now)
-        own = used({q.tenant_id for q in members}, {q.scope_kind for q in members}, span)
-        spent = own | _with_made_keys(makers, own)
+        spent = _spent(members, makers, span)
         for quota in members:
             scope = _scope_of(quota)
             found[int(quota.pk)] = _register(scope, span, spent.get(scope, 0), now)
     return found
+
+
+def _makers_of(quotas: Iterable[Quota]) -> Mapping[tuple[int, int], tuple[int, ...]]:
+    """Who made which key, the same in every window."""
+    of_keys = {quota.tenant_id for quota in quotas if quota.scope_kind == ScopeKind.KEY}
+    return key_makers.lines(of_keys) if of_keys else {}
+
+
+def _spent(
+    quotas: Collection[Quota], makers: Mapping[tuple[int, int], tuple[int, ...]], span: Span
+) -> dict[Scope, int]:
+    own = used({q.tenant_id for q in quotas}, {q.scope_kind for q in quotas}, span)
+    return own | _with_made_keys(makers, own)
 
 
 def registers_of(tenant_ids: Sequence[int], now: datetime) -> Iterable[CapRegister]:

@@ -136,18 +136,20 @@ def _found(key: str, row: ComparedRow) -> Found:
 def _wrong(
     client: redis.Redis, compared: Iterable[tuple[Register, Found]], now: datetime
 ) -> list[Wrong]:
-    wrong = []
+    wrong: list[Wrong] = []
+    passed: list[tuple[Quota | None, Wrong]] = []
     for register, found in compared:
-        tenant_id = register.tenant.pk
+        tenant_id, cap = register.tenant.pk, register.cap
         differences = "; ".join(_differences(register, found))
         if differences:
             wrong.append(Wrong(DIFFERS, tenant_id, found.key, differences))
         beyond = _beyond(client, register, found, now)
         if beyond:
-            kind = CAP_PASSED if register.cap else CREDIT_PASSED
+            kind = CAP_PASSED if cap else CREDIT_PASSED
             used_pico = found.spent_pico + found.held_pico
-            wrong.append(Wrong(kind, tenant_id, found.key, beyond, used_pico))
-    return wrong
+            passed.append((cap, Wrong(kind, tenant_id, found.key, beyond, used_pico)))
+    bound = _bound_among([cap for cap, _ in passed if cap], now)
+    return wrong + [said for cap, said in passed if cap is None or cap.pk in bound]
 
 
 def _differences(register: Register, found: Found) -> list[str]:
@@ -173,17 +175,26 @@ def _beyond(client: redis.Redis, register: Register, found: Found, now: datetime
     else:
         limit_pico = quota_registers.highest_limit(cap, now)
     limit_pico += hold_modes.overdraft_of(register.tenant)
-    if used <= limit_pico or used == 0:
-        return ""
-    if cap is not None and (cap.shadow or not _has_bound(cap, now)):
+    if used <= limit_pico or used == 0 or (cap is not None and cap.shadow):
         return ""
     return f"{found.key}: {used} of {limit_pico}"
 
 
-def _has_bound(cap: Quota, now: datetime) -> bool:
-    """Whether the limit bound what is in the window: requests of before it may have had another
-    one, other hours, or more room to pass it, and only what comes after is refused."""
-    moved = AuditEntry.objects.filter(tenant=cap.tenant_id, action=OVERDRAFT_MOVED)
-    last = moved.aggregate(at=Max("occurred_at"))["at"]
-    since = max((at + TAKEN_UP for at in (cap.limit_since, last) if at), default=None)
-    return quota_registers.has_bound(cap, since, now)
+def _bound_among(caps: Sequence[Quota], now: datetime) -> set[int]:
+    """Those whose limit bound what is in the window: requests of before it may have had another
+    one, other hours, or more room to pass it, and only what comes after is refused. Whoever lowers
+    a thousand caps passes them all, so they are asked after together."""
+    if not caps:
+        return set()
+    moves = AuditEntry.objects.filter(
+        tenant__in={cap.tenant_id for cap in caps}, action=OVERDRAFT_MOVED
+    )
+    moved = dict(moves.order_by().values_list("tenant").annotate(Max("occurred_at")))
+    since = {
+        cap: max(
+            (at + TAKEN_UP for at in (cap.limit_since, moved.get(cap.tenant_id)) if at),
+            default=None,
+        )
+        for cap in caps
+    }
+    return quota_registers.bound_among(since, now)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -18,7 +19,7 @@ from billing import locks, registers
 from billing.credit import balances as credit
 from billing.drain import metering
 from billing.errors import LockTimeout
-from billing.holding import hold_modes
+from billing.holding import hold_modes, quota_registers
 from billing.holding.holds import Placed, SpendScope
 from billing.holding.scopes import register_of
 from billing.integrity import register_checks, register_findings
@@ -292,6 +293,48 @@ def test_what_is_read_does_not_grow_with_caps_or_with_history(books: Books) -> N
     after = asked()
     assert len(after) == len(before)
     assert not [sql for sql in after if "FROM billing_usageevent" in sql]
+
+
+def test_caps_lowered_below_what_was_spent_are_asked_after_together(books: Books) -> None:
+    # given: caps of everything in which a request counts, and two days since
+    for kind, scope_id in SCOPES:
+        capped(books, kind=kind, scope_id=scope_id, window="lifetime")
+    spent(books)
+    lowered = {"limit_pico": 1, "limit_since": now_of(books)}
+    books.desk.now_ms += 2 * registers.MS_PER_DAY
+
+    def asked(caps: "QuerySet[Quota]") -> int:
+        caps.update(**lowered)
+        with CaptureQueriesContext(connection) as queries:
+            assert compared(books) == {}
+        return len(queries)
+
+    # when
+    one = asked(Quota.objects.filter(scope_kind="key"))
+    # then
+    assert asked(Quota.objects.all()) == one
+
+
+def test_a_register_of_the_longest_name_is_found_and_resolved(
+    books: Books, admin_client: Client
+) -> None:
+    # given
+    capped(books, kind="model", scope_id="\U0001f600" * 200)
+    (cap,) = quota_registers.of_quotas(Quota.objects.all(), now_of(books)).values()
+    register = cap.key
+    assert len(register) > 2400
+    # when
+    books.desk.client.hincrby(register, "spent", 5)
+    # then
+    assert compared(books) == {register_checks.REGISTERS_EQUAL: [register[:400]]}
+    finding = Finding.objects.get()
+    assert (finding.what, finding.register) == (register_findings.DIFFERS, register)
+    # when
+    form = {"action": "resolve", "_selected_action": [finding.pk], "_confirm": "1"}
+    admin_client.post("/admin/billing/finding/", {**form, "reason": "a restore"})
+    # then
+    finding.refresh_from_db()
+    assert (finding.reason, finding.resolved_by) == ("a restore", "admin")
 
 
 @dataclass
