@@ -1,11 +1,13 @@
 """A tenant's billing: credit, purchases, invoices. For its owners and admins, and the house."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlencode
 
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
-from django.db.models import Q
+from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
@@ -27,8 +29,10 @@ from gateway.payments import processor
 from gateway.tenants import chargeback
 from gateway.tenants.roles import ALLOWED, Action, require
 
-SHOWN_MAX: Final = 120
-TOPUPS_SHOWN: Final = 20
+# Of each kind of document; the others are a link away.
+SHOWN_MAX: Final = 24
+DIGITS_MAX: Final = 18
+Document = TypeVar("Document", bound=Model)
 CHARGEBACK_HEAD: Final = (
     "month", "cost_centre", "team", "model", "requests", "input_tokens", "output_tokens",
     "cost_usd",
@@ -45,30 +49,35 @@ def billing(request: HttpRequest, member: Member) -> HttpResponse:
 
 def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpResponse:
     tenant, now = member.tenant, timezone.now()
-    found = list(
-        Invoice.objects.filter(tenant=tenant)
-        .exclude(state=Invoice.State.DRAFT)
-        .order_by("-period_start", "-pk")[:SHOWN_MAX]
-    )
-    left = receivables.open_of_each(found)
+    issued = Invoice.objects.filter(tenant=tenant).exclude(state=Invoice.State.DRAFT)
+    invoices = _newest(issued, request, "invoices")
+    left = receivables.open_of_each(invoices.rows)
     recharge = Recharge.objects.filter(tenant=tenant).first()
     month = month_asked(request)
     context = {
         "month": month,
         "centres": chargeback.of_month(tenant, month),
-        "rows": [(invoice, left[invoice.pk].total_cents) for invoice in found],
-        "notes": CreditNote.objects.filter(invoice__tenant=tenant)
-        .select_related("invoice")
-        .order_by("-pk")[:SHOWN_MAX],
-        "adjustments": AdjustmentNote.objects.filter(tenant=tenant)
-        .select_related("grant")
-        .order_by("-pk")[:SHOWN_MAX],
+        "invoices": invoices,
+        "rows": [(invoice, left[invoice.pk].total_cents) for invoice in invoices.rows],
+        "notes": _newest(
+            CreditNote.objects.filter(invoice__tenant=tenant).select_related("invoice"),
+            request,
+            "credit-notes",
+        ),
+        "adjustments": _newest(
+            AdjustmentNote.objects.filter(tenant=tenant).select_related("grant"),
+            request,
+            "adjustments",
+        ),
         "credit": credit.parts(tenant, now=now),
         "pays": plans.texts([tenant], now)[tenant.pk],
-        "topups": TopUp.objects.filter(tenant=tenant)
-        .select_related("receipt")
-        .prefetch_related("refunds")
-        .order_by("-created_at")[:TOPUPS_SHOWN],
+        "topups": _newest(
+            TopUp.objects.filter(tenant=tenant)
+            .select_related("receipt")
+            .prefetch_related("refunds"),
+            request,
+            "purchases",
+        ),
         "recharge": recharge,
         "low_credit": budget_rows.low_credit(tenant),
         "can_buy": processor.is_configured(),
@@ -80,6 +89,27 @@ def billing_page(request: HttpRequest, member: Member, **changed: Any) -> HttpRe
     return render_page(
         request, "console/billing.html", context, nav="billing", member=member, status=status
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Newest(Generic[Document]):
+    """A list's part on the page. `name` is its parameter and its anchor; `next_query` leads to what
+    is older, if anything is."""
+
+    name: str
+    rows: list[Document]
+    next_query: str
+
+
+def _newest(documents: QuerySet[Document], request: HttpRequest, name: str) -> Newest[Document]:
+    """A place that is no number is left out: a link of yesterday still opens."""
+    before = request.GET.get(name, "")
+    if before.isascii() and before.isdecimal() and len(before) <= DIGITS_MAX:
+        documents = documents.filter(pk__lt=int(before))
+    found = list(documents.order_by("-pk")[: SHOWN_MAX + 1])
+    rows = found[:SHOWN_MAX]
+    is_more = len(found) > SHOWN_MAX
+    return Newest(name, rows, urlencode({name: rows[-1].pk}) if is_more else "")
 
 
 @require_safe
