@@ -9,7 +9,7 @@ data plane only after its register is right. Every change is written down (`audi
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypedDict
+from typing import Final, TypedDict, Unpack
 from zoneinfo import available_timezones
 
 import redis
@@ -35,6 +35,14 @@ CALENDAR: Final = (Window.DAY, Window.WEEK, Window.MONTH)
 OWNED_SCOPES: Final = (ScopeKind.TEAM, ScopeKind.KEY)
 RateValues = Mapping[str, int | None]
 OWN_LIMIT: Final = "a key does not loosen a limit that binds it"
+
+
+class Rates(TypedDict, total=False):
+    """The rate limits of a scope; one that is None or not named is none."""
+
+    rpm: int | None
+    tpm: int | None
+    concurrency: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,33 +341,20 @@ def set_rate_limit(
     scope_id: int,
     actor: str,
     now: datetime,
-    rpm: int | None = None,
-    tpm: int | None = None,
-    concurrency: int | None = None,
+    may_loosen: bool = True,
+    **stated: Unpack[Rates],
 ) -> RateLimit | None:
-    """Set all three rate limits of a scope; None lifts one, and all None remove the row."""
-    rates = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
-    with transaction.atomic():
-        return _write_rates(tenant, (scope_kind, scope_id), rates, actor=actor, now=now)
-
-
-def tighten_rate_limit(
-    *,
-    tenant: Tenant,
-    scope_kind: str,
-    scope_id: int,
-    actor: str,
-    now: datetime,
-    rpm: int | None = None,
-    tpm: int | None = None,
-    concurrency: int | None = None,
-) -> RateLimit | None:
-    """The same for who may not loosen them: refused what lets more through."""
-    rates = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
+    """Set all three rate limits of a scope; None lifts one, and all None remove the row. Who may
+    not loosen them is refused what lets more through."""
+    rates = {
+        "rpm": stated.get("rpm"),
+        "tpm": stated.get("tpm"),
+        "concurrency": stated.get("concurrency"),
+    }
     with transaction.atomic():
         rows = RateLimit.objects.select_for_update()
         known = rows.filter(tenant=tenant, scope_kind=scope_kind, scope_id=scope_id)
-        if _lets_more(known.values(*rates).first() or {}, rates):
+        if not may_loosen and _lets_more(known.values(*rates).first() or {}, rates):
             raise LimitRefused(OWN_LIMIT)
         return _write_rates(tenant, (scope_kind, scope_id), rates, actor=actor, now=now)
 

@@ -197,10 +197,9 @@ class RateLimitListView(TenantView):
         stated: AskedRates = body.validated_data
         kind = stated["scope_kind"]
         limited = _number(self.access, kind, stated["scope"])
-        own = self.access.is_bound_by(kind, str(limited))
-        write = quotas.tighten_rate_limit if own else quotas.set_rate_limit
-        write(
+        quotas.set_rate_limit(
             tenant=self.access.tenant,
+            may_loosen=not self.access.is_bound_by(kind, str(limited)),
             scope_kind=kind,
             scope_id=limited,
             rpm=stated["rpm"],
