@@ -6,7 +6,7 @@ not: what is wrong is remembered by its id, and only that is read again until it
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from django.db import connection
@@ -21,7 +21,7 @@ OVERLAP: Final = timedelta(minutes=15)
 ROWS_MAX: Final = 200_000
 # Where so many are wrong nothing more is read until some are right.
 BROKEN_MAX: Final = 500
-ENDLESS: Final = datetime.max.replace(tzinfo=registers.EPOCH.tzinfo)
+ENDLESS: Final = datetime.max.replace(tzinfo=UTC)
 
 Row = tuple[Any, ...]
 
@@ -56,8 +56,8 @@ def check(name: str, *, now: datetime) -> list[str]:
         reached = _reached(promise, read_until)
         fresh = _between(promise, read_until, reached)
         wrong |= fresh
-        # More than could be remembered would be lost behind it.
-        if len(fresh) < BROKEN_MAX:
+        # More than can be remembered would be lost behind it.
+        if len(fresh) < BROKEN_MAX and len(wrong) <= BROKEN_MAX:
             read_until = min(reached, now)
     words = [" ".join(map(str, row)) for row in wrong.values()]
     InvariantCheck.objects.update_or_create(

@@ -120,6 +120,37 @@ def test_so_many_that_they_cannot_be_remembered_lose_none(
     assert found == set(transfers)
 
 
+def test_old_and_new_faults_that_cannot_be_remembered_together_lose_none(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: three that are known, and three new ones where there is room for four
+    monkeypatch.setattr(new_rows, "BROKEN_MAX", 4)
+    broken = set()
+    for apart_ms in (0, 1_200_000):
+        for _ in range(3):
+            books.desk.now_ms += apart_ms
+            served(books, 1)
+            broken.add(break_one(books))
+        check(books)
+        books.desk.now_ms += 3_600_000
+        check(books)
+    # when: those that are remembered are put right, long after
+    found: set[int] = set()
+    while POSTED in check(books):
+        ids = set(InvariantCheck.objects.get(name=POSTED).broken_ids) - found
+        assert ids
+        found |= ids
+        for pk in ids:
+            transfer = Transfer.objects.filter(code="usage").latest("pk").pk
+            execute(
+                "billing_usageevent",
+                f"UPDATE billing_usageevent SET transfer_id = {transfer} WHERE id = {pk}",
+            )
+        books.desk.now_ms += 3_600_000
+    # then
+    assert found == broken
+
+
 def test_what_is_behind_is_caught_up_in_bounded_runs(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
