@@ -60,6 +60,7 @@ class Found:
     held_pico: int
     unread_pico: int
     open_pico: int
+    credit_pico: int
 
 
 def check(client: redis.Redis, *, now: datetime) -> dict[str, list[str]]:
@@ -76,7 +77,7 @@ def check(client: redis.Redis, *, now: datetime) -> dict[str, list[str]]:
                 metering.drain(client, shard, now=now)
                 expected = _expected(shard, tenants[shard], now)
                 compared = _compare(client, shard, epochs[shard], expected)
-                wrong = _wrong(client, compared, now)
+                wrong = _wrong(compared, now)
                 register_findings.note(wrong, {found.key for _, found in compared}, now=now)
 
     known = sorted(tenants.keys() & epochs.keys())
@@ -130,12 +131,11 @@ def _found(key: str, row: ComparedRow) -> Found:
         held_pico=row["held_nano"] * PICO_PER_NANO,
         unread_pico=row["unread_nano"] * PICO_PER_NANO,
         open_pico=row["open_nano"] * PICO_PER_NANO,
+        credit_pico=row["credit_nano"] * PICO_PER_NANO,
     )
 
 
-def _wrong(
-    client: redis.Redis, compared: Iterable[tuple[Register, Found]], now: datetime
-) -> list[Wrong]:
+def _wrong(compared: Iterable[tuple[Register, Found]], now: datetime) -> list[Wrong]:
     wrong: list[Wrong] = []
     passed: list[tuple[Quota | None, Wrong]] = []
     for register, found in compared:
@@ -143,7 +143,7 @@ def _wrong(
         differences = "; ".join(_differences(register, found))
         if differences:
             wrong.append(Wrong(DIFFERS, tenant_id, found.key, differences))
-        beyond = _beyond(client, register, found, now)
+        beyond = _beyond(register, found, now)
         if beyond:
             kind = CAP_PASSED if cap else CREDIT_PASSED
             used_pico = found.spent_pico + found.held_pico
@@ -165,13 +165,12 @@ def _differences(register: Register, found: Found) -> list[str]:
     return wrong
 
 
-def _beyond(client: redis.Redis, register: Register, found: Found, now: datetime) -> str:
+def _beyond(register: Register, found: Found, now: datetime) -> str:
     """Later corrections of what the tenant owes are of pico-dollars, and downward."""
     used = found.spent_pico + found.held_pico
     cap = register.cap
     if cap is None:
-        credit_nano = int(client.hget(found.key, "credit") or 0)
-        limit_pico = credit_nano * PICO_PER_NANO
+        limit_pico = found.credit_pico
     else:
         limit_pico = quota_registers.highest_limit(cap, now)
     limit_pico += hold_modes.overdraft_of(register.tenant)

@@ -274,7 +274,8 @@ class SeededAnswer(TypedDict):
 
 
 class ComparedRow(TypedDict):
-    """`unread_nano`: debits in unread entries. `open_nano`: the sum of open holds."""
+    """`unread_nano`: debits in unread entries. `open_nano`: the sum of open holds. `credit_nano`:
+    of a tenant's register alone."""
 
     exists: Flag
     spent_nano: Whole
@@ -282,6 +283,7 @@ class ComparedRow(TypedDict):
     held_nano: Whole
     unread_nano: Whole
     open_nano: Count
+    credit_nano: Whole
 
 
 class ComparedAnswer(TypedDict):

@@ -19,9 +19,10 @@ for _, request in ipairs(call('ZRANGE', leases_key, 0, -1)) do
 end
 local rows = {}
 for i, named in ipairs(told_registers()) do
-  local row = call('HMGET', named.key, 'spent', 'pico', 'held')
+  local row = call('HMGET', named.key, 'spent', 'pico', 'held', 'credit')
   rows[i] = compared_row{exists = call('EXISTS', named.key) == 1,
     spent_nano = row[1] or 0, pico = row[2] or 0, held_nano = row[3] or 0,
-    unread_nano = unread[named.key] or 0, open_nano = open[named.key] or 0}
+    unread_nano = unread[named.key] or 0, open_nano = open[named.key] or 0,
+    credit_nano = row[4] or 0}
 end
 return compared{rows = rows}
