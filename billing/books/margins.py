@@ -18,13 +18,10 @@ ROWS_MAX: Final = 10
 # One walk over the days' rows for all three, which are then sums of few: of every day, and of
 # models and tenants the greatest by what moved, so that one that only costs is seen too.
 SUMS: Final = """
-    WITH used AS (
+    WITH sums AS (
         SELECT day, model, tenant_id, sum(cost_pico) AS revenue, sum(supplier_cost_pico) AS cost
         FROM billing_earnedday WHERE day BETWEEN %(since)s AND %(until)s
-        GROUP BY day, model, tenant_id
-    ), sums AS (
-        SELECT day, model, tenant_id, sum(revenue) AS revenue, sum(cost) AS cost
-        FROM used GROUP BY GROUPING SETS ((day), (model), (tenant_id))
+        GROUP BY GROUPING SETS ((day), (model), (tenant_id))
     ), named AS (
         SELECT sums.*, coalesce(t.name, model, day::text) COLLATE "C" AS name
         FROM sums LEFT JOIN billing_tenant t ON t.id = tenant_id
