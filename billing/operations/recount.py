@@ -107,7 +107,8 @@ def drifts(*, trusted: Collection[str], now: datetime) -> list[Drift]:
     with connection.cursor() as cursor:
         cursor.execute(_SUPPLIERS_SQL)
         suppliers = [name for (name,) in cursor.fetchall()]
-        of_each = EVENTS_MAX // max(len(suppliers), 1)
+        # However many there are, or were: of each enough to be judged by.
+        of_each = max(EVENTS_MAX // max(len(suppliers), 1), REQUESTS_LEAST)
         cursor.execute(_DELIVERED_SQL, [suppliers, first_id_of(now - LOOKED_BACK), of_each])
         rows = [(*row[:2], *map(int, row[2:])) for row in cursor.fetchall()]
     by_model: dict[str, list[tuple[str, int, int, int]]] = defaultdict(list)

@@ -85,12 +85,25 @@ def test_a_busy_supplier_leaves_the_newest_of_others_to_be_read(
 ) -> None:
     # given
     monkeypatch.setattr(recount, "EVENTS_MAX", 10)
+    monkeypatch.setattr(recount, "REQUESTS_LEAST", 5)
     served(books, "quiet", tokens=20, size=100, times=5)
     served(books, "busy", tokens=20, size=100, times=12)
     # when
     drifts = found(books)
     # then
     assert {name: d.requests for name, d in drifts.items()} == {"quiet": 5, "busy": 5}
+
+
+def test_many_suppliers_leave_enough_of_each_to_be_judged_by(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setattr(recount, "EVENTS_MAX", 10)
+    monkeypatch.setattr(recount, "REQUESTS_LEAST", 4)
+    for number in range(5):
+        served(books, f"seller-{number}", tokens=20, size=100, times=5)
+    # then
+    assert {drift.requests for drift in found(books).values()} == {4}
 
 
 @pytest.mark.parametrize(
