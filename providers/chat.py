@@ -9,6 +9,7 @@ conversation that the surface reads.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal, Protocol, TypedDict
 
 import msgspec
@@ -93,20 +94,27 @@ class ChatRequest:
     preamble_tokens: int = 0  # what a vendor itself says of tools that it describes
     include_usage: bool = True  # False: the caller wants no usage in its stream
     thinking_tokens: int = 0  # the budget that the caller gave, which its limit must exceed
-    kept: Conversation | None = field(default=None, repr=False)
+    kept: Conversation | CannotSay | None = field(default=None, repr=False)
+    # By the kind of seller, as `wires.registry` works it out: many offers are alike.
+    left_out: dict[Enum, list[str]] | None = field(default=None, repr=False)
 
     @property
     def conversation(self) -> Conversation:
         """Read when a seller's wire first needs it, and kept for the next. CannotSay where the
         surface's look let something pass that is no request."""
         if self.kept is None:
-            try:
-                self.kept = self.read(self.fields)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
-                raise CannotSay(
-                    f"the request cannot be put into this provider's terms: {wrong}"
-                ) from None
+            self.kept = self._read()
+        if isinstance(self.kept, CannotSay):
+            raise self.kept.with_traceback(None)
         return self.kept
+
+    def _read(self) -> Conversation | CannotSay:
+        try:
+            return self.read(self.fields)
+        except CannotSay as wrong:
+            return wrong
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+            return CannotSay(f"the request cannot be put into this provider's terms: {wrong}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,19 @@ def left_out(request: ChatRequest, offer: OfferView) -> list[str]:
     """What of a request does not reach this offer, by the caller's names: not sent to sellers of
     its kind, or without words in its wire, where it only tunes an answer."""
     wire = _WIRES[offer.wire]
+    seller = body_fields.seller_of(offer)
+    kept = request.left_out
+    if kept is None:
+        kept = request.left_out = {}
+    # A kind of seller has one wire.
+    if seller not in kept:
+        kept[seller] = _left_out(request, wire, seller)
+    return kept[seller]
+
+
+def _left_out(request: ChatRequest, wire: Wire, seller: body_fields.Seller) -> list[str]:
     if wire.dialect == request.dialect:
-        unsent = body_fields.dropped(request.fields, body_fields.seller_of(offer))
+        unsent = body_fields.dropped(request.fields, seller)
         return sorted(map(_shown, unsent)) if unsent else unsent
     try:
         said = request.conversation

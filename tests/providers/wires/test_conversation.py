@@ -1,5 +1,6 @@
 """The conversation between dialects and wires: all of it survives, or the caller is told."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -406,3 +407,36 @@ def test_a_conversation_is_read_once_and_only_where_the_wire_is_another() -> Non
     sent(request, ANTHROPIC)
     registry.left_out(request, ANTHROPIC)
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize("messages", [[{"role": "user", "content": "hi"}], [{"role": "jester"}]])
+def test_however_many_offers_are_asked_about_it_is_read_and_looked_through_once(
+    monkeypatch: pytest.MonkeyPatch, messages: list[dict[str, str]]
+) -> None:
+    # given: also one whose reading fails
+    looks, reads = [], []
+
+    def read(fields: Mapping[str, msgspec.Raw]) -> Conversation:
+        reads.append(fields)
+        return openai.read({**fields, "messages": msgspec.Raw(msgspec.json.encode(messages))})
+
+    def unsaid(conversation: Conversation) -> set[Nuance]:
+        looks.append(conversation)
+        return set()
+
+    monkeypatch.setattr(registry.wire_for("anthropic"), "unsaid", unsaid)
+    request = openai_request(seed=7)
+    request.read = read
+
+    # when
+    for number in range(30):
+        registry.left_out(
+            request, offer_view(id=number, provider=f"seller-{number}", wire="anthropic")
+        )
+    for _ in range(2):
+        with contextlib.suppress(CannotSay):
+            sent(request, ANTHROPIC)
+
+    # then
+    assert len(reads) == 1
+    assert len(looks) == (len(messages[0]) == 2)
